@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The instruction set: one fixed-size layout that the decoder, the assembler and the disassembler share.
+
+An instruction is 64 bytes, fields packed from bit 0 upwards in the order of FIELDS. Addresses into on-chip memories are in words;
+addresses into DRAM are byte offsets from the memory base. Row i, word j of an operand stands at base + row(i) * stride + j, where
+row(i) = i, or, with gather/scatter, the absolute row of the i-th entry of the current expert's queue.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from edgemoe.models.errors import EdgemoeError
+
+INSTRUCTION_BYTES = 64
+
+
+class Opcode(IntEnum):
+    END = 1  # all done: raise the interrupt
+    LOAD = 2  # DRAM -> on-chip memory, rows x columns words
+    STORE = 3  # on-chip memory -> DRAM
+    IMAGE = 4  # 8-bit CHW picture -> one activation row per patch
+    MATMUL = 5  # everything that multiplies
+    LAYERNORM = 6  # 1/sigma of rows row_base.. into the row-scale table
+    ROUTE = 7  # top-k of the logits in score memory -> expert queues
+    EXPERTS = 8  # repeat the next `length` instructions for every expert with a non-empty queue
+
+
+class Memory(IntEnum):
+    ACTIVATION = 0
+    KEY_VALUE = 1
+    RESIDUAL = 2
+    SCORE = 3
+
+
+class Stationary(IntEnum):
+    WEIGHTS16 = 0  # from the weight stream
+    WEIGHTS8 = 1
+    KEYS = 2  # from key/value memory: column i of block (c, r) is the word of key c*lanes+i, chunk r
+    VALUES = 3  # from key/value memory: row i of block (c, r) is the word of key r*lanes+i, column c
+
+
+class Scale(IntEnum):
+    """The factor of a whole output row."""
+
+    NONE = 0
+    NORM = 1  # 1/sigma of the row (LAYERNORM)
+    SOFTMAX = 2  # 1/sum of the row's probabilities
+    EXPERT = 3  # the router's score of this queue entry
+
+
+class ErrorCode(IntEnum):
+    NONE = 0
+    ILLEGAL_INSTRUCTION = 1
+    CAPACITY = 2
+    READ_BUS = 3
+    WRITE_BUS = 4
+    WATCHDOG = 5
+
+
+@dataclass(frozen=True)
+class Field:
+    name: str
+    bits: int
+    doc: str
+    signed: bool = False
+
+
+FIELDS = (
+    Field("opcode", 4, "Opcode"),
+    Field("wait_stream", 1, "do not stream before every earlier instruction has written its results"),
+    Field("wait_load", 1, "do not read stationary operands on chip before every earlier instruction has written its results"),
+    Field("probabilities", 1, "stream 2^(score - row maximum) from score memory instead of activation words"),
+    Field("stationary", 2, "Stationary"),
+    Field("gather", 1, "streamed rows follow the expert's queue; rows = its length"),
+    Field("scatter", 1, "destination rows follow the expert's queue; rows = its length"),
+    Field("queued", 1, "rows = length of the expert's queue, but rows are dense (0, 1, ...)"),
+    Field("memory", 2, "Memory: destination of MATMUL and LOAD, source of STORE"),
+    Field("residual", 1, "add the destination's old word (memory = RESIDUAL)"),
+    Field("copy", 1, "write the result to activation memory too, at copy_base"),
+    Field("scale", 2, "Scale"),
+    Field("bias_first", 1, "bias enters the accumulator (scaled with the row) instead of the result"),
+    Field("gelu", 1, "apply GELU"),
+    Field("reset_queues", 1, "ROUTE: empty all queues first"),
+    Field("accumulator_shift", 7, "s1: right shift of the 48-bit sum", signed=True),
+    Field("bias_shift", 5, "left shift of the bias when bias_first"),
+    Field("residual_shift", 4, "left shift of the residual word"),
+    Field("output_shift", 4, "right shift of the sum before it becomes 16 bit"),
+    Field("exponent_shift", 4, "left shift that brings scores to 12 fractional bits"),
+    Field("rows", 16, "rows streamed, stored or loaded"),
+    Field("row_base", 16, "absolute row of row 0 (row tables)"),
+    Field("chunks", 10, "input chunks of `lanes` channels"),
+    Field("columns", 10, "output blocks of `lanes` channels; words a row for LOAD and STORE; words a row of logits for ROUTE"),
+    Field("valid", 16, "keys that exist (KEYS, VALUES, probabilities)"),
+    Field("stream_base", 20, "streamed operand (or ROUTE's logits)"),
+    Field("stream_stride", 10, ""),
+    Field("stationary_base", 20, "keys or values"),
+    Field("stationary_stride", 10, ""),
+    Field("destination_base", 20, "destination of MATMUL, LOAD, IMAGE; source of STORE"),
+    Field("destination_stride", 10, ""),
+    Field("copy_base", 20, ""),
+    Field("copy_stride", 10, ""),
+    Field("address", 40, "DRAM byte offset; a multiple of 64"),
+    Field("beats", 24, "bus beats of the DRAM transfer"),
+    Field("expert_stride", 32, "added to address once per expert index inside an EXPERTS body"),
+    Field("elements", 12, "LAYERNORM: channels of a row"),
+    Field("epsilon", 48, "LAYERNORM: added to elements^2 * variance, in squared units of the residual"),
+    Field("experts", 8, "ROUTE: experts of this layer"),
+    Field("top_k", 4, "ROUTE: experts a token"),
+    Field("length", 8, "EXPERTS: instructions of the body"),
+    Field("image_width", 12, "IMAGE: pixels"),
+    Field("image_height", 12, "IMAGE: pixels"),
+    Field("channels", 4, "IMAGE"),
+    Field("patch", 6, "IMAGE: pixels a patch side"),
+)
+OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
+BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}
+assert sum(f.bits for f in FIELDS) <= 8 * INSTRUCTION_BYTES
+
+
+@dataclass
+class Instruction:
+    """One instruction and the name that progress bars and listings show for it."""
+
+    opcode: Opcode
+    values: dict[str, int] = field(default_factory=dict)
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in self.values.items():
+            if name not in BY_NAME:
+                raise EdgemoeError(f"instruction {self.label or self.opcode.name}: no field {name!r}")
+            bits, signed = BY_NAME[name].bits, BY_NAME[name].signed
+            low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+            if not low <= value <= high:
+                raise EdgemoeError(f"instruction {self.label or self.opcode.name}: {name} is {value}, the field holds {low}..{high}")
+
+    def __getattr__(self, name: str) -> int:
+        if name in BY_NAME:
+            return self.values.get(name, 0)
+        raise AttributeError(name)
+
+    def encode(self) -> bytes:
+        word = 0
+        for name, value in {**self.values, "opcode": int(self.opcode)}.items():
+            word |= (int(value) & ((1 << BY_NAME[name].bits) - 1)) << OFFSETS[name]
+        return word.to_bytes(INSTRUCTION_BYTES, "little")
+
+    @classmethod
+    def decode(cls, data: bytes, label: str = "") -> "Instruction":
+        word = int.from_bytes(data[:INSTRUCTION_BYTES], "little")
+        values = {}
+        for f in FIELDS:
+            value = word >> OFFSETS[f.name] & ((1 << f.bits) - 1)
+            if f.signed and value >> f.bits - 1:
+                value -= 1 << f.bits
+            if value and f.name != "opcode":
+                values[f.name] = value
+        code = word & 15
+        if code not in Opcode.__members__.values():
+            raise EdgemoeError(f"illegal instruction: opcode {code}")
+        return cls(Opcode(code), values, label)
+
+    def __str__(self) -> str:
+        return " ".join([self.opcode.name, *(f"{k}={v}" for k, v in self.values.items() if v)])

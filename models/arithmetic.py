@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Integer arithmetic of the hardware, function by function: the twin of every arithmetic unit, on NumPy int64 arrays.
+
+Tables are generated here, from the exact functions, and the hardware takes them from here.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+PROBABILITY_BITS = 15  # 1.0 is 2^15, held as 32767
+SCALE_ONE = 1 << 15  # mantissa and multiplier of 1.0
+SCORE_FRACTION = 12  # fractional bits of an exponent after alignment
+GELU_FRACTION = 16  # fractional bits of GELU's argument and value
+GELU_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
+GELU_LIMIT = 8 << GELU_FRACTION  # |x| from which delta is 0
+
+
+def round_shift(x, shift):
+    """floor(x / 2^shift + 1/2); shift 0 keeps x. Negative shifts count as 0."""
+    x, shift = np.asarray(x, np.int64), np.maximum(np.asarray(shift, np.int64), 0)
+    return (x + ((np.int64(1) << shift) >> 1)) >> shift
+
+
+def saturate(x, bits: int) -> Ints:
+    """Clamp to a signed number of `bits` bits."""
+    return np.clip(x, -(1 << bits - 1), (1 << bits - 1) - 1)
+
+
+@cache
+def exp2_table() -> tuple[Ints, Ints]:
+    """2^-f at f = i/128 in units of 2^-18, and its drop to the next entry."""
+    nodes = np.round(np.exp2(-np.arange(129) / 128) * (1 << 18)).astype(np.int64)
+    return nodes[:-1], nodes[:-1] - nodes[1:]
+
+
+def exp2_negative(distance, shift) -> Ints:
+    """2^-(distance * 2^shift / 2^12) in units of 2^-15, at most 32767. distance >= 0 (maximum - score), 17 bit.
+
+    v = distance << shift; n = integer part; 7 bits of the fraction choose the segment, 5 interpolate;
+    result = min(32767, round_shift(value, n + 3)), 0 from n = 16 on.
+    """
+    value = np.asarray(distance, np.int64) << shift
+    whole, fraction = value >> SCORE_FRACTION, value & ((1 << SCORE_FRACTION) - 1)
+    start, drop = exp2_table()
+    line = start[fraction >> 5] - round_shift(drop[fraction >> 5] * (fraction & 31), 5)
+    return np.where(whole >= 16, 0, np.minimum(round_shift(line, np.minimum(whole, 16) + 3), (1 << PROBABILITY_BITS) - 1))
+
+
+@cache
+def reciprocal_table() -> tuple[Ints, Ints]:
+    """1/f at f = 1 + i/256 in units of 2^-18, and its drop to the next entry."""
+    nodes = np.round((1 << 18) / (1 + np.arange(257) / 256)).astype(np.int64)
+    return nodes[:-1], nodes[:-1] - nodes[1:]
+
+
+def _bit_length(x: Ints) -> Ints:
+    return np.frexp(np.asarray(x, np.float64))[1].astype(np.int64)  # exact below 2^53
+
+
+def reciprocal(x) -> tuple[Ints, Ints]:
+    """(mantissa, exponent) with 1/x = mantissa * 2^-16 * 2^-exponent; mantissa in 2^15..65535; 1 <= x < 2^28.
+
+    exponent = floor(log2 x); the 8 bits below the leading one choose the segment, the next 12 interpolate.
+    """
+    x = np.maximum(np.asarray(x, np.int64), 1)
+    exponent = _bit_length(x) - 1
+    fraction = (x << (28 - exponent)) >> 8 & ((1 << 20) - 1)  # 20 bits below the leading one
+    start, drop = reciprocal_table()
+    line = start[fraction >> 12] - round_shift(drop[fraction >> 12] * (fraction & 4095), 12)
+    return np.minimum(round_shift(line, 2), 65535), exponent
+
+
+@cache
+def rsqrt_table() -> tuple[Ints, Ints]:
+    """1/sqrt(f) in units of 2^-18 at f = 1 + i/128 (first 128 entries) and f = 2 + i/64 (the others), and the drops."""
+    f = np.concatenate([1 + np.arange(129) / 128, 2 + np.arange(129) / 64])
+    nodes = np.round((1 << 18) / np.sqrt(f)).astype(np.int64)
+    return np.concatenate([nodes[:128], nodes[129:257]]), np.concatenate([nodes[:128] - nodes[1:129], nodes[129:257] - nodes[130:258]])
+
+
+def rsqrt(x) -> tuple[Ints, Ints]:
+    """(mantissa, exponent) with 1/sqrt(x) = mantissa * 2^-16 * 2^-exponent; mantissa in 2^15..65535; 1 <= x < 2^62.
+
+    L = floor(log2 x), exponent = L >> 1; table index = (L & 1, 7 bits below the leading one), the next 12 bits interpolate.
+    """
+    x = np.maximum(np.asarray(x, np.int64), 1)
+    high = x >> 31  # two halves, as a float64 would round above 2^53
+    length = np.where(high > 0, _bit_length(high) + 31, _bit_length(x & ((1 << 31) - 1))) - 1
+    fraction = np.where(length >= 19, x >> np.maximum(length - 19, 0), x << np.maximum(19 - length, 0)) & ((1 << 19) - 1)
+    index = (length & 1) << 7 | fraction >> 12
+    start, drop = rsqrt_table()
+    line = start[index] - round_shift(drop[index] * (fraction & 4095), 12)
+    return np.minimum(round_shift(line, 2), 65535), length >> 1
+
+
+@cache
+def gelu_table() -> tuple[Ints, Ints]:
+    """delta(x) = ReLU(x) - GELU(x) = x * Phi(-x) at x = i/64 in units of 2^-20, and its rise to the next entry (signed)."""
+    x = np.arange(513) / 64
+    nodes = np.round(x * 0.5 * np.array([math.erfc(v / math.sqrt(2)) for v in x]) * (1 << 20)).astype(np.int64)
+    nodes[-1] = 0
+    return nodes[:-1], nodes[1:] - nodes[:-1]
+
+
+def gelu(x) -> Ints:
+    """GELU(x) = ReLU(x) - delta(|x|), argument and value in units of 2^-16 (28-bit signed); delta = 0 for |x| >= 8."""
+    x = np.asarray(x, np.int64)
+    magnitude = np.minimum(np.abs(x), GELU_LIMIT - 1)
+    index, fraction = magnitude >> GELU_SEGMENT_BITS, magnitude & ((1 << GELU_SEGMENT_BITS) - 1)
+    start, rise = gelu_table()
+    delta = round_shift(start[index] + round_shift(rise[index] * fraction, GELU_SEGMENT_BITS), 4)
+    return np.maximum(x, 0) - np.where(np.abs(x) >= GELU_LIMIT, 0, delta)

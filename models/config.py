@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model is: sizes, MoE layers and tasks, checked when constructed. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import EdgemoeError
+
+TASK_KINDS = ("segmentation", "depth", "tokens")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """One task: a router matrix per MoE layer and, unless it is of kind "tokens", a linear patch decoder.
+
+    name      letters, digits, "_" or "-": it is a part of the tensor names
+    kind      "segmentation" (logits of `channels` classes), "depth" (one channel, see `heads`), "tokens" (no head)
+    channels  values per cell of the grid
+    grid      s: the head gives s x s cells per patch, so s * s * channels values per patch
+    """
+
+    name: str
+    kind: Literal["segmentation", "depth", "tokens"]
+    channels: int = 0
+    grid: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or not all(c.isalnum() or c in "_-" for c in self.name):
+            raise EdgemoeError(f"task name {self.name!r}: expected letters, digits, '_' or '-'; rename the task")
+        if self.kind not in TASK_KINDS:
+            raise EdgemoeError(f"task {self.name}: kind is {self.kind!r}, expected one of {', '.join(TASK_KINDS)}")
+        if not _is_count(self.channels) or not _is_count(self.grid):
+            raise EdgemoeError(f"task {self.name}: channels and grid must be integers, got {self.channels!r} and {self.grid!r}")
+        if self.kind == "tokens":
+            if self.channels or self.grid:
+                raise EdgemoeError(f"task {self.name}: kind 'tokens' has no head; leave channels and grid at 0")
+        elif self.channels < 1 or self.grid < 1:
+            raise EdgemoeError(
+                f"task {self.name}: kind {self.kind!r} needs channels and grid of at least 1, got {self.channels} and {self.grid}"
+            )
+        if self.kind == "depth" and self.channels != 1:
+            raise EdgemoeError(f"task {self.name}: kind 'depth' has exactly 1 channel, got {self.channels}")
+
+    @property
+    def head_outputs(self) -> int:
+        """Values per patch: s * s * channels, in the order s row, s column, channel (fastest); 0 without a head."""
+        return self.grid * self.grid * self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """An M3ViT: a pre-norm Vision Transformer, some of whose layers have a Mixture of Experts in place of the MLP.
+
+    image_height, image_width, image_channels   pixels; one unsigned 8-bit value per pixel and channel
+    patch           side of a square patch, pixels
+    width           words of a token
+    heads           attention heads; each is width / heads wide
+    layers          number of layers
+    hidden          hidden width of the MLP of the layers that are no MoE layer
+    experts, expert_hidden, top_k, moe_layers   the MoE; a plain Vision Transformer has experts=0 and moe_layers=()
+    tasks           at least one
+    eps             added to the variance in LayerNorm
+    """
+
+    name: str
+    image_height: int
+    image_width: int
+    image_channels: int = 3
+    patch: int = 16
+    width: int
+    heads: int
+    layers: int
+    hidden: int
+    experts: int
+    expert_hidden: int
+    top_k: int
+    moe_layers: tuple[int, ...]
+    tasks: tuple[TaskConfig, ...]
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        # Lists (as JSON gives them) become tuples, so that a configuration stays hashable.
+        object.__setattr__(self, "moe_layers", tuple(self.moe_layers))
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+
+        def fail(text: str) -> None:
+            raise EdgemoeError(f"model {self.name}: {text}")
+
+        if not isinstance(self.name, str) or not self.name:
+            raise EdgemoeError(f"model name is {self.name!r}: expected a non-empty text")
+        for field in ("image_height", "image_width", "image_channels", "patch", "width", "heads", "layers"):
+            value = getattr(self, field)
+            if not _is_count(value) or value < 1:
+                fail(f"{field} is {value!r}, expected an integer of at least 1")
+        for field in ("hidden", "experts", "expert_hidden", "top_k"):
+            value = getattr(self, field)
+            if not _is_count(value) or value < 0:
+                fail(f"{field} is {value!r}, expected an integer of at least 0")
+        for field in ("image_height", "image_width"):
+            if getattr(self, field) % self.patch:
+                fail(f"{field} is {getattr(self, field)}, expected a multiple of the patch side {self.patch}; crop or resize the image")
+        if self.width % self.heads:
+            fail(f"width is {self.width}, expected a multiple of the {self.heads} heads")
+        for layer in self.moe_layers:
+            if not _is_count(layer) or not 0 <= layer < self.layers:
+                fail(f"moe_layers names layer {layer!r}, expected layers 0 to {self.layers - 1}")
+        if list(self.moe_layers) != sorted(set(self.moe_layers)):
+            fail(f"moe_layers is {self.moe_layers}, expected each layer once and in ascending order")
+        if self.moe_layers:
+            if self.experts < 1 or self.expert_hidden < 1:
+                fail(
+                    f"{len(self.moe_layers)} MoE layers need experts and expert_hidden of at least 1, got {self.experts} and "
+                    f"{self.expert_hidden}; for a plain Vision Transformer set moe_layers=()"
+                )
+            if not 1 <= self.top_k <= self.experts:
+                fail(f"top_k is {self.top_k}, expected 1 to the number of experts, {self.experts}")
+        elif self.experts:
+            fail(f"{self.experts} experts but no MoE layer; set moe_layers, or experts=0 for a plain Vision Transformer")
+        if len(self.moe_layers) < self.layers and self.hidden < 1:
+            fail("hidden is 0, but some layers are no MoE layers and need an MLP; set hidden to at least 1")
+        if not self.tasks:
+            fail("no task; give at least one TaskConfig (kind 'tokens' for none of the known heads)")
+        for task in self.tasks:
+            if not isinstance(task, TaskConfig):
+                fail(f"tasks holds {task!r}, expected a TaskConfig")
+            if task.grid > self.patch:
+                fail(f"task {task.name}: grid is {task.grid}, expected at most the patch side {self.patch}")
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            fail(f"task names are {', '.join(names)}: expected each name once")
+        if not isinstance(self.eps, float) or not 0 < self.eps < 1:
+            fail(f"eps is {self.eps!r}, expected a number between 0 and 1")
+
+    @property
+    def patches_per_row(self) -> int:
+        return self.image_width // self.patch
+
+    @property
+    def patches_per_column(self) -> int:
+        return self.image_height // self.patch
+
+    @property
+    def patches(self) -> int:
+        """Number of patches; they are numbered row by row from the top left."""
+        return self.patches_per_row * self.patches_per_column
+
+    @property
+    def tokens(self) -> int:
+        """Patches and the CLS token, which is row 0."""
+        return self.patches + 1
+
+    @property
+    def patch_size_words(self) -> int:
+        """Values of one patch: image_channels * patch * patch."""
+        return self.image_channels * self.patch * self.patch
+
+    @property
+    def head_width(self) -> int:
+        """Words of one attention head."""
+        return self.width // self.heads
+
+    def is_moe(self, layer: int) -> bool:
+        return layer in self.moe_layers
+
+    def task_index(self, task: int | str) -> int:
+        """Index of a task given by name or index."""
+        names = [t.name for t in self.tasks]
+        if isinstance(task, str) and task in names:
+            return names.index(task)
+        if not isinstance(task, str) and 0 <= task < len(names):
+            return int(task)
+        raise EdgemoeError(f"model {self.name} has no task {task!r}; its tasks are {', '.join(names)} (0 to {len(names) - 1})")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """The inverse of `to_json`; anything else raises EdgemoeError."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            fields["tasks"] = tuple(TaskConfig(**task) for task in fields["tasks"])
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError) as error:
+            raise EdgemoeError(f"model configuration is no valid JSON of a ModelConfig ({error!r}); write it with to_json") from error
+
+
+PRESETS: dict[str, ModelConfig] = {
+    config.name: config
+    for config in (
+        # The size of Edge-MoE's M3ViT: a DeiT-Tiny trunk on 128x256 Cityscapes frames.
+        ModelConfig(
+            name="m3vit-t",
+            image_height=128,
+            image_width=256,
+            width=192,
+            heads=3,
+            layers=12,
+            hidden=768,
+            experts=16,
+            expert_hidden=384,
+            top_k=2,
+            moe_layers=(1, 3, 5, 7, 9, 11),
+            tasks=(TaskConfig(name="task0", kind="tokens"), TaskConfig(name="task1", kind="tokens")),
+        ),
+        # Small enough to train on a laptop's CPU and to simulate gate by gate; every width is a multiple of 32.
+        ModelConfig(
+            name="m3vit-micro",
+            image_height=128,
+            image_width=256,
+            width=96,
+            heads=3,
+            layers=4,
+            hidden=384,
+            experts=8,
+            expert_hidden=128,
+            top_k=2,
+            moe_layers=(1, 3),
+            tasks=(
+                TaskConfig(name="segmentation", kind="segmentation", channels=7, grid=8),
+                TaskConfig(name="depth", kind="depth", channels=1, grid=8),
+            ),
+        ),
+    )
+}
+
+
+def preset(name: str) -> ModelConfig:
+    """A preset by name."""
+    if name not in PRESETS:
+        raise EdgemoeError(f"no model preset {name!r}; the presets are {', '.join(PRESETS)}")
+    return PRESETS[name]

