@@ -46,6 +46,7 @@ _ALLOWED_WARNINGS = (
     "-Wno-WIDTH",      # Yosys leaves the width of constant operands to Verilog's own extension rules, which both tools apply alike
     "-Wno-CASEINCOMPLETE",  # Yosys writes full default assignments before each case
     "-Wno-CASEOVERLAP",     # a casez of Yosys is a priority list by construction
+    "-Wno-SYMRSVDWORD",     # the port named interrupt: Verilator renames it in its C++, which the harness knows
 )  # fmt: skip
 
 _VERILATOR_FLAGS = (
@@ -215,7 +216,8 @@ def _run(command: Sequence[str | Path], what: str, **options: Any) -> None:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
     if done.returncode != 0:
         lines = (done.stderr + done.stdout).strip().splitlines()
-        first = next((line for line in lines if "rror" in line), lines[0] if lines else f"exit code {done.returncode}")
+        # A warning that stops Verilator stands before the error that it caused.
+        first = next((line for line in lines if line.startswith("%Warning") or "rror" in line), lines[0] if lines else f"exit code {done.returncode}")
         log = cache_folder() / "last-failure.log"
         log.write_text(f"$ {' '.join(map(str, command))}\n{done.stderr}{done.stdout}\n")
         raise EdgemoeError(f"{what} failed: {first.strip()} (all of it in {log})")

@@ -437,11 +437,12 @@ class Simulation {
         top.aresetn = 1;
     }
 
+    // (`interrupt` is a word of some C++ compilers: Verilator puts __SYM__ before it.)
     // Runs until the interrupt is seen or `limit` cycles have passed; returns the cycles run.
     uint64_t run(uint64_t limit, bool until_interrupt) {
         for (uint64_t i = 0; i < limit; i++) {
             low();
-            const bool stop = until_interrupt && top.interrupt;
+            const bool stop = until_interrupt && top.__SYM__interrupt;
             high();
             if (stop) return i + 1;
         }
@@ -517,7 +518,7 @@ API void edgemoe_destroy(Simulation* simulation) { delete simulation; }
 API void edgemoe_reset(Simulation* simulation, uint64_t cycles) { simulation->reset(cycles); }
 API uint64_t edgemoe_run(Simulation* simulation, uint64_t limit) { return simulation->run(limit, true); }
 API uint64_t edgemoe_step(Simulation* simulation, uint64_t cycles) { return simulation->run(cycles, false); }
-API int edgemoe_interrupt(Simulation* simulation) { return simulation->top.interrupt; }
+API int edgemoe_interrupt(Simulation* simulation) { return simulation->top.__SYM__interrupt; }
 API int edgemoe_write(Simulation* simulation, uint32_t offset, uint32_t value, uint64_t limit) { return simulation->write_register(offset, value, limit); }
 API int edgemoe_read(Simulation* simulation, uint32_t offset, uint32_t* value, uint64_t limit) { return simulation->read_register(offset, value, limit); }
 API void* edgemoe_memory(Simulation* simulation, unsigned master) {
