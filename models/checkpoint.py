@@ -147,6 +147,7 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         # safetensors writes a non-contiguous array's memory in its own order, so make every array contiguous.
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}, temporary, metadata)
+        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise EdgemoeError(f"cannot write {path} ({error}); choose a folder that can be written to") from error

@@ -99,7 +99,7 @@ class Router(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.w_gate = nn.Parameter(torch.empty(config.width, config.experts))
-        nn.init.normal_(self.w_gate, std=0.02)
+        nn.init.normal_(self.w_gate, std=0.5 / math.sqrt(config.width))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x @ self.w_gate).softmax(dim=-1)  # [..., E]
@@ -112,7 +112,7 @@ class ExpertLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(experts, outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(experts, outputs))
-        nn.init.normal_(self.weight, std=0.02)
+        nn.init.normal_(self.weight, std=0.5 / math.sqrt(inputs))
 
 
 class Experts(nn.Module):
@@ -197,7 +197,7 @@ class Golden(nn.Module):
         nn.init.normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=0.5 / math.sqrt(module.weight[0].numel()))
                 nn.init.zeros_(module.bias)
         if isinstance(source, Checkpoint):
             self.load_checkpoint(source)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a task head's values to a map of the image, and from a map to a picture. NumPy only: the host on a board runs it.
+
+A head gives, per patch, s * s cells of `channels` values in the order s row, s column, channel (fastest). The cells of all
+patches form a grid of H * s / patch rows and W * s / patch columns, which is interpolated bilinearly to H x W pixels: pixel centres
+and cell centres are both at + 0.5, and outside the outermost cell centres the nearest cell's value holds.
+
+Depth is predicted as its logarithm: value = ln(depth / 10 m), so 0 is 10 m and the values stay within about -3..2.3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .config import ModelConfig, TaskConfig
+from .errors import EdgemoeError
+
+DEPTH_UNIT = 10.0  # metres at head value 0
+DEPTH_LIMITS = (0.5, 100.0)  # metres; what depth_map clips to
+
+SEGMENTATION_COLOURS = np.array(  # Cityscapes': sky, road, building, car, person, vegetation, pole
+    [(70, 130, 180), (128, 64, 128), (70, 70, 70), (0, 0, 142), (220, 20, 60), (107, 142, 35), (153, 153, 153)], np.uint8
+)
+# Nine equidistant points of a map with even steps in lightness, from near (bright) to far (dark).
+_DEPTH_COLOURS = np.array(
+    [
+        (252, 253, 191), (254, 201, 141), (253, 149, 103), (241, 96, 93), (205, 63, 113),
+        (158, 47, 127), (104, 31, 129), (49, 17, 98), (5, 4, 22),
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+def _task(config: ModelConfig, task: TaskConfig | int | str, kind: str) -> TaskConfig:
+    chosen = task if isinstance(task, TaskConfig) else config.tasks[config.task_index(task)]
+    if chosen.kind != kind:
+        raise EdgemoeError(f"task {chosen.name} is of kind {chosen.kind!r}, expected {kind!r}; choose a task of that kind")
+    return chosen
+
+
+def cell_grid(head: np.ndarray, config: ModelConfig, task: TaskConfig) -> np.ndarray:
+    """head [patches, s*s*channels] -> grid [rows, columns, channels], float32."""
+    head = np.asarray(head, np.float32)
+    if head.shape != (config.patches, task.head_outputs):
+        raise EdgemoeError(f"head of task {task.name} has shape {list(head.shape)}, expected [{config.patches}, {task.head_outputs}]")
+    s, rows, columns = task.grid, config.patches_per_column, config.patches_per_row
+    cells = head.reshape(rows, columns, s, s, task.channels).transpose(0, 2, 1, 3, 4)
+    return cells.reshape(rows * s, columns * s, task.channels)
+
+
+def _interpolate(values: np.ndarray, size: int, axis: int) -> np.ndarray:
+    cells = values.shape[axis]
+    position = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
+    low = np.minimum(position.astype(np.int64), max(cells - 2, 0))
+    high = np.minimum(low + 1, cells - 1)
+    weight = (position - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+    below, above = values.take(low, axis), values.take(high, axis)
+    above -= below
+    above *= weight
+    above += below
+    return above
+
+
+def bilinear(grid: np.ndarray, height: int, width: int) -> np.ndarray:
+    """grid [rows, columns, channels] float32 -> [height, width, channels]."""
+    return _interpolate(_interpolate(grid, height, 0), width, 1)
+
+
+def segmentation_map(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | str) -> np.ndarray:
+    """Class of every pixel, uint8 [H, W]: the largest of the interpolated logits, the lowest class of equal ones."""
+    chosen = _task(config, task, "segmentation")
+    logits = bilinear(cell_grid(head, config, chosen), config.image_height, config.image_width)
+    return logits.argmax(-1).astype(np.uint8)
+
+
+def depth_map(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | str) -> np.ndarray:
+    """Depth of every pixel in metres, float32 [H, W]: 10 m * exp(value), of the interpolated values, clipped to DEPTH_LIMITS."""
+    chosen = _task(config, task, "depth")
+    values = bilinear(cell_grid(head, config, chosen), config.image_height, config.image_width)[..., 0]
+    low, high = (np.float32(np.log(limit / DEPTH_UNIT)) for limit in DEPTH_LIMITS)
+    return (np.float32(DEPTH_UNIT) * np.exp(np.clip(values, low, high))).astype(np.float32)
+
+
+def colourise_segmentation(classes: np.ndarray) -> np.ndarray:
+    """uint8 [H, W] -> RGB uint8 [H, W, 3] in Cityscapes' colours; classes beyond the seven repeat them."""
+    return SEGMENTATION_COLOURS[np.asarray(classes) % len(SEGMENTATION_COLOURS)]
+
+
+def colourise_depth(depth: np.ndarray, near: float = 2.0, far: float = DEPTH_LIMITS[1]) -> np.ndarray:
+    """Metres [H, W] -> RGB uint8 [H, W, 3], logarithmic between near (bright) and far (dark)."""
+    position = np.log(np.clip(depth, near, far) / near) / np.log(far / near) * 255
+    points = np.linspace(0, 255, len(_DEPTH_COLOURS))
+    table = np.stack([np.interp(np.arange(256), points, _DEPTH_COLOURS[:, channel]) for channel in range(3)], axis=1)
+    return (table + 0.5).astype(np.uint8)[position.astype(np.uint8)]

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains m3vit-micro on generated street scenes, from nothing, on one CPU core, and measures what came out.
+
+Loss, for every image and both tasks: cross-entropy of the classes, L1 of the logarithm of depth, and per MoE layer a
+load-balancing term E * sum over experts e of f_e * P_e, with f_e the share of routes and P_e the mean probability of expert e. It is
+taken mostly over the tokens of all tasks together, which keeps every expert in use and leaves each task free to prefer its
+own, and a little over each task's alone, so that the tasks also have experts in common.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import checkpoint as checkpoints
+from . import heads, metrics, scenes
+from .checkpoint import Checkpoint
+from .config import ModelConfig, TaskConfig, preset
+from .errors import EdgemoeError
+from .golden import Golden
+
+STEPS = 8000  # what the published m3vit-micro was trained with
+SCENES = 10000
+HELD_OUT = 1_000_000  # seeds from here on are never trained with
+
+BATCH = 32
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.05
+WARM_UP = 200  # steps
+BALANCE = 0.02
+ALONE = 0.25  # weight of each task's own balance beside that of all tasks together
+# Rare classes weigh more, or people and poles would be given up for the sake of the walls behind them.
+CLASS_WEIGHTS = (1.0, 1.0, 1.0, 1.3, 3.0, 1.0, 3.0)
+
+
+@dataclass
+class SceneSet:
+    """images uint8 [n, 3, H, W]; labels uint8 [n, H, W]; log_depth float16 [n, H, W], ln(depth / 10 m)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    log_depth: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def _progress(show: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not show)
+
+
+def make_scenes(count: int, first_seed: int, progress: bool = False) -> SceneSet:
+    """The scenes of seeds first_seed, first_seed + 1, ..."""
+    size = (scenes.HEIGHT, scenes.WIDTH)
+    result = SceneSet(np.empty((count, 3, *size), np.uint8), np.empty((count, *size), np.uint8), np.empty((count, *size), np.float16))
+    with _progress(progress) as bar:
+        job = bar.add_task("scenes", total=count)
+        for index in range(count):
+            scene = scenes.scene(first_seed + index)
+            result.images[index], result.labels[index] = scene.image, scene.labels
+            result.log_depth[index] = np.log(scene.depth / heads.DEPTH_UNIT)
+            bar.advance(job)
+    return result
+
+
+def _check(config: ModelConfig) -> None:
+    if (config.image_channels, config.image_height, config.image_width) != (3, scenes.HEIGHT, scenes.WIDTH):
+        raise EdgemoeError(f"model {config.name}: training needs images of 3x{scenes.HEIGHT}x{scenes.WIDTH}, the size of the scenes")
+    for task in config.tasks:
+        if task.kind == "tokens":
+            raise EdgemoeError(f"model {config.name}: task {task.name} has no head, so there is nothing to train; give it a kind")
+        if task.kind == "segmentation" and task.channels != len(scenes.CLASSES):
+            raise EdgemoeError(f"model {config.name}: task {task.name} has {task.channels} classes, the scenes have {len(scenes.CLASSES)}")
+        if config.patch % task.grid:
+            raise EdgemoeError(f"model {config.name}: task {task.name} has grid {task.grid}, training needs a divisor of {config.patch}")
+
+
+def forward_tasks(model: Golden, images: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+    """Head values of all tasks, and per MoE layer the routes and probabilities, [tasks, B, T, k] and [tasks, B, T, E].
+
+    Nothing depends on the task before the first router, so that part is computed once for all tasks.
+    """
+    config = model.config
+    streams = [model.embed(images)]  # [B, T, D] each
+    routes = []
+    for layer, block in enumerate(model.blocks):
+        streams = [x + block.attn(block.norm1(x)) for x in streams]
+        if not config.is_moe(layer):
+            streams = [x + block.mlp(block.norm2(x)) for x in streams]
+            continue
+        if len(streams) < len(config.tasks):
+            streams = streams * len(config.tasks)
+        parts = [block.mlp(block.norm2(x), task) for task, x in enumerate(streams)]
+        streams = [x + part[0] for x, part in zip(streams, parts, strict=True)]
+        routes.append((torch.stack([part[1] for part in parts]), torch.stack([part[3] for part in parts])))
+    if len(streams) < len(config.tasks):
+        streams = streams * len(config.tasks)
+    return [model.heads[task.name](x) for task, x in zip(config.tasks, streams, strict=True)], routes
+
+
+def _cells(head: Tensor, config: ModelConfig, task: TaskConfig) -> Tensor:
+    """[B, N, s*s*channels] -> [B, channels, rows * s, columns * s]."""
+    s, rows, columns = task.grid, config.patches_per_column, config.patches_per_row
+    x = head.reshape(len(head), rows, columns, s, s, task.channels)  # [B, rows, columns, s, s, channels]
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(len(head), task.channels, rows * s, columns * s)
+
+
+def losses(model: Golden, images: Tensor, labels: Tensor, log_depth: Tensor, offset: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
+    """Loss of each task, and the balancing term. `offset` (0..1, 0..1 of a cell's pixels) picks the pixel each cell is held to."""
+    config = model.config
+    values, routes = forward_tasks(model, images)
+    result = []
+    for task, head in zip(config.tasks, values, strict=True):
+        step = config.patch // task.grid
+        # One pixel of each cell, another one each step: on average the cell learns the mixture of its pixels, at a fraction of the cost.
+        rows, columns = slice(offset[0] % step, None, step), slice(offset[1] % step, None, step)
+        cells = _cells(head.float(), config, task)
+        if task.kind == "segmentation":
+            weights = torch.tensor(CLASS_WEIGHTS)
+            result.append(F.cross_entropy(cells, labels[:, rows, columns].long(), weights))
+        else:
+            result.append(F.l1_loss(cells[:, 0], log_depth[:, rows, columns].float()))
+    balance = torch.zeros(())
+    for indices, probabilities in routes:
+        share = torch.stack([task.flatten().bincount(minlength=config.experts) for task in indices]).float()  # [tasks, E]
+        share = share / share.sum(1, keepdim=True)
+        mean = probabilities.float().flatten(1, 2).mean(1)  # [tasks, E]
+        together = config.experts * (share.mean(0) * mean.mean(0)).sum()
+        alone = config.experts * (share * mean).sum(1).mean()
+        balance = balance + (together + ALONE * alone) / (1 + ALONE) / len(routes)
+    return result, balance
+
+
+def train(
+    config: ModelConfig | str = "m3vit-micro",
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    steps: int = STEPS,
+    minutes: float | None = None,
+    threads: int = 1,
+    progress: bool = True,
+    scene_count: int = SCENES,
+    bfloat16: bool = True,
+    learning_rate: float = LEARNING_RATE,
+) -> tuple[Checkpoint, list[float]]:
+    """Trains and returns the checkpoint and the loss of every step; writes it to `out`, if given.
+
+    The same seed, steps and threads give the same weights on the same kind of CPU. `minutes` limits the time instead: the learning
+    rate then follows the clock, and nothing can be repeated exactly. `bfloat16` multiplies matrices in bfloat16, three
+    times as fast on CPUs that have it; the weights themselves stay float32.
+    """
+    config = preset(config) if isinstance(config, str) else config
+    _check(config)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _train(config, seed, out, steps, minutes, progress, scene_count, bfloat16, learning_rate)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _train(
+    config: ModelConfig,
+    seed: int,
+    out: str | os.PathLike[str] | None,
+    steps: int,
+    minutes: float | None,
+    progress: bool,
+    scene_count: int,
+    bfloat16: bool,
+    learning_rate: float,
+) -> tuple[Checkpoint, list[float]]:
+    data = make_scenes(scene_count, seed * SCENES % HELD_OUT, progress)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = Golden(config)
+    matrices = [p for name, p in model.named_parameters() if p.dim() > 1 and name != "pos_embed" and "bias" not in name]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
+    history: list[float] = []
+    order = np.empty(0, np.int64)
+    start = time.monotonic()
+    with _progress(progress) as bar:
+        job = bar.add_task("steps", total=steps)
+        for step in range(steps):
+            done = step / steps if minutes is None else (time.monotonic() - start) / (60 * minutes)
+            if done >= 1:
+                break
+            rate = learning_rate * min(1.0, (step + 1) / min(WARM_UP, max(1, steps // 10))) * (0.5 + 0.5 * np.cos(np.pi * done))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            if len(order) < BATCH:
+                order = np.concatenate([order, rng.permutation(len(data))])
+            batch, order = order[:BATCH], order[BATCH:]
+            images, labels, log_depth = data.images[batch], data.labels[batch], data.log_depth[batch]
+            mirrored = rng.random(len(batch)) < 0.5
+            for array in (images, labels, log_depth):
+                array[mirrored] = array[mirrored][..., ::-1]
+            offset = (int(rng.integers(config.patch)), int(rng.integers(config.patch)))
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                parts, balance = losses(model, *map(torch.from_numpy, (images, labels, log_depth)), offset)
+            loss = sum(parts) + BALANCE * balance
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            history.append(sum(part.item() for part in parts))
+            bar.advance(job)
+            if (step + 1) % 200 == 0 and progress:
+                named = "  ".join(f"{task.name} {part.item():.3f}" for task, part in zip(config.tasks, parts, strict=True))
+                recent, seconds = np.mean(history[-200:]), time.monotonic() - start
+                bar.console.print(f"step {step + 1}  loss {recent:.4f}  {named}  balance {balance.item():.3f}  {seconds:.0f} s")
+    result = model.to_checkpoint()
+    if out is not None:
+        checkpoints.save(result, out)
+    return result, history
+
+
+@dataclass
+class Evaluation:
+    """Quality on held-out scenes: per method the mean IoU and the depth error in metres; IoU per class of the model; and the share
+    of routes per layer, task and expert, {layer: [tasks, E]}."""
+
+    scenes: int
+    mean_iou: dict[str, float]
+    depth_rmse: dict[str, float]
+    class_iou: np.ndarray
+    expert_use: dict[int, np.ndarray]
+
+
+def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: int = HELD_OUT) -> Evaluation:
+    """Measures a checkpoint (float32) against three baselines that were fitted to `fit` training scenes.
+
+    constant       the commonest class and the mean depth, everywhere
+    mean colour    the class whose mean colour is nearest to the pixel's, and the mean depth of that class
+    position       for every pixel position its commonest class and its mean depth
+    """
+    config, classes = source.config, len(scenes.CLASSES)
+    model = Golden(source).eval()
+    known = make_scenes(fit, 0)
+    depth = np.exp(known.log_depth.astype(np.float32)) * heads.DEPTH_UNIT
+    pixels = known.images.transpose(0, 2, 3, 1).reshape(-1, 3).astype(np.float32)
+    flat_labels, flat_depth = known.labels.ravel(), depth.ravel()
+    counts = np.maximum(np.bincount(flat_labels, minlength=classes), 1)
+    mean_colours = np.stack([np.bincount(flat_labels, pixels[:, c], classes) / counts for c in range(3)], axis=1).astype(np.float32)
+    mean_depths = np.bincount(flat_labels, flat_depth, classes) / counts
+    votes = np.stack([(known.labels == c).sum(0) for c in range(classes)])
+    position_classes, position_depth = votes.argmax(0).astype(np.uint8), depth.mean(0)
+    del pixels, flat_depth
+
+    methods = ("constant", "mean colour", "position", "model")
+    matrices = {method: np.zeros((classes, classes), np.int64) for method in methods}
+    squares = {method: 0.0 for method in methods}
+    use = {layer: np.zeros((len(config.tasks), config.experts)) for layer in config.moe_layers}
+    with torch.no_grad():
+        for index in range(count):
+            scene = scenes.scene(first_seed + index)
+            colour = scene.image.reshape(3, -1).T.astype(np.float32)
+            nearest = ((colour[:, None] - mean_colours[None]) ** 2).sum(-1).argmin(1).reshape(scene.labels.shape)
+            maps = {
+                "constant": (np.full_like(scene.labels, counts.argmax()), np.full_like(scene.depth, depth.mean())),
+                "mean colour": (nearest.astype(np.uint8), mean_depths[nearest]),
+                "position": (position_classes, position_depth),
+            }
+            found: dict[str, np.ndarray] = {}
+            for number, task in enumerate(config.tasks):
+                output = model(scene.image, number)
+                for layer, indices in output.routing.items():
+                    use[layer][number] += np.bincount(indices.flatten().numpy(), minlength=config.experts)
+                decode = heads.segmentation_map if task.kind == "segmentation" else heads.depth_map
+                found[task.kind] = decode(output.head[0].numpy(), config, task)
+            maps["model"] = (found.get("segmentation", maps["constant"][0]), found.get("depth", maps["constant"][1]))
+            for method, (class_map, depth_found) in maps.items():
+                matrices[method] += metrics.confusion(class_map, scene.labels, classes)
+                squares[method] += metrics.depth_rmse(depth_found, scene.depth) ** 2
+    return Evaluation(
+        count,
+        {method: float(np.nanmean(metrics.class_iou(matrices[method]))) for method in methods},
+        {method: float(np.sqrt(squares[method] / count)) for method in methods},
+        metrics.class_iou(matrices["model"]),
+        {layer: table / table.sum(1, keepdims=True) for layer, table in use.items()},
+    )
