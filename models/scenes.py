@@ -458,7 +458,7 @@ def _draw_car(canvas: _Canvas, light: _Light, x: float, z: float, direction: int
         sides = (face == 0) | (face == 1)
         hub = np.minimum((ahead - wheel_at) ** 2, (ahead + wheel_at) ** 2) + (e - 0.32) ** 2
         colour[sides & (hub < 0.36**2)] = dark
-        colour[sides & (hub < 0.18**2)] = _rgb(0.55, 0.55, 0.57)
+        colour[sides & (hub < 0.18**2)] = _rgb(0.36, 0.36, 0.38)
         return colour
 
     def cabin_skin(face, side, e, ahead):
@@ -647,7 +647,7 @@ def _plan_buildings(rng: np.random.Generator, street: _Street, suburb: bool, end
                     height=tall * rng.uniform(0.75, 1.3),
                     wall=wall,
                     glass=_rgb(0.16, 0.19, 0.22) * rng.uniform(0.7, 1.7),
-                    frame=_rgb(*(rng.uniform(0.1, 0.9, 3) * 0.6 + 0.2)) if rng.random() < 0.4 else wall * rng.choice((0.6, 1.2)),
+                    frame=_rgb(*(rng.uniform(0.2, 0.75) + rng.uniform(-0.15, 0.15, 3))) if rng.random() < 0.4 else wall * rng.choice((0.6, 1.2)),
                     pitch=rng.uniform(1.8, 3.4),
                     floor=rng.uniform(2.8, 3.7),
                     opening=(rng.uniform(0.35, 0.65), rng.uniform(0.42, 0.58)),
@@ -673,7 +673,8 @@ def _finish(canvas: _Canvas, haze: np.ndarray, reach: float) -> np.ndarray:
         picture = (1 - 2 * blur) * picture + blur * (before + after)
     v, u = np.linspace(-1, 1, HEIGHT, dtype=np.float32), np.linspace(-1, 1, WIDTH, dtype=np.float32)
     picture *= (1 - rng.uniform(0, 0.12) * (v[:, None] ** 2 + u[None, :] ** 2))[..., None]
-    picture *= rng.uniform(0.75, 1.2) * _rgb(*rng.uniform(0.94, 1.06, 3))
+    warmth = rng.uniform(-0.05, 0.05)
+    picture *= rng.uniform(0.78, 1.22) * _rgb(1 + warmth, rng.uniform(0.99, 1.02), 1 - warmth)
     picture = np.maximum(picture, 0) ** np.float32(rng.uniform(0.72, 0.95))
     picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.uniform(0.004, 0.016))
     return np.ascontiguousarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1))

@@ -27,12 +27,12 @@ from .config import ModelConfig, TaskConfig, preset
 from .errors import EdgemoeError
 from .golden import Golden
 
-STEPS = 8000  # what the published m3vit-micro was trained with
-SCENES = 10000
+STEPS = 4500  # what the published m3vit-micro was trained with
+SCENES = 6000
 HELD_OUT = 1_000_000  # seeds from here on are never trained with
 
 BATCH = 32
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.05
 WARM_UP = 200  # steps
 BALANCE = 0.02
@@ -217,6 +217,8 @@ def _train(
             optimiser.step()
             history.append(sum(part.item() for part in parts))
             bar.advance(job)
+            if (step + 1) % 500 == 0 and out is not None:
+                checkpoints.save(model.to_checkpoint(), out)  # so that an interrupted training leaves something to run
             if (step + 1) % 200 == 0 and progress:
                 named = "  ".join(f"{task.name} {part.item():.3f}" for task, part in zip(config.tasks, parts, strict=True))
                 recent, seconds = np.mean(history[-200:]), time.monotonic() - start

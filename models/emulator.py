@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The datapath's units as integer functions: what each unit of the hardware computes, to the last bit, on whole matrices at once.
+
+Numbers are integers throughout. Where a NumPy float64 array carries them it is because BLAS and the vector unit are fastest there: every
+intermediate value stays below 2^53 in magnitude, so float64 holds it exactly (each function says why). The scalar functions and their
+tables are in `edgemoe.models.arithmetic`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arithmetic import (
+    GELU_LIMIT,
+    GELU_SEGMENT_BITS,
+    SCALE_ONE,
+    exp2_negative,
+    gelu_table,
+    reciprocal,
+    round_shift,
+    rsqrt,
+)
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ACCUMULATOR_BITS, FINE_BITS, WORD_BITS = 48, 27, 16
+
+
+def matmul(x: NDArray, weights: NDArray) -> Floats:
+    """x [rows, inputs] @ weights [inputs, outputs], 16-bit integers both: the array's sums, exact, as float64.
+
+    |product| <= 2^30, so up to 2^23 inputs add up below 2^53 in any order; an instruction has at most 1023 chunks x 32 lanes.
+    """
+    if x.shape[-1] > 1 << 23:
+        raise ValueError(f"{x.shape[-1]} inputs: sums would not be exact in float64")
+    return x.astype(np.float64, copy=False) @ weights.astype(np.float64, copy=False)
+
+
+def wrap_accumulator(sums: Floats) -> Floats:
+    """The 48-bit accumulator's value. Compiled programs never overflow it, so the fold is paid for only when it is needed."""
+    limit = float(1 << ACCUMULATOR_BITS - 1)
+    if sums.size and max(sums.max(), -sums.min()) >= limit:
+        sums = np.mod(sums + limit, 2 * limit) - limit
+    return sums
+
+
+def _narrow(x: Floats, shift: int | NDArray, bits: int) -> None:
+    """saturate(round_shift(x, shift), bits), in place. Exact: x has at most 48 bits, so x / 2^shift + 1/2 has at most 50."""
+    shift = np.asarray(shift)
+    if shift.any():
+        x *= np.exp2(-shift.astype(np.float64))
+        x += 0.5
+        np.floor(x, out=x)
+    np.clip(x, -float(1 << bits - 1), float((1 << bits - 1) - 1), out=x)
+
+
+def gelu(w: Floats) -> Floats:
+    """`arithmetic.gelu` on float64 integers of at most 28 bits; 32-bit index arithmetic."""
+    magnitude = np.abs(w)
+    inside = np.minimum(magnitude, GELU_LIMIT - 1).astype(np.int32)
+    index, fraction = inside >> GELU_SEGMENT_BITS, inside & ((1 << GELU_SEGMENT_BITS) - 1)
+    start, rise = gelu_table()
+    line = rise.astype(np.int32)[index] * fraction  # |rise| < 2^14, fraction < 2^10
+    line += 1 << GELU_SEGMENT_BITS - 1
+    line >>= GELU_SEGMENT_BITS
+    line += start.astype(np.int32)[index]
+    line += 8
+    line >>= 4
+    line[magnitude >= GELU_LIMIT] = 0
+    result = np.maximum(w, 0.0)
+    result -= line
+    return result
+
+
+def epilogue(
+    sums: Floats,
+    *,
+    accumulator_shift: int,
+    mantissa: NDArray | None = None,
+    exponent: NDArray | int = 0,
+    multiplier: NDArray | None = None,
+    bias: NDArray | None = None,
+    old: NDArray | None = None,
+    residual_shift: int = 0,
+    output_shift: int = 0,
+    use_gelu: bool = False,
+) -> NDArray[np.int16]:
+    """From 48-bit sums to 16-bit words; `sums` [rows, outputs] (float64 integers) is overwritten.
+
+    a = sat27(round_shift(sums, max(0, accumulator_shift + exponent)))     exponent: per row, or one for all
+    b = sat27(round_shift(a * mantissa, 15))                              mantissa [rows], None = 2^15
+    m = sat27(round_shift(b * multiplier, 15))                            multiplier [outputs], None = 2^15
+    w = m + (old << residual_shift, or else bias); w = gelu(w) if use_gelu
+    y = sat16(round_shift(w, output_shift))
+
+    Both a * mantissa (27 + 16 bits) and b * multiplier stay below 2^53. `bias` is None where it entered the accumulator instead.
+    """
+    x = sums
+    _narrow(x, np.maximum(np.asarray(exponent) + accumulator_shift, 0).reshape(-1, 1), FINE_BITS)
+    if mantissa is not None:
+        x *= np.asarray(mantissa, np.float64).reshape(-1, 1)
+        _narrow(x, 15, FINE_BITS)
+    if multiplier is not None and np.any(multiplier != SCALE_ONE):
+        x *= np.asarray(multiplier, np.float64)
+        _narrow(x, 15, FINE_BITS)
+    if old is not None:
+        x += old * float(1 << residual_shift)
+    elif bias is not None:
+        x += bias
+    if use_gelu:
+        x = gelu(x)
+    _narrow(x, output_shift, WORD_BITS)
+    return x.astype(np.int16)
+
+
+def probabilities(scores: NDArray, maximum: NDArray, shift: int) -> Ints:
+    """2^(score - maximum) in units of 2^-15: scores [rows, keys], maximum [rows]; score fractions reach 12 bits by `shift`."""
+    return exp2_negative(maximum[:, None].astype(np.int64) - scores, shift)
+
+
+def softmax_scale(sums: NDArray) -> tuple[Ints, Ints]:
+    """(mantissa, exponent) of 1 / sum of a row's probabilities."""
+    return reciprocal(sums)
+
+
+def layernorm_scale(total: NDArray, squares: NDArray, elements: int, epsilon: int) -> tuple[Ints, Ints]:
+    """(mantissa, exponent) of 1 / sqrt(V), V = max(1, elements * sum x^2 - (sum x)^2 + epsilon): elements * sigma of each row."""
+    variance = elements * squares - total * total + epsilon
+    return rsqrt(np.maximum(variance, 1))
+
+
+def route(logits: NDArray, shift: int, top_k: int) -> tuple[Ints, Ints]:
+    """Top-k of each row's logits [rows, experts] -> (experts [rows, top_k], scores [rows, top_k], 2^15 = 1.0, at most 65535).
+
+    Chosen by logit, largest first, ties to the lowest index; the score is the softmax over all experts, not renormalised.
+    """
+    logits = logits.astype(np.int64)
+    p = exp2_negative(logits.max(axis=1, keepdims=True) - logits, shift)
+    mantissa, exponent = reciprocal(p.sum(axis=1))
+    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+    picked = np.take_along_axis(p, chosen, axis=1)
+    return chosen, np.minimum(round_shift(picked * mantissa[:, None], exponent[:, None] + 1), 65535)
+
+
+class ExpertQueues:
+    """One queue of (row, score) per expert; rows enter first choices first, then second choices, and so on."""
+
+    def __init__(self, experts: int) -> None:
+        self.rows: list[Ints] = []
+        self.scores: list[Ints] = []
+        self.experts = experts
+        self.reset()
+
+    def reset(self) -> None:
+        self.rows = [np.zeros(0, np.int64) for _ in range(self.experts)]
+        self.scores = [np.zeros(0, np.int64) for _ in range(self.experts)]
+
+    def push(self, row_base: int, chosen: Ints, scores: Ints) -> None:
+        """Enter rows row_base, row_base + 1, ... with their choices, as `route` gives them."""
+        rows, top_k = chosen.shape
+        row = np.tile(row_base + np.arange(rows), top_k)
+        expert, score = chosen.T.ravel(), scores.T.ravel()
+        for e in np.unique(expert):
+            mine = expert == e
+            self.rows[e] = np.concatenate([self.rows[e], row[mine]])
+            self.scores[e] = np.concatenate([self.scores[e], score[mine]])
+
+    @property
+    def lengths(self) -> Ints:
+        return np.array([len(r) for r in self.rows])
+
+
+def image_patches(image: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
+    """[channels, height, width] -> [patches, channels * patch * patch]; patches row by row, pixels channel, row, column."""
+    channels, height, width = image.shape
+    x = image.reshape(channels, height // patch, patch, width // patch, patch)
+    return x.transpose(1, 3, 0, 2, 4).reshape(-1, channels * patch * patch)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The PyTorch model against a plain NumPy forward pass that was written from the formulas, in float64."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from edgemoe.models.checkpoint import Checkpoint, expected_tensors
+from edgemoe.models.config import PRESETS
+from edgemoe.models.errors import EdgemoeError
+
+from .small import PLAIN, SMALL, random_checkpoint, random_images
+
+torch = pytest.importorskip("torch")
+Golden = pytest.importorskip("edgemoe.models.golden").Golden
+
+erf = np.vectorize(math.erf)
+
+
+def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: dict[int, np.ndarray] | None = None):
+    """Tokens, head and routes of one image, token by token and expert by expert."""
+    config = checkpoint.config
+    w = {name: tensor.astype(np.float64) for name, tensor in checkpoint.tensors.items()}
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.eps) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def softmax(x):
+        e = np.exp(x - x.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    def gelu(x):
+        return x * 0.5 * (1 + erf(x / math.sqrt(2)))
+
+    x = np.zeros((config.tokens, config.width))
+    p = config.patch
+    for row in range(config.image_height // p):
+        for column in range(config.image_width // p):
+            patch = image[:, row * p : row * p + p, column * p : column * p + p] / 256
+            token = 1 + row * config.patches_per_row + column
+            x[token] = np.einsum("ocij,cij->o", w["patch_embed.proj.weight"], patch) + w["patch_embed.proj.bias"]
+    x += w["pos_embed"]
+    routes = {}
+    for layer in range(config.layers):
+        b = f"blocks.{layer}"
+        y = norm(x, f"{b}.norm1") @ w[f"{b}.attn.qkv.weight"].T + w[f"{b}.attn.qkv.bias"]
+        q, k, v = np.split(y, 3, axis=1)
+        d = config.head_width
+        parts = []
+        for head in range(config.heads):
+            s = slice(head * d, head * d + d)
+            parts.append(softmax(q[:, s] @ k[:, s].T / math.sqrt(d)) @ v[:, s])
+        x = x + np.concatenate(parts, axis=1) @ w[f"{b}.attn.proj.weight"].T + w[f"{b}.attn.proj.bias"]
+        y = norm(x, f"{b}.norm2")
+        if config.is_moe(layer):
+            probabilities = softmax(y @ w[f"{b}.mlp.gate.{task}.w_gate"])
+            result = np.zeros_like(x)
+            routes[layer] = []
+            for token in range(config.tokens):
+                ranking = sorted(range(config.experts), key=lambda e, t=token, p=probabilities: (-p[t, e], e))
+                best = ranking[: config.top_k] if held is None else held[layer][token]
+                routes[layer].append(best)
+                for e in best:
+                    inner = gelu(w[f"{b}.mlp.experts.htoh4.weight"][e] @ y[token] + w[f"{b}.mlp.experts.htoh4.bias"][e])
+                    outer = w[f"{b}.mlp.experts.h4toh.weight"][e] @ inner + w[f"{b}.mlp.experts.h4toh.bias"][e]
+                    result[token] += probabilities[token, e] * outer
+            x = x + result
+        else:
+            hidden = gelu(y @ w[f"{b}.mlp.fc1.weight"].T + w[f"{b}.mlp.fc1.bias"])
+            x = x + hidden @ w[f"{b}.mlp.fc2.weight"].T + w[f"{b}.mlp.fc2.bias"]
+    name = f"heads.{config.tasks[task].name}"
+    head = norm(x[1:], f"{name}.norm") @ w[f"{name}.proj.weight"].T + w[f"{name}.proj.bias"] if f"{name}.norm.weight" in w else None
+    return x, head, routes
+
+
+@pytest.mark.parametrize(("config", "task"), [(SMALL, 0), (SMALL, 1), (SMALL, 2), (PLAIN, 0)])
+def test_equals_plain_numpy(config, task):
+    checkpoint = random_checkpoint(config)
+    images = random_images(config, batch=2)
+    output = Golden(checkpoint).double()(images, task, trace=True)
+    assert output.tokens.dtype == torch.float64
+    assert len(output.layers) == config.layers and torch.equal(output.layers[-1], output.tokens)
+    for index, image in enumerate(images):
+        tokens, head, routes = numpy_forward(checkpoint, image, task)
+        np.testing.assert_allclose(output.tokens[index].detach().numpy(), tokens, rtol=0, atol=1e-9)
+        assert (head is None) == (output.head is None)
+        if head is not None:
+            np.testing.assert_allclose(output.head[index].detach().numpy(), head, rtol=0, atol=1e-9)
+        assert routes.keys() == output.routing.keys()
+        for layer, chosen in routes.items():
+            assert np.array_equal(output.routing[layer][index].numpy(), chosen)
+            probabilities = output.probabilities[layer][index].detach().numpy()
+            np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-12)
+            scores = output.scores[layer][index].detach().numpy()
+            np.testing.assert_array_equal(scores, np.take_along_axis(probabilities, np.array(chosen), 1))
+
+
+def test_held_routing_keeps_the_models_own_weights():
+    checkpoint = random_checkpoint(SMALL)
+    image = random_images(SMALL, batch=1)[0]
+    rng = np.random.default_rng(5)
+    held = {layer: np.stack([rng.permutation(5)[:2] for _ in range(SMALL.tokens)]) for layer in SMALL.moe_layers}
+    output = Golden(checkpoint).double()(image, "depth", routing=held)
+    tokens, head, _ = numpy_forward(checkpoint, image, 1, held)
+    np.testing.assert_allclose(output.tokens[0].detach().numpy(), tokens, atol=1e-9)
+    np.testing.assert_allclose(output.head[0].detach().numpy(), head, atol=1e-9)
+    model = Golden(checkpoint)
+    free = model(image, "depth")
+    assert torch.equal(model(image, "depth", routing=free.routing).tokens, free.tokens)
+
+
+def test_ties_go_to_the_lowest_expert():
+    checkpoint = random_checkpoint(SMALL)
+    for name, tensor in checkpoint.tensors.items():
+        if "w_gate" in name:
+            tensor[:] = 0  # all logits are 0; equal columns would not do, as a BLAS may round them differently
+    output = Golden(checkpoint)(random_images(SMALL, 2), 0)
+    for layer in SMALL.moe_layers:
+        assert torch.equal(output.routing[layer], torch.tensor([0, 1]).expand(2, SMALL.tokens, 2))
+        assert torch.allclose(output.scores[layer], torch.tensor(0.2))
+
+
+def test_names_are_the_checkpoints():
+    for config in (SMALL, PLAIN, replace(PRESETS["m3vit-micro"], name="other")):
+        state = Golden(config).state_dict()
+        assert {name: tuple(tensor.shape) for name, tensor in state.items()} == expected_tensors(config)
+    given = random_checkpoint(SMALL)
+    found = Golden(given).to_checkpoint()
+    assert all(np.array_equal(given.tensors[name], found.tensors[name]) for name in given.tensors)
+
+
+def test_only_the_router_depends_on_the_task():
+    checkpoint = random_checkpoint(SMALL)
+    for layer in SMALL.moe_layers:
+        checkpoint.tensors[f"blocks.{layer}.mlp.gate.1.w_gate"] = checkpoint.tensors[f"blocks.{layer}.mlp.gate.0.w_gate"]
+    model, image = Golden(checkpoint), random_images(SMALL, 1)
+    assert torch.equal(model(image, 0).tokens, model(image, 1).tokens)
+    assert not torch.equal(model(image, 0).tokens, model(image, 2).tokens)
+
+
+def test_refuses_other_images_and_models():
+    model = Golden(SMALL)
+    with pytest.raises(EdgemoeError, match=r"image is torch.uint8 \[1, 3, 8, 8\], expected uint8 3x8x12"):
+        model(np.zeros((3, 8, 8), np.uint8))
+    with pytest.raises(EdgemoeError, match="image is torch.float32"):
+        model(np.zeros((3, 8, 12), np.float32))
+    with pytest.raises(EdgemoeError, match="checkpoint is of model plain, expected the configuration of small"):
+        model.load_checkpoint(random_checkpoint(PLAIN))
