@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The register map: one list that the register file, the driver, the documentation and the C header share.
 
-The first sixteen bytes are the `ap_ctrl_hs` block of Xilinx tools. All registers are 32 bits wide and little-endian; a 64-bit value stands in two of
-them, NAME_LO and NAME_HI. Reading a counter's low word freezes its high word for the read that follows.
+The first sixteen bytes are the `ap_ctrl_hs` block of Xilinx tools. All registers are 32 bits wide and little-endian; a 64-bit value stands
+in two of them, NAME_LO and NAME_HI. Reading a counter's low word freezes its high word for the read that follows.
 """
 
 import json
@@ -111,15 +111,17 @@ def _map() -> Iterator[Register]:
         BitField("DONE", 1, 1, "a run is over, by END or by an error; cleared by reading"),
         BitField("IDLE", 2, 1, "nothing runs and no bus transfer is outstanding"),
         BitField("READY", 3, 1, "as DONE: a new start is accepted; cleared by reading"),
-        BitField("SOFT_RESET", 8, 1, "write 1: abandon the run, drain the bus, forget a pending error. Reads 1 until idle; no DONE follows"),
+        BitField("SOFT_RESET", 8, 1, "write 1: abandon the run, drain the bus, forget an error. Reads 1 until idle; no DONE follows"),
     )
     events = (BitField("DONE", 0, 1, "a run is over, by END or by an error"), BitField("ERROR", 1, 1, "the run stopped with an error"))
     yield Register("CTRL", 0x00, Access.CONTROL, "control and status", 0, control)
-    yield Register("GIE", 0x04, Access.READ_WRITE, "global interrupt enable", 1, (BitField("ENABLE", 0, 1, "interrupt = ENABLE and (ISR & IER) != 0"),))
+    enable = BitField("ENABLE", 0, 1, "interrupt = ENABLE and (ISR & IER) != 0")
+    yield Register("GIE", 0x04, Access.READ_WRITE, "global interrupt enable", 1, (enable,))
     yield Register("IER", 0x08, Access.READ_WRITE, "interrupt enable", 3, events)
     yield Register("ISR", 0x0C, Access.WRITE_ONE_TO_CLEAR, "interrupt status: set by the event whether enabled or not", 0, events)
     yield from _pair("PROGRAM", 0x10, Access.READ_WRITE, "linear byte offset of the first instruction; a multiple of 64", (1 << 40) - 64)
-    yield Register("WATCHDOG", 0x18, Access.READ_WRITE, "cycles without an instruction retiring or a beat moving that are an error; 0: off", 0xFFFFFFFF)
+    doc = "cycles without an instruction retiring or a beat moving that are an error; 0: off"
+    yield Register("WATCHDOG", 0x18, Access.READ_WRITE, doc, 0xFFFFFFFF)
     for m in range(MAX_MASTERS):
         doc = f"byte address of master {m}'s memory; the low 12 bits are zero"
         yield from _pair(f"BASE_{m}", 0x20 + 8 * m, Access.READ_WRITE, doc, (1 << 64) - BASE_ALIGNMENT)
@@ -174,8 +176,16 @@ def to_markdown() -> str:
 
 def to_c_header() -> str:
     """The map as a C header: EDGEMOE_<NAME> offsets and EDGEMOE_<NAME>_<FIELD> masks."""
-    lines = ["/* SPDX-License-Identifier: Apache-2.0 */", "/* Generated from edgemoe/hw/registers.py: do not edit. */", "#ifndef EDGEMOE_REGISTERS_H"]
-    lines += ["#define EDGEMOE_REGISTERS_H", "", f"#define EDGEMOE_MAGIC_VALUE 0x{MAGIC:08X}u", f"#define EDGEMOE_VERSION_VALUE 0x{VERSION:08X}u", ""]
+    lines = [
+        "/* SPDX-License-Identifier: Apache-2.0 */",
+        "/* Generated from edgemoe/hw/registers.py: do not edit. */",
+        "#ifndef EDGEMOE_REGISTERS_H",
+        "#define EDGEMOE_REGISTERS_H",
+        "",
+        f"#define EDGEMOE_MAGIC_VALUE 0x{MAGIC:08X}u",
+        f"#define EDGEMOE_VERSION_VALUE 0x{VERSION:08X}u",
+        "",
+    ]
     for r in REGISTERS:
         lines.append(f"#define EDGEMOE_{r.name} 0x{r.offset:03X}u /* {r.access.value}: {r.doc.replace('*/', '')} */")
         lines += [f"#define EDGEMOE_{r.name}_{f.name} 0x{f.mask:X}u" for f in r.fields]
