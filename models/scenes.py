@@ -647,7 +647,11 @@ def _plan_buildings(rng: np.random.Generator, street: _Street, suburb: bool, end
                     height=tall * rng.uniform(0.75, 1.3),
                     wall=wall,
                     glass=_rgb(0.16, 0.19, 0.22) * rng.uniform(0.7, 1.7),
-                    frame=_rgb(*(rng.uniform(0.2, 0.75) + rng.uniform(-0.15, 0.15, 3))) if rng.random() < 0.4 else wall * rng.choice((0.6, 1.2)),
+                    frame=(
+                        _rgb(*(rng.uniform(0.2, 0.75) + rng.uniform(-0.15, 0.15, 3)))
+                        if rng.random() < 0.4
+                        else wall * rng.choice((0.6, 1.2))
+                    ),
                     pitch=rng.uniform(1.8, 3.4),
                     floor=rng.uniform(2.8, 3.7),
                     opening=(rng.uniform(0.35, 0.65), rng.uniform(0.42, 0.58)),

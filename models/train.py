@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains m3vit-micro on generated street scenes, from nothing, on one CPU core, and measures what came out.
+"""Trains m3vit-micro on generated street scenes, from nothing, on one CPU core.
 
 Loss, for every image and both tasks: cross-entropy of the classes, L1 of the logarithm of depth, and per MoE layer a
 load-balancing term E * sum over experts e of f_e * P_e, with f_e the share of routes and P_e the mean probability of expert e. It is
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import checkpoint as checkpoints
-from . import heads, metrics, scenes
+from . import heads, scenes
 from .checkpoint import Checkpoint
 from .config import ModelConfig, TaskConfig, preset
 from .errors import EdgemoeError
@@ -227,69 +227,3 @@ def _train(
     if out is not None:
         checkpoints.save(result, out)
     return result, history
-
-
-@dataclass
-class Evaluation:
-    """Quality on held-out scenes: per method the mean IoU and the depth error in metres; IoU per class of the model; and the share
-    of routes per layer, task and expert, {layer: [tasks, E]}."""
-
-    scenes: int
-    mean_iou: dict[str, float]
-    depth_rmse: dict[str, float]
-    class_iou: np.ndarray
-    expert_use: dict[int, np.ndarray]
-
-
-def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: int = HELD_OUT) -> Evaluation:
-    """Measures a checkpoint (float32) against three baselines that were fitted to `fit` training scenes.
-
-    constant       the commonest class and the mean depth, everywhere
-    mean colour    the class whose mean colour is nearest to the pixel's, and the mean depth of that class
-    position       for every pixel position its commonest class and its mean depth
-    """
-    config, classes = source.config, len(scenes.CLASSES)
-    model = Golden(source).eval()
-    known = make_scenes(fit, 0)
-    depth = np.exp(known.log_depth.astype(np.float32)) * heads.DEPTH_UNIT
-    pixels = known.images.transpose(0, 2, 3, 1).reshape(-1, 3).astype(np.float32)
-    flat_labels, flat_depth = known.labels.ravel(), depth.ravel()
-    counts = np.maximum(np.bincount(flat_labels, minlength=classes), 1)
-    mean_colours = np.stack([np.bincount(flat_labels, pixels[:, c], classes) / counts for c in range(3)], axis=1).astype(np.float32)
-    mean_depths = np.bincount(flat_labels, flat_depth, classes) / counts
-    votes = np.stack([(known.labels == c).sum(0) for c in range(classes)])
-    position_classes, position_depth = votes.argmax(0).astype(np.uint8), depth.mean(0)
-    del pixels, flat_depth
-
-    methods = ("constant", "mean colour", "position", "model")
-    matrices = {method: np.zeros((classes, classes), np.int64) for method in methods}
-    squares = {method: 0.0 for method in methods}
-    use = {layer: np.zeros((len(config.tasks), config.experts)) for layer in config.moe_layers}
-    with torch.no_grad():
-        for index in range(count):
-            scene = scenes.scene(first_seed + index)
-            colour = scene.image.reshape(3, -1).T.astype(np.float32)
-            nearest = ((colour[:, None] - mean_colours[None]) ** 2).sum(-1).argmin(1).reshape(scene.labels.shape)
-            maps = {
-                "constant": (np.full_like(scene.labels, counts.argmax()), np.full_like(scene.depth, depth.mean())),
-                "mean colour": (nearest.astype(np.uint8), mean_depths[nearest]),
-                "position": (position_classes, position_depth),
-            }
-            found: dict[str, np.ndarray] = {}
-            for number, task in enumerate(config.tasks):
-                output = model(scene.image, number)
-                for layer, indices in output.routing.items():
-                    use[layer][number] += np.bincount(indices.flatten().numpy(), minlength=config.experts)
-                decode = heads.segmentation_map if task.kind == "segmentation" else heads.depth_map
-                found[task.kind] = decode(output.head[0].numpy(), config, task)
-            maps["model"] = (found.get("segmentation", maps["constant"][0]), found.get("depth", maps["constant"][1]))
-            for method, (class_map, depth_found) in maps.items():
-                matrices[method] += metrics.confusion(class_map, scene.labels, classes)
-                squares[method] += metrics.depth_rmse(depth_found, scene.depth) ** 2
-    return Evaluation(
-        count,
-        {method: float(np.nanmean(metrics.class_iou(matrices[method]))) for method in methods},
-        {method: float(np.sqrt(squares[method] / count)) for method in methods},
-        metrics.class_iou(matrices["model"]),
-        {layer: table / table.sum(1, keepdims=True) for layer, table in use.items()},
-    )

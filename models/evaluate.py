@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good a trained model is on scenes that it has never seen, beside baselines; and its model card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from . import heads, metrics, scenes
+from .checkpoint import Checkpoint
+from .golden import Golden
+from .train import HELD_OUT, make_scenes
+
+
+@dataclass
+class Evaluation:
+    """Quality on held-out scenes: per method the mean IoU and the depth error in metres; IoU per class of the model; and the share
+    of routes per layer, task and expert, {layer: [tasks, E]}."""
+
+    scenes: int
+    mean_iou: dict[str, float]
+    depth_rmse: dict[str, float]
+    class_iou: np.ndarray
+    expert_use: dict[int, np.ndarray]
+
+
+def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: int = HELD_OUT) -> Evaluation:
+    """Measures a checkpoint (float32) against three baselines that were fitted to `fit` training scenes.
+
+    constant       the commonest class and the mean depth, everywhere
+    mean colour    the class whose mean colour is nearest to the pixel's, and the mean depth of that class
+    position       for every pixel position its commonest class and its mean depth
+    """
+    config, classes = source.config, len(scenes.CLASSES)
+    model = Golden(source).eval()
+    known = make_scenes(fit, 0)
+    depth = np.exp(known.log_depth.astype(np.float32)) * heads.DEPTH_UNIT
+    pixels = known.images.transpose(0, 2, 3, 1).reshape(-1, 3).astype(np.float32)
+    flat_labels, flat_depth = known.labels.ravel(), depth.ravel()
+    counts = np.maximum(np.bincount(flat_labels, minlength=classes), 1)
+    mean_colours = np.stack([np.bincount(flat_labels, pixels[:, c], classes) / counts for c in range(3)], axis=1).astype(np.float32)
+    mean_depths = np.bincount(flat_labels, flat_depth, classes) / counts
+    votes = np.stack([(known.labels == c).sum(0) for c in range(classes)])
+    position_classes, position_depth = votes.argmax(0).astype(np.uint8), depth.mean(0)
+    del pixels, flat_depth
+
+    methods = ("constant", "mean colour", "position", "model")
+    matrices = {method: np.zeros((classes, classes), np.int64) for method in methods}
+    squares = {method: 0.0 for method in methods}
+    use = {layer: np.zeros((len(config.tasks), config.experts)) for layer in config.moe_layers}
+    with torch.no_grad():
+        for index in range(count):
+            scene = scenes.scene(first_seed + index)
+            colour = scene.image.reshape(3, -1).T.astype(np.float32)
+            nearest = ((colour[:, None] - mean_colours[None]) ** 2).sum(-1).argmin(1).reshape(scene.labels.shape)
+            maps = {
+                "constant": (np.full_like(scene.labels, counts.argmax()), np.full_like(scene.depth, depth.mean())),
+                "mean colour": (nearest.astype(np.uint8), mean_depths[nearest]),
+                "position": (position_classes, position_depth),
+            }
+            found: dict[str, np.ndarray] = {}
+            for number, task in enumerate(config.tasks):
+                output = model(scene.image, number)
+                for layer, indices in output.routing.items():
+                    use[layer][number] += np.bincount(indices.flatten().numpy(), minlength=config.experts)
+                decode = heads.segmentation_map if task.kind == "segmentation" else heads.depth_map
+                found[task.kind] = decode(output.head[0].numpy(), config, task)
+            maps["model"] = (found.get("segmentation", maps["constant"][0]), found.get("depth", maps["constant"][1]))
+            for method, (class_map, depth_found) in maps.items():
+                matrices[method] += metrics.confusion(class_map, scene.labels, classes)
+                squares[method] += metrics.depth_rmse(depth_found, scene.depth) ** 2
+    return Evaluation(
+        count,
+        {method: float(np.nanmean(metrics.class_iou(matrices[method]))) for method in methods},
+        {method: float(np.sqrt(squares[method] / count)) for method in methods},
+        metrics.class_iou(matrices["model"]),
+        {layer: table / table.sum(1, keepdims=True) for layer, table in use.items()},
+    )
+
+
+def expert_table(evaluation: Evaluation, tasks: list[str]) -> str:
+    """Markdown: per layer and task, the share of routes that each expert gets, in per cent."""
+    experts = next(iter(evaluation.expert_use.values())).shape[1] if evaluation.expert_use else 0
+    lines = ["| layer | task | " + " | ".join(f"expert {e}" for e in range(experts)) + " |", "|---|---" + "|---:" * experts + "|"]
+    for layer, table in evaluation.expert_use.items():
+        for task, shares in zip(tasks, table, strict=True):
+            lines.append(f"| {layer} | {task} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |")
+    return "\n".join(lines)
+
+
+def card(source: Checkpoint, evaluation: Evaluation, seed: int, steps: int, scene_count: int, seconds: float, processor: str) -> str:
+    """The model card, in Markdown."""
+    config = source.config
+    words = sum(tensor.size for tensor in source.tensors.values())
+    moe_layers = ", ".join(map(str, config.moe_layers))
+    rows = [
+        ("one class, one depth everywhere", "constant"),
+        ("class with the nearest mean colour, its mean depth", "mean colour"),
+        ("commonest class and mean depth at the pixel's position", "position"),
+        (f"**{config.name}**", "model"),
+    ]
+    results = "\n".join(f"| {text} | {evaluation.mean_iou[key]:.3f} | {evaluation.depth_rmse[key]:.1f} |" for text, key in rows)
+    per_class = "\n".join(f"| {name} | {iou:.3f} |" for name, iou in zip(scenes.CLASSES, evaluation.class_iou, strict=True))
+    return f"""# {config.name}
+
+A small multi-task Mixture-of-Experts Vision Transformer (M3ViT) that segments a street scene into {len(scenes.CLASSES)} classes and
+estimates its depth. It exists so that the accelerator has a trained model to run; it is trained on generated pictures only
+(`models/scenes.py`) and is not meant for pictures of real streets.
+
+| | |
+|---|---|
+| image | {config.image_channels}x{config.image_height}x{config.image_width}, 8 bits, {config.tokens} tokens |
+| width, heads, layers | {config.width}, {config.heads} x {config.head_width}, {config.layers} (MoE layers {moe_layers}) |
+| MLP, experts | {config.hidden}; {config.experts} experts of {config.expert_hidden}, top-{config.top_k} |
+| tasks | {", ".join(f"{t.name} ({t.channels} channels, {t.grid}x{t.grid} cells a patch)" for t in config.tasks)} |
+| weights | {words:,} float32, {4 * words / 1e6:.2f} MB |
+| depth value | ln(depth / {heads.DEPTH_UNIT:.0f} m) |
+
+## Quality
+
+On {evaluation.scenes} held-out scenes (seeds from {HELD_OUT}), float32, full resolution; baselines fitted to training scenes.
+
+| method | mean IoU | depth RMSE (m) |
+|---|---:|---:|
+{results}
+
+| class | IoU |
+|---|---:|
+{per_class}
+
+The depth error is dominated by edges against the sky, which counts as {scenes.MAX_DEPTH:.0f} m.
+
+## Use of the experts
+
+Share of each task's routes, in per cent, on the same scenes.
+
+{expert_table(evaluation, [t.name for t in config.tasks])}
+
+## Reproduce
+
+`./edgemoe train` (seed {seed}, {steps} steps of 32 images, {scene_count} scenes, bfloat16 products, 1 thread) trained it in
+{seconds:.0f} s, the generation of the scenes included, on one core of: {processor}. The weights repeat exactly on the same kind of CPU and
+with the same PyTorch; elsewhere they differ, and the quality is alike.
+
+Licence: Apache-2.0, the weights and the generated scenes alike.
+"""

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training in small, and the checkpoint that training in earnest gave."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models.config import PRESETS
+from edgemoe.models.errors import EdgemoeError
+
+pytest.importorskip("torch")
+from edgemoe.models import evaluate, train  # noqa: E402
+
+MICRO = PRESETS["m3vit-micro"]
+
+
+def test_twenty_steps_help_and_repeat_exactly(tmp_path):
+    # Without bfloat16, which some CPUs only imitate, slowly.
+    options = {"seed": 1, "scene_count": 32, "progress": False, "bfloat16": False}
+    first, history = train.train(out=tmp_path / "m.safetensors", steps=20, **options)
+    assert len(history) == 20
+    assert np.mean(history[-4:]) < 0.85 * np.mean(history[:4])
+    found = checkpoints.load(tmp_path / "m.safetensors")
+    assert all(np.array_equal(first.tensors[name], found.tensors[name]) for name in first.tensors)
+    runs = [train.train(steps=2, **options) for _ in range(2)]
+    assert runs[0][1] == runs[1][1]
+    assert all(np.array_equal(runs[0][0].tensors[name], runs[1][0].tensors[name]) for name in first.tensors)
+
+
+def test_training_refuses_what_it_cannot_train():
+    with pytest.raises(EdgemoeError, match="images of 3x128x256"):
+        train.train(replace(MICRO, image_height=64), steps=1, progress=False)
+    with pytest.raises(EdgemoeError, match="task task0 has no head"):
+        train.train("m3vit-t", steps=1, progress=False)
+
+
+def test_committed_checkpoint_beats_the_baselines():
+    checkpoint = checkpoints.load("m3vit-micro")
+    assert checkpoint.config == MICRO
+    assert checkpoints.resolve("m3vit-micro").stat().st_size <= 4e6
+    found = evaluate.evaluate(checkpoint, count=20, fit=20)
+    baselines = ("constant", "mean colour", "position")
+    assert found.mean_iou["model"] > 0.5 > 1.5 * max(found.mean_iou[name] for name in baselines)
+    assert found.depth_rmse["model"] < 0.75 * min(found.depth_rmse[name] for name in baselines)
+    for use in found.expert_use.values():
+        assert (use.sum(0) > 0.02).all(), "an expert is dead"
+        assert np.abs(use[0] - use[1]).sum() > 0.2, "the tasks route alike"
+
+
+def test_card_names_the_figures():
+    use = {1: np.array([[0.25, 0.75], [0.5, 0.5]])}
+    names = ("constant", "mean colour", "position", "model")
+    numbers = dict(zip(names, (0.1, 0.2, 0.3, 0.654), strict=True))
+    figures = evaluate.Evaluation(7, numbers, numbers, np.linspace(0.1, 0.7, 7), use)
+    text = evaluate.card(checkpoints.load("m3vit-micro"), figures, seed=3, steps=5, scene_count=9, seconds=11, processor="a CPU")
+    for part in ("On 7 held-out scenes", "| **m3vit-micro** | 0.654 |", "| pole | 0.700 |", "| 1 | segmentation | 25.0 | 75.0 |", "a CPU"):
+        assert part in text
+
+
+def test_the_rest_needs_no_pytorch():
+    modules = ", ".join(f"edgemoe.models.{name}" for name in ("checkpoint", "config", "edge_moe", "errors", "heads", "metrics", "scenes"))
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
