@@ -40,7 +40,8 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     Matrices are [outputs, inputs], but for the routers, which are [inputs, experts]. Row 0 of `pos_embed` is the CLS row with
     the CLS token already added.
     """
-    width, shapes = config.width, {}
+    width = config.width
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def affine(name: str, outputs: int, inputs: int) -> None:
         shapes[f"{name}.weight"] = (outputs, inputs)
@@ -60,8 +61,8 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         affine(f"{block}.attn.proj", width, width)
         norm(f"{block}.norm2")
         if config.is_moe(layer):
-            for task in range(len(config.tasks)):
-                shapes[f"{block}.mlp.gate.{task}.w_gate"] = (width, config.experts)
+            for index in range(len(config.tasks)):
+                shapes[f"{block}.mlp.gate.{index}.w_gate"] = (width, config.experts)
             shapes[f"{block}.mlp.experts.htoh4.weight"] = (config.experts, config.expert_hidden, width)
             shapes[f"{block}.mlp.experts.htoh4.bias"] = (config.experts, config.expert_hidden)
             shapes[f"{block}.mlp.experts.h4toh.weight"] = (config.experts, width, config.expert_hidden)

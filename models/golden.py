@@ -165,7 +165,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.width, eps=config.eps)
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(config.width, eps=config.eps)
-        self.mlp = MixtureOfExperts(config) if config.is_moe(layer) else Mlp(config)
+        self.mlp: MixtureOfExperts | Mlp = MixtureOfExperts(config) if config.is_moe(layer) else Mlp(config)
 
 
 class Head(nn.Module):
@@ -198,7 +198,8 @@ class Golden(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.5 / math.sqrt(module.weight[0].numel()))
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         if isinstance(source, Checkpoint):
             self.load_checkpoint(source)
 
@@ -225,6 +226,9 @@ class Golden(nn.Module):
         cls = patches.new_zeros(len(patches), 1, patches.shape[-1])  # [B, 1, D] the CLS token is folded into pos_embed[0]
         return torch.cat([cls, patches], dim=1) + self.pos_embed  # [B, T, D]
 
+    def layers(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def forward(
         self,
         images: Tensor | np.ndarray,
@@ -240,10 +244,10 @@ class Golden(nn.Module):
         index = self.config.task_index(task)
         x = self.embed(images)  # [B, T, D]
         output = Output(tokens=x, embedded=x if trace else None)
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.layers()):
             x = x + block.attn(block.norm1(x))  # [B, T, D]
             y = block.norm2(x)  # [B, T, D]
-            if self.config.is_moe(layer):
+            if isinstance(block.mlp, MixtureOfExperts):
                 held = None
                 if routing is not None and layer in routing:
                     shape = (*x.shape[:2], self.config.top_k)

@@ -135,7 +135,7 @@ class _Canvas:
             leave = np.where(incoming, leave, np.minimum(leave, t))
         return (entry < leave) & (face >= 0), entry, face
 
-    def put(self, window: tuple[slice, slice], mask: np.ndarray, t: np.ndarray | float, colour: np.ndarray, label: int) -> None:
+    def put(self, window: tuple[slice, slice], mask: np.ndarray, t: np.ndarray | np.floating, colour: np.ndarray, label: int) -> None:
         """Draws where nothing nearer is. `colour` is one colour, or one per pixel of the window."""
         depth = self.depth[window]
         t = np.minimum(t, MAX_DEPTH)
@@ -214,8 +214,10 @@ def _facade(b: _Building, a: np.ndarray, e: np.ndarray, footprint: np.ndarray) -
     u, v = a / b.pitch - column, e / b.floor - row
     sharp = np.clip(1.25 - footprint / (0.4 * b.pitch), 0, 1)
     random = _hash(column + b.seed, row * 3 + b.seed)
-    low, high = (1 - b.opening[0]) / 2, (1 + b.opening[0]) / 2
-    sill, lintel = 0.28, 0.28 + b.opening[1]
+    low: np.ndarray | float = (1 - b.opening[0]) / 2
+    high: np.ndarray | float = (1 + b.opening[0]) / 2
+    sill: np.ndarray | float = 0.28
+    lintel: np.ndarray | float = 0.28 + b.opening[1]
     ground_floor = e < b.floor
     if b.shop:
         low, high = np.where(ground_floor, 0.06, low), np.where(ground_floor, 0.94, high)

@@ -25,7 +25,7 @@ from . import heads, scenes
 from .checkpoint import Checkpoint
 from .config import ModelConfig, TaskConfig, preset
 from .errors import EdgemoeError
-from .golden import Golden
+from .golden import Golden, Mlp
 
 STEPS = 4500  # what the published m3vit-micro was trained with
 SCENES = 6000
@@ -92,9 +92,9 @@ def forward_tasks(model: Golden, images: Tensor) -> tuple[list[Tensor], list[tup
     config = model.config
     streams = [model.embed(images)]  # [B, T, D] each
     routes = []
-    for layer, block in enumerate(model.blocks):
+    for block in model.layers():
         streams = [x + block.attn(block.norm1(x)) for x in streams]
-        if not config.is_moe(layer):
+        if isinstance(block.mlp, Mlp):
             streams = [x + block.mlp(block.norm2(x)) for x in streams]
             continue
         if len(streams) < len(config.tasks):
@@ -209,7 +209,8 @@ def _train(
                 array[mirrored] = array[mirrored][..., ::-1]
             offset = (int(rng.integers(config.patch)), int(rng.integers(config.patch)))
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                parts, balance = losses(model, *map(torch.from_numpy, (images, labels, log_depth)), offset)
+                batch_tensors = (torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(log_depth))
+                parts, balance = losses(model, *batch_tensors, offset)
             loss = sum(parts) + BALANCE * balance
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
