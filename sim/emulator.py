@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs programs: the same instructions from the same memory image as the hardware, results to the same addresses, to the last bit.
+
+One MATMUL is one matrix product, whatever the array's side: sums are exact, so the order in which the hardware adds does not show.
+What would show is an instruction that overwrites its own operands while it streams; no compiled program does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.models import emulator as unit
+from edgemoe.models.errors import EdgemoeError
+from numpy.typing import NDArray
+
+
+@dataclass
+class Route:
+    """What one ROUTE decided: expert indices and scores [rows, top_k] of rows row_base, row_base + 1, ..."""
+
+    instruction: int
+    row_base: int
+    experts: NDArray[np.int64]
+    scores: NDArray[np.int64]
+
+
+@dataclass
+class Result:
+    """How a run ended.
+
+    error_instruction, error_address: where it stopped (the address that was refused: bytes for a bus error, words for a capacity).
+    instructions: retired, each repetition inside EXPERTS counted. macs: multiplications with a real operand row, padding included.
+    saturated: results of MATMULs that were limited to 16 bits, by instruction index.
+    """
+
+    error_code: ErrorCode = ErrorCode.NONE
+    error_instruction: int = 0
+    error_address: int = 0
+    instructions: int = 0
+    macs: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    routes: list[Route] = field(default_factory=list)
+    queue_lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    saturated: dict[int, int] = field(default_factory=dict)
+
+
+class _Fault(Exception):
+    def __init__(self, code: ErrorCode, address: int) -> None:
+        super().__init__(code.name)
+        self.code, self.address = code, address
+
+
+Progress = Callable[[int, Instruction], None]
+
+
+class Emulator:
+    """One core with its on-chip memories. Memories keep their contents between runs, as in hardware."""
+
+    name = "emulator"
+
+    def __init__(self, hardware: HardwareConfig) -> None:
+        h = self.hardware = hardware
+        sizes = {
+            Memory.ACTIVATION: h.activation_words,
+            Memory.KEY_VALUE: h.key_value_words,
+            Memory.RESIDUAL: h.residual_words,
+            Memory.SCORE: h.score_words,
+        }
+        self.memories = {m: np.zeros((words, h.lanes), np.int16) for m, words in sizes.items()}
+        self.total = np.zeros(h.rows, np.int64)  # sum of x and of x^2 of every residual row
+        self.squares = np.zeros(h.rows, np.int64)
+        self.norm_scale = (np.zeros(h.rows, np.int64), np.zeros(h.rows, np.int64))
+        self.maximum = np.zeros(h.tokens, np.int64)
+        self.softmax_scale = (np.zeros(h.tokens, np.int64), np.zeros(h.tokens, np.int64))
+        self.queues = unit.ExpertQueues(h.experts)
+        self.dram = np.zeros(0, np.uint8)
+        self.result = Result()
+
+    def run(self, memory: NDArray[np.uint8] | bytearray, program: int = 0, progress: Progress | None = None) -> Result:
+        """Execute the program at byte offset `program` of `memory` (changed in place) until END or an error."""
+        self.dram = np.frombuffer(memory, np.uint8) if isinstance(memory, (bytearray, memoryview)) else memory
+        self.result = result = Result()
+        index = 0
+        try:
+            while True:
+                instruction = self._fetch(program, index)
+                if progress:
+                    progress(index, instruction)
+                if instruction.opcode == Opcode.END:
+                    result.instructions += 1
+                    return result
+                if instruction.opcode == Opcode.EXPERTS:
+                    index = self._experts(program, index, instruction, progress)
+                else:
+                    self._execute(index, instruction, 0)
+                    index += 1
+                result.instructions += 1
+        except _Fault as fault:
+            result.error_code, result.error_address = fault.code, fault.address
+            result.error_instruction = self._at
+            return result
+
+    # ------------------------------------------------------------------------------------------------ control
+
+    def _fetch(self, program: int, index: int) -> Instruction:
+        self._at = index
+        offset = program + index * INSTRUCTION_BYTES
+        data = self._read(offset, INSTRUCTION_BYTES).tobytes()
+        try:
+            return Instruction.decode(data)
+        except EdgemoeError:
+            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, offset) from None
+
+    def _experts(self, program: int, index: int, loop: Instruction, progress: Progress | None) -> int:
+        body = [self._fetch(program, index + 1 + j) for j in range(loop.length)]
+        for j, instruction in enumerate(body):
+            if instruction.opcode not in (Opcode.LOAD, Opcode.STORE, Opcode.MATMUL):
+                raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, program + (index + 1 + j) * INSTRUCTION_BYTES)
+        for expert in np.flatnonzero(self.queues.lengths):
+            for j, instruction in enumerate(body):
+                self._at = index + 1 + j
+                if progress:
+                    progress(self._at, instruction)
+                self._execute(self._at, instruction, int(expert))
+                self.result.instructions += 1
+        return index + 1 + loop.length
+
+    def _execute(self, index: int, i: Instruction, expert: int) -> None:
+        match i.opcode:
+            case Opcode.MATMUL:
+                self._matmul(index, i, expert)
+            case Opcode.LAYERNORM:
+                rows = self._row_table(i.row_base, i.rows, self.hardware.rows)
+                mantissa, exponent = unit.layernorm_scale(self.total[rows], self.squares[rows], i.elements, i.epsilon)
+                self.norm_scale[0][rows], self.norm_scale[1][rows] = mantissa, exponent
+            case Opcode.ROUTE:
+                self._route(index, i)
+            case Opcode.LOAD:
+                self._load(i, expert)
+            case Opcode.STORE:
+                self._store(i, expert)
+            case Opcode.IMAGE:
+                self._image(i)
+
+    # ------------------------------------------------------------------------------------------------ memories
+
+    def _read(self, offset: int, size: int) -> NDArray[np.uint8]:
+        if offset + size > self.dram.size:
+            raise _Fault(ErrorCode.READ_BUS, offset)
+        self.result.bytes_read += size
+        return self.dram[offset : offset + size]
+
+    def _padded(self, size: int) -> int:
+        """Transfers are whole beats."""
+        return -(-size // self.hardware.bus_bytes) * self.hardware.bus_bytes
+
+    def _row_table(self, row_base: int, rows: int, size: int) -> NDArray[np.int64]:
+        if row_base + rows > size:
+            raise _Fault(ErrorCode.CAPACITY, row_base + rows - 1)
+        return np.arange(row_base, row_base + rows)
+
+    def _words(self, memory: Memory, base: int, rows: NDArray[np.int64], stride: int, columns: int) -> NDArray[np.int64]:
+        """Addresses [rows, columns] of the words base + row * stride + column."""
+        address = base + rows[:, None] * stride + np.arange(columns)
+        if address.size and (last := int(address.max())) >= len(self.memories[memory]):
+            raise _Fault(ErrorCode.CAPACITY, last)
+        return address
+
+    def _rows(self, i: Instruction, expert: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """(number of rows, streamed row of each, destination row of each)."""
+        if i.gather or i.scatter or i.queued:
+            queue = self.queues.rows[expert]
+            dense = np.arange(len(queue))
+            return len(queue), queue if i.gather else dense, queue if i.scatter else dense
+        dense = np.arange(i.rows)
+        return i.rows, dense, dense
+
+    def _load(self, i: Instruction, expert: int) -> None:
+        if i.memory == Memory.SCORE:
+            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, 0)
+        offset = i.address + expert * i.expert_stride
+        _, _, rows = self._rows(i, expert)
+        where = self._words(Memory(i.memory), i.destination_base, rows, i.destination_stride, i.columns)
+        size = where.size * self.hardware.word_bytes
+        data = self._read(offset, self._padded(size))[:size].view("<i2")
+        self.memories[Memory(i.memory)][where] = data.reshape(*where.shape, self.hardware.lanes)
+
+    def _store(self, i: Instruction, expert: int) -> None:
+        """Rows of a queue when gather or scatter; `queued` alone stores dense rows. A last partial beat leaves its other bytes alone."""
+        offset = i.address + expert * i.expert_stride
+        count, streamed, scattered = self._rows(i, expert)
+        rows = scattered if i.scatter else streamed
+        where = self._words(Memory(i.memory), i.destination_base, rows, i.destination_stride, i.columns)
+        size = where.size * self.hardware.word_bytes
+        if offset + size > self.dram.size:
+            raise _Fault(ErrorCode.WRITE_BUS, offset)
+        self.dram[offset : offset + size] = self.memories[Memory(i.memory)][where].astype("<i2", copy=False).reshape(-1).view(np.uint8)
+        self.result.bytes_written += size
+
+    def _image(self, i: Instruction) -> None:
+        """Lanes beyond the last pixel of a patch keep their old value: the weights that they meet are zero."""
+        shape = (i.channels, i.image_height, i.image_width)
+        size = int(np.prod(shape))
+        if not i.patch or i.image_height % i.patch or i.image_width % i.patch:
+            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, 0)
+        image = self._read(i.address, self._padded(size))[:size].reshape(shape)
+        patches = unit.image_patches(image, i.patch)
+        lanes = self.hardware.lanes
+        count, pixels = patches.shape
+        words = self.hardware.words(pixels)
+        where = self._words(Memory.ACTIVATION, i.destination_base, np.arange(count), i.destination_stride, words)
+        memory = self.memories[Memory.ACTIVATION]
+        rows = memory[where].reshape(count, words * lanes)
+        rows[:, :pixels] = patches
+        memory[where] = rows.reshape(count, words, lanes)
+
+    # ------------------------------------------------------------------------------------------------ router
+
+    def _route(self, index: int, i: Instruction) -> None:
+        h = self.hardware
+        if i.experts > h.experts:
+            raise _Fault(ErrorCode.CAPACITY, i.experts)
+        if i.top_k > h.top_k:
+            raise _Fault(ErrorCode.CAPACITY, i.top_k)
+        self._row_table(i.row_base, i.rows, h.rows)
+        where = self._words(Memory.SCORE, i.stream_base, np.arange(i.rows), i.stream_stride, i.columns)
+        logits = self.memories[Memory.SCORE][where].reshape(i.rows, i.columns * h.lanes)[:, : i.experts]
+        chosen, scores = unit.route(logits, i.exponent_shift, i.top_k)
+        if i.reset_queues:
+            self.queues.reset()
+        self.queues.push(i.row_base, chosen, scores)
+        if (lengths := self.queues.lengths).max(initial=0) > h.rows:
+            raise _Fault(ErrorCode.CAPACITY, int(lengths.max()))
+        self.result.routes.append(Route(index, i.row_base, chosen, scores))
+        self.result.queue_lengths.append(lengths)
+
+    # ------------------------------------------------------------------------------------------------ array
+
+    def _matmul(self, index: int, i: Instruction, expert: int) -> None:
+        h, lanes = self.hardware, self.hardware.lanes
+        count, streamed, scattered = self._rows(i, expert)
+        if count > h.rows:
+            raise _Fault(ErrorCode.CAPACITY, count)
+        if not count or not i.columns or not i.chunks:
+            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, 0)
+        attends = i.probabilities or i.memory == Memory.SCORE or i.scale == Scale.SOFTMAX
+        if attends and count > h.tokens:
+            raise _Fault(ErrorCode.CAPACITY, count)
+
+        # The streamed operand [rows, chunks * lanes].
+        if i.probabilities:
+            x = self._probabilities(i, count)
+        else:
+            where = self._words(Memory.ACTIVATION, i.stream_base, streamed, i.stream_stride, i.chunks)
+            x = self.memories[Memory.ACTIVATION][where].reshape(count, i.chunks * lanes)
+
+        # The stationary operand.
+        bias = multiplier = None
+        if i.stationary in (Stationary.WEIGHTS16, Stationary.WEIGHTS8):
+            weights, bias, multiplier = self._weights(i, expert)
+            sums = unit.matmul(x, weights)
+        elif i.stationary == Stationary.KEYS:
+            keys = min(i.valid, i.columns * lanes)
+            where = self._words(Memory.KEY_VALUE, i.stationary_base, np.arange(keys), i.stationary_stride, i.chunks)
+            sums = np.zeros((count, i.columns * lanes))
+            sums[:, :keys] = unit.matmul(x, self.memories[Memory.KEY_VALUE][where].reshape(keys, -1).T)
+        else:
+            keys = min(i.valid, i.chunks * lanes)
+            where = self._words(Memory.KEY_VALUE, i.stationary_base, np.arange(keys), i.stationary_stride, i.columns)
+            sums = unit.matmul(x[:, :keys], self.memories[Memory.KEY_VALUE][where].reshape(keys, -1))
+        self.result.macs += count * i.chunks * i.columns * lanes * lanes
+        if i.bias_first and bias is not None:
+            sums += bias * float(1 << i.bias_shift)
+            bias = None
+        sums = unit.wrap_accumulator(sums)
+
+        # The row scale.
+        mantissa: NDArray | None = None
+        exponent: NDArray | int = 0
+        absolute = streamed if i.gather else i.row_base + np.arange(count)
+        match i.scale:
+            case Scale.NORM:
+                if absolute.max() >= h.rows:
+                    raise _Fault(ErrorCode.CAPACITY, int(absolute.max()))
+                mantissa, exponent = self.norm_scale[0][absolute], self.norm_scale[1][absolute]
+            case Scale.SOFTMAX:
+                mantissa, exponent = self.softmax_scale[0][:count], self.softmax_scale[1][:count]
+            case Scale.EXPERT:
+                mantissa = self.queues.scores[expert][:count]
+
+        # Results.
+        memory = Memory(i.memory)
+        where = self._words(memory, i.destination_base, scattered, i.destination_stride, i.columns)
+        target = self.memories[memory]
+        old = None
+        if i.residual or memory == Memory.RESIDUAL:
+            same = self._words(Memory.RESIDUAL, i.destination_base, scattered, i.destination_stride, i.columns)
+            old = self.memories[Memory.RESIDUAL][same].reshape(count, -1)
+        y = unit.epilogue(
+            sums,
+            accumulator_shift=i.accumulator_shift,
+            mantissa=mantissa,
+            exponent=exponent,
+            multiplier=multiplier,
+            bias=bias,
+            old=old if i.residual else None,
+            residual_shift=i.residual_shift,
+            output_shift=i.output_shift,
+            use_gelu=bool(i.gelu),
+        )
+        saturated = int(np.count_nonzero((y == 32767) | (y == -32768)))
+        if saturated:
+            self.result.saturated[index] = self.result.saturated.get(index, 0) + saturated
+        words = y.reshape(count, i.columns, lanes)
+        target[where] = words
+        if i.copy:
+            self.memories[Memory.ACTIVATION][self._words(Memory.ACTIVATION, i.copy_base, scattered, i.copy_stride, i.columns)] = words
+        if memory == Memory.SCORE:
+            self.maximum[:count] = y[:, : min(i.valid, y.shape[1])].max(axis=1, initial=-32768)
+        if memory == Memory.RESIDUAL:
+            self._statistics(i, y, old, scattered if i.scatter else i.row_base + np.arange(count))
+
+    def _probabilities(self, i: Instruction, count: int) -> NDArray[np.int64]:
+        """2^(score - maximum) of the valid keys, 0 for the others; their sums' reciprocals go into the scale table."""
+        where = self._words(Memory.SCORE, i.stream_base, np.arange(count), i.stream_stride, i.chunks)
+        scores = self.memories[Memory.SCORE][where].reshape(count, i.chunks * self.hardware.lanes)
+        p = unit.probabilities(scores, self.maximum[:count], i.exponent_shift)
+        p[:, i.valid :] = 0
+        self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(p.sum(axis=1))
+        return p
+
+    def _weights(self, i: Instruction, expert: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """(weights [inputs, outputs], bias [outputs], multiplier [outputs]) from the stream, which lies column block by column block."""
+        h, lanes = self.hardware, self.hardware.lanes
+        eight = i.stationary == Stationary.WEIGHTS8
+        head = h.parameter_words * h.word_bytes
+        block = head + i.chunks * lanes * lanes * (1 if eight else 2)
+        size = i.columns * block
+        data = self._read(i.address + expert * i.expert_stride, self._padded(size))[:size].reshape(i.columns, block)
+        parameters = np.ascontiguousarray(data[:, :head]).view("<u2").reshape(i.columns, h.parameter_words, lanes).astype(np.int64)
+        value = parameters[:, 0] | parameters[:, 1] << 16
+        bias = (value ^ 1 << 31) - (1 << 31)
+        body = np.ascontiguousarray(data[:, head:]).view("i1" if eight else "<i2").reshape(i.columns, i.chunks * lanes, lanes)
+        weights = np.empty((i.chunks * lanes, i.columns, lanes))
+        weights[:] = body.transpose(1, 0, 2)
+        return weights.reshape(i.chunks * lanes, -1), bias.reshape(-1), parameters[:, 2].reshape(-1)
+
+    def _statistics(self, i: Instruction, y: NDArray, old: NDArray, rows: NDArray[np.int64]) -> None:
+        """Sum and sum of squares of the residual rows: from zero, or changed by the difference when scattered."""
+        if rows.max() >= self.hardware.rows:
+            raise _Fault(ErrorCode.CAPACITY, int(rows.max()))
+        new = y.astype(np.int64)
+        total, squares = new.sum(axis=1), np.einsum("ij,ij->i", new, new)
+        if i.scatter:
+            before = old.astype(np.int64)
+            np.add.at(self.total, rows, total - before.sum(axis=1))
+            np.add.at(self.squares, rows, squares - np.einsum("ij,ij->i", before, before))
+        else:
+            self.total[rows], self.squares[rows] = total, squares
