@@ -5,7 +5,6 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units.fixed import delay, sum_layout
 

@@ -6,7 +6,6 @@ Twins: `models.arithmetic.round_shift` and `models.arithmetic.saturate`.
 
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, ValueLike, signed
 from amaranth.lib import data
-
 from edgemoe.hw.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
 
 
@@ -44,6 +43,8 @@ def round_half(value: ValueLike) -> Value:
 
 def round_shift(value: ValueLike, amount: ValueLike) -> Value:
     """floor(value / 2^amount + 1/2), value signed or unsigned; amount an int or a value, 0 (or negative) keeps value. Combinational."""
+    if isinstance(amount, int):  # one addition of a constant, as a DSP slice does it behind its multiplier
+        return (Value.cast(value) + (1 << max(amount, 0) >> 1)) >> max(amount, 0)
     return round_half(half_shift(value, amount))
 
 

@@ -5,7 +5,6 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units.fixed import delay
 from edgemoe.models.arithmetic import GELU_LIMIT, GELU_SEGMENT_BITS, gelu_table

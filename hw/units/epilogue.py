@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From exact 48-bit sums to 16-bit words: row scale, column scale, bias or residual, GELU, N lanes a cycle."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
+from edgemoe.hw.units.fixed import delay, half_shift, round_half, round_shift, saturate, sum_layout, word_layout
+from edgemoe.hw.units.gelu import VALUE_BITS, Gelu
+from edgemoe.models.arithmetic import PROBABILITY_BITS, SCALE_ONE
+
+
+class EpilogueControl(data.Struct):
+    """What one row of sums needs; the fields are those of the instruction (`hw.isa`)."""
+
+    accumulator_shift: signed(7)
+    residual: 1
+    bias_first: 1
+    gelu: 1
+    residual_shift: 4
+    output_shift: 4
+    use_parameters: 1  # 0: multiplier 2^15 and bias 0 (no parameters in a stream of keys or values)
+
+
+class Epilogue(wiring.Component):
+    """Per lane, with (mantissa, exponent) of the row and (multiplier, bias) of the column from the parameter bank of the row:
+
+        a = sat27(round_shift(sums, max(0, accumulator_shift + exponent)))
+        b = sat27(round_shift(a * mantissa, 15))
+        m = sat27(round_shift(b * multiplier, 15))
+        w = m + (residual ? old << residual_shift : bias_first ? 0 : bias)
+        out_word = sat16(round_shift(gelu ? GELU(w) : w, output_shift))
+
+    Ports
+    -----
+    valid, sums, mantissa, exponent, old, bank, control : one row; all travel down the pipeline with it, so rows may differ in everything.
+    out_valid, out_word, out_old : LATENCY cycles later; `out_old` is the row's `old` word.
+    parameter_valid, parameter_bank, parameter_index, parameter_data : write one parameter word of a bank: 0 low halves of the biases,
+        1 high halves, 2 multipliers (unsigned); 3 (padding of the weight stream) is ignored. A word counts for rows of the next cycle on.
+    first_bank, first_shift, first_enable : FIRST_LATENCY = 1 cycle later `first_bias` is that bank's bias << first_shift, or 0 without
+        `first_enable`: what an Accumulator adds to a first chunk.
+
+    LATENCY = 21 cycles, one row a cycle. PARAMETER_HOLD = 9: a parameter word may be written from 9 cycles after the last row that
+    needs its old value was presented.
+
+    Number format: sums 48 bit; a, b, m 27 bit; mantissa and multiplier unsigned 16 bit, 2^15 = 1; w 32 bit (no overflow possible).
+    Limits: biases of 27 bits (the upper bits of their high halves are ignored). first_bias is modulo 2^48.
+    Stages: 1 amount; 2, 3 shift; 4 limit; 5 a; 6, 7, 8 multiply, round, b; 9, 10, 11 multiply, round, m; 12 w; 13-18 GELU; 19-21 narrow.
+
+    Twin: `models.emulator.epilogue`.
+    """
+
+    LATENCY = 15 + Gelu.LATENCY
+    FIRST_LATENCY = 1
+    PARAMETER_HOLD = 9
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        word, sums = word_layout(config), sum_layout(config)
+        super().__init__(
+            {
+                "valid": In(1),
+                "sums": In(sums),
+                "mantissa": In(16),
+                "exponent": In(5),
+                "old": In(word),
+                "bank": In(1),
+                "control": In(EpilogueControl),
+                "parameter_valid": In(1),
+                "parameter_bank": In(1),
+                "parameter_index": In(2),
+                "parameter_data": In(word),
+                "first_bank": In(1),
+                "first_shift": In(5),
+                "first_enable": In(1),
+                "first_bias": Out(sums),
+                "out_valid": Out(1),
+                "out_word": Out(word),
+                "out_old": Out(word),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.gelu = gelu = Gelu(self.config)
+        control = self.control
+        biases, multipliers = self.parameters(m)
+
+        def at(stage: int, name: str):
+            """This input as it was `stage` cycles ago: beside the registers of that stage."""
+            value = getattr(self, name) if name in self.signature.members else control[name]
+            return delay(m, value, stage, name=name)
+
+        # Values of the whole row, beside the stages that need them.
+        shift = control.accumulator_shift + self.exponent
+        amount = self.register(m, "amount", 6, Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))  # beyond 48 the result is 0
+        fine_amount = delay(m, amount[:3], 1, name="fine_amount")
+        mantissa = at(5, "mantissa")
+        bank = at(7, "bank")
+        multiplier = Mux(at(7, "use_parameters"), Mux(bank, *multipliers), Cat([Const(SCALE_ONE, 16)] * self.config.lanes))
+        multiplier = self.register(m, "multiplier", data.ArrayLayout(16, self.config.lanes), multiplier)
+        bias = Mux(at(9, "use_parameters") & ~at(9, "bias_first"), Mux(delay(m, bank, 2, name="bank_9"), *biases), 0)
+        bias = self.register(m, "bias", data.ArrayLayout(signed(FINE_BITS), self.config.lanes), bias)
+        residual, residual_shift, old = at(10, "residual"), at(9, "residual_shift"), at(9, "old")
+        output_shift = at(18, "output_shift")
+
+        m.d.comb += gelu.enable.eq(at(12, "gelu"))
+        sums = at(1, "sums")
+        for lane in range(self.config.lanes):
+
+            def register(name: str, shape, value, lane: int = lane) -> Signal:
+                return self.register(m, f"{name}_{lane}", shape, value)
+
+            # The barrel shift in two halves, then the limit that leaves one bit for rounding: saturating there changes no result.
+            coarse = register("coarse", signed(ACCUMULATOR_BITS + 1), half_shift(sums[lane], Cat(Const(0, 3), amount[3:])))
+            fine = register("fine", signed(ACCUMULATOR_BITS + 1), coarse >> fine_amount)
+            limited = register("limited", signed(FINE_BITS + 1), saturate(fine, FINE_BITS + 1))
+            a = register("a", signed(FINE_BITS), saturate(round_half(limited), FINE_BITS))
+
+            b = self.scale(m, f"row_{lane}", a, mantissa)
+            scaled = self.scale(m, f"column_{lane}", b, multiplier[lane])
+            old_shifted = register("old_shifted", signed(WORD_BITS + 15), old[lane] << residual_shift)
+            addend = register("addend", signed(WORD_BITS + 15), Mux(residual, old_shifted, bias[lane]))
+            m.d.comb += gelu.value[lane].eq(register("w", signed(VALUE_BITS), scaled + addend))
+
+            narrow = register("narrow", signed(VALUE_BITS + 1), half_shift(gelu.result[lane], output_shift))
+            close = register("close", signed(WORD_BITS + 1), saturate(narrow, WORD_BITS + 1))
+            m.d.sync += self.out_word[lane].eq(saturate(round_half(close), WORD_BITS))
+
+        m.d.comb += [
+            self.out_valid.eq(delay(m, self.valid, self.LATENCY, name="valid", reset_less=False)),
+            self.out_old.eq(delay(m, old, self.LATENCY - 9, name="old_late")),
+        ]
+        return m
+
+    @staticmethod
+    def register(m: Module, name: str, shape, value) -> Signal:
+        signal = Signal(shape, name=name, reset_less=True)
+        m.d.sync += signal.eq(value)
+        return signal
+
+    def scale(self, m: Module, name: str, value: Value, factor: Value) -> Signal:
+        """sat27(round_shift(value * factor, 15)) in three stages: product, rounding (both inside a DSP slice), saturation."""
+        product = self.register(m, f"{name}_product", signed(FINE_BITS + 17), value * factor)
+        rounded = self.register(m, f"{name}_rounded", signed(FINE_BITS + 2), round_shift(product, PROBABILITY_BITS))
+        return self.register(m, f"{name}_scaled", signed(FINE_BITS), saturate(rounded, FINE_BITS))
+
+    def parameters(self, m: Module) -> tuple[list[Value], list[Value]]:
+        """The parameter registers and the first bias. Returns the biases and the multipliers of bank 1 and bank 0, in a Mux's order."""
+        lanes = self.config.lanes
+        biases, multipliers = [], []
+        for bank in (1, 0):
+            names = [f"{name}_{bank}" for name in ("low", "high", "multiplier")]
+            low, high, multiplier = (Signal(lanes * WORD_BITS, name=name, reset_less=True) for name in names)
+            for index, word in enumerate((low, high, multiplier)):
+                with m.If(self.parameter_valid & (self.parameter_bank == bank) & (self.parameter_index == index)):
+                    m.d.sync += word.eq(self.parameter_data)
+            halves = ((low.word_select(k, WORD_BITS), high.word_select(k, WORD_BITS)[: FINE_BITS - WORD_BITS]) for k in range(lanes))
+            biases.append(Cat(*halves))
+            multipliers.append(multiplier)
+
+        first = Mux(self.first_enable, Mux(self.first_bank, *biases), 0)
+        for lane in range(lanes):
+            m.d.sync += self.first_bias[lane].eq(first.word_select(lane, FINE_BITS).as_signed() << self.first_shift)
+        return biases, multipliers
