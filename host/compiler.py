@@ -1,0 +1,936 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a quantised model and a list of streams to a program, packed weights and a memory layout.
+
+A stream is one (image, task). Streams of one image share everything before the first router; from there on each has its own token rows.
+Rows lie slot after slot; the first streams of the images (their leaders) have the first slots, so that the shared part runs over
+contiguous rows.
+
+Memory, in bytes from its base: program, constants (position embedding, zeros), weights in the order of their use, images, results, trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.models.config import ModelConfig
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.quantise import Head, Layer, Linear, QuantisedModel
+from numpy.typing import NDArray
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One task on one image (an index into the images given to the run)."""
+
+    image: int
+    task: int
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A matrix of 16-bit integers in device memory: rows x words of `lanes`; `outputs` values a row count; value = integer * 2^-exponent."""
+
+    offset: int
+    rows: int
+    words: int
+    lanes: int
+    outputs: int
+    exponent: int
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.words * self.lanes * 2
+
+    def integers(self, data: NDArray[np.uint8]) -> NDArray[np.int16]:
+        """[rows, outputs] from the buffer's bytes."""
+        return data[: self.size].view("<i2").reshape(self.rows, -1)[:, : self.outputs]
+
+    def values(self, data: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return (self.integers(data) * 2.0**-self.exponent).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """Where a stream's outputs are: head [patches, outputs] and final tokens [tokens, width]; None if they were not asked for."""
+
+    stream: Stream
+    head: Buffer | None
+    tokens: Buffer | None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The stored destination of one MATMUL: `size` bytes at `offset`; inside EXPERTS one copy per expert, zero where no token came."""
+
+    instruction: int
+    label: str
+    offset: int
+    size: int
+
+
+@dataclass
+class CompiledProgram:
+    """All that a device needs.
+
+    memory        the constant part of the memory image, from offset 0: program, constants, weights
+    memory_size   bytes of the whole layout
+    instructions  with labels, in program order
+    images        offset of each image's buffer; the image is written there as CHW bytes
+    macs          multiplications that the mathematics asks for, without padding
+    weight_bytes  of all weight streams, each counted once; `bytes` fetched can be less (experts without tokens)
+    """
+
+    config: ModelConfig
+    hardware: HardwareConfig
+    weight_bits: str
+    streams: list[Stream]
+    memory: NDArray[np.uint8]
+    memory_size: int
+    program: int
+    instructions: list[Instruction]
+    images: list[int]
+    image_bytes: int
+    results: list[StreamResult]
+    traces: list[Trace]
+    macs: int
+    weight_bytes: int
+    exponents: dict[str, int]
+
+    @property
+    def hardware_hash(self) -> int:
+        return self.hardware.hash
+
+    @property
+    def labels(self) -> list[str]:
+        return [i.label for i in self.instructions]
+
+
+class _Region:
+    """A part of the memory whose offset is decided when all is known."""
+
+    def __init__(self, size: int, data: NDArray[np.uint8] | bytes | None = None) -> None:
+        self.size, self.data, self.offset = size, data, -1
+        self.inside: tuple[_Region, int] | None = None  # a part of another region: (that region, offset in it)
+
+
+class _Activations:
+    """First-fit allocator of activation words; what is freed may be used by the next instruction, as the array works in order."""
+
+    def __init__(self, words: int) -> None:
+        self.words, self.taken = words, dict[int, int]()
+
+    def take(self, size: int, high: bool = False) -> int | None:
+        """The lowest room, or, with `high`, the very end of the memory."""
+        if high:
+            start = self.words - size
+            if start < max((base + length for base, length in self.taken.items()), default=0):
+                return None
+            self.taken[start] = size
+            return start
+        start = 0
+        for base, length in sorted(self.taken.items()):
+            if base - start >= size:
+                break
+            start = base + length
+        if start + size > self.words:
+            return None
+        self.taken[start] = size
+        return start
+
+    def free(self, base: int) -> None:
+        del self.taken[base]
+
+    @property
+    def used(self) -> int:
+        return sum(self.taken.values())
+
+
+def _pad(array: NDArray, axis: int, groups: int, lanes: int) -> NDArray:
+    """Pad each of `groups` equal parts of an axis with zeros to whole words."""
+    axis %= array.ndim
+    size = array.shape[axis] // groups
+    shape = list(array.shape)
+    split = array.reshape(*shape[:axis], groups, size, *shape[axis + 1 :])
+    width = [(0, 0)] * split.ndim
+    width[axis + 1] = (0, -size % lanes)
+    split = np.pad(split, width)
+    return split.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+
+
+def pack(linear: Linear, hardware: HardwareConfig) -> NDArray[np.uint8]:
+    """The weight stream(s) of a matrix, [experts, bytes] (one row if it is no expert matrix), each a multiple of ALIGNMENT bytes.
+
+    For each column block: bias low halves, bias high halves, multipliers (a word each, padded to whole beats), then for each chunk of
+    inputs its `lanes` x `lanes` weights, input by input.
+    """
+    lanes = hardware.lanes
+    weights = linear.weights if linear.weights.ndim == 3 else linear.weights[None]
+    bias, multiplier = (a if a.ndim == 2 else a[None] for a in (linear.bias, linear.multiplier))
+    weights = _pad(_pad(weights, 2, linear.groups, lanes), 1, linear.input_groups, lanes)
+    bias, multiplier = _pad(bias, 1, linear.groups, lanes), _pad(multiplier, 1, linear.groups, lanes)
+    experts, inputs, outputs = weights.shape
+    columns = outputs // lanes
+    parameters = np.zeros((experts, columns, hardware.parameter_words, lanes), "<u2")
+    for index, values in enumerate((bias & 0xFFFF, bias >> 16 & 0xFFFF, multiplier)):
+        parameters[:, :, index] = values.reshape(experts, columns, lanes)
+    blocks = weights.reshape(experts, inputs, columns, lanes).transpose(0, 2, 1, 3)
+    blocks = np.ascontiguousarray(blocks, "<i2" if linear.bits == 16 else "i1").view(np.uint8).reshape(experts, columns, -1)
+    stream = np.concatenate([parameters.view(np.uint8).reshape(experts, columns, -1), blocks], axis=2).reshape(experts, -1)
+    return np.pad(stream, ((0, 0), (0, -stream.shape[1] % ALIGNMENT)))
+
+
+def _slots(streams: Sequence[Stream], shared_to_the_end: bool) -> tuple[list[int], list[list[int]], int]:
+    """(slot of each stream, rounds of followers' slots as [first slot, first leader slot, count], slots in all)."""
+    leaders: dict[int, int] = {}
+    for stream in streams:
+        leaders.setdefault(stream.image, len(leaders))
+    if shared_to_the_end:
+        return [leaders[s.image] for s in streams], [], len(leaders)
+    slots, seen = [-1] * len(streams), dict[int, int]()
+    order: list[tuple[int, int, int]] = []  # (how many streams of this image came before, leader's slot, stream)
+    for index, stream in enumerate(streams):
+        order.append((seen.get(stream.image, 0), leaders[stream.image], index))
+        seen[stream.image] = seen.get(stream.image, 0) + 1
+    rounds: list[list[int]] = []
+    for slot, (turn, leader, index) in enumerate(sorted(order)):
+        slots[index] = slot
+        if turn:
+            last = rounds[-1] if rounds else None
+            if last and last[1] + last[2] == leader and last[0] + last[2] == slot:
+                last[2] += 1
+            else:
+                rounds.append([slot, leader, 1])
+    return slots, rounds, len(streams)
+
+
+class _Compiler:
+    def __init__(self, model: QuantisedModel, streams: list[Stream], hardware: HardwareConfig, trace: bool, save_tokens: bool) -> None:
+        self.model, self.config, self.hardware = model, model.config, hardware
+        self.streams, self.trace, self.save_tokens = streams, trace, save_tokens
+        self.instructions: list[tuple[Opcode, dict, str]] = []
+        self.weights: list[_Region] = []
+        self.constants: list[_Region] = []
+        self.outputs: list[_Region] = []
+        self.traced: list[tuple[int, str, _Region]] = []
+        self.activations = _Activations(hardware.activation_words)
+        self.written: dict[str, int] = {}  # operand -> instruction that wrote it last
+        self.complete = 0  # instructions before this one have written their results when the next one starts to stream
+        self.in_body = False
+        self.macs = 0
+        c, h = self.config, hardware
+        self.words_width, self.head_words = h.words(c.width), h.words(c.head_width)
+        shared = not c.moe_layers
+        self.slots, self.rounds, self.slot_count = _slots(streams, shared)
+        self.leaders = len({s.image for s in streams})
+        self.active = self.leaders  # slots that have rows
+        self.image_count = max(s.image for s in streams) + 1
+        self._check()
+
+    # ------------------------------------------------------------------------------------------------ capacities
+
+    def need(self, what: str, amount: int, limit: int) -> None:
+        if amount > limit:
+            name = self.config.name
+            raise EdgemoeError(
+                f"model {name} does not fit hardware {self.hardware.name!r}: it needs {amount} {what}, the limit is {limit} "
+                f"({amount - limit} too many); choose a larger hardware preset, fewer streams or a smaller model"
+            )
+
+    def _check(self) -> None:
+        c, h = self.config, self.hardware
+        lanes, rows = h.lanes, self.slot_count * c.tokens
+        self.need("tokens a stream", c.tokens, h.tokens)
+        self.need(f"token rows ({self.slot_count} x {c.tokens})", rows, h.rows)
+        self.need("residual words", rows * self.words_width, h.residual_words)
+        self.need("key/value words", rows * 2 * c.heads * self.head_words, h.key_value_words)
+        self.need("score words", c.tokens * h.words(c.tokens), h.score_words)
+        if c.moe_layers:
+            self.need("experts", c.experts, h.experts)
+            self.need("experts a token (top_k)", c.top_k, h.top_k)
+            self.need("score words", c.tokens * h.words(c.experts), h.score_words)
+        self.need("channels of a row", c.width, 4095)
+        widest = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * self.head_words * lanes)
+        self.need("words a row", max(h.words(widest), *(h.words(t.head_outputs) for t in c.tasks)), 1023)
+        self.need("pixels an image side", max(c.image_width, c.image_height), 4095)
+        self.need("pixels a patch side", c.patch, 63)
+        self.need("image channels", c.image_channels, 15)
+        group = min(lanes, 16, c.patch)
+        if c.patch % group:
+            raise EdgemoeError(
+                f"model {c.name} does not fit hardware {h.name!r}: the patch side is {c.patch}, "
+                f"with {lanes} lanes it must be a multiple of {group}"
+            )
+
+    def take(self, what: str, rows: int, stride: int, high: bool = False) -> int:
+        base = self.activations.take(rows * stride, high)
+        if base is None:
+            used = self.activations.used
+            self.need(f"activation words at once ({rows * stride} for {what})", used + rows * stride, self.activations.words)
+            raise EdgemoeError(f"model {self.config.name}: activation memory is too fragmented for {what}")
+        return base
+
+    # ------------------------------------------------------------------------------------------------ instructions
+
+    def emit(self, opcode: Opcode, label: str, **values) -> int:
+        index = len(self.instructions)
+        self.instructions.append((opcode, values, label))
+        return index
+
+    def matmul(
+        self,
+        label: str,
+        linear: Linear | None = None,
+        *,
+        reads: Sequence[str] = (),
+        holds: Sequence[str] = (),
+        writes: str,
+        macs: int,
+        **values,
+    ) -> None:
+        """One MATMUL. `reads`: operands that must be complete before it streams; `holds`: before it reads keys or values.
+
+        Where the hardware is known to have finished the writer (an instruction in between waited), no wait is asked for.
+        """
+        index = len(self.instructions)
+        if linear is not None:
+            region = self.weight_region(linear)
+            values.update(self.linear_fields(linear, region))
+        # The loader runs at most one block ahead of the array: when it reads keys, the instruction before this one has begun to stream.
+        if any(self.written.get(s, -1) >= self.complete for s in holds):
+            values["wait_load"] = 1
+        if any(self.written.get(s, -1) >= self.complete for s in reads):
+            values["wait_stream"] = 1
+            self.complete = index
+        self.emit(Opcode.MATMUL, label, **values)
+        for name in writes.split():
+            self.written[name] = index
+        self.macs += macs
+        if self.trace:
+            self.store_trace(index, label, values)
+
+    def blocking(self, opcode: Opcode, label: str, writes: str = "", **values) -> None:
+        """An instruction that waits for all earlier ones by itself."""
+        index = self.emit(opcode, label, **values)
+        self.complete = index
+        for name in writes.split():
+            self.written[name] = index
+
+    def linear_fields(self, linear: Linear, region: _Region) -> dict:
+        h = self.hardware
+        inputs, outputs = linear.weights.shape[-2:]
+        columns = linear.groups * h.words(outputs // linear.groups)
+        chunks = linear.input_groups * h.words(inputs // linear.input_groups)
+        size = columns * (h.parameter_words * h.word_bytes + chunks * h.lanes**2 * linear.bits // 8)
+        fields = dict(
+            stationary=Stationary.WEIGHTS16 if linear.bits == 16 else Stationary.WEIGHTS8,
+            accumulator_shift=linear.accumulator_shift,
+            residual_shift=linear.residual_shift,
+            output_shift=linear.output_shift,
+            chunks=chunks,
+            columns=columns,
+            address=region,
+            beats=-(-size // h.bus_bytes),
+        )
+        if linear.bias_first:
+            fields.update(bias_first=1, bias_shift=linear.bias_shift)
+        if linear.gelu:
+            fields["gelu"] = 1
+        if linear.weights.ndim == 3:
+            fields["expert_stride"] = region.size // len(linear.weights)
+        return fields
+
+    def weight_region(self, linear: Linear) -> _Region:
+        if linear.name in self.packed:
+            return self.packed[linear.name]
+        data = pack(linear, self.hardware)
+        region = self.packed[linear.name] = _Region(data.size, data.reshape(-1))
+        self.weights.append(region)
+        return region
+
+    def store_trace(self, index: int, label: str, values: Mapping[str, int]) -> None:
+        rows = self.slot_count * self.config.tokens if self.in_body else values["rows"]
+        copies = self.config.experts if self.in_body else 1
+        size = rows * values["columns"] * self.hardware.word_bytes
+        region = _Region(-(-size // ALIGNMENT) * ALIGNMENT * copies)
+        self.outputs.append(region)
+        self.traced.append((index, label, region))
+        fields = {name: values[name] for name in ("memory", "destination_base", "destination_stride", "columns") if name in values}
+        if self.in_body:
+            fields.update({"scatter": 1} if values.get("scatter") else {"queued": 1}, expert_stride=region.size // copies)
+        fields.update(rows=rows, address=region, beats=-(-size // self.hardware.bus_bytes))
+        self.blocking(Opcode.STORE, f"trace of {label}", **fields)
+
+    def transfer(
+        self, opcode: Opcode, label: str, memory: Memory, base: int, rows: int, words: int, region: _Region, writes: str = ""
+    ) -> None:
+        """LOAD or STORE of rows that lie one after the other."""
+        beats = -(-rows * words * self.hardware.word_bytes // self.hardware.bus_bytes)
+        fields = dict(memory=memory, destination_base=base, destination_stride=words, rows=rows, columns=words, address=region, beats=beats)
+        self.blocking(opcode, label, writes, **fields)
+
+    # ------------------------------------------------------------------------------------------------ the model
+
+    def run(self) -> CompiledProgram:
+        c = self.config
+        self.packed: dict[str, _Region] = {}
+        self.image_regions = [_Region(c.image_channels * c.image_height * c.image_width) for _ in range(self.image_count)]
+        rows = self.slot_count * c.tokens
+        copy = self.embed(rows)
+        branch = c.moe_layers[0] if c.moe_layers else None
+        for n, layer in enumerate(self.model.layers):
+            copy = self.attention(n, layer, copy, branch == n)
+            last = n == c.layers - 1 and not any(c.tasks[s.task].head_outputs for s in self.streams)
+            copy = self.experts(n, layer, copy, last) if layer.routers else self.mlp(n, layer, copy)
+        results = self.finish(copy)
+        self.emit(Opcode.END, "end")
+        return self.link(results)
+
+    def residual_fields(self, base_row: int, copy: int | None) -> dict:
+        width = self.words_width
+        fields = dict(memory=Memory.RESIDUAL, residual=1, destination_base=base_row * width, destination_stride=width, row_base=base_row)
+        if copy is not None:
+            fields.update(copy=1, copy_base=copy + base_row * width, copy_stride=width)
+        return fields
+
+    def embed(self, rows: int) -> int:
+        """Images -> residual rows of the leaders and their copy in activation memory, whose base is returned."""
+        c, h, lanes = self.config, self.hardware, self.hardware.lanes
+        pixels = h.words(c.patch_size_words)
+        copy = self.take("the residual's copy", rows, self.words_width)
+        image = self.take("the patches' pixels", c.tokens, pixels)
+        position = _pad(self.model.position, 1, 1, lanes).astype("<i2")
+        position_region = _Region(position.nbytes, position.view(np.uint8).reshape(-1))
+        zero_region = _Region(pixels * h.word_bytes, np.zeros(pixels * h.word_bytes, np.uint8))
+        self.constants += [position_region, zero_region]
+        # The CLS token has no patch: its row of zeros leaves the position embedding's row 0 as it is.
+        self.transfer(Opcode.LOAD, "no pixels for the CLS token", Memory.ACTIVATION, image, 1, pixels, zero_region, "image")
+        ordered = sorted({s.image for s in self.streams}, key=lambda k: next(i for i, s in enumerate(self.streams) if s.image == k))
+        for slot, number in enumerate(ordered):
+            first = slot * c.tokens
+            base, width = first * self.words_width, self.words_width
+            label = f"position embedding, image {number}"
+            self.transfer(Opcode.LOAD, label, Memory.RESIDUAL, base, c.tokens, width, position_region, "residual")
+            region = self.image_regions[number]
+            self.blocking(
+                Opcode.IMAGE,
+                f"image {number}",
+                "image",
+                address=region,
+                beats=-(-region.size // h.bus_bytes),
+                destination_base=image + pixels,
+                destination_stride=pixels,
+                image_width=c.image_width,
+                image_height=c.image_height,
+                channels=c.image_channels,
+                patch=c.patch,
+            )
+            self.matmul(
+                f"patch embedding, image {number}",
+                self.model.patch,
+                reads=("image", "residual"),
+                writes="residual copy",
+                macs=c.patches * c.patch_size_words * c.width,
+                rows=c.tokens,
+                stream_base=image,
+                stream_stride=pixels,
+                **self.residual_fields(first, copy),
+            )
+        self.activations.free(image)
+        return copy
+
+    def normalise(self, label: str, epsilon: int, rows: int) -> None:
+        self.blocking(Opcode.LAYERNORM, label, "norm", rows=rows, row_base=0, elements=self.config.width, epsilon=epsilon)
+
+    def attention(self, n: int, layer: Layer, copy: int, branches: bool) -> int:
+        """norm1, attention and projection; with `branches` the projection fills the followers' rows, too. Returns the copy's base."""
+        c, h = self.config, self.hardware
+        rows, width, head, heads = self.active * c.tokens, self.words_width, self.head_words, c.heads
+        name = f"layer {n}"
+        self.normalise(f"{name} norm 1", layer.epsilon1, rows)
+        stride = heads * head
+        common = dict(rows=rows, stream_base=copy, stream_stride=width, scale=Scale.NORM, row_base=0)
+        self.matmul(
+            f"{name} keys and values",
+            layer.key_value,
+            reads=("copy", "norm"),
+            writes="kv",
+            macs=2 * rows * c.width**2,
+            memory=Memory.KEY_VALUE,
+            destination_base=0,
+            destination_stride=2 * stride,
+            **common,
+        )
+        query = self.take("queries", rows, stride)
+        self.matmul(
+            f"{name} queries",
+            layer.query,
+            reads=("copy", "norm"),
+            writes="query",
+            macs=rows * c.width**2,
+            memory=Memory.ACTIVATION,
+            destination_base=query,
+            destination_stride=stride,
+            **common,
+        )
+        attended = self.take("attention's results", rows, stride)
+        s = layer.attention
+        score_words = h.words(c.tokens)
+        for slot in range(self.active):
+            first = slot * c.tokens
+            for k in range(heads):
+                where = f"{name} head {k}" + (f" slot {slot}" if self.active > 1 else "")
+                macs = c.tokens * c.tokens * c.head_width
+                self.matmul(
+                    f"{where} scores",
+                    reads=("query",),
+                    holds=("kv",),
+                    writes="score",
+                    macs=macs,
+                    stationary=Stationary.KEYS,
+                    stationary_base=first * 2 * stride + k * head,
+                    stationary_stride=2 * stride,
+                    memory=Memory.SCORE,
+                    destination_base=0,
+                    destination_stride=score_words,
+                    rows=c.tokens,
+                    valid=c.tokens,
+                    chunks=head,
+                    columns=score_words,
+                    stream_base=query + first * stride + k * head,
+                    stream_stride=stride,
+                    accumulator_shift=s.score_accumulator_shift,
+                    output_shift=s.score_output_shift,
+                )
+                self.matmul(
+                    f"{where} values",
+                    reads=("score",),
+                    holds=("kv",),
+                    writes="attended",
+                    macs=macs,
+                    stationary=Stationary.VALUES,
+                    stationary_base=first * 2 * stride + (heads + k) * head,
+                    stationary_stride=2 * stride,
+                    probabilities=1,
+                    exponent_shift=s.exponent_shift,
+                    scale=Scale.SOFTMAX,
+                    memory=Memory.ACTIVATION,
+                    destination_base=attended + first * stride + k * head,
+                    destination_stride=stride,
+                    rows=c.tokens,
+                    valid=c.tokens,
+                    chunks=score_words,
+                    columns=head,
+                    stream_base=0,
+                    stream_stride=score_words,
+                    accumulator_shift=s.value_accumulator_shift,
+                    output_shift=s.value_output_shift,
+                )
+        self.activations.free(query)
+        runs = [(0, 0, self.active)]
+        if branches and self.rounds:
+            # The followers need the residual that the projection adds to: it goes through memory, as nothing on chip copies rows.
+            size = self.leaders * c.tokens * width * h.word_bytes
+            shared = _Region(size)
+            self.outputs.append(shared)
+            self.transfer(Opcode.STORE, f"{name} shared residual", Memory.RESIDUAL, 0, self.leaders * c.tokens, width, shared)
+            for slot, leader, count in self.rounds:
+                part = _Region(0)
+                part.inside = (shared, leader * c.tokens * width * h.word_bytes)
+                base = slot * c.tokens * width
+                self.transfer(
+                    Opcode.LOAD, f"{name} residual for slot {slot}", Memory.RESIDUAL, base, count * c.tokens, width, part, "residual"
+                )
+            runs += [tuple(r) for r in self.rounds]
+            self.active = self.slot_count
+        for slot, source, count in runs:
+            self.matmul(
+                f"{name} projection" + (f" to slot {slot}" if slot else ""),
+                layer.projection,
+                reads=("attended", "residual"),
+                writes="residual copy",
+                macs=count * c.tokens * c.width**2,
+                rows=count * c.tokens,
+                stream_base=attended + source * c.tokens * stride,
+                stream_stride=stride,
+                **self.residual_fields(slot * c.tokens, copy),
+            )
+        self.activations.free(attended)
+        return copy
+
+    def mlp(self, n: int, layer: Layer, copy: int) -> int:
+        c, h = self.config, self.hardware
+        rows, width, words = self.active * c.tokens, self.words_width, h.words(c.hidden)
+        self.normalise(f"layer {n} norm 2", layer.epsilon2, rows)
+        hidden = self.take("the MLP's hidden rows", rows, words)
+        self.matmul(
+            f"layer {n} MLP 1",
+            layer.first,
+            reads=("copy", "norm"),
+            writes="hidden",
+            macs=rows * c.width * c.hidden,
+            rows=rows,
+            row_base=0,
+            scale=Scale.NORM,
+            stream_base=copy,
+            stream_stride=width,
+            memory=Memory.ACTIVATION,
+            destination_base=hidden,
+            destination_stride=words,
+        )
+        self.matmul(
+            f"layer {n} MLP 2",
+            layer.second,
+            reads=("hidden", "residual"),
+            writes="residual copy",
+            macs=rows * c.width * c.hidden,
+            rows=rows,
+            stream_base=hidden,
+            stream_stride=words,
+            **self.residual_fields(0, copy),
+        )
+        self.activations.free(hidden)
+        return copy
+
+    def experts(self, n: int, layer: Layer, copy: int, last: bool) -> int:
+        """Router of each stream, then all experts over the common queues. They read one copy of the residual and leave another."""
+        c, h = self.config, self.hardware
+        rows, width = self.active * c.tokens, self.words_width
+        self.normalise(f"layer {n} norm 2", layer.epsilon2, rows)
+        logit_words = h.words(c.experts)
+        for place, slot in enumerate(sorted(set(self.slots))):
+            task = self.streams[self.slots.index(slot)].task
+            router, first = layer.routers[task], slot * c.tokens
+            label = f"layer {n} router of task {c.tasks[task].name}" + (f" slot {slot}" if self.active > 1 else "")
+            self.matmul(
+                label,
+                router.linear,
+                reads=("copy", "norm"),
+                writes="score",
+                macs=c.tokens * c.width * c.experts,
+                rows=c.tokens,
+                row_base=first,
+                valid=c.experts,
+                scale=Scale.NORM,
+                stream_base=copy + first * width,
+                stream_stride=width,
+                memory=Memory.SCORE,
+                destination_base=0,
+                destination_stride=logit_words,
+            )
+            self.blocking(
+                Opcode.ROUTE,
+                f"{label}: top {c.top_k}",
+                "queues",
+                rows=c.tokens,
+                row_base=first,
+                stream_base=0,
+                stream_stride=logit_words,
+                columns=logit_words,
+                experts=c.experts,
+                top_k=c.top_k,
+                exponent_shift=router.exponent_shift,
+                reset_queues=int(place == 0),
+            )
+        words = h.words(c.expert_hidden)
+        # Other experts still read the old copy of a row when the first of its experts has updated it. The two copies lie at opposite ends of
+        # the memory, so that what is free between them stays in one piece.
+        updated = None if last else self.take("the residual's second copy", rows, width, high=copy == 0)
+        hidden = self.take("the experts' hidden rows", rows, words)
+        self.blocking(Opcode.EXPERTS, f"layer {n} experts", "copy norm queues residual", length=4 if self.trace else 2)
+        self.written = {}  # the loop starts when all before it is done
+        self.in_body = True
+        self.matmul(
+            f"layer {n} expert 1",
+            layer.first,
+            reads=("copy", "norm"),
+            writes="hidden",
+            macs=rows * c.top_k * c.width * c.expert_hidden,
+            rows=rows,
+            gather=1,
+            scale=Scale.NORM,
+            stream_base=copy,
+            stream_stride=width,
+            memory=Memory.ACTIVATION,
+            destination_base=hidden,
+            destination_stride=words,
+        )
+        fields = self.residual_fields(0, updated)
+        self.matmul(
+            f"layer {n} expert 2",
+            layer.second,
+            reads=("hidden",),
+            writes="residual copy",
+            macs=rows * c.top_k * c.width * c.expert_hidden,
+            rows=rows,
+            scatter=1,
+            scale=Scale.EXPERT,
+            stream_base=hidden,
+            stream_stride=words,
+            **fields,
+        )
+        self.in_body = False
+        self.activations.free(hidden)
+        if updated is None:
+            return copy
+        self.activations.free(copy)
+        return updated
+
+    def finish(self, copy: int) -> list[StreamResult]:
+        """Task heads and the stores of all results."""
+        c, h, model = self.config, self.hardware, self.model
+        width = self.words_width
+        results: list[StreamResult] = []
+        heads = [c.tasks[s.task] for s in self.streams]
+        if any(t.head_outputs for t in heads):
+            epsilon = next(iter(model.heads.values())).epsilon
+            self.normalise("final norm", epsilon, self.active * c.tokens)
+        self.final: list[tuple[_Region | None, _Region | None]] = []
+        for index, (stream, task) in enumerate(zip(self.streams, heads, strict=True)):
+            first = self.slots[index] * c.tokens
+            head = tokens = head_region = token_region = None
+            if task.head_outputs:
+                words = h.words(task.head_outputs)
+                linear: Head = model.heads[task.name]
+                base = self.take(f"the head of task {task.name}", c.patches, words)
+                self.matmul(
+                    f"head {task.name}, stream {index}",
+                    linear.linear,
+                    reads=("copy", "norm"),
+                    writes="head",
+                    macs=c.patches * c.width * task.head_outputs,
+                    rows=c.patches,
+                    row_base=first + 1,
+                    scale=Scale.NORM,
+                    stream_base=copy + (first + 1) * width,
+                    stream_stride=width,
+                    memory=Memory.ACTIVATION,
+                    destination_base=base,
+                    destination_stride=words,
+                )
+                head = Buffer(-1, c.patches, words, h.lanes, task.head_outputs, model.exponents[f"heads.{task.name}.output"])
+                head_region = _Region(head.size)
+                self.outputs.append(head_region)
+                self.transfer(
+                    Opcode.STORE, f"result {task.name}, stream {index}", Memory.ACTIVATION, base, c.patches, words, head_region
+                )
+                self.activations.free(base)
+            if self.save_tokens or not task.head_outputs:
+                tokens = Buffer(-1, c.tokens, width, h.lanes, c.width, model.token_exponent)
+                token_region = _Region(tokens.size)
+                self.outputs.append(token_region)
+                self.transfer(
+                    Opcode.STORE, f"tokens, stream {index}", Memory.RESIDUAL, first * width, c.tokens, width, token_region
+                )
+            results.append(StreamResult(stream, head, tokens))
+            self.final.append((head_region, token_region))
+        return results
+
+    # ------------------------------------------------------------------------------------------------ layout
+
+    def link(self, results: list[StreamResult]) -> CompiledProgram:
+        h = self.hardware
+        # The fetcher may run past the end of the program, so a little room follows it.
+        position = 0
+
+        def place(region: _Region) -> None:
+            nonlocal position
+            region.offset = position
+            position += -(-region.size // ALIGNMENT) * ALIGNMENT
+
+        program = _Region((len(self.instructions) + 16) * INSTRUCTION_BYTES)
+        for region in (program, *self.constants, *self.weights):
+            place(region)
+        constant_end = position
+        for region in (*self.image_regions, *self.outputs):
+            place(region)
+        instructions = []
+        for opcode, values, label in self.instructions:
+            values = dict(values)
+            region = values.get("address")
+            if isinstance(region, _Region):
+                inside = region.inside
+                values["address"] = inside[0].offset + inside[1] if inside else region.offset
+            instructions.append(Instruction(opcode, {k: int(v) for k, v in values.items()}, label))
+        memory = np.zeros(constant_end, np.uint8)
+        code = b"".join(i.encode() for i in instructions)
+        memory[: len(code)] = np.frombuffer(code, np.uint8)
+        for region in (*self.constants, *self.weights):
+            memory[region.offset : region.offset + region.size] = region.data
+
+        def located(buffer: Buffer | None, region: _Region | None) -> Buffer | None:
+            return None if buffer is None or region is None else replace(buffer, offset=region.offset)
+
+        final = [
+            StreamResult(r.stream, located(r.head, a), located(r.tokens, b)) for r, (a, b) in zip(results, self.final, strict=True)
+        ]
+        c = self.config
+        return CompiledProgram(
+            config=c,
+            hardware=h,
+            weight_bits=self.model.weight_bits,
+            streams=list(self.streams),
+            memory=memory,
+            memory_size=-(-(position + ALIGNMENT) // 4096) * 4096,
+            program=program.offset,
+            instructions=instructions,
+            images=[r.offset for r in self.image_regions],
+            image_bytes=c.image_channels * c.image_height * c.image_width,
+            results=final,
+            traces=[Trace(i, label, r.offset, r.size) for i, label, r in self.traced],
+            macs=self.macs,
+            weight_bytes=sum(r.size for r in self.weights),
+            exponents=self.model.exponents,
+        )
+
+
+def compile(
+    model: QuantisedModel,
+    streams: Sequence[Stream | tuple[int, int | str]],
+    hardware: HardwareConfig,
+    *,
+    trace: bool = False,
+    save_tokens: bool = False,
+) -> CompiledProgram:
+    """A program for `streams`, each an (image index, task index or name).
+
+    save_tokens: also store the final tokens of streams whose task has a head. trace: store the destination of every MATMUL.
+    EdgemoeError if the model does not fit, naming the capacity and the excess.
+    """
+    if not streams:
+        raise EdgemoeError("nothing to compile: give at least one stream (image, task)")
+    listed = [s if isinstance(s, Stream) else Stream(int(s[0]), model.config.task_index(s[1])) for s in streams]
+    return _Compiler(model, listed, hardware, trace, save_tokens).run()
+
+
+def load_image(compiled: CompiledProgram, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The bytes of an image's buffer; uint8 CHW of the model's size."""
+    c = compiled.config
+    expected = (c.image_channels, c.image_height, c.image_width)
+    if image.dtype != np.uint8 or image.shape != expected:
+        raise EdgemoeError(f"image is {image.dtype} {list(image.shape)}, expected uint8 {list(expected)}; convert or resize it")
+    return np.ascontiguousarray(image).reshape(-1)
+
+
+def memory_image(compiled: CompiledProgram, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """The whole memory before a run: constants, the images in their buffers, zeros elsewhere."""
+    if len(images) != len(compiled.images):
+        raise EdgemoeError(f"the program is for {len(compiled.images)} images, got {len(images)}")
+    memory = np.zeros(compiled.memory_size, np.uint8)
+    memory[: compiled.memory.size] = compiled.memory
+    for offset, image in zip(compiled.images, images, strict=True):
+        memory[offset : offset + compiled.image_bytes] = load_image(compiled, image)
+    return memory
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An instruction whose results differ: how many 16-bit values, and the first one's byte offset and values."""
+
+    instruction: int
+    label: str
+    count: int
+    offset: int
+    first: int
+    second: int
+
+
+def compare(compiled: CompiledProgram, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[Mismatch]:
+    """Compares two memories after a run of a program with trace, MATMUL by MATMUL, and the results.
+
+    Both must have started from the same memory, so that what no instruction stores (experts without tokens) is equal.
+    """
+    parts = [(t.instruction, t.label, t.offset, t.size) for t in compiled.traces]
+    for index, result in enumerate(compiled.results):
+        for what, buffer in (("head", result.head), ("tokens", result.tokens)):
+            if buffer:
+                parts.append((len(compiled.instructions) - 1, f"{what} of stream {index}", buffer.offset, buffer.size))
+    found = []
+    for instruction, label, offset, size in parts:
+        a, b = (np.ascontiguousarray(m[offset : offset + size]).view("<i2") for m in (first, second))
+        different = np.flatnonzero(a != b)
+        if different.size:
+            at = int(different[0])
+            found.append(Mismatch(instruction, label, int(different.size), offset + 2 * at, int(a[at]), int(b[at])))
+    return found
+
+
+def disassemble(program: bytes | NDArray[np.uint8] | CompiledProgram) -> str:
+    """A listing: one line an instruction, with its label where it is known; bodies of EXPERTS are indented."""
+    if isinstance(program, CompiledProgram):
+        instructions = program.instructions
+    else:
+        data = bytes(program)
+        instructions = []
+        for offset in range(0, len(data) - INSTRUCTION_BYTES + 1, INSTRUCTION_BYTES):
+            instructions.append(Instruction.decode(data[offset : offset + INSTRUCTION_BYTES]))
+            if instructions[-1].opcode == Opcode.END:
+                break
+    names = {"memory": Memory, "stationary": Stationary, "scale": Scale}
+    lines, inside = [], 0
+    for index, i in enumerate(instructions):
+        values = dict(i.values)
+        if i.opcode == Opcode.MATMUL:  # zero is a meaning there, too
+            values = {"memory": 0, "stationary": 0, **values}
+        shown = []
+        for name, value in values.items():
+            if value or name in ("memory", "stationary"):
+                text = names[name](value).name if name in names else f"{value:#x}" if name in ("address", "expert_stride") else str(value)
+                shown.append(f"{name}={text}")
+        label = f"  ; {i.label}" if i.label else ""
+        lines.append(f"{index:5d}  {'    ' if inside else ''}{i.opcode.name:<9} {' '.join(shown)}{label}")
+        inside = i.length if i.opcode == Opcode.EXPERTS else max(0, inside - 1)
+    return "\n".join(lines) + "\n"
+
+
+def floor(
+    config: ModelConfig,
+    hardware: HardwareConfig,
+    weight_bits: str = "16",
+    queue_lengths: Mapping[int, Sequence[int]] | None = None,
+    streams: int = 1,
+    shared: bool = False,
+) -> float:
+    """Cycles below which no schedule of this array gets, for a pass of `streams` streams of one image.
+
+    For each block of weights, max(rows that stream past, cycles that its weights need on the bus); attention's operands come from on-chip
+    memory; LayerNorm takes rows x chunks; nothing else is counted. queue_lengths: MoE layer -> tokens of each expert over all streams;
+    balanced queues if it is not given. shared: what all streams of the image have in common (up to the first router) runs once.
+    """
+    lanes, c = hardware.lanes, config
+    rows = streams * c.tokens
+
+    def load(expert: bool) -> float:
+        bits = 16 if weight_bits == "16" or (weight_bits == "mixed" and not expert) else 8
+        return lanes * lanes * bits / 8 / hardware.bus_bytes
+
+    def blocks(inputs: int, outputs: int) -> int:
+        return hardware.words(inputs) * hardware.words(outputs)
+
+    def linear(count: int, inputs: int, outputs: int, expert: bool = False) -> float:
+        return blocks(inputs, outputs) * max(count, load(expert)) if count else 0.0
+
+    first = c.moe_layers[0] if c.moe_layers else c.layers
+    trunk = c.tokens if shared else rows
+    cycles = linear(trunk // c.tokens * c.patches, c.patch_size_words, c.width)
+    heads_width = c.heads * hardware.words(c.head_width) * lanes
+    for layer in range(c.layers):
+        count = trunk if layer <= first else rows
+        after = trunk if layer < first else rows
+        cycles += (count + after) * hardware.words(c.width)  # two LayerNorms
+        cycles += linear(count, c.width, 3 * heads_width)
+        cycles += count * c.heads * 2 * hardware.words(c.tokens) * hardware.words(c.head_width)
+        cycles += linear(after, heads_width, c.width)
+        if c.is_moe(layer):
+            balanced = rows * c.top_k / c.experts
+            cycles += streams * linear(c.tokens, c.width, c.experts)
+            for length in (queue_lengths or {}).get(layer, [balanced] * c.experts):
+                cycles += linear(length, c.width, c.expert_hidden, True) + linear(length, c.expert_hidden, c.width, True)
+        else:
+            cycles += linear(after, c.width, c.hidden) + linear(after, c.hidden, c.width)
+    return cycles
