@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single-pass softmax: running maxima of scores, probabilities against them, running sums and their reciprocals."""
+
+from collections.abc import Callable, Sequence
+
+from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+from edgemoe.hw.config import WORD_BITS, HardwareConfig
+from edgemoe.hw.units.exponential import Exponential
+from edgemoe.hw.units.fixed import delay
+from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS, Reciprocal
+from edgemoe.models.arithmetic import PROBABILITY_BITS
+
+LOWEST = -(1 << WORD_BITS - 1)
+
+
+def tree_stages(lanes: int) -> int:
+    """Register stages of `reduce_lanes`: it combines four to one a stage."""
+    return -(-ceil_log2(lanes) // 2)
+
+
+def larger(a: Value, b: Value) -> Value:
+    return Mux(a > b, a, b)
+
+
+def add(a: Value, b: Value) -> Value:
+    return a + b
+
+
+def reduce_lanes(m: Module, valid: Value, values: Sequence[Value], combine: Callable[[Value, Value], Value], *, name: str) -> Value:
+    """All lanes combined into one, `tree_stages(len(values))` cycles later; `combine` is associative. Registers hold between valids."""
+    for stage in range(tree_stages(len(values))):
+        following = []
+        for i in range(0, len(values), 4):
+            group = list(values[i : i + 4])
+            while len(group) > 1:
+                group = [combine(*group[j : j + 2]) if j + 1 < len(group) else group[j] for j in range(0, len(group), 2)]
+            shape = values[i].shape() if combine is larger else group[0].shape()  # Mux of two alike keeps its width
+            register = Signal(shape, name=f"{name}_{stage}_{i // 4}", reset_less=True)
+            with m.If(valid):
+                m.d.sync += register.eq(group[0])
+            following.append(register)
+        values = following
+        valid = delay(m, valid, 1, name=f"{name}_valid_{stage}", reset_less=False)
+    return values[0]
+
+
+class Softmax(wiring.Component):
+    """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i] of exactly these p.
+
+    Ports, score side (a finished word of scores of query `score_index`):
+        score_valid, score_index, score_first (starts max[i] afresh), score_word, score_lanes (lanes 0..score_lanes-1 count).
+    Ports, probability side:
+        valid, index, word (scores), lanes (lanes 0..lanes-1 count, the others give 0), shift (2^(shift - 12) is the unit of a score),
+        accumulate (sum[i] counts this word), first (sum[i] starts afresh), last (1 / sum[i] goes to the scale table).
+        out_valid, out_word: probabilities, LATENCY cycles later.
+    Ports, scale table:
+        scale_index -> scale_mantissa, scale_exponent one cycle later: 1/sum = mantissa * 2^-16 * 2^-exponent.
+
+    LATENCY = 6; one word a cycle on both sides at once (initiation interval 1).
+    REVISIT = 1: words of the same index may follow one another without a gap, on either side.
+    MAX_DELAY: cycles from a score word to the first probability word that may use its maximum.
+    SCALE_DELAY: cycles from the `last` word to the cycle in which scale_index may ask for its scale (11 + tree, 12 for 4 lanes).
+    Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact.
+    Limits: index < config.tokens; `first` and `last` count only with `accumulate`; a row's sum is of at most config.tokens lanes, one of
+        them the maximum (so the sum is never 0). A lane that counts is never above max[i].
+    Twins: `models.arithmetic.exp2_negative` and `reciprocal`.
+    """
+
+    LATENCY = 2 + Exponential.LATENCY
+    REVISIT = 1
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        lanes = config.lanes
+        self.stages = tree_stages(lanes)
+        self.MAX_DELAY = self.stages + 1
+        self.SCALE_DELAY = self.LATENCY + self.stages + 1 + Reciprocal.LATENCY
+        word, index, count = data.ArrayLayout(signed(WORD_BITS), lanes), Shape.cast(range(config.tokens)), Shape.cast(range(lanes + 1))
+        super().__init__(
+            {
+                "score_valid": In(1),
+                "score_index": In(index),
+                "score_first": In(1),
+                "score_word": In(word),
+                "score_lanes": In(count),
+                "valid": In(1),
+                "index": In(index),
+                "word": In(word),
+                "lanes": In(count),
+                "shift": In(4),
+                "first": In(1),
+                "last": In(1),
+                "accumulate": In(1),
+                "out_valid": Out(1),
+                "out_word": Out(word),
+                "scale_index": In(index),
+                "scale_mantissa": Out(MANTISSA_BITS),
+                "scale_exponent": Out(EXPONENT_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=self.config.tokens, init=[])
+        self.update_maxima(m, maxima)
+        self.probabilities(m, maxima)
+        self.update_sums(m)
+        return m
+
+    def update_maxima(self, m: Module, maxima: Memory) -> None:
+        write = maxima.write_port()
+        read = maxima.read_port(transparent_for=[write])
+        masked = [Mux(self.score_lanes > lane, self.score_word[lane], LOWEST) for lane in range(self.config.lanes)]
+        masked = [value.as_signed() if not value.shape().signed else value for value in masked]
+        best = reduce_lanes(m, self.score_valid, masked, larger, name="score")
+        before = self.stages - 1  # the table is read in the tree's last stage
+        m.d.comb += [
+            read.addr.eq(delay(m, self.score_index, before, name="score_index")),
+            read.en.eq(delay(m, self.score_valid, before, name="score_read")),
+        ]
+        first = delay(m, self.score_first, self.stages, name="score_first")
+        m.d.comb += [
+            write.en.eq(delay(m, self.score_valid, self.stages, name="score_valid", reset_less=False)),
+            write.addr.eq(delay(m, read.addr, 1, name="score_write")),
+            write.data.eq(Mux(first | (best > read.data), best, read.data)),
+        ]
+
+    def probabilities(self, m: Module, maxima: Memory) -> None:
+        lanes = self.config.lanes
+        read = maxima.read_port()
+        m.d.comb += [read.addr.eq(self.index), read.en.eq(self.valid)]
+        m.submodules.exponential = exponential = Exponential(lanes)
+        word_1, word_2, mask_1 = (
+            Signal.like(self.word, reset_less=True),
+            Signal(exponential.distance.shape(), reset_less=True),
+            Signal(lanes, reset_less=True),
+        )
+        valid_1 = delay(m, self.valid, 1, name="valid_1", reset_less=False)
+        with m.If(self.valid):
+            m.d.sync += [word_1.eq(self.word), mask_1.eq(((1 << lanes) - 1) >> (lanes - self.lanes)[: len(self.lanes)])]
+        with m.If(valid_1):
+            m.d.sync += [word_2[lane].eq(read.data - word_1[lane]) for lane in range(lanes)]
+        m.d.comb += [
+            exponential.valid.eq(delay(m, valid_1, 1, name="valid_2", reset_less=False)),
+            exponential.distance.eq(word_2),
+            exponential.mask.eq(delay(m, mask_1, 1, name="mask")),
+            exponential.shift.eq(delay(m, self.shift, 2, name="shift")),
+            self.out_valid.eq(exponential.out_valid),
+        ]
+        m.d.comb += [self.out_word[lane].eq(exponential.probability[lane]) for lane in range(lanes)]
+
+    def update_sums(self, m: Module) -> None:
+        config = self.config
+        bits = PROBABILITY_BITS + ceil_log2(config.tokens)
+        m.submodules.sums = sums = Memory(shape=bits, depth=config.tokens, init=[])
+        write = sums.write_port()
+        read = sums.read_port(transparent_for=[write])
+        flags = delay(m, self.flags(m), self.LATENCY - 1 + self.stages, name="flags", reset_less=False)
+        counts, first, last = (delay(m, flags[k], 1, name=f"flag_{k}", reset_less=False) for k in range(3))
+        partial = reduce_lanes(
+            m, self.out_valid, [self.out_word[lane].as_unsigned()[:PROBABILITY_BITS] for lane in range(config.lanes)], add, name="sum"
+        )
+        m.d.comb += [read.addr.eq(delay(m, self.index, self.LATENCY + self.stages - 1, name="sum_read")), read.en.eq(flags[0])]
+        total = Signal(bits)
+        m.d.comb += [
+            total.eq(partial + Mux(first, 0, read.data)),
+            write.en.eq(counts),
+            write.addr.eq(delay(m, read.addr, 1, name="sum_write")),
+            write.data.eq(total),
+        ]
+        m.submodules.reciprocal = reciprocal = Reciprocal()
+        total_1 = Signal(bits, reset_less=True)
+        with m.If(counts & last):
+            m.d.sync += total_1.eq(total)
+        m.d.comb += [reciprocal.valid.eq(delay(m, counts & last, 1, name="total_valid", reset_less=False)), reciprocal.value.eq(total_1)]
+
+        m.submodules.scales = scales = Memory(shape=MANTISSA_BITS + EXPONENT_BITS, depth=config.tokens, init=[])
+        store = scales.write_port()
+        fetch = scales.read_port(transparent_for=[store])
+        m.d.comb += [
+            store.en.eq(reciprocal.out_valid),
+            store.addr.eq(delay(m, write.addr, 1 + Reciprocal.LATENCY, name="scale_write")),
+            store.data[:MANTISSA_BITS].eq(reciprocal.mantissa),
+            store.data[MANTISSA_BITS:].eq(reciprocal.exponent),
+            fetch.addr.eq(self.scale_index),
+            self.scale_mantissa.eq(fetch.data[:MANTISSA_BITS]),
+            self.scale_exponent.eq(fetch.data[MANTISSA_BITS:]),
+        ]
+
+    def flags(self, m: Module) -> Signal:
+        flags = Signal(3)
+        m.d.comb += flags.eq(self.first << 1 | self.last << 2 | (self.valid & self.accumulate))
+        return flags
