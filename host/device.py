@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the driver needs of a device, whatever it is: registers, memory, an interrupt to wait for.
 
-The emulator has no registers and is not one of these.  `edgemoe.sim.device.VerilatorDevice` (the generated Verilog in this process) and the FPGA
-devices are; a driver written against :class:`Device` cannot tell them apart.
+The emulator has no registers and is not one of these.  `edgemoe.sim.device.VerilatorDevice` (the generated Verilog in this process) and
+the FPGA devices are; a driver written against :class:`Device` cannot tell them apart.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
-
 from edgemoe.sim.memory import GRANULE, DeviceTimeout, StripedMemory
+from numpy.typing import NDArray
 
 __all__ = ["GRANULE", "Device", "DeviceTimeout", "Memory", "Progress", "StripedMemory"]
 

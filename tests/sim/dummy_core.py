@@ -8,14 +8,14 @@ _MASTER = """
   output [2:0] {p}awprot, output reg {p}awvalid, input {p}awready, output [{d}:0] {p}wdata, output [{s}:0] {p}wstrb, output {p}wlast,
   output {p}wvalid, input {p}wready, input {p}bid, input [1:0] {p}bresp, input {p}bvalid, output {p}bready,
   output {p}arid, output [39:0] {p}araddr, output [7:0] {p}arlen, output [2:0] {p}arsize, output [1:0] {p}arburst, output [3:0] {p}arcache,
-  output [2:0] {p}arprot, output reg {p}arvalid, input {p}arready, input {p}rid, input [{d}:0] {p}rdata, input [1:0] {p}rresp, input {p}rlast,
-  input {p}rvalid, output {p}rready,"""
+  output [2:0] {p}arprot, output reg {p}arvalid, input {p}arready, input {p}rid, input [{d}:0] {p}rdata, input [1:0] {p}rresp, input
+  {p}rlast, input {p}rvalid, output {p}rready,"""
 
 _PORTS = """module edgemoe(input aclk, input aresetn, output interrupt, {masters}
   input [11:0] s_axil_awaddr, input [2:0] s_axil_awprot, input s_axil_awvalid, output s_axil_awready, input [31:0] s_axil_wdata,
-  input [3:0] s_axil_wstrb, input s_axil_wvalid, output s_axil_wready, output [1:0] s_axil_bresp, output reg s_axil_bvalid, input s_axil_bready,
-  input [11:0] s_axil_araddr, input [2:0] s_axil_arprot, input s_axil_arvalid, output s_axil_arready, output reg [31:0] s_axil_rdata,
-  output [1:0] s_axil_rresp, output reg s_axil_rvalid, input s_axil_rready);
+  input [3:0] s_axil_wstrb, input s_axil_wvalid, output s_axil_wready, output [1:0] s_axil_bresp, output reg s_axil_bvalid, input
+  s_axil_bready, input [11:0] s_axil_araddr, input [2:0] s_axil_arprot, input s_axil_arvalid, output s_axil_arready, output reg [31:0]
+  s_axil_rdata, output [1:0] s_axil_rresp, output reg s_axil_rvalid, input s_axil_rready);
 """
 
 # Registers: 0x10/0x14 source, 0x18/0x1c target, 0x20 bursts, 0x24 beats a burst - 1, 0x28 which rule to break; 0x00 bit 0 starts,
@@ -41,7 +41,8 @@ _ENGINE = """
     state_$I <= 0; {p}arvalid <= 0; {p}awvalid <= 0; failed_$I <= 0; beats_$I <= 0; filled_$I <= 0;
   end else case (state_$I)
     0: if (start) begin
-      state_$I <= r[8] == 0 ? 6 : 1; bursts_$I <= r[8]; from_$I <= {r[5][7:0], r[4]} + $B; to_$I <= {r[7][7:0], r[6]} + $B; failed_$I <= 0; {p}arvalid <= r[8] != 0;
+      state_$I <= r[8] == 0 ? 6 : 1; bursts_$I <= r[8]; from_$I <= {r[5][7:0], r[4]} + $B; to_$I <= {r[7][7:0], r[6]} + $B; failed_$I <=
+      0; {p}arvalid <= r[8] != 0;
     end
     1: begin if ({p}arready) begin {p}arvalid <= 0; state_$I <= 2; filled_$I <= 0; end else if (r[10] == 3) from_$I <= from_$I + 64; end
     2: if ({p}rvalid) begin
@@ -63,8 +64,8 @@ _REGISTERS = """
   always @(posedge aclk) if (!aresetn) begin
     done <= 0; failed <= 0; busy <= 0; s_axil_bvalid <= 0; s_axil_rvalid <= 0; bad_write <= 0; bad_read <= 0; r[10] <= 0;
   end else begin
-    if (take) begin s_axil_bvalid <= 1; bad_write <= s_axil_awaddr[11:6] != 0; if (s_axil_awaddr[11:6] == 0) r[s_axil_awaddr[5:2]] <= s_axil_wdata; end
-    else if (s_axil_bready) s_axil_bvalid <= 0;
+    if (take) begin s_axil_bvalid <= 1; bad_write <= s_axil_awaddr[11:6] != 0; if (s_axil_awaddr[11:6] == 0) r[s_axil_awaddr[5:2]] <=
+    s_axil_wdata; end else if (s_axil_bready) s_axil_bvalid <= 0;
     if (s_axil_arvalid && s_axil_arready) begin
       s_axil_rvalid <= 1; bad_read <= s_axil_araddr[11:6] != 0;
       s_axil_rdata <= s_axil_araddr[5:2] == 1 ? {{30'd0, failed, !busy}} : r[s_axil_araddr[5:2]];
@@ -84,7 +85,14 @@ def dummy_core(masters: int = 1, data_bits: int = 128) -> str:
     text = _PORTS.format(masters="".join(_MASTER.format(p=prefix, d=data_bits - 1, s=size - 1) for prefix in prefixes)) + _BODY
     for index, prefix in enumerate(prefixes):
         # The second master's memory begins elsewhere: the same addresses, moved.
-        values = {"{p}": prefix, "$I": str(index), "$D": str(data_bits - 1), "$Z": str(size.bit_length() - 1), "$N": str(size), "$B": f"40'h{0x1_4000_0000 * index:x}"}
+        values = {
+            "{p}": prefix,
+            "$I": str(index),
+            "$D": str(data_bits - 1),
+            "$Z": str(size.bit_length() - 1),
+            "$N": str(size),
+            "$B": f"40'h{0x1_4000_0000 * index:x}",
+        }
         engine = _ENGINE
         for name, value in values.items():
             engine = engine.replace(name, value)

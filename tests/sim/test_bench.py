@@ -12,7 +12,6 @@ import pytest
 from amaranth.hdl import Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-
 from edgemoe.sim.bench import StreamDriver, StreamMonitor, flat_ports, pack, parameters, run_bench, start, to_verilog, unpack
 
 PAIR = data.StructLayout({"value": signed(8), "last": 1})

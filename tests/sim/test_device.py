@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.build import build_library
 from edgemoe.sim.device import DECERR, SLVERR, Dram, ProtocolError, VerilatorDevice
 from edgemoe.sim.memory import GRANULE, DeviceTimeout, StripedMemory
+
 from tests.sim.dummy_core import dummy_core
 
 SIZE = 1 << 20

