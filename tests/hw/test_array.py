@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The multiplier array: exact sums under every legal order of loads, swaps and words."""
+
+from typing import Any
+
+import cocotb
+import numpy as np
+import pytest
+from bench_datapath import play, to_bits, to_lanes
+from edgemoe.hw.config import preset
+from edgemoe.hw.units.array import Array
+from edgemoe.models import emulator
+from edgemoe.sim.bench import parameters, run_bench
+
+
+class Schedule:
+    """A random legal schedule: inputs by cycle, and the sums expected by cycle of presentation."""
+
+    def __init__(self, lanes: int, seed: int) -> None:
+        self.lanes = lanes
+        self.rng = np.random.default_rng(seed)
+        self.inputs: dict[int, dict[str, int]] = {}
+        self.expected: dict[int, list[int]] = {}
+        self.swap = 0  # cycle of the last swap word
+        self.free = 0  # first cycle whose stream is free
+        self.loaded = 0  # first cycle whose load port is free
+        self.swaps: list[int] = []
+
+    def block(self, words: int, by_column: bool, *, shuffle: bool = False, late: bool = False, gaps: float = 0.0) -> None:
+        """Load a block as early as allowed, or with gaps, and stream words past it.
+
+        late: let the swap overtake the loading of rows as far as the rule allows (row k until k - 1 cycles after the swap).
+        """
+        n, rng = self.lanes, self.rng
+        weights = rng.integers(-(1 << 15), 1 << 15, (n, n))
+        weights[rng.random((n, n)) < 0.1] = -(1 << 15)
+        swap = self.free
+        for index in rng.permutation(n) if shuffle else range(n):
+            cycle = max(self.loaded, self.swap + (n - 1 if by_column else index))
+            if rng.random() < gaps:
+                cycle += int(rng.integers(1, 6))
+            values = weights[:, index] if by_column else weights[index]
+            self._put(cycle, load_valid=1, load_by_column=int(by_column), load_index=int(index), load_data=to_bits(values.tolist(), 16))
+            self.loaded = cycle + 1
+            swap = max(swap, cycle + 1 - (index if late and not by_column else 0))
+        self.swap = swap
+        self.swaps.append(swap)
+        x = rng.integers(-(1 << 15), 1 << 15, (words, n))
+        x[rng.random((words, n)) < 0.1] = -(1 << 15)
+        sums = emulator.matmul(x, weights).astype(np.int64).tolist()
+        cycle = swap
+        for word in range(words):
+            self._put(cycle, stream_valid=1, stream_swap=int(word == 0), stream_data=to_bits(x[word].tolist(), 16))
+            self.expected[cycle] = sums[word]
+            cycle += 1 + (int(rng.integers(1, 6)) if rng.random() < gaps else 0)
+        self.free = cycle
+
+    def _put(self, cycle: int, **inputs: int) -> None:
+        self.inputs.setdefault(cycle, {}).update(inputs)
+
+
+def schedule(kind: str, lanes: int, seed: int) -> Schedule:
+    plan = Schedule(lanes, seed)
+    rng = np.random.default_rng(seed + 1)
+    for index in range(12):
+        match kind:
+            case "rows, no bubble":  # N words hide the loading of the next N rows
+                plan.block(lanes, False)
+            case "one word":  # the swap follows the last load at once, the next loads the swap
+                plan.block(1, False)
+            case "late rows":  # rows still arrive while their block already streams
+                plan.block(1 + index % 3, False, late=True)
+            case "columns":
+                plan.block(2 * lanes + 1, True, shuffle=bool(index % 2))
+            case "columns, one word":
+                plan.block(1, True)
+            case "mixed":
+                words = int(rng.choice([1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes]))
+                plan.block(
+                    words, bool(rng.integers(2)), shuffle=bool(rng.integers(2)), late=bool(rng.integers(2)), gaps=0.3 * rng.integers(2)
+                )
+    return plan
+
+
+KINDS = ("rows, no bubble", "one word", "late rows", "columns", "columns, one word", "mixed")
+
+
+@cocotb.test()
+async def schedules(dut: Any) -> None:
+    lanes, latency, kind, seed = (parameters()[name] for name in ("lanes", "latency", "kind", "seed"))
+    plan = schedule(kind, lanes, seed)
+    rng = np.random.default_rng(seed + 2)
+
+    def present(cycle: int) -> dict[str, int]:
+        # What comes without its valid must not matter: a swap flag, a load, data.
+        rubbish = {"stream_swap": 1, "load_by_column": cycle & 1, "load_index": cycle % lanes}
+        rubbish |= {name: to_bits(rng.integers(-99, 99, lanes).tolist(), 16) for name in ("stream_data", "load_data")}
+        return rubbish | plan.inputs.get(cycle, {})
+
+    def observe(cycle: int) -> None:
+        if cycle - latency in plan.expected:
+            assert to_lanes(dut.sums.value, lanes, 48) == plan.expected[cycle - latency], (
+                f"{kind}: word presented in cycle {cycle - latency}"
+            )
+
+    await play(dut, max(plan.expected) + latency + 1, present, observe)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["tiny", "small", "base"])
+def test_schedules(name: str, kind: str) -> None:
+    config = preset(name)
+    unit = Array(config)
+    assert unit.LATENCY == config.lanes + 3
+    given = {"lanes": config.lanes, "latency": unit.LATENCY, "kind": kind}
+    run_bench(unit, __name__, parameters=given | {"seed": KINDS.index(kind) * 100})
+
+
+def test_no_bubble() -> None:
+    """Row-wise blocks of N words follow one another every N cycles; a block of one word costs its N loads."""
+    plan = schedule("rows, no bubble", 16, 0)
+    assert set(np.diff(plan.swaps[1:])) == {16}
+    assert len(plan.expected) == plan.free - plan.swap + plan.swaps[-1] - plan.swaps[0], "a word in every cycle"
+    assert set(np.diff(schedule("one word", 16, 0).swaps[1:])) == {16}
+
+
+def test_expected_sums_are_pytorch_s() -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x, weights = rng.integers(-(1 << 15), 1 << 15, (7, 16)), rng.integers(-(1 << 15), 1 << 15, (16, 16))
+    assert (emulator.matmul(x, weights) == (torch.from_numpy(x) @ torch.from_numpy(weights)).numpy()).all()
