@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Softmax against its twins, and against PyTorch: maxima, probabilities, sums, and the delays that its attributes state."""
+
+import cocotb
+import numpy as np
+import pytest
+from bench_nonlinear import GAPS, Bench, config_of, elements, padded, vector
+from edgemoe.hw.units.softmax import Softmax
+from edgemoe.models.arithmetic import exp2_negative, reciprocal
+from edgemoe.sim.bench import parameters, run_bench
+
+
+class Rows:
+    """Attention rows through the unit: scores in, scores again, probabilities and scales out, each at the earliest cycle allowed."""
+
+    def __init__(self, dut, unit: Softmax, gap: float):
+        self.bench, self.unit, self.lanes = Bench(dut, gap), unit, unit.config.lanes
+        self.words, self.scales, self.due, self.asked, self.expected_words = [], {}, {}, None, set()
+        self.bench.each_cycle.append(self.watch)
+
+    def watch(self) -> None:
+        bench = self.bench
+        if self.asked is not None:
+            self.scales[self.asked] = (bench.get("scale_mantissa"), bench.get("scale_exponent"))
+        self.asked = self.due.pop(bench.cycle, None)
+        if self.asked is not None:
+            bench.set(scale_index=self.asked)
+        valid = bool(bench.get("out_valid"))
+        assert valid == (bench.cycle in self.expected_words), "out_valid comes LATENCY cycles after valid"
+        if valid:
+            self.words.append(elements(bench.get("out_word"), 16, self.lanes))
+
+    async def run(self, scores: np.ndarray, shift: int, repeat: int = 2, row_major: bool = False):
+        """scores [rows, keys] -> probabilities [repeat, rows, keys], mantissas, exponents [rows]; row-major revisits a row at once."""
+        bench, (rows, keys) = self.bench, scores.shape
+        blocks = padded(scores, self.lanes)
+        # Lanes that do not count hold something: the largest score.
+        blocks.reshape(rows, -1)[:, keys:] = 32767
+        columns = blocks.shape[1]
+        order = [(i, c) for c in range(columns) for i in range(rows)]
+        order = sorted(order) if row_major else order
+        self.words, self.scales = [], {}
+        lanes = [min(self.lanes, keys - c * self.lanes) for c in range(columns)]
+        for i, c in order:
+            word = vector(blocks[i, c], 16)
+            await bench.send("score_valid", score_index=i, score_first=c == 0, score_word=word, score_lanes=lanes[c])
+        bench.set(score_valid=0)
+        await bench.step(self.unit.MAX_DELAY - 1)
+        for turn in range(repeat):
+            for i, c in order:
+                word = vector(blocks[i, c], 16)
+                flags = {"first": c == 0, "last": c == columns - 1, "accumulate": turn == 0}
+                await bench.send(index=i, word=word, lanes=lanes[c], shift=shift, **flags)
+                self.expected_words.add(bench.cycle - 1 + self.unit.LATENCY)
+                if turn == 0 and c == columns - 1:
+                    self.due[bench.cycle - 1 + self.unit.SCALE_DELAY] = i
+        bench.set(valid=0)
+        await bench.step(self.unit.SCALE_DELAY + 3)
+        result = np.zeros((repeat, rows, columns, self.lanes), np.int64)
+        for n, word in enumerate(self.words):
+            i, c = order[n % len(order)]
+            result[n // len(order), i, c] = word
+        assert len(self.words) == repeat * len(order) and len(self.scales) == rows
+        result = result.reshape(repeat, rows, -1)
+        assert (result[:, :, keys:] == 0).all(), "lanes that do not count give 0"
+        mantissas, exponents = np.array([self.scales[i] for i in range(rows)]).T
+        return result[:, :, :keys], mantissas, exponents
+
+
+@cocotb.test()
+async def compare(dut):
+    given, random = parameters(), np.random.default_rng(5)
+    config = config_of(given["lanes"])
+    rows = Rows(dut, Softmax(config), given["gap"])
+    await rows.bench.begin()
+    for count, keys, shift in given["sizes"]:
+        for spread, row_major in ((32767, False), (300, True)):
+            scores = random.integers(-spread - 1, spread + 1, (count, keys))
+            got, mantissas, exponents = await rows.run(scores, shift, row_major=row_major)
+            expected = exp2_negative(scores.max(1, keepdims=True) - scores, shift)
+            assert (got == expected).all()
+            twin = reciprocal(expected.sum(1))
+            assert (mantissas == twin[0]).all() and (exponents == twin[1]).all()
+
+
+@cocotb.test()
+async def pytorch(dut):
+    """129 scores of standard deviation 2, normalised by the scale: at most 1e-4 from PyTorch's softmax, 5e-6 on average."""
+    import torch
+
+    rows = Rows(dut, Softmax(config_of(16)), 0.0)
+    await rows.bench.begin()
+    shift = 1  # scores reach 16 in units of log 2
+    scores = np.round(np.random.default_rng(7).normal(0, 2, (24, 129)) / np.log(2) * 2 ** (12 - shift)).astype(np.int64).clip(-32768, 32767)
+    got, mantissas, exponents = await rows.run(scores, shift, repeat=1)
+    softmax = got[0] * (mantissas * 2.0 ** -(16 + exponents))[:, None]
+    error = np.abs(softmax - torch.softmax(torch.from_numpy(scores * 2.0 ** (shift - 12) * np.log(2)), 1).numpy())
+    dut._log.info(f"error: max {error.max():.3g}, mean {error.mean():.3g}")
+    assert error.max() <= 1e-4 and error.mean() <= 5e-6
+
+
+@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_rows(lanes, gap):
+    sizes = [(1, 1, 0), (1, 2 * lanes + 1, 3), (2, 5, 4), (7, 19, 2), (3, lanes, 15)]
+    unit = Softmax(config_of(lanes))
+    assert unit.SCALE_DELAY == {4: 12, 8: 13, 16: 13}[lanes]
+    run_bench(
+        unit,
+        __name__,
+        testcase="compare",
+        parameters={"lanes": lanes, "gap": GAPS[gap], "sizes": sizes},
+        name=f"softmax_{lanes}",
+    )
+
+
+def test_against_pytorch():
+    run_bench(Softmax(config_of(16)), __name__, testcase="pytorch", name="softmax_16")
