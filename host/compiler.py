@@ -34,7 +34,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A matrix of 16-bit integers in device memory: rows x words of `lanes`; `outputs` values a row count; value = integer * 2^-exponent."""
+    """A matrix of 16-bit integers in device memory: rows x words of `lanes`, `outputs` values a row; value = integer * 2^-exponent."""
 
     offset: int
     rows: int
@@ -423,6 +423,8 @@ class _Compiler:
                 "image",
                 address=region,
                 beats=-(-region.size // h.bus_bytes),
+                rows=c.patches,
+                columns=pixels,
                 destination_base=image + pixels,
                 destination_stride=pixels,
                 image_width=c.image_width,
@@ -638,8 +640,8 @@ class _Compiler:
                 reset_queues=int(place == 0),
             )
         words = h.words(c.expert_hidden)
-        # Other experts still read the old copy of a row when the first of its experts has updated it. The two copies lie at opposite ends of
-        # the memory, so that what is free between them stays in one piece.
+        # Other experts still read the old copy of a row when the first of its experts has updated it. The two copies lie at opposite
+        # ends of the memory, so that what is free between them stays in one piece.
         updated = None if last else self.take("the residual's second copy", rows, width, high=copy == 0)
         hidden = self.take("the experts' hidden rows", rows, words)
         self.blocking(Opcode.EXPERTS, f"layer {n} experts", "copy norm queues residual", length=4 if self.trace else 2)

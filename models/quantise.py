@@ -332,6 +332,7 @@ class QuantisedModel:
     exponents  tensor -> f. Tensors: position, residual.embed, blocks.N.{query,key,value,scores,attention,hidden}, blocks.N.logits.TASK,
                blocks.N.residual.{attention,mlp}, heads.TASK.output
     saturated  weights and biases that did not fit and were limited
+    widened    matrices that have 16 bits although the format says 8, as sums of 8-bit weights would be too coarse
     """
 
     config: ModelConfig
@@ -342,6 +343,7 @@ class QuantisedModel:
     heads: dict[str, Head]
     exponents: dict[str, int]
     saturated: int = 0
+    widened: list[str] = field(default_factory=list)
 
     @property
     def token_exponent(self) -> int:
@@ -449,6 +451,7 @@ class _Quantiser:
         self.checkpoint = checkpoint
         self.exponents: dict[str, int] = {}
         self.saturated = 0
+        self.widened: list[str] = []
         self.rounding: Mapping[str, Any] = calibration.get("rounding", {}).get(weight_bits, {})
 
     def reach(self, name: str) -> float:
@@ -464,7 +467,7 @@ class _Quantiser:
         old: int | None = None,
         fine: int | None = None,
         experts: bool = False,
-        lowest_exponent: int | None = None,
+        lowest_exponent: int = 0,
         **more: Any,
     ) -> Linear:
         """Round one matrix and choose its shifts.
@@ -472,11 +475,16 @@ class _Quantiser:
         fraction: sums = value / weight step * 2^fraction. reach: largest |value| without bias (with it where a residual is added).
         output: exponent of the result (per channel if an array). old: exponent of the residual that is added. fine: exponent inside the
         epilogue if that is given (GELU). lowest_exponent: the smallest that LayerNorm's row scale takes: accumulator_shift + exponent must
-        not become negative.
+        not become negative, as sums are never shifted left.
         """
         f = self.folded[name]
+        key = name + ("+experts" if experts else "")
         bias_first = old is not None  # the adder after the multiplications takes the residual or the bias, not both
-        bits = bits_of(name + ("+experts" if experts else ""), self.weight_bits)
+        bits = bits_of(key, self.weight_bits)
+        # GELU's argument has a fixed unit, which sums of 8-bit weights cannot be brought to where weights are large and rows quiet.
+        if fine is not None and bits == 8 and fine > self.cap(name, fraction, lowest_exponent, experts) + 1:
+            bits = 16
+            self.widened.append(name)
         step = weight_scale(f.weight, bits)
         top = float(1 << 26)
         for guard in range(GUARD_BITS, -1, -1):
@@ -487,7 +495,7 @@ class _Quantiser:
             shift = math.floor(math.log2(limit / SCALE_ONE / product.max()) + fraction + 1e-9)
             least = largest / top * SCALE_ONE  # a smaller multiplier would let the 27 bits before it overflow
             multiplier = product * np.exp2(15 + shift - fraction)
-            fits = multiplier.min() >= least and largest < top and (lowest_exponent is None or shift + lowest_exponent >= 0)
+            fits = multiplier.min() >= least and largest < top and shift + lowest_exponent >= 0
             if fits or fine is not None:
                 break
         low = multiplier < least
@@ -532,14 +540,20 @@ class _Quantiser:
             **more,
         )
 
+    def cap(self, name: str, fraction: int, lowest_exponent: int = 0, experts: bool = False) -> int:
+        """The largest exponent that a result can have: the sums' own precision, as they are never shifted left (matters for 8 bits)."""
+        bits = bits_of(name + ("+experts" if experts else ""), self.weight_bits)
+        step = weight_scale(self.folded[name].weight, bits).max()
+        return math.floor(fraction + lowest_exponent - math.log2(step) + 1e-9)
+
     def run(self) -> QuantisedModel:
         c, exponents = self.config, self.exponents
         tensors = self.checkpoint.tensors
         position = tensors["pos_embed"].astype(np.float64).copy()
         position[1:] += tensors["patch_embed.proj.bias"].astype(np.float64)
         exponents["position"] = _exponent(float(np.abs(position).max()) / HEADROOM)
-        residual = exponents["residual.embed"] = _exponent(self.reach("residual.embed"))
-        position_exponent = exponents["position"] = min(exponents["position"], residual + 4)
+        residual = exponents["residual.embed"] = min(_exponent(self.reach("residual.embed")), self.cap("patch", PIXEL_FRACTION))
+        position_exponent = exponents["position"] = min(exponents["position"], residual)
         patch = self.linear("patch", fraction=PIXEL_FRACTION, reach=self.reach("patch.output"), output=residual, old=position_exponent)
         norm_fraction = 1 - norm_bits(c.width)
         layers = []
@@ -548,17 +562,17 @@ class _Quantiser:
             channel = {k: np.array(v) for k, v in self.calibration["channels"][b].items()}
 
             def norm(name: str, residual: int) -> tuple[int, int]:
-                """(epsilon, smallest exponent of the row scale, less three for rows quieter than any calibrated one)."""
+                """(epsilon, smallest exponent of the row scale)."""
                 sigma = self.calibration["smallest"][f"{name}.sigma"]
-                exponent = math.floor(math.log2(max(1.0, c.width * sigma * 2.0**residual))) - 3
-                return self.epsilon(residual), exponent
+                return self.epsilon(residual), self.lowest(sigma, residual)
 
             epsilon1, lowest = norm(f"{b}.norm1", residual)
             both = np.sqrt(channel["query"] * channel["key"])  # their common reach once balanced
-            query = exponents[f"{b}.query"] = _exponent(float(both.max()))
+            cap = min(self.cap(f"{b}.query", norm_fraction, lowest), self.cap(f"{b}.key_value", norm_fraction, lowest))
+            query = exponents[f"{b}.query"] = min(cap, _exponent(float(both.max())))
             key = exponents[f"{b}.key"] = query
             boosted = channel["value"] * _value_boost(channel)
-            value = exponents[f"{b}.value"] = _exponent(float(boosted.max()))
+            value = exponents[f"{b}.value"] = min(cap, _exponent(float(boosted.max())))
             common = dict(fraction=norm_fraction, lowest_exponent=lowest, groups=c.heads)
             q_reach = self.without_bias(f"{b}.query", both)
             kv_reach = max(self.without_bias(f"{b}.key_value", np.concatenate([both, boosted])), 0.0)
@@ -579,8 +593,10 @@ class _Quantiser:
                 value_output_shift=value + 11 - attention,
             )
             moe = c.is_moe(n)
-            old, after = residual, _exponent(self.reach(f"{b}.residual.attention"))
-            end = _exponent(self.reach(f"{b}.residual.mlp"))
+            hidden = exponents[f"{b}.hidden"] = _exponent(self.reach(f"{b}.hidden"), low=1, high=GELU_FRACTION)
+            old = residual
+            after = min(_exponent(self.reach(f"{b}.residual.attention")), self.cap(f"{b}.projection", attention))
+            end = min(_exponent(self.reach(f"{b}.residual.mlp")), self.cap(f"{b}.second", hidden, experts=moe))
             if moe:  # experts add in place, so the exponent must suit the sum before they come
                 after = end = min(after, end)
             exponents[f"{b}.residual.attention"], exponents[f"{b}.residual.mlp"] = after, end
@@ -589,11 +605,11 @@ class _Quantiser:
             )
             epsilon2, lowest = norm(f"{b}.norm2", after)
             common = dict(fraction=norm_fraction, lowest_exponent=lowest)
-            hidden = exponents[f"{b}.hidden"] = _exponent(self.reach(f"{b}.hidden"), low=1, high=GELU_FRACTION)
             routers = []
             for task in range(len(c.tasks) if moe else 0):
                 reach = self.reach(f"{b}.logits.{task}")
-                logits = exponents[f"{b}.logits.{task}"] = _exponent(reach, low=-3, high=SCORE_FRACTION)
+                cap = self.cap(f"{b}.router.{task}", norm_fraction, lowest)
+                logits = exponents[f"{b}.logits.{task}"] = min(cap, _exponent(reach, low=-3, high=SCORE_FRACTION))
                 bias = float(np.abs(self.folded[f"{b}.router.{task}"].bias).max())
                 linear = self.linear(f"{b}.router.{task}", reach=reach + bias, output=logits, **common)
                 routers.append(Router(linear, SCORE_FRACTION - logits))
@@ -610,13 +626,20 @@ class _Quantiser:
         for task in c.tasks:
             if task.head_outputs:
                 h = f"heads.{task.name}"
-                output = exponents[f"{h}.output"] = _exponent(self.reach(f"{h}.output"))
+                # The final norm's row scale, as above; its sigma is that of the last residual.
+                sigma = self.calibration["smallest"][f"{h}.norm.sigma"]
+                lowest = self.lowest(sigma, residual)
+                output = exponents[f"{h}.output"] = min(_exponent(self.reach(f"{h}.output")), self.cap(h, norm_fraction, lowest))
                 bias = float(np.abs(self.folded[h].bias).max())
-                heads[task.name] = Head(
-                    self.epsilon(residual), self.linear(h, fraction=norm_fraction, reach=self.reach(f"{h}.output") + bias, output=output)
-                )
+                reach = self.reach(f"{h}.output") + bias
+                linear = self.linear(h, fraction=norm_fraction, reach=reach, output=output, lowest_exponent=lowest)
+                heads[task.name] = Head(self.epsilon(residual), linear)
         integer = np.clip(np.round(position * 2.0**position_exponent), -32768, 32767).astype(np.int16)
-        return QuantisedModel(c, self.weight_bits, integer, patch, layers, heads, exponents, self.saturated)
+        return QuantisedModel(c, self.weight_bits, integer, patch, layers, heads, exponents, self.saturated, self.widened)
+
+    def lowest(self, sigma: float, residual: int) -> int:
+        """The smallest exponent of LayerNorm's row scale, floor(log2(n * sigma)), for rows up to twice quieter than any calibrated one."""
+        return math.floor(math.log2(max(1.0, self.config.width * sigma * 2.0 ** (residual - 1))))
 
     def without_bias(self, name: str, reach: NDArray) -> float:
         """Bound of a result before its bias is added, from its calibrated bound (per channel) after."""
