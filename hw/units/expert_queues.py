@@ -16,6 +16,11 @@ def entry_layout(config: HardwareConfig) -> data.StructLayout:
     return data.StructLayout({"row": Shape.cast(range(config.rows)), "score": SCORE_BITS})
 
 
+def expert_shape(config: HardwareConfig) -> Shape:
+    """Shape of an expert number, at least one bit."""
+    return Shape.cast(range(max(2, config.experts)))
+
+
 class ExpertQueues(wiring.Component):
     """config.experts queues in one memory; entries keep the order in which they were pushed.
 
@@ -29,7 +34,7 @@ class ExpertQueues(wiring.Component):
 
     Format: score unsigned, 2^15 is 1.0.
     Limits: at most config.rows entries a queue between two resets; expert numbers below config.experts (next_from may be anything).
-    Twin: a list per expert.
+    Twin: `models.emulator.ExpertQueues`.
     """
 
     PUSH_DELAY = 2
@@ -38,7 +43,7 @@ class ExpertQueues(wiring.Component):
 
     def __init__(self, config: HardwareConfig):
         self.config = config
-        expert, entry = Shape.cast(range(config.experts)), entry_layout(config)
+        expert, entry = expert_shape(config), entry_layout(config)
         super().__init__(
             {
                 "reset": In(1),
@@ -61,7 +66,7 @@ class ExpertQueues(wiring.Component):
         config = self.config
         # Counts are a small memory with asynchronous reads; flags say which of them are more than zero, so that all can be emptied at once.
         filled = Signal(config.experts)
-        m.submodules.counts = counts = Memory(shape=Shape.cast(range(config.rows + 1)), depth=config.experts, init=[])
+        m.submodules.counts = counts = Memory(shape=Shape.cast(range(config.rows + 1)), depth=max(2, config.experts), init=[])
         tally, current, shown = counts.write_port(), counts.read_port(domain="comb"), counts.read_port(domain="comb")
         position = Signal(range(config.rows + 1))
         m.d.comb += [

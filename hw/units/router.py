@@ -7,7 +7,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
-from edgemoe.hw.units.expert_queues import SCORE_BITS, ExpertQueues
+from edgemoe.hw.units.expert_queues import SCORE_BITS, ExpertQueues, expert_shape
 from edgemoe.hw.units.exponential import Exponential
 from edgemoe.hw.units.fixed import delay, half_shift, round_half
 from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS, Reciprocal
@@ -42,7 +42,7 @@ class Router(wiring.Component):
     Format: logits signed 16 bit, unit 2^(shift - 12); score unsigned 16 bit, 2^15 is 1.0.
     Limits: 1 <= rows <= config.tokens; 1 <= top_k <= experts <= min(config.experts, columns * lanes); config.rows entries a queue between
         resets; no `start` between a `start` and its `done`. Choices compare logits, not the probabilities rounded from them.
-    Twin: `models.arithmetic.exp2_negative` and `reciprocal`.
+    Twin: `models.emulator.route`.
     """
 
     def __init__(self, config: HardwareConfig):
@@ -53,11 +53,8 @@ class Router(wiring.Component):
         self.SUM = 8 + self.stages  # address of a row's last word to the sum of its probabilities
         self.PUSH = self.SUM + Reciprocal.LATENCY + 2  # ... to the queue
         self.DRAIN = self.PUSH + ExpertQueues.PUSH_DELAY
-        word, row, expert = (
-            data.ArrayLayout(signed(WORD_BITS), config.lanes),
-            Shape.cast(range(config.rows)),
-            Shape.cast(range(config.experts)),
-        )
+        word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), Shape.cast(range(config.rows))
+        expert = expert_shape(config)
         super().__init__(
             {
                 "start": In(1),
@@ -97,7 +94,7 @@ class Router(wiring.Component):
             data.StructLayout(
                 {
                     "row": Shape.cast(range(config.tokens)),
-                    "column": Shape.cast(range(config.words(config.experts))),
+                    "column": Shape.cast(range(max(2, config.words(config.experts)))),
                     "first": 1,  # word of the row
                     "last": 1,
                     "fresh": 1,  # nothing of the row has been chosen yet
@@ -106,11 +103,8 @@ class Router(wiring.Component):
             )
         )
         running, choice, row_address = Signal(), Signal.like(self.top_k), Signal(ADDRESS_BITS)
-        row, column, elapsed = (
-            Signal(token.row.shape()),
-            Signal(token.column.shape()),
-            Signal(range(2 * self.TURN + config.words(config.experts))),
-        )
+        row, column = Signal.like(token.row, name="row"), Signal.like(token.column, name="column")
+        elapsed = Signal(range(2 * self.TURN + config.words(config.experts)))
         streaming = Signal()
         last_word, last_row, last_pass = Signal(), Signal(), Signal()
         m.d.comb += [
@@ -154,12 +148,8 @@ class Router(wiring.Component):
         # 0: row tables: maximum (written by the first pass), last choice
         m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=config.tokens, init=[])
         m.submodules.choices = choices = Memory(shape=KEY, depth=config.tokens, init=[])
-        write_maximum, write_choice, read_maximum, read_choice = (
-            maxima.write_port(),
-            choices.write_port(),
-            maxima.read_port(),
-            choices.read_port(),
-        )
+        write_maximum, read_maximum = maxima.write_port(), maxima.read_port()
+        write_choice, read_choice = choices.write_port(), choices.read_port()
         m.d.comb += [read_maximum.addr.eq(token.row), read_maximum.en.eq(valid), read_choice.addr.eq(token.row), read_choice.en.eq(valid)]
         tokens, valids = [token], [valid]
         for stage in range(1, self.PUSH + 1):
@@ -167,18 +157,15 @@ class Router(wiring.Component):
             tokens.append(delay(m, tokens[-1], 1, name=f"token_{stage}"))
             valids.append(delay(m, valids[-1], 1, name=f"valid_{stage}", reset_less=False))
         # 1: memory outputs -> registers
-        word, maximum, chosen = (
-            Signal.like(self.score_data, reset_less=True),
-            Signal(signed(WORD_BITS), reset_less=True),
-            Signal(KEY, reset_less=True),
-        )
+        word, chosen = Signal.like(self.score_data, reset_less=True), Signal(KEY, reset_less=True)
+        maximum = Signal(signed(WORD_BITS), reset_less=True)
         with m.If(valids[1]):
             m.d.sync += [word.eq(self.score_data), maximum.eq(read_maximum.data), chosen.eq(read_choice.data)]
         # 2: keys of the eligible, distances
         m.submodules.exponential = exponential = Exponential(lanes)
         keys, distances, present = [], Signal(exponential.distance.shape(), reset_less=True), Signal(lanes, reset_less=True)
         for lane in range(lanes):
-            expert = Cat(Const(lane, ceil_log2(lanes)), tokens[2].column) if lanes > 1 else tokens[2].column
+            expert = Cat(Const(lane, ceil_log2(lanes)), tokens[2].column)
             candidate, key = Signal(KEY, name=f"candidate_{lane}"), Signal(KEY, name=f"key_{lane}", reset_less=True)
             exists = expert < self.experts
             m.d.comb += candidate.eq(Cat(~(expert | Const(0, EXPERT_BITS)), word[lane]).as_signed())
@@ -230,11 +217,8 @@ class Router(wiring.Component):
         m.d.comb += [single.mask.eq(1), single.shift.eq(self.shift)]
         probability = delay(m, single.probability[0], product_at - (at + 1 + Exponential.LATENCY), name="probability")
         expert = delay(m, ~choice[:EXPERT_BITS], product_at + 2 - at, name="expert")
-        product, exponent, score = (
-            Signal(PROBABILITY_BITS + MANTISSA_BITS, reset_less=True),
-            Signal(EXPONENT_BITS, reset_less=True),
-            Signal(SCORE_BITS, reset_less=True),
-        )
+        product, exponent = Signal(PROBABILITY_BITS + MANTISSA_BITS, reset_less=True), Signal(EXPONENT_BITS, reset_less=True)
+        score = Signal(SCORE_BITS, reset_less=True)
         with m.If(reciprocal.out_valid):
             m.d.sync += [product.eq(probability * reciprocal.mantissa), exponent.eq(reciprocal.exponent)]
         rounded = round_half(half_shift(product, 1) >> exponent)
