@@ -167,7 +167,7 @@ class VerilatorDevice:
         for master in range(self.masters):
             pointer = self._library.edgemoe_memory(self._handle, master)
             banks.append(np.ctypeslib.as_array((ctypes.c_uint8 * bank_size).from_address(pointer)))
-        self.memory = StripedMemory(banks, bases)
+        self.memory = StripedMemory(banks, bases, granule=self.beat_bytes)
         self.reset(reset_cycles)
 
     def __enter__(self) -> VerilatorDevice:

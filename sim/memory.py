@@ -20,16 +20,20 @@ class DeviceTimeout(EdgemoeError):
 class StripedMemory:
     """A linear memory over the byte arrays of one or several banks.
 
-    A core with M masters sees one wide memory: granule ``g`` (16 bytes) lies in bank ``g % M`` at offset ``16 * (g // M)``.  This class
+    A core with M masters sees one wide memory: granule ``g`` (one beat of a bus, by
+    default 16 bytes) lies in bank ``g % M`` at offset ``16 * (g // M)``.  This class
     hides it. Addresses are linear and begin at ``base``; ``bank_addresses`` says where each bank begins on the bus of its master.
     """
 
-    def __init__(self, banks: Sequence[NDArray[np.uint8]], bank_addresses: Sequence[int], *, base: int | None = None):
+    def __init__(
+        self, banks: Sequence[NDArray[np.uint8]], bank_addresses: Sequence[int], *, base: int | None = None, granule: int = GRANULE
+    ):
         if len(banks) != len(bank_addresses) or not banks:
             raise ValueError(f"{len(banks)} banks with {len(bank_addresses)} addresses")
-        if len({bank.size for bank in banks}) != 1 or banks[0].size % GRANULE:
-            raise ValueError(f"banks must have one size, a multiple of {GRANULE} bytes; got {[bank.size for bank in banks]}")
-        self._banks = [bank.reshape(-1, GRANULE) for bank in banks]
+        if len({bank.size for bank in banks}) != 1 or banks[0].size % granule:
+            raise ValueError(f"banks must have one size, a multiple of {granule} bytes; got {[bank.size for bank in banks]}")
+        self._granule = granule
+        self._banks = [bank.reshape(-1, granule) for bank in banks]
         self.bank_addresses = tuple(bank_addresses)
         # With one bank the linear address is the bus address; with several it is an address of no bus, and begins at zero.
         self.base = base if base is not None else (self.bank_addresses[0] if len(banks) == 1 else 0)
@@ -54,9 +58,9 @@ class StripedMemory:
             self._banks[0].reshape(-1)[offset : offset + values.size] = values
             return
         # Whole granules move as rows; a part of a granule at either end is merged with what lies there.
-        first, last = offset // GRANULE, (offset + values.size - 1) // GRANULE
+        first, last = offset // self._granule, (offset + values.size - 1) // self._granule
         rows = self._gather(first, last + 1)
-        start = offset - first * GRANULE
+        start = offset - first * self._granule
         rows.reshape(-1)[start : start + values.size] = values
         count = len(self._banks)
         for index, bank in enumerate(self._banks):
@@ -72,14 +76,14 @@ class StripedMemory:
             return np.zeros(0, np.uint8)
         if len(self._banks) == 1:
             return self._banks[0].reshape(-1)[offset : offset + size].copy()
-        first, last = offset // GRANULE, (offset + size - 1) // GRANULE
-        start = offset - first * GRANULE
+        first, last = offset // self._granule, (offset + size - 1) // self._granule
+        start = offset - first * self._granule
         return self._gather(first, last + 1).reshape(-1)[start : start + size].copy()
 
     def _gather(self, first: int, end: int) -> NDArray[np.uint8]:
         """Granules ``first`` to ``end`` in linear order."""
         count = len(self._banks)
-        rows = np.empty((end - first, GRANULE), np.uint8)
+        rows = np.empty((end - first, self._granule), np.uint8)
         for index, bank in enumerate(self._banks):
             lead = (index - first) % count
             begin = (first + lead) // count
