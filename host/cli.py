@@ -42,6 +42,8 @@ class WeightBits(StrEnum):
     MIXED = "mixed"
 
 
+DEMO_SEED = 1_000_020  # a scene that training never sees
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Hardware = Annotated[str, typer.Option("--hardware", help="Hardware preset.", metavar="PRESET")]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")]
@@ -51,7 +53,42 @@ Bits = Annotated[WeightBits, typer.Option("--weight-bits", help="Format of the w
 @app.command()
 def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("out/demo")) -> None:
     """A street scene through the generated hardware: segmentation and depth, simulated cycle by cycle."""
-    raise EdgemoeError("demo is not here yet")
+    import numpy as np
+
+    from edgemoe.host import images, inference, outputs
+    from edgemoe.hw.config import preset
+    from edgemoe.models import checkpoint, heads, metrics
+    from edgemoe.models.scenes import scene
+
+    folder = images.writable_folder(out)
+    model = checkpoint.load("m3vit-micro")
+    config = model.config
+    street = scene(DEMO_SEED)
+    result = inference.infer(model, [street.image], hardware=preset("base"))
+    truth = {"segmentation": heads.colourise_segmentation(street.labels), "depth": heads.colourise_depth(street.depth)}
+    blank = np.full((config.image_height, config.image_width, 3), 255, np.uint8)
+    rows: list[tuple[str, object]] = []
+    row = [("input", street.image.transpose(1, 2, 0))]
+    for stream, (_, task) in enumerate(result.streams):
+        kind, prediction = config.tasks[task].kind, result.map(stream)
+        assert prediction is not None
+        row += [(f"{kind}, computed by the RTL", inference.colourised(config, task, prediction)), (f"{kind}, ground truth", truth[kind])]
+        if kind == "segmentation":
+            rows.append(("segmentation, mean IoU", f"{100 * metrics.mean_iou(prediction, street.labels, config.tasks[task].channels):.1f} %"))
+        else:
+            rows.append(("depth, RMSE", f"{metrics.depth_rmse(prediction, street.depth):.2f} m"))
+    picture = images.save_png(folder / "demo.png", outputs.sheet([row[:1] + row[1::2], [("", blank), *row[2::2]]]))
+    outputs.save_maps(result, ["scene"], folder)
+    images.save_png(folder / "scene.png", street.image.transpose(1, 2, 0))
+    summary = result.summary()
+    rows += [
+        ("clock cycles, both tasks", f"{summary['cycles']:,}"),
+        ("at 300 MHz", f"{summary['cycles'] / 300e3:.2f} ms"),
+        ("multiplier utilisation", f"{100 * summary['mac_utilisation']:.0f} %"),
+        ("simulated in", f"{summary['seconds']:.1f} s"),
+        ("look at", picture),
+    ]
+    outputs.table("m3vit-micro on the generated hardware (preset base)", rows)
 
 
 @app.command()
@@ -69,7 +106,31 @@ def infer(
     json: Json = False,
 ) -> None:
     """Run images through a checkpoint."""
-    raise EdgemoeError("infer is not here yet")
+    import numpy as np
+
+    from edgemoe.host import images as pictures
+    from edgemoe.host import inference, outputs
+    from edgemoe.hw.config import preset
+    from edgemoe.models import checkpoint as checkpoints
+
+    chosen = preset(hardware)
+    model = checkpoints.load(checkpoint)
+    tasks = inference.tasks_of(model.config, task)
+    batch = [pictures.read_image(path, model.config, inference.notice) for path in images]
+    folder = pictures.writable_folder(out)
+    if save_tokens:
+        pictures.writable_folder(save_tokens.parent)
+    result = inference.infer(model, batch, tasks=tasks, device=device.value, hardware=chosen, weight_bits=weight_bits.value, save_tokens=save_tokens is not None)
+    stems = [path.stem for path in images]
+    names = [stem if stems.count(stem) == 1 else f"{i}-{stem}" for i, stem in enumerate(stems)]
+    summary = result.summary() | {"outputs": outputs.save_maps(result, names, folder)}
+    if save_tokens:
+        np.save(save_tokens, np.stack(result.tokens))
+        summary["outputs"].append(str(save_tokens))
+    if json:
+        _print_json(summary)
+    else:
+        outputs.table(f"{summary['checkpoint']} on {summary['device']}", [(k, v) for k, v in summary.items() if k != "streams"])
 
 
 @importer.command("edge-moe")
@@ -82,7 +143,15 @@ def import_edge_moe(
     json: Json = False,
 ) -> None:
     """Convert the raw weights of the Edge-MoE project."""
-    raise EdgemoeError("import edge-moe is not here yet")
+    from edgemoe.host import images, outputs
+    from edgemoe.host.importing import import_edge_moe as run
+
+    images.writable_folder(out.absolute().parent)
+    report = run(folder, out, calibrate or [])
+    if json:
+        _print_json(report)
+    else:
+        outputs.table(f"{out}", list(report.items()))
 
 
 @app.command()
@@ -91,7 +160,14 @@ def verilog(
     hardware: Hardware = "base",
 ) -> None:
     """Write the hardware as Verilog, with its register map and instruction set as documents."""
-    raise EdgemoeError("verilog is not here yet")
+    from edgemoe.host import images, outputs
+    from edgemoe.hw.config import preset
+    from edgemoe.sim.simulator import verilog as generate
+
+    config = preset(hardware)
+    images.writable_folder(out)
+    for path in outputs.save_hardware(config, generate(config), out):
+        typer.echo(path)
 
 
 @app.command()
@@ -103,7 +179,27 @@ def check(
     json: Json = False,
 ) -> None:
     """Compare every instruction's result between emulator and RTL, and both with the float model."""
-    raise EdgemoeError("check is not here yet")
+    import importlib.util
+
+    from edgemoe.host import checking, inference, outputs
+    from edgemoe.host import images as pictures
+    from edgemoe.hw.config import preset
+    from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models.quantise import default_images
+
+    chosen = preset(hardware)
+    model = checkpoints.load(checkpoint)
+    batch = [pictures.read_image(path, model.config, inference.notice) for path in image or []] or list(default_images(model.config, 1))
+    golden = importlib.util.find_spec("torch") is not None
+    if not golden:
+        inference.notice("PyTorch is not installed: no comparison with the float model (pip install 'edgemoe[golden]')")
+    report = checking.check(model, batch, hardware=chosen, weight_bits=weight_bits.value, golden=golden)
+    if json:
+        _print_json(report)
+    else:
+        outputs.table(f"{report['checkpoint']} on {report['hardware']}", list(report.items()))
+    if report["mismatches"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -152,6 +248,12 @@ def test(
     from edgemoe.host.suite import run
 
     raise typer.Exit(run(full=full, arguments=arguments or []))
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=1, default=float))
 
 
 def main() -> None:

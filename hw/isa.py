@@ -163,3 +163,24 @@ class Instruction:
 
     def __str__(self) -> str:
         return " ".join([self.opcode.name, *(f"{k}={v}" for k, v in self.values.items() if v)])
+
+
+def to_markdown() -> str:
+    """The instruction set as a document: operations, then the fields with their place in the 64 bytes."""
+    operations = {
+        Opcode.END: "wait for everything, raise the interrupt",
+        Opcode.LOAD: "DRAM -> on-chip memory, rows x columns words",
+        Opcode.STORE: "on-chip memory -> DRAM, rows x columns words",
+        Opcode.IMAGE: "8-bit CHW picture -> one activation row per patch",
+        Opcode.MATMUL: "streamed rows x stationary blocks -> epilogue -> memory",
+        Opcode.LAYERNORM: "1/sigma of residual rows into the row-scale table",
+        Opcode.ROUTE: "top-k of the router's logits into the experts' queues",
+        Opcode.EXPERTS: "repeat the next `length` instructions for every expert with a non-empty queue",
+    }
+    lines = ["# Instruction set", "", "64 bytes an instruction, little-endian, fields from bit 0 upwards.", "", "| opcode | name | meaning |", "|---|---|---|"]
+    lines += [f"| {int(o)} | {o.name} | {meaning} |" for o, meaning in operations.items()]
+    lines += ["", "| bits | field | meaning |", "|---|---|---|"]
+    for f in FIELDS:
+        low = OFFSETS[f.name]
+        lines.append(f"| {low + f.bits - 1}..{low} | {f.name}{' (signed)' if f.signed else ''} | {f.doc} |")
+    return "\n".join(lines) + "\n"

@@ -3,9 +3,9 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.units.block_memory import BlockMemory
 from edgemoe.hw.units.fixed import delay, sum_layout
 
 
@@ -48,25 +48,24 @@ class Accumulator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = self.sums.shape()
-        m.submodules.memory = memory = Memory(shape=layout, depth=self.rows, init=[])
-        read, write = memory.read_port(), memory.write_port()
+        m.submodules.memory = memory = BlockMemory(layout.size, self.rows)
 
-        m.d.comb += [read.addr.eq(self.index), read.en.eq(self.valid)]
+        m.d.comb += [memory.read_address.eq(self.index), memory.read_enable.eq(self.valid)]
         valid = delay(m, self.valid, 1, name="valid", reset_less=False)
         first = delay(m, self.first, 1, name="first")
         bias = delay(m, self.bias, 1, name="bias")
 
         operand = Signal(layout, reset_less=True)
-        m.d.sync += operand.eq(Mux(first, bias.as_value(), read.data.as_value()))
+        m.d.sync += operand.eq(Mux(first, bias.as_value(), memory.read_data))
         sums = delay(m, self.sums, 2, name="sums")
 
         for lane in range(layout.length):
             m.d.sync += self.out_sums[lane].eq(operand[lane] + sums[lane])
         valid = delay(m, valid, 2, name="valid", reset_less=False)
         m.d.comb += [
-            write.addr.eq(delay(m, self.index, 3, name="index")),
-            write.data.eq(self.out_sums),
-            write.en.eq(valid),
+            memory.write_address.eq(delay(m, self.index, 3, name="index")),
+            memory.write_data.eq(self.out_sums),
+            memory.write_enable.eq(valid),
             self.out_valid.eq(valid & delay(m, self.last, 3, name="last")),
         ]
         return m

@@ -4,7 +4,6 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-
 from edgemoe.hw.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
 from edgemoe.hw.units.fixed import delay, sum_layout, word_layout
 

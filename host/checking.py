@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three levels of truth side by side: RTL against emulator, to the last bit, and both against the float model, in decibels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe.host.compiler import Trace
+from edgemoe.host.inference import Inference, infer
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.quantise import quantise
+
+
+def sqnr_db(reference: NDArray[Any], value: NDArray[Any]) -> float:
+    """10 log10(sum reference^2 / sum (reference - value)^2)."""
+    noise = float(np.square(reference - value).sum())
+    return 10 * float(np.log10(np.square(reference).sum() / noise)) if noise else float("inf")
+
+
+def differences(a: Inference, b: Inference) -> tuple[int, int, list[str]]:
+    """(instructions compared, instructions that differ, their labels)."""
+    compared, labels = 0, []
+    for first, second in zip(a.runs, b.runs, strict=True):
+        for trace, x, y in zip(first.program.traces, first.traces, second.traces, strict=True):
+            compared += 1
+            if not np.array_equal(x, y):
+                labels.append(trace.label)
+        for x, y in zip(first.tokens, second.tokens, strict=True):
+            if x is not None and y is not None and not np.array_equal(x, y):
+                labels.append("final tokens")
+    return compared, len(labels), labels
+
+
+def against_golden(checkpoint: Checkpoint, image: NDArray[np.uint8], task: int, tokens: NDArray[np.float32], layers: list[NDArray], routes: dict[int, NDArray]) -> dict[str, Any]:
+    """SQNR of tokens and of every layer's residual; with the golden model's own routing, and with the hardware's."""
+    import torch
+
+    from edgemoe.models.golden import Golden
+
+    golden = Golden(checkpoint).double().eval()
+    batch = torch.from_numpy(image[None])
+    with torch.no_grad():
+        free = golden(batch, task)
+        held = golden(batch, task, routing={layer: torch.from_numpy(r[None]) for layer, r in routes.items()}, trace=True)
+    different = sum(int((np.sort(free.routing[layer].indices[0].numpy(), -1) != np.sort(r, -1)).any(-1).sum()) for layer, r in routes.items())
+    return {
+        "sqnr_db": sqnr_db(free.tokens[0].numpy(), tokens),
+        "sqnr_db_routed": sqnr_db(held.tokens[0].numpy(), tokens),
+        "sqnr_db_layers": [sqnr_db(g[0].numpy(), x) for g, x in zip(held.layers, layers, strict=True)],
+        "routes_different": different,
+        "routes": sum(len(r) for r in routes.values()),
+    }
+
+
+def layer_residuals(run, streams: int, config, exponents: dict[str, int], routes) -> list[NDArray[np.float64]]:
+    """The residual after each layer, [streams * tokens, width], put together from the traces of its last writers."""
+    hardware, tokens = run.program.hardware, config.tokens
+    words = hardware.words(config.width)
+    rows = np.zeros((streams * tokens, words * hardware.lanes), np.int64)
+    queues: dict[int, list[list[int]]] = {}
+    for layer, by_row in routes.items():
+        # Pass-major, as the router fills them: all first choices of a stream, then its second ones.
+        queue: list[list[int]] = [[] for _ in range(config.experts)]
+        for stream in range(streams):
+            chosen = by_row[stream]
+            for k in range(chosen.shape[1]):
+                for token, expert in enumerate(chosen[:, k]):
+                    queue[expert].append(stream * tokens + token)
+        queues[layer] = queue
+    result: list[NDArray[np.float64]] = []
+    for layer in range(config.layers):
+        names = (f"layer {layer} MLP 2", f"layer {layer} expert 2")
+        traces = [(t, data) for t, data in zip(run.program.traces, run.traces, strict=True) if t.label in names]
+        for trace, data in traces:
+            values = data.view("<i2")
+            if trace.label.endswith("expert 2"):
+                for copy, members in zip(values.reshape(config.experts, -1), queues[layer], strict=True):
+                    rows[members] = copy[: len(members) * rows.shape[1]].reshape(len(members), -1)
+            else:
+                count = values.size // rows.shape[1]
+                found = values[: count * rows.shape[1]].reshape(count, -1)[: len(rows)]
+                for first in range(0, len(rows), len(found)):  # before the first router all streams share one row
+                    rows[first : first + len(found)] = found[: len(rows) - first]
+        result.append(rows[:, : config.width] * 2.0 ** -exponents[f"blocks.{layer}.residual.mlp"])
+    return result
+
+
+def check(checkpoint: Checkpoint, images: Sequence[NDArray[np.uint8]], *, hardware: HardwareConfig, weight_bits: str = "16", golden: bool = True) -> dict[str, Any]:
+    """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float model."""
+    config = checkpoint.config
+    model = quantise(checkpoint, weight_bits)
+    compared = mismatches = 0
+    labels: list[str] = []
+    by_task: dict[str, list[dict[str, Any]]] = {task.name: [] for task in config.tasks}
+    cycles = 0
+    for image in images:
+        options: dict[str, Any] = dict(hardware=hardware, weight_bits=weight_bits, save_tokens=True, trace=True, model=model)
+        emulated = infer(checkpoint, [image], device="emulator", **options)
+        simulated = infer(checkpoint, [image], device="verilator", **options)
+        n, wrong, where = differences(emulated, simulated)
+        compared, mismatches, labels = compared + n, mismatches + wrong, labels + where
+        cycles += simulated.total(lambda r: r.cycles)
+        if not golden:
+            continue
+        place = 0
+        for run in emulated.runs:
+            streams = len(run.program.streams)
+            routes: dict[int, list[NDArray]] = {}
+            for layer, route in zip(np.repeat(config.moe_layers, streams), run.routes, strict=True):
+                routes.setdefault(int(layer), []).append(route)
+            layers = layer_residuals(run, streams, config, model.exponents, routes)
+            for stream in range(streams):
+                task = run.program.streams[stream].task
+                rows = slice(stream * config.tokens, (stream + 1) * config.tokens)
+                tokens = emulated.tokens[place]
+                assert tokens is not None
+                figures = against_golden(
+                    checkpoint, image, task, tokens, [x[rows] for x in layers], {layer: r[stream] for layer, r in routes.items()}
+                )
+                by_task[config.tasks[task].name].append(figures)
+                place += 1
+    report: dict[str, Any] = {
+        "checkpoint": config.name,
+        "hardware": hardware.name,
+        "weight_bits": weight_bits,
+        "images": len(images),
+        "mismatches": mismatches,
+        "mismatching": labels[:20],
+        "instructions": compared,
+        "cycles": cycles,
+    }
+    for key in ("sqnr_db", "sqnr_db_routed", "sqnr_db_layers", "routes_different", "routes"):
+        if golden:
+            combine = min if key.startswith("sqnr_db") else sum
+            report[key] = {
+                name: [combine(x) for x in zip(*(f[key] for f in found), strict=True)] if key == "sqnr_db_layers" else combine(f[key] for f in found)
+                for name, found in by_task.items()
+                if found
+            }
+    return report

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole core: engine, sequencer, memory system and registers wired together, and its Verilog under plain port names."""
+
+from collections.abc import Mapping
+
+from amaranth.back import rtlil
+from amaranth.back.verilog import _convert_rtlil_text
+from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, ResetInserter, Signal
+from amaranth.hdl._ir import PortDirection
+from amaranth.lib import wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from .config import HardwareConfig
+from .engine import Engine
+from .isa import Stationary
+from .layouts import JOB
+from .units.axi import AxiRead, AxiWrite
+from .units.block_memory import with_primitives
+from .units.control import Control
+from .units.dma import Dma
+from .units.fetch import Fetch
+from .units.image import GROUP_LANES
+from .units.reader import Reader
+from .units.registers import AxiLite, RegisterFile
+from .units.sequencer import Sequencer
+from .units.weights import Weights
+from .units.writer import Writer
+
+QUEUED_JOBS = 4  # issued instructions that may wait in front of the streamer, of the loader and of the prefetch
+ADDRESS_BITS = 40  # of a master at the border: what every 64-bit Arm system on chip has
+
+
+class Top(wiring.Component):
+    """AXI4-Lite slave `axil`, AXI4 masters (`read`, `write`, one or two), a level interrupt. Clock domain `sync`, synchronous reset."""
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        super().__init__(
+            {
+                "axil": In(AxiLite()),
+                "read": Out(AxiRead(config.data_bits)).array(config.masters),
+                "write": Out(AxiWrite(config.data_bits)).array(config.masters),
+                "interrupt": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.registers = registers = RegisterFile(config)
+        m.submodules.control = control = Control()
+        m.submodules.fetch = fetch = Fetch(config)
+        m.submodules.weights = weights = Weights(config)
+        m.submodules.dma = dma = Dma(config)
+        clients = {"fetch": fetch.CAPACITY, "weights": weights.CAPACITY, "dma": dma.CAPACITY}
+        m.submodules.reader = reader = Reader(config, clients)
+        m.submodules.writer = writer = Writer(config)
+        sequencer, engine = Sequencer(config), Engine(config, GROUP_LANES)
+        m.submodules.sequencer = ResetInserter(control.reset)(sequencer)
+        m.submodules.engine = ResetInserter(control.reset)(engine)
+
+        # Borders.
+        connect(m, flipped(self.axil), registers.bus)
+        for i in range(config.masters):
+            connect(m, reader.axi[i], flipped(self.read[i]))
+            connect(m, writer.axi[i], flipped(self.write[i]))
+        m.d.comb += [self.interrupt.eq(registers.interrupt), reader.base.eq(registers.base), writer.base.eq(registers.base)]
+
+        self.wire_reader(m, reader, {"fetch": fetch, "weights": weights, "dma": dma})
+        self.wire_control(m, registers, control, sequencer, engine, reader, writer, fetch)
+        self.wire_jobs(m, control, sequencer, engine, weights)
+        m.d.comb += [
+            fetch.stop.eq(control.stop),
+            weights.stop.eq(control.stop),
+            dma.stop.eq(control.stop),
+            reader.stop.eq(control.stop),
+            writer.stop.eq(control.stop),
+            # Instructions.
+            fetch.jump.eq(sequencer.jump),
+            fetch.pc.eq(sequencer.jump_address),
+            sequencer.program.eq(registers.program),
+            sequencer.instructions.payload.eq(fetch.instruction.payload),
+            sequencer.instructions.valid.eq(fetch.instruction.valid),
+            fetch.instruction.ready.eq(sequencer.instructions.ready),
+            # Weight rows.
+            engine.row_valid.eq(weights.row.valid),
+            weights.row.ready.eq(engine.row_ready),
+            engine.row_word.eq(weights.row.payload.word),
+            engine.row_level.eq(weights.level),
+        ]
+        self.wire_dma(m, dma, engine, writer)
+        return m
+
+    def wire_reader(self, m: Module, reader: Reader, clients: Mapping) -> None:
+        """Every client shares the beat; its own valid tells whom it is for."""
+        for name, client in clients.items():
+            request = getattr(reader, f"{name}_request")
+            m.d.comb += [
+                request.payload.eq(client.request.payload),
+                request.valid.eq(client.request.valid),
+                client.request.ready.eq(request.ready),
+                client.valid.eq(getattr(reader, f"{name}_valid")),
+                client.data.eq(reader.data),
+                getattr(reader, f"{name}_release").eq(client.release),
+            ]
+        fetch, weights = clients["fetch"], clients["weights"]
+        m.d.comb += [fetch.last.eq(reader.last), fetch.beat_fault.eq(reader.fault), weights.last.eq(reader.last)]
+
+    def wire_control(self, m: Module, registers, control, sequencer, engine, reader, writer, fetch) -> None:
+        """Start, end, errors, what the counters count."""
+        read_beat = Cat(getattr(reader, f"{name}_valid") for name in reader.clients).any()
+        m.d.comb += [
+            control.start.eq(registers.start),
+            control.soft_reset.eq(registers.soft_reset),
+            control.watchdog.eq(registers.watchdog),
+            control.progress.eq(engine.retired | read_beat | writer.moved),
+            control.finished.eq(sequencer.done),
+            control.instruction.eq(sequencer.instruction_number),
+            control.decode_error.eq(sequencer.error),
+            control.decode_code.eq(sequencer.error_code),
+            control.read_error.eq(reader.error | fetch.fault),
+            control.read_address.eq(Mux(reader.error, reader.error_address, fetch.address)),
+            control.write_error.eq(writer.error),
+            control.write_address.eq(writer.error_address),
+            control.bus_idle.eq(reader.idle & writer.idle),
+            sequencer.start.eq(control.run),
+            registers.idle.eq(control.idle),
+            registers.done.eq(control.done),
+            registers.error.eq(control.error),
+            registers.error_code.eq(control.error_code),
+            registers.error_instruction.eq(control.error_instruction),
+            registers.error_address.eq(control.error_address),
+            registers.running.eq(control.running),
+            registers.state.eq(
+                Cat(
+                    engine.array_active,
+                    engine.waits_for_weights,
+                    engine.waits_for_operands,
+                    engine.waits_for_results,
+                    engine.moving,
+                    engine.normalising,
+                    engine.routing,
+                )
+            ),
+            registers.read_beat.eq(read_beat),
+            registers.write_beat.eq(writer.moved),
+            registers.retired.eq(engine.retired),
+        ]
+
+    def wire_jobs(self, m: Module, control, sequencer, engine, weights) -> None:
+        """Issued instructions wait in small queues, so that loader and prefetch may run ahead of the streamer."""
+        for name, sink in (("jobs", engine.jobs), ("loads", engine.loads)):
+            queue = SyncFIFOBuffered(width=JOB.size, depth=QUEUED_JOBS)
+            m.submodules[f"{name}_queue"] = ResetInserter(control.reset)(queue)
+            source = getattr(sequencer, name)
+            m.d.comb += [
+                queue.w_data.eq(source.payload),
+                queue.w_en.eq(source.valid),
+                source.ready.eq(queue.w_rdy),
+                sink.payload.eq(queue.r_data),
+                sink.valid.eq(queue.r_rdy),
+                queue.r_en.eq(sink.ready),
+            ]
+        job = sequencer.weights.payload
+        m.d.comb += [
+            weights.job.valid.eq(sequencer.weights.valid),
+            sequencer.weights.ready.eq(weights.job.ready),
+            weights.job.payload.address.eq(job.address),
+            weights.job.payload.beats.eq(job.instruction.beats),
+            weights.job.payload.eight_bit.eq(job.instruction.stationary == Stationary.WEIGHTS8),
+            weights.job.payload.chunks.eq(job.instruction.chunks),
+            weights.job.payload.columns.eq(job.instruction.columns),
+            engine.count_expert.eq(sequencer.count_expert),
+            sequencer.count.eq(engine.count),
+            engine.next_from.eq(sequencer.next_from),
+            sequencer.next_found.eq(engine.next_found),
+            sequencer.next_expert.eq(engine.next_expert),
+            sequencer.completed.eq(engine.completed),
+        ]
+
+    def wire_dma(self, m: Module, dma, engine, writer) -> None:
+        """LOAD, STORE and IMAGE run on the streamer's word, beside a memory port each way."""
+        job = engine.dma_job
+        instruction = job.instruction
+        connect(m, dma.write_request, writer.request)
+        connect(m, dma.write_beats, writer.beats)
+        m.d.comb += [
+            dma.start.eq(engine.dma_start),
+            dma.command.opcode.eq(instruction.opcode),
+            dma.command.memory.eq(instruction.memory),
+            dma.command.base.eq(instruction.destination_base),
+            dma.command.stride.eq(instruction.destination_stride),
+            dma.command.rows.eq(job.rows),
+            dma.command.columns.eq(instruction.columns),
+            dma.command.gather.eq(instruction.gather | instruction.scatter),
+            dma.command.address.eq(job.address),
+            dma.command.beats.eq(instruction.beats),
+            dma.command.image_width.eq(instruction.image_width),
+            dma.command.image_height.eq(instruction.image_height),
+            dma.command.channels.eq(instruction.channels),
+            dma.command.patch.eq(instruction.patch),
+            engine.dma_done.eq(dma.done),
+            dma.write_done.eq(writer.done),
+            engine.dma_write_valid.eq(dma.write_valid),
+            engine.dma_write_memory.eq(dma.write_memory),
+            engine.dma_write_address.eq(dma.write_address),
+            engine.dma_write_word.eq(dma.write_word),
+            engine.dma_write_groups.eq(dma.write_groups),
+            engine.dma_read_memory.eq(dma.read_memory),
+            engine.dma_read_address.eq(dma.read_address),
+            dma.read_data.eq(engine.dma_read_data),
+            engine.dma_entry_index.eq(dma.entry_index),
+            dma.entry_row.eq(engine.dma_entry_row),
+        ]
+
+
+class Shell(Elaboratable):
+    """`Top` under flat AXI names: aclk, aresetn, s_axil_*, m_axi_* (two masters: m_axi0_*, m_axi1_*), interrupt. `ports` maps them."""
+
+    def __init__(self, config: HardwareConfig):
+        self.top = Top(config)
+        self.clock, self.reset_n = Signal(name="aclk"), Signal(name="aresetn")
+        self.ports: dict[str, tuple[Signal, PortDirection]] = {
+            "aclk": (self.clock, PortDirection.Input),
+            "aresetn": (self.reset_n, PortDirection.Input),
+            "interrupt": (self.top.interrupt, PortDirection.Output),
+        }
+        self.connections: list = []
+        self._expose("s_axil", self.top.axil, AxiLite().flip())
+        for name, read, write in zip(config.master_names, self.top.read, self.top.write, strict=True):
+            self._expose(name, read, AxiRead(config.data_bits))
+            self._expose(name, write, AxiWrite(config.data_bits))
+            for channel in ("ar", "aw"):  # one transfer order is enough: a single, constant ID
+                self._port(f"{name}_{channel}id", 1, PortDirection.Output)
+            for channel in ("r", "b"):
+                self._port(f"{name}_{channel}id", 1, PortDirection.Input)
+
+    def _port(self, name: str, bits: int, direction: PortDirection) -> Signal:
+        signal = Signal(bits, name=name)
+        self.ports[name] = (signal, direction)
+        return signal
+
+    def _expose(self, prefix: str, interface, signature) -> None:
+        """A flat port for each member, tied to the interface in its direction."""
+        for name, member in signature.members.items():
+            inner = getattr(interface, name)
+            bits = ADDRESS_BITS if len(inner) == 64 and name.endswith("addr") else len(inner)
+            out = member.flow == Out
+            port = self._port(f"{prefix}_{name}", bits, PortDirection.Output if out else PortDirection.Input)
+            self.connections.append(port.eq(inner) if out else inner.eq(port))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.domains.sync = domain = ClockDomain()
+        m.submodules.top = self.top
+        m.d.comb += [domain.clk.eq(self.clock), domain.rst.eq(~self.reset_n), *self.connections]
+        return m
+
+
+def to_verilog(config: HardwareConfig) -> str:
+    """Verilog of the core, module `edgemoe`, complete in one file."""
+    shell = Shell(config)
+    text = rtlil.convert(shell, name="edgemoe", ports=shell.ports, emit_src=False)
+    return with_primitives(_convert_rtlil_text(text, strip_internal_attrs=True))

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large on-chip memories, as one small Verilog module that every tool maps to block RAM."""
+
+from pathlib import Path
+
+from amaranth.hdl import ClockSignal, Instance, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+MODULE = "edgemoe_block_memory"
+SOURCE = Path(__file__).with_suffix(".v")
+
+
+class BlockMemory(wiring.Component):
+    """`depth` words of `width` bits: one write port with an enable for each of `groups` equal parts, one read port.
+
+    read_data is the word at read_address one cycle later (the old one if it is written in the same cycle); it holds while read_enable is low.
+    Contents are undefined at start. Why not `amaranth.lib.memory`: that spells out an initial value for every bit, ten megabytes of
+    Verilog for the default preset, which takes the generator a minute and FPGA tools a needless initialisation.
+    """
+
+    def __init__(self, width: int, depth: int, groups: int = 1):
+        self.width, self.depth, self.groups = width, depth, groups
+        self.address_bits = max(1, ceil_log2(depth))
+        super().__init__(
+            {
+                "write_enable": In(groups),
+                "write_address": In(self.address_bits),
+                "write_data": In(width),
+                "read_enable": In(1, init=1),
+                "read_address": In(self.address_bits),
+                "read_data": Out(width),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = Instance(
+            MODULE,
+            p_WIDTH=self.width,
+            p_DEPTH=self.depth,
+            p_ADDRESS_BITS=self.address_bits,
+            p_GROUPS=self.groups,
+            i_clk=ClockSignal(),
+            i_write_enable=self.write_enable,
+            i_write_address=self.write_address,
+            i_write_data=self.write_data,
+            i_read_enable=self.read_enable,
+            i_read_address=self.read_address,
+            o_read_data=self.read_data,
+        )
+        return m
+
+
+def with_primitives(verilog: str) -> str:
+    """Generated Verilog, completed by the module that it instantiates."""
+    return f"{verilog}\n{SOURCE.read_text()}" if MODULE in verilog else verilog

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loader: brings the next stationary block into the array's shadow registers while the present one is in use."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import HardwareConfig
+from ..isa import Stationary
+from ..layouts import JOB, word
+
+
+class Loader(wiring.Component):
+    """Stationary operands of MATMUL jobs, in the order in which the streamer consumes them (column blocks outer, chunks inner).
+
+    Weights come as rows from the weight stream, which puts the parameter words of a column block before its first block; keys and
+    values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond `valid` keys zeros are loaded.
+
+    A block of rows is announced (`ready`) when its first row is presented: rows then follow without a gap, and the wave that swaps
+    needs row k only k cycles later. A block of columns is announced with its last column. The next load starts when the array has
+    swapped (`swap`; columns wait until the wave has left the last row).
+
+    Parameter words go to the epilogue's two banks alternately; `column_done` returns a bank.
+
+    Rate: a block takes `lanes` cycles and the next follows without a gap if weights are there. Twin: none (no arithmetic).
+    """
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        super().__init__(
+            {
+                "jobs": In(stream.Signature(JOB)),
+                "completed": In(8),  # instructions that have written all their results, modulo 256
+                "row_valid": In(1),
+                "row_ready": Out(1),
+                "row_word": In(word(config)),
+                "row_level": In(range(2 * config.lanes + 1)),  # rows that will come without a gap
+                "key_value_address": Out(20),
+                "key_value_data": In(word(config)),  # one cycle after the address
+                "load_valid": Out(1),
+                "load_by_column": Out(1),
+                "load_index": Out(range(config.lanes)),
+                "load_data": Out(word(config)),
+                "parameter_valid": Out(1),
+                "parameter_bank": Out(1),
+                "parameter_index": Out(2),
+                "ready": Out(1),  # pulse: a block may be swapped in from the next cycle on
+                "swap": In(1),  # the wave that swaps enters the array in this cycle
+                "column_done": In(1),  # a column block with parameters has left the epilogue
+                "waits_for_weights": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = self.config.lanes
+        job = Signal(JOB)
+        instruction = job.instruction
+        column, chunk, index = Signal(10), Signal(10), Signal(range(lanes))
+        last_chunk, last_column = Signal(), Signal()
+        m.d.comb += [last_chunk.eq(chunk + 1 == instruction.chunks), last_column.eq(column + 1 == instruction.columns)]
+        from_weights = Signal()
+        by_column = Signal()
+        m.d.comb += [
+            from_weights.eq((instruction.stationary == Stationary.WEIGHTS16) | (instruction.stationary == Stationary.WEIGHTS8)),
+            by_column.eq(instruction.stationary == Stationary.KEYS),
+        ]
+
+        # The shadow registers are free once the wave has passed: at once for rows (they follow it), after `lanes` cycles for columns.
+        shadow_free = Signal(init=1)
+        since_swap = Signal(range(lanes + 3), init=lanes + 2)
+        with m.If(self.swap):
+            m.d.sync += [shadow_free.eq(1), since_swap.eq(0)]
+        with m.Elif(since_swap != lanes + 2):
+            m.d.sync += since_swap.eq(since_swap + 1)
+
+        bank, banks_free = Signal(), Signal(2, init=2)
+        take_bank = Signal()
+        m.d.sync += banks_free.eq(banks_free - take_bank + self.column_done)
+
+        # Key/value addresses: block (column, chunk) starts at base + outer + inner; its words are `stride` apart.
+        pointer, block_start = Signal(20), Signal(20)
+        key_number = Signal(17)
+        stride_block = Signal(20)
+        m.d.comb += stride_block.eq(instruction.stationary_stride * lanes)
+        read_valid, read_index, read_inside = Signal(), Signal(range(lanes)), Signal()
+        loading = Signal()
+        m.d.comb += self.key_value_address.eq(pointer)
+
+        def next_block():
+            """Advance the loop nest after a block's last word; keys run along columns, values along chunks."""
+            m.d.sync += index.eq(0)
+            with m.If(last_chunk):
+                m.d.sync += [chunk.eq(0), column.eq(column + 1)]
+                with m.If(by_column):
+                    m.d.sync += [block_start.eq(block_start + stride_block), key_number.eq(key_number + lanes)]
+                    m.d.sync += pointer.eq(block_start + stride_block)
+                with m.Else():
+                    m.d.sync += [key_number.eq(0), pointer.eq(instruction.stationary_base + column + 1)]
+            with m.Else():
+                m.d.sync += chunk.eq(chunk + 1)
+                with m.If(by_column):
+                    m.d.sync += pointer.eq(block_start + chunk + 1)
+                with m.Else():
+                    m.d.sync += [key_number.eq(key_number + lanes), pointer.eq(pointer + instruction.stationary_stride)]
+
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                m.d.comb += self.jobs.ready.eq(1)
+                first = self.jobs.payload.instruction
+                with m.If(self.jobs.valid):
+                    m.d.sync += [job.eq(self.jobs.payload), column.eq(0), chunk.eq(0), index.eq(0), key_number.eq(0)]
+                    m.d.sync += [pointer.eq(first.stationary_base), block_start.eq(first.stationary_base)]
+                    with m.If((first.stationary == Stationary.KEYS) | (first.stationary == Stationary.VALUES)):
+                        m.next = "DEPENDENCY"
+                    with m.Else():
+                        m.next = "PARAMETERS"
+            with m.State("DEPENDENCY"):
+                with m.If(~instruction.wait_load | (self.completed == job.sequence)):
+                    m.next = "KEY_VALUE"
+            with m.State("PARAMETERS"):
+                m.d.comb += self.waits_for_weights.eq(1)
+                m.d.comb += self.row_ready.eq((banks_free != 0) | (index != 0))
+                with m.If(self.row_valid & self.row_ready):
+                    m.d.comb += [self.parameter_valid.eq(index < 3), take_bank.eq(index == 0)]
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(index == self.config.parameter_words - 1):
+                        m.d.sync += [index.eq(0), bank.eq(~bank)]
+                        m.next = "WEIGHTS"
+            with m.State("WEIGHTS"):
+                # A block starts only when all its rows will stream.
+                m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading)
+                start = shadow_free & (self.row_level >= lanes)
+                with m.If(loading | start):
+                    m.d.comb += self.row_ready.eq(1)
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(~loading):
+                        m.d.comb += self.ready.eq(1)
+                        m.d.sync += [loading.eq(1), shadow_free.eq(0)]
+                    with m.If(index == lanes - 1):
+                        m.d.sync += loading.eq(0)
+                        next_block()
+                        with m.If(last_chunk):
+                            m.next = "PARAMETERS"
+                            with m.If(last_column):
+                                m.next = "IDLE"
+            with m.State("KEY_VALUE"):
+                start = shadow_free & Mux(by_column, since_swap == lanes + 2, 1)
+                with m.If(loading | start):
+                    m.d.comb += read_valid.eq(1)
+                    m.d.sync += [index.eq(index + 1), pointer.eq(pointer + instruction.stationary_stride), loading.eq(1)]
+                    with m.If(~loading):
+                        m.d.sync += shadow_free.eq(0)
+                    with m.If(index == lanes - 1):
+                        m.d.sync += loading.eq(0)
+                        next_block()
+                        with m.If(last_chunk & last_column):
+                            m.next = "IDLE"
+        m.d.comb += [read_index.eq(index), read_inside.eq(key_number + index < instruction.valid)]
+
+        # Registered on the way to the array: weight rows arrive directly, key/value words one cycle after their address.
+        arrives, arrives_index, arrives_inside, arrives_by_column, arrives_last = (Signal() for _ in range(5))
+        arrives_index = Signal(range(lanes))
+        m.d.sync += [
+            arrives.eq(read_valid),
+            arrives_index.eq(read_index),
+            arrives_inside.eq(read_inside),
+            arrives_by_column.eq(by_column),
+            arrives_last.eq(read_index == lanes - 1),
+        ]
+        with m.If(arrives):
+            m.d.comb += [
+                self.load_valid.eq(1),
+                self.load_by_column.eq(arrives_by_column),
+                self.load_index.eq(arrives_index),
+                self.load_data.eq(Mux(arrives_inside, Cat(*self.key_value_data), 0)),
+                self.ready.eq(Mux(arrives_by_column, arrives_last, arrives_index == 0)),
+            ]
+        with m.Elif(fsm.ongoing("WEIGHTS")):
+            m.d.comb += [self.load_valid.eq(self.row_ready), self.load_index.eq(index), self.load_data.eq(Cat(*self.row_word))]
+        m.d.comb += [self.parameter_bank.eq(bank), self.parameter_index.eq(index)]
+        return m
