@@ -199,6 +199,8 @@ def calibrate(
     """Run the float model with every task on the images and keep what `quantise` needs, as JSON can hold it.
 
     ranges    tensor -> largest magnitude
+    smallest  LayerNorm -> smallest sigma
+    clipped   residual tensor -> number of values, and k -> sum of squares of what lies beyond 2^k
     channels  layer -> per channel: largest magnitude of queries, centred keys and centred values; means of keys and values
     rounding  weight format -> tensor -> how the error-aware rounding differs from plain rounding (zlib, base64). It is stored, as the
               second moments that it needs are far larger, and as compiling then needs neither images nor the float model.
@@ -210,6 +212,7 @@ def calibrate(
         raise EdgemoeError(f"calibration images are {batch.dtype} {list(batch.shape[1:])}, expected uint8 {list(expected)}; resize them")
     ranges: dict[str, float] = {}
     smallest: dict[str, float] = {}
+    clipped: dict[str, dict[str, float]] = {}
     samples: dict[str, list[NDArray]] = {}
     formats = tuple(error_aware)
     moments = _Moments(config, "8" in formats) if formats else None
@@ -225,6 +228,12 @@ def calibrate(
         else:
             if ".logits." in name:  # the hardware's are in base 2, and free of what all experts share
                 value = (value - value.mean(axis=-1, keepdims=True)) * math.log2(math.e)
+            if "residual." in name:
+                magnitude, tail = np.abs(value), clipped.setdefault(name, {"count": 0.0})
+                tail["count"] += value.size
+                for k in range(-8, 23):  # what a limit of 2^k would cost
+                    if (over := magnitude[magnitude > 2.0**k]).size:
+                        tail[str(k)] = tail.get(str(k), 0.0) + float(np.square(over.astype(np.float64) - 2.0**k).sum())
             ranges[name] = max(ranges.get(name, 0.0), float(np.abs(value).max()))
 
     for task in range(len(config.tasks)):
@@ -257,6 +266,7 @@ def calibrate(
         "images": len(batch),
         "ranges": ranges,
         "smallest": smallest,
+        "clipped": clipped,
         "channels": channels,
         "rounding": {},
     }
@@ -703,6 +713,18 @@ class _Quantiser:
             **more,
         )
 
+    def residual_exponent(self, *names: str) -> int:
+        """The common exponent of residual tensors that makes rounding and limiting errors together least over the calibration.
+
+        The residual's few outliers are what decides its range, and its rounding is the largest error of all; no headroom is given away.
+        """
+        tails = [self.calibration["clipped"][name] for name in names]
+
+        def cost(f: int) -> float:
+            return sum(tail.get(str(15 - f), 0.0) + tail["count"] * 4.0**-f / 12 for tail in tails)
+
+        return min(range(-7, 23), key=cost)
+
     def cap(self, name: str, fraction: int, lowest_exponent: int = 0, experts: bool = False) -> int:
         """The largest exponent that a result can have: the sums' own precision, as they are never shifted left (matters for 8 bits)."""
         bits = bits_of(name + ("+experts" if experts else ""), self.weight_bits)
@@ -715,7 +737,7 @@ class _Quantiser:
         position = tensors["pos_embed"].astype(np.float64).copy()
         position[1:] += tensors["patch_embed.proj.bias"].astype(np.float64)
         exponents["position"] = _exponent(float(np.abs(position).max()) / HEADROOM)
-        residual = exponents["residual.embed"] = min(_exponent(self.reach("residual.embed")), self.cap("patch", PIXEL_FRACTION))
+        residual = exponents["residual.embed"] = min(self.residual_exponent("residual.embed"), self.cap("patch", PIXEL_FRACTION))
         position_exponent = exponents["position"] = min(exponents["position"], residual)
         patch = self.linear("patch", fraction=PIXEL_FRACTION, reach=self.reach("patch.output"), output=residual, old=position_exponent)
         norm_fraction = 1 - norm_bits(c.width)
@@ -758,9 +780,13 @@ class _Quantiser:
             moe = c.is_moe(n)
             hidden = exponents[f"{b}.hidden"] = _exponent(self.reach(f"{b}.hidden"), low=1, high=GELU_FRACTION)
             old = residual
-            after = min(_exponent(self.reach(f"{b}.residual.attention")), self.cap(f"{b}.projection", attention))
-            end = min(_exponent(self.reach(f"{b}.residual.mlp")), self.cap(f"{b}.second", hidden, experts=moe))
+            names = f"{b}.residual.attention", f"{b}.residual.mlp"
+            after, end = (self.residual_exponent(name) for name in names)
             if moe:  # experts add in place, so the exponent must suit the sum before they come
+                after = end = self.residual_exponent(*names)
+            after = min(after, self.cap(f"{b}.projection", attention))
+            end = min(end, self.cap(f"{b}.second", hidden, experts=moe))
+            if moe:
                 after = end = min(after, end)
             exponents[f"{b}.residual.attention"], exponents[f"{b}.residual.mlp"] = after, end
             projection = self.linear(
