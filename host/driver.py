@@ -17,7 +17,7 @@ from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import ErrorCode
 from edgemoe.models.errors import EdgemoeError
 
-START, SOFT_RESET = 1 << 0, 1 << 8
+START, IDLE, SOFT_RESET = 1 << 0, 1 << 2, 1 << 8
 INTERRUPT_DONE, INTERRUPT_ERROR = 1, 2
 WATCHDOG_CYCLES = 1_000_000  # far above any instruction's silence: the longest LOAD moves a beat every few cycles
 
@@ -48,6 +48,7 @@ class Run:
     heads: list[NDArray[np.float32] | None] = field(default_factory=list)
     tokens: list[NDArray[np.float32] | None] = field(default_factory=list)
     traces: list[NDArray[np.uint8]] = field(default_factory=list)
+    routes: list[NDArray[np.int64]] = field(default_factory=list)  # [tokens, top_k] of each ROUTE, where the device tells (the emulator)
 
     @property
     def cycles(self) -> int:
@@ -119,6 +120,8 @@ class Driver:
         for trace in program.traces:  # experts without tokens store nothing
             memory.write(memory.base + trace.offset, np.zeros(trace.size, np.uint8))
 
+        if not self.read("CTRL") & IDLE:  # an earlier run that failed may still drain the bus
+            raise EdgemoeError(f"device {self.device.name!r} is busy: another program runs, or its memory no longer answers; reset it")
         self.write("GIE", 1)
         self.write("IER", INTERRUPT_DONE | INTERRUPT_ERROR)
         self.write("ISR", INTERRUPT_DONE | INTERRUPT_ERROR)
@@ -131,7 +134,7 @@ class Driver:
         total = len(program.instructions)
 
         def report(device: Device) -> None:
-            number = self.read("ERROR_INSTRUCTION")  # while a run lasts: the instruction at the sequencer
+            number = self.read("INSTRUCTION")
             if progress:
                 progress(number, total, program.labels[number] if number < total else "")
 
@@ -150,6 +153,8 @@ class Driver:
         for result in program.results:
             run.heads.append(fetch(result.head))
             run.tokens.append(fetch(result.tokens))
+        if result := getattr(self.device, "result", None):
+            run.routes = [route.experts for route in result.routes]
         run.traces = [memory.read(memory.base + t.offset, t.size) for t in program.traces]
         return run
 

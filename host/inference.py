@@ -47,7 +47,7 @@ def shown(title: str) -> Iterator[Progress]:
 def open_device(name: str, hardware: HardwareConfig, memory_size: int, dram: Any = None) -> Device:
     """A device of this process by name; `dram`: behaviour of the simulated memory (sim.device.Dram)."""
     if name == "emulator":
-        from edgemoe.sim.emulator import EmulatorDevice
+        from edgemoe.sim.emulator_device import EmulatorDevice
 
         return EmulatorDevice(hardware, memory_size)
     if name == "verilator":

@@ -130,6 +130,7 @@ def _map() -> Iterator[Register]:
     yield Register("ERROR_CODE", 0x80, Access.READ_ONLY, "isa.ErrorCode of the first error; cleared by the next start or a soft reset")
     yield Register("ERROR_INSTRUCTION", 0x84, Access.READ_ONLY, "index of the instruction at which the run stopped")
     yield from _pair("ERROR_ADDRESS", 0x88, Access.READ_ONLY, "linear byte offset of the failed beat or burst, or what the error code says")
+    yield Register("INSTRUCTION", 0x90, Access.READ_ONLY, "index of the instruction at the sequencer, for progress bars")
     for i, (name, doc) in enumerate(COUNTERS.items()):
         yield from _pair(name, COUNTER_BASE + 8 * i, Access.READ_ONLY, doc + "; cleared by start")
 

@@ -131,6 +131,7 @@ class Top(wiring.Component):
             registers.error_code.eq(control.error_code),
             registers.error_instruction.eq(control.error_instruction),
             registers.error_address.eq(control.error_address),
+            registers.instruction.eq(sequencer.instruction_number),
             registers.running.eq(control.running),
             registers.state.eq(
                 Cat(

@@ -36,6 +36,7 @@ class RegisterFile(wiring.Component):
       done              in, pulse: the run is over by END. After an error it is over when `idle` returns.
                         Either sets CTRL.DONE and ISR.DONE
       error, error_code, error_instruction, error_address   in: at the pulse `error` the first error of a run is kept; sets ISR.ERROR
+      instruction       in: what INSTRUCTION shows
       running           in: a run lasts; in such a cycle CYCLES and exactly one state counter advance:
       state             in: the lowest set bit, in the order of registers.STATE_COUNTERS without OTHER; none set: OTHER
       read_beat, write_beat, retired   in, pulses for the last three counters
@@ -63,6 +64,7 @@ class RegisterFile(wiring.Component):
                 "error_code": In(8),
                 "error_instruction": In(32),
                 "error_address": In(40),
+                "instruction": In(32),
                 "running": In(1),
                 "state": In(len(STATE_COUNTERS) - 1),
                 "read_beat": In(1),
@@ -95,6 +97,7 @@ class RegisterFile(wiring.Component):
         m.d.comb += [
             self.program.eq(Cat(words["PROGRAM_LO"], words["PROGRAM_HI"])),
             self.watchdog.eq(words["WATCHDOG"]),
+            words["INSTRUCTION"].eq(self.instruction),
         ]
         for i in range(self.config.masters):
             m.d.comb += self.base[i].eq(Cat(words[f"BASE_{i}_LO"], words[f"BASE_{i}_HI"]))

