@@ -82,6 +82,7 @@ class CompiledProgram:
     memory_size   bytes of the whole layout
     instructions  with labels, in program order
     images        offset of each image's buffer; the image is written there as CHW bytes
+    slots         of each stream: its rows on chip are slot * tokens and following (ROUTE's row_base tells streams apart by it)
     macs          multiplications that the mathematics asks for, without padding
     weight_bytes  of all weight streams, each counted once; `bytes` fetched can be less (experts without tokens)
     """
@@ -101,6 +102,7 @@ class CompiledProgram:
     macs: int
     weight_bytes: int
     exponents: dict[str, int]
+    slots: list[int]
 
     @property
     def hardware_hash(self) -> int:
@@ -788,6 +790,7 @@ class _Compiler:
             macs=self.macs,
             weight_bytes=sum(r.size for r in self.weights),
             exponents=self.model.exponents,
+            slots=list(self.slots),
         )
 
 
