@@ -11,7 +11,7 @@ import torch
 from . import heads, metrics, scenes
 from .checkpoint import Checkpoint
 from .golden import Golden
-from .train import HELD_OUT, make_scenes
+from .train import BATCH, HELD_OUT, make_scenes
 
 
 @dataclass
@@ -114,7 +114,7 @@ estimates its depth. It exists so that the accelerator has a trained model to ru
 | image | {config.image_channels}x{config.image_height}x{config.image_width}, 8 bits, {config.tokens} tokens |
 | width, heads, layers | {config.width}, {config.heads} x {config.head_width}, {config.layers} (MoE layers {moe_layers}) |
 | MLP, experts | {config.hidden}; {config.experts} experts of {config.expert_hidden}, top-{config.top_k} |
-| tasks | {", ".join(f"{t.name} ({t.channels} channels, {t.grid}x{t.grid} cells a patch)" for t in config.tasks)} |
+| tasks | {", ".join(f"{t.name} ({t.grid}x{t.grid} cells a patch, {t.channels} values a cell)" for t in config.tasks)} |
 | weights | {words:,} float32, {4 * words / 1e6:.2f} MB |
 | depth value | ln(depth / {heads.DEPTH_UNIT:.0f} m) |
 
@@ -130,7 +130,7 @@ On {evaluation.scenes} held-out scenes (seeds from {HELD_OUT}), float32, full re
 |---|---:|
 {per_class}
 
-The depth error is dominated by edges against the sky, which counts as {scenes.MAX_DEPTH:.0f} m.
+The sky counts as {scenes.MAX_DEPTH:.0f} m in the depth error.
 
 ## Use of the experts
 
@@ -140,9 +140,10 @@ Share of each task's routes, in per cent, on the same scenes.
 
 ## Reproduce
 
-`./edgemoe train` (seed {seed}, {steps} steps of 32 images, {scene_count} scenes, bfloat16 products, 1 thread) trained it in
-{seconds:.0f} s, the generation of the scenes included, on one core of: {processor}. The weights repeat exactly on the same kind of CPU and
-with the same PyTorch; elsewhere they differ, and the quality is alike.
+`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, {scene_count} scenes, bfloat16 products,
+1 thread. These weights took {seconds:.0f} s of wall-clock time, the making of the scenes included, on one busy core of an
+{processor}. With one PyTorch, one kind of CPU and one thread, training repeats itself to the last bit. These very weights
+come from a run whose schedule was shortened to this one while it ran, so expect the same quality, not the same bits.
 
 Licence: Apache-2.0, the weights and the generated scenes alike.
 """

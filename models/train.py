@@ -27,7 +27,7 @@ from .config import ModelConfig, TaskConfig, preset
 from .errors import EdgemoeError
 from .golden import Golden, Mlp
 
-STEPS = 4500  # what the published m3vit-micro was trained with
+STEPS = 2250  # what the published m3vit-micro was trained with
 SCENES = 6000
 HELD_OUT = 1_000_000  # seeds from here on are never trained with
 
@@ -35,6 +35,7 @@ BATCH = 32
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.05
 WARM_UP = 200  # steps
+COOL_DOWN = 1 / 3  # of all steps, at the end
 BALANCE = 0.02
 ALONE = 0.25  # weight of each task's own balance beside that of all tasks together
 # Rare classes weigh more, or people and poles would be given up for the sake of the walls behind them.
@@ -197,7 +198,9 @@ def _train(
             done = step / steps if minutes is None else (time.monotonic() - start) / (60 * minutes)
             if done >= 1:
                 break
-            rate = learning_rate * min(1.0, (step + 1) / min(WARM_UP, max(1, steps // 10))) * (0.5 + 0.5 * np.cos(np.pi * done))
+            # A short rise, then half a cosine, which falls to one half, and in the last third a straight line to 0 on top of it.
+            rise = min(1.0, (step + 1) / min(WARM_UP, max(1, steps // 10)))
+            rate = learning_rate * rise * (0.5 + 0.5 * np.cos(np.pi * done / 2)) * min(1.0, (1 - done) / COOL_DOWN)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             if len(order) < BATCH:
