@@ -90,8 +90,10 @@ def expert_table(evaluation: Evaluation, tasks: list[str]) -> str:
     return "\n".join(lines)
 
 
-def card(source: Checkpoint, evaluation: Evaluation, seed: int, steps: int, scene_count: int, seconds: float, processor: str) -> str:
-    """The model card, in Markdown."""
+def card(
+    source: Checkpoint, evaluation: Evaluation, seed: int, steps: int, scene_count: int, seconds: float, processor: str, note: str = ""
+) -> str:
+    """The model card, in Markdown; `note` is what else is to be said of how the weights came about."""
     config = source.config
     words = sum(tensor.size for tensor in source.tensors.values())
     moe_layers = ", ".join(map(str, config.moe_layers))
@@ -142,8 +144,8 @@ Share of each task's routes, in per cent, on the same scenes.
 
 `./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, {scene_count} scenes, bfloat16 products,
 1 thread. These weights took {seconds:.0f} s of wall-clock time, the making of the scenes included, on one busy core of an
-{processor}. With one PyTorch, one kind of CPU and one thread, training repeats itself to the last bit. These very weights
-come from a run whose schedule was shortened to this one while it ran, so expect the same quality, not the same bits.
+{processor}.
+With one PyTorch, one kind of CPU and one thread, training repeats itself. {note}
 
 Licence: Apache-2.0, the weights and the generated scenes alike.
 """
