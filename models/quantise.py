@@ -32,7 +32,7 @@ from .config import ModelConfig
 from .errors import EdgemoeError
 
 WEIGHT_BITS = ("16", "8", "mixed")
-HEADROOM = 1.12  # calibrated maxima times this must fit 16 bits: other images reach a little further
+HEADROOM = 1.05  # calibrated maxima times this must fit 16 bits: other images reach a little further
 GUARD_BITS = 6  # below the output's last bit, inside the epilogue
 PIXEL_FRACTION = 8  # an image's value is pixel / 256
 GELU_FRACTION = 16
@@ -843,5 +843,6 @@ def quantise(checkpoint: Checkpoint, weight_bits: str = "16") -> QuantisedModel:
     """The integers of a checkpoint in one of the formats WEIGHT_BITS; without a calibration of its own it is calibrated first."""
     if str(weight_bits) not in WEIGHT_BITS:
         raise EdgemoeError(f"weight bits are {weight_bits!r}, expected one of {', '.join(WEIGHT_BITS)}")
-    calibration = checkpoint.calibration or calibrate(checkpoint)
+    formats = () if str(weight_bits) == "16" else (str(weight_bits),)
+    calibration = checkpoint.calibration or calibrate(checkpoint, error_aware=formats)
     return _Quantiser(checkpoint, str(weight_bits), calibration).run()
