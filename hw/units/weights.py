@@ -5,9 +5,10 @@ from amaranth import Array, Cat, Const, Module, Mux, ResetInserter, Signal, sign
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
+from edgemoe.models.errors import EdgemoeError
 
 from ..config import HardwareConfig
-from .axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, bus_bits
+from .axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, burst_limit, bus_bits
 
 JOBS = 4  # whose beats may be under way at the same time
 
@@ -50,6 +51,13 @@ class Weights(wiring.Component):
         self.config = config
         self.DEPTH = config.prefetch_beats // config.beats_per_word
         self.CAPACITY = self.DEPTH * config.beats_per_word
+        block = (config.lanes + config.parameter_words) * config.word_bytes // config.bus_bytes
+        if self.CAPACITY < block + burst_limit(config):
+            # A consumer that waits for a whole block (`level` = N) would wait for ever.
+            raise EdgemoeError(
+                f"hardware {config.name!r}: prefetch_beats must hold a 16-bit block and a burst, {block + burst_limit(config)} beats,"
+                f" not {config.prefetch_beats}"
+            )
         super().__init__(
             {
                 "job": In(stream.Signature(WeightJob())),

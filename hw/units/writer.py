@@ -23,7 +23,7 @@ class Writer(wiring.Component):
       base           byte address of each master's memory, a multiple of 4096
       stop           hold until `idle`: no new bursts; those begun are completed with disabled bytes, their answers awaited; no `done`
       idle           nothing is under way on the bus
-      error          pulse: a response was not OKAY; error_address: linear byte offset of its burst
+      error          pulse: a response (of any master) was not OKAY; error_address: linear byte offset of its burst
       axi            one AxiWrite per master
 
     Data of a burst is offered from the cycle in which its address is, and does not wait for the address to be taken.

@@ -14,7 +14,7 @@ from edgemoe.hw.registers import BY_NAME, COUNTERS, REGISTERS, STATE_COUNTERS, A
 from edgemoe.hw.units.registers import RegisterFile
 from edgemoe.sim.bench import parameters, run_bench, start
 
-INPUTS = ("done", "error", "error_code", "error_instruction", "error_address", "running", "state", "read_beat", "write_beat", "retired")
+INPUTS = ("done", "error", "error_code", "error_instruction", "error_address", "instruction", "running", "state", "read_beat", "write_beat", "retired")
 
 
 class Host:
@@ -81,14 +81,15 @@ async def every_register_keeps_its_access(dut):
             assert await host.read(r.offset) == expected[r.name], r.name
     for r in REGISTERS:
         assert await host.read(r.offset) == expected[r.name], f"{r.name} was changed by a write elsewhere"
+    dut.instruction.value = 0x12345678
+    assert await host.read("INSTRUCTION") == 0x12345678
     await host.write("WATCHDOG", 0)
     await host.write("WATCHDOG", 0xFFFFFFFF, strobe=2)
     assert await host.read("WATCHDOG") == 0x00FF0000
     assert int(dut.program.value) == expected["PROGRAM_LO"] | expected["PROGRAM_HI"] << 32
     assert int(dut.base.value) & (1 << 64) - 1 == expected["BASE_0_LO"] | expected["BASE_0_HI"] << 32
     known = {r.offset for r in REGISTERS}
-    for at in (0x8C + 4, 0x38, 0xFF0, 0x1C):
-        assert at not in known
+    for at in (*[a for a in range(0, 0x180, 4) if a not in known], 0xFF0, 0xFFC):
         assert await host.read(at, AxiResp.SLVERR) == 0
         assert await host.write(at, 1) == AxiResp.SLVERR
 
