@@ -27,6 +27,18 @@ class WeightRow(data.StructLayout):
         super().__init__({"parameter": 1, "word": data.ArrayLayout(signed(16), config.lanes)})
 
 
+def fifo_depth(config: HardwareConfig) -> int:
+    """Elements (beats or words, whichever is wider) that the prefetch FIFO holds."""
+    depth = config.prefetch_beats // config.beats_per_word
+    need = (config.lanes + config.parameter_words) * config.word_bytes // config.bus_bytes + burst_limit(config)
+    if depth * config.beats_per_word < need:
+        # A consumer that waits for a whole block (`level` = N) would wait for ever.
+        raise EdgemoeError(
+            f"hardware {config.name!r}: prefetch_beats must hold a 16-bit block and a burst, {need} beats, not {config.prefetch_beats}"
+        )
+    return depth
+
+
 class Weights(wiring.Component):
     """Jobs -> read requests -> beats -> elements in a FIFO -> rows. Reads ahead across jobs as far as the FIFO has room.
 
@@ -49,15 +61,8 @@ class Weights(wiring.Component):
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
-        self.DEPTH = config.prefetch_beats // config.beats_per_word
+        self.DEPTH = fifo_depth(config)
         self.CAPACITY = self.DEPTH * config.beats_per_word
-        block = (config.lanes + config.parameter_words) * config.word_bytes // config.bus_bytes
-        if self.CAPACITY < block + burst_limit(config):
-            # A consumer that waits for a whole block (`level` = N) would wait for ever.
-            raise EdgemoeError(
-                f"hardware {config.name!r}: prefetch_beats must hold a 16-bit block and a burst, {block + burst_limit(config)} beats,"
-                f" not {config.prefetch_beats}"
-            )
         super().__init__(
             {
                 "job": In(stream.Signature(WeightJob())),

@@ -17,7 +17,7 @@ from edgemoe.hw.units.dma import Dma, DmaCommand
 from edgemoe.hw.units.fetch import Fetch
 from edgemoe.hw.units.image import GROUP_LANES
 from edgemoe.hw.units.reader import Reader
-from edgemoe.hw.units.weights import WeightJob, Weights
+from edgemoe.hw.units.weights import WeightJob, Weights, fifo_depth
 from edgemoe.hw.units.writer import Writer
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.bench import StreamDriver, StreamMonitor, pack, parameters, run_bench, start
@@ -371,4 +371,4 @@ def test_weight_rate(config):
 
 def test_a_fifo_that_cannot_hold_a_block_is_refused():
     with pytest.raises(EdgemoeError, match="prefetch_beats must hold a 16-bit block and a burst, 296 beats, not 128"):
-        Weights(replace(NARROW, prefetch_beats=128))
+        fifo_depth(replace(NARROW, prefetch_beats=128))

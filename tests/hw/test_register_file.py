@@ -14,7 +14,8 @@ from edgemoe.hw.registers import BY_NAME, COUNTERS, REGISTERS, STATE_COUNTERS, A
 from edgemoe.hw.units.registers import RegisterFile
 from edgemoe.sim.bench import parameters, run_bench, start
 
-INPUTS = ("done", "error", "error_code", "error_instruction", "error_address", "instruction", "running", "state", "read_beat", "write_beat", "retired")
+INPUTS = ("done", "error", "error_code", "error_instruction", "error_address", "instruction")
+INPUTS += ("running", "state", "read_beat", "write_beat", "retired")
 
 
 class Host:
