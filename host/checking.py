@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from edgemoe.host.compiler import Trace
 from edgemoe.host.inference import Inference, infer
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.quantise import quantise
+from numpy.typing import NDArray
 
 
 def sqnr_db(reference: NDArray[Any], value: NDArray[Any]) -> float:
@@ -30,16 +28,22 @@ def differences(a: Inference, b: Inference) -> tuple[int, int, list[str]]:
             compared += 1
             if not np.array_equal(x, y):
                 labels.append(trace.label)
-        for x, y in zip(first.tokens, second.tokens, strict=True):
-            if x is not None and y is not None and not np.array_equal(x, y):
+        for mine, theirs in zip(first.tokens, second.tokens, strict=True):
+            if mine is not None and theirs is not None and not np.array_equal(mine, theirs):
                 labels.append("final tokens")
     return compared, len(labels), labels
 
 
-def against_golden(checkpoint: Checkpoint, image: NDArray[np.uint8], task: int, tokens: NDArray[np.float32], layers: list[NDArray], routes: dict[int, NDArray]) -> dict[str, Any]:
+def against_golden(
+    checkpoint: Checkpoint,
+    image: NDArray[np.uint8],
+    task: int,
+    tokens: NDArray[np.float32],
+    layers: list[NDArray],
+    routes: dict[int, NDArray],
+) -> dict[str, Any]:
     """SQNR of tokens and of every layer's residual; with the golden model's own routing, and with the hardware's."""
     import torch
-
     from edgemoe.models.golden import Golden
 
     golden = Golden(checkpoint).double().eval()
@@ -47,7 +51,7 @@ def against_golden(checkpoint: Checkpoint, image: NDArray[np.uint8], task: int, 
     with torch.no_grad():
         free = golden(batch, task)
         held = golden(batch, task, routing={layer: torch.from_numpy(r[None]) for layer, r in routes.items()}, trace=True)
-    different = sum(int((np.sort(free.routing[layer].indices[0].numpy(), -1) != np.sort(r, -1)).any(-1).sum()) for layer, r in routes.items())
+    different = sum(int((np.sort(free.routing[layer][0].numpy(), -1) != np.sort(r, -1)).any(-1).sum()) for layer, r in routes.items())
     return {
         "sqnr_db": sqnr_db(free.tokens[0].numpy(), tokens),
         "sqnr_db_routed": sqnr_db(held.tokens[0].numpy(), tokens),
@@ -80,7 +84,7 @@ def layer_residuals(run, streams: int, config, exponents: dict[str, int], routes
             values = data.view("<i2")
             if trace.label.endswith("expert 2"):
                 for copy, members in zip(values.reshape(config.experts, -1), queues[layer], strict=True):
-                    rows[members] = copy[: len(members) * rows.shape[1]].reshape(len(members), -1)
+                    rows[members] = copy.reshape(-1, rows.shape[1])[: len(members)]
             else:
                 count = values.size // rows.shape[1]
                 found = values[: count * rows.shape[1]].reshape(count, -1)[: len(rows)]
@@ -90,7 +94,14 @@ def layer_residuals(run, streams: int, config, exponents: dict[str, int], routes
     return result
 
 
-def check(checkpoint: Checkpoint, images: Sequence[NDArray[np.uint8]], *, hardware: HardwareConfig, weight_bits: str = "16", golden: bool = True) -> dict[str, Any]:
+def check(
+    checkpoint: Checkpoint,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    hardware: HardwareConfig,
+    weight_bits: str = "16",
+    golden: bool = True,
+) -> dict[str, Any]:
     """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float model."""
     config = checkpoint.config
     model = quantise(checkpoint, weight_bits)
@@ -138,7 +149,9 @@ def check(checkpoint: Checkpoint, images: Sequence[NDArray[np.uint8]], *, hardwa
         if golden:
             combine = min if key.startswith("sqnr_db") else sum
             report[key] = {
-                name: [combine(x) for x in zip(*(f[key] for f in found), strict=True)] if key == "sqnr_db_layers" else combine(f[key] for f in found)
+                name: [combine(x) for x in zip(*(f[key] for f in found), strict=True)]
+                if key == "sqnr_db_layers"
+                else combine(f[key] for f in found)
                 for name, found in by_task.items()
                 if found
             }

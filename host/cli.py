@@ -54,7 +54,6 @@ Bits = Annotated[WeightBits, typer.Option("--weight-bits", help="Format of the w
 def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("out/demo")) -> None:
     """A street scene through the generated hardware: segmentation and depth, simulated cycle by cycle."""
     import numpy as np
-
     from edgemoe.host import images, inference, outputs
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint, heads, metrics
@@ -74,7 +73,8 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the picture
         assert prediction is not None
         row += [(f"{kind}, computed by the RTL", inference.colourised(config, task, prediction)), (f"{kind}, ground truth", truth[kind])]
         if kind == "segmentation":
-            rows.append(("segmentation, mean IoU", f"{100 * metrics.mean_iou(prediction, street.labels, config.tasks[task].channels):.1f} %"))
+            share = metrics.mean_iou(prediction, street.labels, config.tasks[task].channels)
+            rows.append(("segmentation, mean IoU", f"{100 * share:.1f} %"))
         else:
             rows.append(("depth, RMSE", f"{metrics.depth_rmse(prediction, street.depth):.2f} m"))
     picture = images.save_png(folder / "demo.png", outputs.sheet([row[:1] + row[1::2], [("", blank), *row[2::2]]]))
@@ -107,7 +107,6 @@ def infer(
 ) -> None:
     """Run images through a checkpoint."""
     import numpy as np
-
     from edgemoe.host import images as pictures
     from edgemoe.host import inference, outputs
     from edgemoe.hw.config import preset
@@ -120,12 +119,20 @@ def infer(
     folder = pictures.writable_folder(out)
     if save_tokens:
         pictures.writable_folder(save_tokens.parent)
-    result = inference.infer(model, batch, tasks=tasks, device=device.value, hardware=chosen, weight_bits=weight_bits.value, save_tokens=save_tokens is not None)
+    result = inference.infer(
+        model,
+        batch,
+        tasks=tasks,
+        device=device.value,
+        hardware=chosen,
+        weight_bits=weight_bits.value,
+        save_tokens=save_tokens is not None,
+    )
     stems = [path.stem for path in images]
     names = [stem if stems.count(stem) == 1 else f"{i}-{stem}" for i, stem in enumerate(stems)]
     summary = result.summary() | {"outputs": outputs.save_maps(result, names, folder)}
     if save_tokens:
-        np.save(save_tokens, np.stack(result.tokens))
+        np.save(save_tokens, np.stack([tokens for tokens in result.tokens if tokens is not None]))
         summary["outputs"].append(str(save_tokens))
     if json:
         _print_json(summary)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from edgemoe.hw.config import HardwareConfig
@@ -116,7 +117,7 @@ class CompiledProgram:
 class _Region:
     """A part of the memory whose offset is decided when all is known."""
 
-    def __init__(self, size: int, data: NDArray[np.uint8] | bytes | None = None) -> None:
+    def __init__(self, size: int, data: NDArray[np.uint8] | None = None) -> None:
         self.size, self.data, self.offset = size, data, -1
         self.inside: tuple[_Region, int] | None = None  # a part of another region: (that region, offset in it)
 
@@ -182,8 +183,8 @@ def pack(linear: Linear, hardware: HardwareConfig) -> NDArray[np.uint8]:
     for index, values in enumerate((bias & 0xFFFF, bias >> 16 & 0xFFFF, multiplier)):
         parameters[:, :, index] = values.reshape(experts, columns, lanes)
     blocks = weights.reshape(experts, inputs, columns, lanes).transpose(0, 2, 1, 3)
-    blocks = np.ascontiguousarray(blocks, "<i2" if linear.bits == 16 else "i1").view(np.uint8).reshape(experts, columns, -1)
-    stream = np.concatenate([parameters.view(np.uint8).reshape(experts, columns, -1), blocks], axis=2).reshape(experts, -1)
+    packed = np.ascontiguousarray(blocks, "<i2" if linear.bits == 16 else "i1").view(np.uint8).reshape(experts, columns, -1)
+    stream = np.concatenate([parameters.view(np.uint8).reshape(experts, columns, -1), packed], axis=2).reshape(experts, -1)
     return np.pad(stream, ((0, 0), (0, -stream.shape[1] % ALIGNMENT)))
 
 
@@ -362,7 +363,8 @@ class _Compiler:
         region = _Region(-(-size // ALIGNMENT) * ALIGNMENT * copies)
         self.outputs.append(region)
         self.traced.append((index, label, region))
-        fields = {name: values[name] for name in ("memory", "destination_base", "destination_stride", "columns") if name in values}
+        kept = ("memory", "destination_base", "destination_stride", "columns")
+        fields: dict[str, Any] = {name: values[name] for name in kept if name in values}
         if self.in_body:
             fields.update({"scatter": 1} if values.get("scatter") else {"queued": 1}, expert_stride=region.size // copies)
         fields.update(rows=rows, address=region, beats=-(-size // self.hardware.bus_bytes))
@@ -458,7 +460,7 @@ class _Compiler:
         name = f"layer {n}"
         self.normalise(f"{name} norm 1", layer.epsilon1, rows)
         stride = heads * head
-        common = dict(rows=rows, stream_base=copy, stream_stride=width, scale=Scale.NORM, row_base=0)
+        common: dict[str, Any] = dict(rows=rows, stream_base=copy, stream_stride=width, scale=Scale.NORM, row_base=0)
         self.matmul(
             f"{name} keys and values",
             layer.key_value,
@@ -536,7 +538,7 @@ class _Compiler:
                     output_shift=s.value_output_shift,
                 )
         self.activations.free(query)
-        runs = [(0, 0, self.active)]
+        runs: list[Sequence[int]] = [(0, 0, self.active)]
         if branches and self.rounds:
             # The followers need the residual that the projection adds to: it goes through memory, as nothing on chip copies rows.
             size = self.leaders * c.tokens * width * h.word_bytes
@@ -550,7 +552,7 @@ class _Compiler:
                 self.transfer(
                     Opcode.LOAD, f"{name} residual for slot {slot}", Memory.RESIDUAL, base, count * c.tokens, width, part, "residual"
                 )
-            runs += [tuple(r) for r in self.rounds]
+            runs += self.rounds
             self.active = self.slot_count
         for slot, source, count in runs:
             self.matmul(
@@ -754,17 +756,18 @@ class _Compiler:
         for region in (*self.image_regions, *self.outputs):
             place(region)
         instructions = []
-        for opcode, values, label in self.instructions:
-            values = dict(values)
-            region = values.get("address")
-            if isinstance(region, _Region):
-                inside = region.inside
-                values["address"] = inside[0].offset + inside[1] if inside else region.offset
+        for opcode, given, label in self.instructions:
+            values = dict(given)
+            operand = values.get("address")
+            if isinstance(operand, _Region):
+                inside = operand.inside
+                values["address"] = inside[0].offset + inside[1] if inside else operand.offset
             instructions.append(Instruction(opcode, {k: int(v) for k, v in values.items()}, label))
         memory = np.zeros(constant_end, np.uint8)
         code = b"".join(i.encode() for i in instructions)
         memory[: len(code)] = np.frombuffer(code, np.uint8)
         for region in (*self.constants, *self.weights):
+            assert region.data is not None
             memory[region.offset : region.offset + region.size] = region.data
 
         def located(buffer: Buffer | None, region: _Region | None) -> Buffer | None:
@@ -917,7 +920,7 @@ def floor(
     def blocks(inputs: int, outputs: int) -> int:
         return hardware.words(inputs) * hardware.words(outputs)
 
-    def linear(count: int, inputs: int, outputs: int, expert: bool = False) -> float:
+    def linear(count: float, inputs: int, outputs: int, expert: bool = False) -> float:
         return blocks(inputs, outputs) * max(count, load(expert)) if count else 0.0
 
     first = c.moe_layers[0] if c.moe_layers else c.layers

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the driver needs of a device, whatever it is: registers, memory, an interrupt to wait for.
 
-The emulator has no registers and is not one of these.  `edgemoe.sim.device.VerilatorDevice` (the generated Verilog in this process) and
-the FPGA devices are; a driver written against :class:`Device` cannot tell them apart.
+`edgemoe.sim.emulator_device.EmulatorDevice` (integers in NumPy), `edgemoe.sim.device.VerilatorDevice` (the generated Verilog in this
+process) and the FPGA devices are such; a driver written against :class:`Device` cannot tell them apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from edgemoe.sim.memory import GRANULE, DeviceTimeout, StripedMemory
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 __all__ = ["GRANULE", "Device", "DeviceTimeout", "Memory", "Progress", "StripedMemory"]
 
 #: What :meth:`Device.wait` calls now and then; it may read registers.
-Progress = Callable[["Device"], None]
+Progress = Callable[[Any], None]
 
 
 class Memory(Protocol):
@@ -39,7 +39,10 @@ class Device(Protocol):
     """One accelerator core that can be programmed."""
 
     name: str
-    memory: Memory
+
+    @property
+    def memory(self) -> Memory:
+        """The memory that the core reads and writes."""
 
     def read_register(self, offset: int) -> int:
         """The 32-bit register at a byte offset; :class:`EdgemoeError` if the core answers with an error or not at all."""

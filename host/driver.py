@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
-
-from edgemoe.host.compiler import CompiledProgram, load_image
+from edgemoe.host.compiler import Buffer, CompiledProgram, load_image
 from edgemoe.host.device import Device
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import ErrorCode
 from edgemoe.models.errors import EdgemoeError
+from numpy.typing import NDArray
 
 START, IDLE, SOFT_RESET = 1 << 0, 1 << 2, 1 << 8
 INTERRUPT_DONE, INTERRUPT_ERROR = 1, 2
@@ -30,7 +29,8 @@ class DeviceError(EdgemoeError):
     def __init__(self, code: ErrorCode, instruction: int, address: int, label: str) -> None:
         self.code, self.instruction, self.address = code, instruction, address
         super().__init__(
-            f"the accelerator stopped with {code.name} ({int(code)}) at instruction {instruction} ({label or 'no label'}), address {address:#x}; "
+            f"the accelerator stopped with {code.name} ({int(code)}) at instruction {instruction} ({label or 'no label'}), "
+            f"address {address:#x}; "
             "the core is ready for another run"
         )
 
@@ -76,9 +76,13 @@ class Driver:
         expected = registers.constants(hardware)
         found = {name: self.read(name) for name in expected}
         if found["MAGIC"] != expected["MAGIC"]:
-            raise EdgemoeError(f"device {device.name!r} is no edgemoe core: its identity reads {found['MAGIC']:#010x}, expected {expected['MAGIC']:#010x}")
+            raise EdgemoeError(
+                f"device {device.name!r} is no edgemoe core: its identity reads {found['MAGIC']:#010x}, expected {expected['MAGIC']:#010x}"
+            )
         if found["VERSION"] >> 16 != expected["VERSION"] >> 16:
-            raise EdgemoeError(f"device {device.name!r} has version {found['VERSION'] >> 16}, this driver is for version {expected['VERSION'] >> 16}")
+            raise EdgemoeError(
+                f"device {device.name!r} has version {found['VERSION'] >> 16}, this driver is for version {expected['VERSION'] >> 16}"
+            )
         different = [f"{name} is {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]]
         if different:
             raise EdgemoeError(f"device {device.name!r} was built for other sizes than hardware {hardware.name!r}: {', '.join(different)}")
@@ -147,14 +151,14 @@ class Driver:
             raise DeviceError(code, number, address, label)
         run = Run(program, {name: self.read_long(name) for name in registers.COUNTERS}, seconds)
 
-        def fetch(buffer):
+        def fetch(buffer: Buffer | None) -> NDArray[np.float32] | None:
             return None if buffer is None else buffer.values(memory.read(memory.base + buffer.offset, buffer.size))
 
         for result in program.results:
             run.heads.append(fetch(result.head))
             run.tokens.append(fetch(result.tokens))
-        if result := getattr(self.device, "result", None):
-            run.routes = [route.experts for route in result.routes]
+        if told := getattr(self.device, "result", None):
+            run.routes = [route.experts for route in told.routes]
         run.traces = [memory.read(memory.base + t.offset, t.size) for t in program.traces]
         return run
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 DEPTH_PNG_SCALE = 256  # 16-bit PNG: metres x 256, as the KITTI benchmark does
 

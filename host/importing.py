@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from edgemoe.host.images import read_image
 from edgemoe.host.inference import notice
 from edgemoe.models import checkpoint as checkpoints

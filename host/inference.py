@@ -7,12 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from edgemoe.host import compiler
 from edgemoe.host.compiler import CompiledProgram, Stream
 from edgemoe.host.device import Device
@@ -23,6 +20,7 @@ from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import QuantisedModel, quantise
+from numpy.typing import NDArray
 
 DEVICES = ("verilator", "emulator")
 
@@ -36,9 +34,11 @@ def notice(text: str) -> None:
 def shown(title: str) -> Iterator[Progress]:
     """A bar on standard error that names the instruction being executed; yields the function that moves it."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} {task.fields[step]}"), TimeElapsedColumn())
+    step = TextColumn("{task.completed}/{task.total} {task.fields[step]}")
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), step, TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, step="")
         yield lambda done, total, label: bar.update(task, completed=min(done, total), total=total, step=label)

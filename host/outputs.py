@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
-
 from edgemoe.host.images import save_depth_png, save_png, writable_folder
 from edgemoe.host.inference import Inference, colourised
 from edgemoe.hw import isa, registers
 from edgemoe.hw.config import HardwareConfig
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 
 def save_maps(result: Inference, names: list[str], folder: Path) -> list[str]:

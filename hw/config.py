@@ -49,7 +49,8 @@ class HardwareConfig:
         need(1 <= self.experts <= 64, f"experts must be 1..64, not {self.experts}")
         need(1 <= self.top_k <= 8, f"top_k must be 1..8, not {self.top_k}")
         need(self.prefetch_beats >= 4 * self.burst_beats, "prefetch_beats must hold four bursts")
-        need(16 <= self.burst_beats <= 256 and self.burst_beats * self.data_bits // 8 <= 4096, "a burst must be 16..256 beats and at most 4 KiB")
+        burst_bytes = self.burst_beats * self.data_bits // 8
+        need(16 <= self.burst_beats <= 256 and burst_bytes <= 4096, "a burst must be 16..256 beats and at most 4 KiB")
 
     @property
     def bus_bytes(self) -> int:

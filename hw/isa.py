@@ -177,7 +177,8 @@ def to_markdown() -> str:
         Opcode.ROUTE: "top-k of the router's logits into the experts' queues",
         Opcode.EXPERTS: "repeat the next `length` instructions for every expert with a non-empty queue",
     }
-    lines = ["# Instruction set", "", "64 bytes an instruction, little-endian, fields from bit 0 upwards.", "", "| opcode | name | meaning |", "|---|---|---|"]
+    lines = ["# Instruction set", "", "64 bytes an instruction, little-endian, fields from bit 0 upwards."]
+    lines += ["", "| opcode | name | meaning |", "|---|---|---|"]
     lines += [f"| {int(o)} | {o.name} | {meaning} |" for o, meaning in operations.items()]
     lines += ["", "| bits | field | meaning |", "|---|---|---|"]
     for f in FIELDS:

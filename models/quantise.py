@@ -88,12 +88,12 @@ def forward(
     """
     config = checkpoint.config
     index = config.task_index(task)
-    w = {name: tensor.astype(dtype, copy=False) for name, tensor in checkpoint.tensors.items()}
+    w: dict[str, NDArray[Any]] = {name: tensor.astype(dtype, copy=False) for name, tensor in checkpoint.tensors.items()}
     note = record or (lambda name, value: None)
     images = images if images.ndim == 4 else images[None]
     batch, p, heads, d = len(images), config.patch, config.heads, config.head_width
-    x = images.reshape(batch, config.image_channels, config.patches_per_column, p, config.patches_per_row, p)
-    x = x.transpose(0, 2, 4, 1, 3, 5).reshape(batch, config.patches, -1).astype(dtype) / 256
+    pixels = images.reshape(batch, config.image_channels, config.patches_per_column, p, config.patches_per_row, p)
+    x: NDArray[Any] = pixels.transpose(0, 2, 4, 1, 3, 5).reshape(batch, config.patches, -1).astype(dtype) / 256
     note("patch.input", x)
     embedded = x @ w["patch_embed.proj.weight"].reshape(config.width, -1).T
     note("patch.output", embedded)
@@ -139,7 +139,8 @@ def forward(
                 chosen = np.asarray(routing[layer]).reshape(chosen.shape)
             score = np.take_along_axis(prob, chosen, axis=-1)
             result.routes[layer], result.scores[layer] = chosen, score
-            flat, out = y.reshape(-1, config.width), np.zeros((batch * config.tokens, config.width), dtype)
+            flat = y.reshape(-1, config.width)
+            out: NDArray[Any] = np.zeros((batch * config.tokens, config.width), dtype)
             note(f"{b}.experts.input", flat)
             for expert in np.unique(chosen):
                 row, place = np.nonzero(chosen.reshape(-1, config.top_k) == expert)
@@ -582,9 +583,9 @@ def fold(checkpoint: Checkpoint, calibration: Mapping[str, Any]) -> dict[str, _F
         else:
             result[f"{b}.first"] = fold_norm(w[f"{b}.mlp.fc1.weight"], w[f"{b}.mlp.fc1.bias"], gamma, beta)
             result[f"{b}.second"] = _Folded(w[f"{b}.mlp.fc2.weight"], w[f"{b}.mlp.fc2.bias"])
-    for task in config.tasks:
-        if task.head_outputs:
-            h = f"heads.{task.name}"
+    for owner in config.tasks:
+        if owner.head_outputs:
+            h = f"heads.{owner.name}"
             result[h] = fold_norm(w[f"{h}.proj.weight"], w[f"{h}.proj.bias"], w[f"{h}.norm.weight"], w[f"{h}.norm.bias"])
     return result
 
@@ -680,7 +681,7 @@ class _Quantiser:
         exact = f.weight / step[..., None]
         bound = (1 << bits - 1) - 1
         rounded = np.round(exact)
-        correction = 0.0
+        correction: float | NDArray[Any] = 0.0
         stored = self.rounding.get(name)
         if stored is not None and bits == 8:
             rounded = np.where(low[..., None], rounded, rounded + decode_rounding(stored["delta"], rounded.shape))
@@ -758,7 +759,7 @@ class _Quantiser:
             key = exponents[f"{b}.key"] = query
             boosted = channel["value"] * _value_boost(channel)
             value = exponents[f"{b}.value"] = min(cap, _exponent(float(boosted.max())))
-            common = dict(fraction=norm_fraction, lowest_exponent=lowest, groups=c.heads)
+            common: dict[str, Any] = dict(fraction=norm_fraction, lowest_exponent=lowest, groups=c.heads)
             q_reach = self.without_bias(f"{b}.query", both)
             kv_reach = max(self.without_bias(f"{b}.key_value", np.concatenate([both, boosted])), 0.0)
             q = self.linear(f"{b}.query", reach=q_reach, output=query, **common)
@@ -812,9 +813,9 @@ class _Quantiser:
             residual = end
             layers.append(Layer(epsilon1, q, kv, shifts, projection, epsilon2, first, second, routers))
         heads = {}
-        for task in c.tasks:
-            if task.head_outputs:
-                h = f"heads.{task.name}"
+        for owner in c.tasks:
+            if owner.head_outputs:
+                h = f"heads.{owner.name}"
                 # The final norm's row scale, as above; its sigma is that of the last residual.
                 sigma = self.calibration["smallest"][f"{h}.norm.sigma"]
                 lowest = self.lowest(sigma, residual)
@@ -822,7 +823,7 @@ class _Quantiser:
                 bias = float(np.abs(self.folded[h].bias).max())
                 reach = self.reach(f"{h}.output") + bias
                 linear = self.linear(h, fraction=norm_fraction, reach=reach, output=output, lowest_exponent=lowest)
-                heads[task.name] = Head(self.epsilon(residual), linear)
+                heads[owner.name] = Head(self.epsilon(residual), linear)
         integer = np.clip(np.round(position * 2.0**position_exponent), -32768, 32767).astype(np.int16)
         return QuantisedModel(c, self.weight_bits, integer, patch, layers, heads, exponents, self.saturated, self.widened)
 

@@ -39,7 +39,7 @@ from edgemoe.models.errors import EdgemoeError
 HARNESS = Path(__file__).with_name("harness.cpp")
 
 #: Called with (what happens, steps done, steps in total).
-Report = Callable[[str, int, int], None]
+Report = Callable[[str, int, int | None], None]
 
 # Every other warning of Verilator stops the build.
 _ALLOWED_WARNINGS = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from edgemoe.hw.config import HardwareConfig
@@ -32,8 +33,9 @@ class Route:
 class Result:
     """How a run ended.
 
-    error_instruction, error_address: where it stopped (the address that was refused: bytes for a bus error, words for a capacity).
-    instructions: retired, each repetition inside EXPERTS counted. macs: multiplications with a real operand row, padding included.
+    error_instruction, error_address: where it stopped (the address that the bus refused; 0 for other errors).
+    instructions: retired, each repetition inside EXPERTS counted, EXPERTS itself and END not. macs: multiplications with a real
+    operand row, padding included.
     saturated: results of MATMULs that were limited to 16 bits, by instruction index.
     """
 
@@ -50,7 +52,7 @@ class Result:
 
 
 class _Fault(Exception):
-    def __init__(self, code: ErrorCode, address: int) -> None:
+    def __init__(self, code: ErrorCode, address: int = 0) -> None:
         super().__init__(code.name)
         self.code, self.address = code, address
 
@@ -89,17 +91,17 @@ class Emulator:
         try:
             while True:
                 instruction = self._fetch(program, index)
+                self._check(instruction, looping=False)
                 if progress:
                     progress(index, instruction)
                 if instruction.opcode == Opcode.END:
-                    result.instructions += 1
                     return result
                 if instruction.opcode == Opcode.EXPERTS:
                     index = self._experts(program, index, instruction, progress)
                 else:
                     self._execute(index, instruction, 0)
                     index += 1
-                result.instructions += 1
+                    result.instructions += 1
         except _Fault as fault:
             result.error_code, result.error_address = fault.code, fault.address
             result.error_instruction = self._at
@@ -114,16 +116,54 @@ class Emulator:
         try:
             return Instruction.decode(data)
         except EdgemoeError:
-            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, offset) from None
+            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION) from None
+
+    def _check(self, i: Instruction, looping: bool) -> None:
+        """What the sequencer refuses before it issues an instruction; twin of its checks, illegal ones first."""
+        h = self.hardware
+        matmul, route, norm = (i.opcode == o for o in (Opcode.MATMUL, Opcode.ROUTE, Opcode.LAYERNORM))
+        on_chip = i.stationary in (Stationary.KEYS, Stationary.VALUES)
+        wrong = (
+            i.residual and (not matmul or i.memory != Memory.RESIDUAL),
+            i.opcode == Opcode.LOAD and i.memory == Memory.SCORE,
+            (i.gather or i.scatter or i.queued) and not looping,
+            looping and i.opcode not in (Opcode.LOAD, Opcode.STORE, Opcode.MATMUL),
+            i.opcode == Opcode.EXPERTS and not i.length,
+        )
+        if any(wrong):
+            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION)
+        scores = route or matmul and (i.probabilities or i.memory == Memory.SCORE or i.scale == Scale.SOFTMAX)
+        over = (
+            i.opcode not in (Opcode.END, Opcode.EXPERTS) and not 1 <= i.rows <= h.rows,
+            (matmul or route or norm) and i.row_base + i.rows > h.rows,
+            scores and i.rows > h.tokens,
+            matmul and on_chip and i.valid > h.tokens,
+            matmul and not (i.chunks and i.columns),
+            route and not 1 <= i.experts <= h.experts,
+            route and not 1 <= i.top_k <= h.top_k,
+            norm and not 1 <= i.elements <= h.width,
+        )
+        keys = i.stationary == Stationary.KEYS
+        streamed = Memory.SCORE if i.probabilities or route else Memory.ACTIVATION
+        transfer = i.opcode in (Opcode.LOAD, Opcode.STORE, Opcode.IMAGE)
+        operands = (
+            (matmul or route, streamed, i.rows, i.stream_stride, i.stream_base, i.columns if route else i.chunks),
+            (matmul and on_chip, Memory.KEY_VALUE, i.valid, i.stationary_stride, i.stationary_base, i.chunks if keys else i.columns),
+            (matmul or transfer, Memory(i.memory), i.rows, i.destination_stride, i.destination_base, i.columns),
+            (matmul and i.copy, Memory.ACTIVATION, i.rows, i.copy_stride, i.copy_base, i.columns),
+        )
+        outside = any(
+            used and ((rows - 1) & 0xFFFF) * stride + base + words > len(self.memories[memory])
+            for used, memory, rows, stride, base, words in operands
+        )
+        if any(over) or outside:
+            raise _Fault(ErrorCode.CAPACITY)
 
     def _experts(self, program: int, index: int, loop: Instruction, progress: Progress | None) -> int:
-        body = [self._fetch(program, index + 1 + j) for j in range(loop.length)]
-        for j, instruction in enumerate(body):
-            if instruction.opcode not in (Opcode.LOAD, Opcode.STORE, Opcode.MATMUL):
-                raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, program + (index + 1 + j) * INSTRUCTION_BYTES)
         for expert in np.flatnonzero(self.queues.lengths):
-            for j, instruction in enumerate(body):
-                self._at = index + 1 + j
+            for j in range(loop.length):
+                instruction = self._fetch(program, index + 1 + j)
+                self._check(instruction, looping=True)
                 if progress:
                     progress(self._at, instruction)
                 self._execute(self._at, instruction, int(expert))
@@ -135,7 +175,7 @@ class Emulator:
             case Opcode.MATMUL:
                 self._matmul(index, i, expert)
             case Opcode.LAYERNORM:
-                rows = self._row_table(i.row_base, i.rows, self.hardware.rows)
+                rows = np.arange(i.row_base, i.row_base + i.rows)
                 mantissa, exponent = unit.layernorm_scale(self.total[rows], self.squares[rows], i.elements, i.epsilon)
                 self.norm_scale[0][rows], self.norm_scale[1][rows] = mantissa, exponent
             case Opcode.ROUTE:
@@ -159,16 +199,11 @@ class Emulator:
         """Transfers are whole beats."""
         return -(-size // self.hardware.bus_bytes) * self.hardware.bus_bytes
 
-    def _row_table(self, row_base: int, rows: int, size: int) -> NDArray[np.int64]:
-        if row_base + rows > size:
-            raise _Fault(ErrorCode.CAPACITY, row_base + rows - 1)
-        return np.arange(row_base, row_base + rows)
-
     def _words(self, memory: Memory, base: int, rows: NDArray[np.int64], stride: int, columns: int) -> NDArray[np.int64]:
         """Addresses [rows, columns] of the words base + row * stride + column."""
         address = base + rows[:, None] * stride + np.arange(columns)
-        if address.size and (last := int(address.max())) >= len(self.memories[memory]):
-            raise _Fault(ErrorCode.CAPACITY, last)
+        if address.size and int(address.max()) >= len(self.memories[memory]):
+            raise _Fault(ErrorCode.CAPACITY)
         return address
 
     def _rows(self, i: Instruction, expert: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
@@ -181,8 +216,6 @@ class Emulator:
         return i.rows, dense, dense
 
     def _load(self, i: Instruction, expert: int) -> None:
-        if i.memory == Memory.SCORE:
-            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, 0)
         offset = i.address + expert * i.expert_stride
         _, _, rows = self._rows(i, expert)
         where = self._words(Memory(i.memory), i.destination_base, rows, i.destination_stride, i.columns)
@@ -207,7 +240,7 @@ class Emulator:
         shape = (i.channels, i.image_height, i.image_width)
         size = int(np.prod(shape))
         if not i.patch or i.image_height % i.patch or i.image_width % i.patch:
-            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, 0)
+            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION)
         image = self._read(i.address, self._padded(size))[:size].reshape(shape)
         patches = unit.image_patches(image, i.patch)
         lanes = self.hardware.lanes
@@ -223,11 +256,6 @@ class Emulator:
 
     def _route(self, index: int, i: Instruction) -> None:
         h = self.hardware
-        if i.experts > h.experts:
-            raise _Fault(ErrorCode.CAPACITY, i.experts)
-        if i.top_k > h.top_k:
-            raise _Fault(ErrorCode.CAPACITY, i.top_k)
-        self._row_table(i.row_base, i.rows, h.rows)
         where = self._words(Memory.SCORE, i.stream_base, np.arange(i.rows), i.stream_stride, i.columns)
         logits = self.memories[Memory.SCORE][where].reshape(i.rows, i.columns * h.lanes)[:, : i.experts]
         chosen, scores = unit.route(logits, i.exponent_shift, i.top_k)
@@ -235,7 +263,7 @@ class Emulator:
             self.queues.reset()
         self.queues.push(i.row_base, chosen, scores)
         if (lengths := self.queues.lengths).max(initial=0) > h.rows:
-            raise _Fault(ErrorCode.CAPACITY, int(lengths.max()))
+            raise _Fault(ErrorCode.CAPACITY)
         self.result.routes.append(Route(index, i.row_base, chosen, scores))
         self.result.queue_lengths.append(lengths)
 
@@ -244,17 +272,10 @@ class Emulator:
     def _matmul(self, index: int, i: Instruction, expert: int) -> None:
         h, lanes = self.hardware, self.hardware.lanes
         count, streamed, scattered = self._rows(i, expert)
-        if count > h.rows:
-            raise _Fault(ErrorCode.CAPACITY, count)
-        if not count or not i.columns or not i.chunks:
-            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION, 0)
-        attends = i.probabilities or i.memory == Memory.SCORE or i.scale == Scale.SOFTMAX
-        if attends and count > h.tokens:
-            raise _Fault(ErrorCode.CAPACITY, count)
 
         # The streamed operand [rows, chunks * lanes].
         if i.probabilities:
-            x = self._probabilities(i, count)
+            x: NDArray[Any] = self._probabilities(i, count)
         else:
             where = self._words(Memory.ACTIVATION, i.stream_base, streamed, i.stream_stride, i.chunks)
             x = self.memories[Memory.ACTIVATION][where].reshape(count, i.chunks * lanes)
@@ -322,7 +343,7 @@ class Emulator:
             self.memories[Memory.ACTIVATION][self._words(Memory.ACTIVATION, i.copy_base, scattered, i.copy_stride, i.columns)] = words
         if memory == Memory.SCORE:
             self.maximum[:count] = y[:, : min(i.valid, y.shape[1])].max(axis=1, initial=-32768)
-        if memory == Memory.RESIDUAL:
+        if old is not None and memory == Memory.RESIDUAL:
             self._statistics(i, y, old, scattered if i.scatter else i.row_base + np.arange(count))
 
     def _probabilities(self, i: Instruction, count: int) -> NDArray[np.int64]:

@@ -2,10 +2,10 @@
 """The emulator as a device: the same registers and the same memory as the core, so that the driver cannot tell them apart."""
 
 from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np
-
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.errors import EdgemoeError
@@ -76,9 +76,15 @@ class EmulatorDevice:
         program = self._words.get(low, 0) | self._words.get(low + 4, 0) << 32
         self.result = result = self.emulator.run(self._dram, program)
         beat = self.hardware.bus_bytes
-        counted = {"INSTRUCTIONS": result.instructions, "READ_BEATS": result.bytes_read // beat, "WRITE_BEATS": result.bytes_written // beat}
-        errors = {"ERROR_CODE": int(result.error_code), "ERROR_INSTRUCTION": result.error_instruction, "ERROR_ADDRESS": result.error_address}
-        for name, value in (counted | errors).items():
+        values = {
+            "INSTRUCTIONS": result.instructions,
+            "READ_BEATS": result.bytes_read // beat,
+            "WRITE_BEATS": result.bytes_written // beat,
+            "ERROR_CODE": int(result.error_code),
+            "ERROR_INSTRUCTION": result.error_instruction,
+            "ERROR_ADDRESS": result.error_address,
+        }
+        for name, value in values.items():
             self._put(name, value)
         offset = registers.offset("ISR")
         self._words[offset] = self._words.get(offset, 0) | DONE_EVENT | (ERROR_EVENT if result.error_code else 0)

@@ -9,8 +9,8 @@ from ..isa import ErrorCode
 
 
 class Control(wiring.Component):
-    """IDLE -> RUN -> (STOP ->) IDLE. An error or a soft reset resets the units (`reset`) and stops the bus engines (`stop`), which finish the
-    bursts they have begun; the first error wins and is reported at once, with its instruction and address.
+    """IDLE -> RUN -> (STOP ->) IDLE. An error or a soft reset resets the units (`reset`) and stops the bus engines (`stop`), which
+    finish the bursts they have begun; the first error wins and is reported at once, with its instruction and address.
 
     The watchdog counts cycles in which neither an instruction retires nor a beat moves; at `watchdog` (0: off) it is an error.
     """

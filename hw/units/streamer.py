@@ -120,7 +120,8 @@ class Streamer(wiring.Component):
                 with m.If(issue):
                     m.d.sync += index.eq(index + 1)
                     with m.If(last_row):
-                        m.d.sync += [index.eq(0), chunk.eq(chunk + 1), lanes_left.eq(Mux(lanes_left > self.config.lanes, lanes_left - self.config.lanes, 0))]
+                        fewer = Mux(lanes_left > self.config.lanes, lanes_left - self.config.lanes, 0)
+                        m.d.sync += [index.eq(0), chunk.eq(chunk + 1), lanes_left.eq(fewer)]
                         with m.If(last_chunk):
                             m.d.sync += [chunk.eq(0), column.eq(column + 1), lanes_left.eq(instruction.valid)]
                             with m.If(~instruction.stationary[1]):  # parameters come with weights only

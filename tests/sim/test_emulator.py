@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from edgemoe.host import compiler
 from edgemoe.hw.config import preset
-from edgemoe.hw.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode
+from edgemoe.hw.isa import ErrorCode, Instruction, Memory, Opcode
 from edgemoe.models import quantise
 from edgemoe.models.config import PRESETS
 from edgemoe.sim.emulator import Emulator
@@ -100,9 +100,11 @@ def execute(*instructions, size=4096, hardware="tiny"):
 
 def test_illegal_instruction():
     result, _ = execute(Instruction(Opcode.LAYERNORM, dict(rows=1, elements=4)))  # then zeros: no opcode
-    assert (result.error_code, result.error_instruction, result.error_address) == (ErrorCode.ILLEGAL_INSTRUCTION, 1, INSTRUCTION_BYTES)
-    body = [Instruction(Opcode.EXPERTS, dict(length=1)), Instruction(Opcode.ROUTE), Instruction(Opcode.END)]
-    assert execute(*body)[0].error_code == ErrorCode.ILLEGAL_INSTRUCTION
+    assert (result.error_code, result.error_instruction, result.error_address) == (ErrorCode.ILLEGAL_INSTRUCTION, 1, 0)
+    route = Instruction(Opcode.ROUTE, dict(rows=1, columns=2, experts=8, top_k=1, reset_queues=1))
+    body = [route, Instruction(Opcode.EXPERTS, dict(length=1)), route, Instruction(Opcode.END)]
+    result, _ = execute(*body)
+    assert (result.error_code, result.error_instruction) == (ErrorCode.ILLEGAL_INSTRUCTION, 2)
 
 
 def test_program_and_data_outside_memory():
