@@ -149,7 +149,8 @@ class Driver:
             number, address = self.read("ERROR_INSTRUCTION"), self.read_long("ERROR_ADDRESS")
             label = program.labels[number] if number < total else ""
             raise DeviceError(code, number, address, label)
-        run = Run(program, {name: self.read_long(name) for name in registers.COUNTERS}, seconds)
+        counters = {name: self.read_long(name) for name in registers.COUNTERS} | {name: self.read(name) for name in registers.KIND_COUNTERS}
+        run = Run(program, counters, seconds)
 
         def fetch(buffer: Buffer | None) -> NDArray[np.float32] | None:
             return None if buffer is None else buffer.values(memory.read(memory.base + buffer.offset, buffer.size))

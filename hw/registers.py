@@ -69,7 +69,21 @@ COUNTERS: Mapping[str, str] = {
     "WRITE_BEATS": "beats written, of all masters together",
     "INSTRUCTIONS": "instructions retired, every repetition of an EXPERTS body counted",
 }
+# The same cycles by kind of instruction, as far as the state does not tell it: 32 bits each, so a run of 2^32 cycles wraps.
+MATMUL_KINDS: Mapping[str, str] = {
+    "WEIGHTS": "a MATMUL with weights outside EXPERTS",
+    "EXPERT": "a MATMUL with weights on an expert's queue",
+    "KEYS": "a MATMUL with keys (scores)",
+    "VALUES": "a MATMUL with values (attention's results)",
+}
+MATMUL_STATES = ("ARRAY_ACTIVE", "WAIT_WEIGHTS", "WAIT_OPERAND", "WAIT_DRAIN")
+OPERATIONS = ("DMA", "LAYERNORM", "ROUTE")  # their work is counted by STATE_COUNTERS; here is how long they waited for results
+KIND_COUNTERS: Mapping[str, tuple[str, str]] = {  # name -> (kind, state)
+    **{f"{kind}_{state}": (kind, state) for kind in MATMUL_KINDS for state in MATMUL_STATES},
+    **{f"{kind}_WAIT_DRAIN": (kind, "WAIT_DRAIN") for kind in OPERATIONS},
+}
 COUNTER_BASE = 0x100
+KIND_BASE = 0x180
 
 
 def _pair(name: str, offset: int, access: Access, doc: str, writable: int = 0) -> Iterator[Register]:
@@ -133,6 +147,9 @@ def _map() -> Iterator[Register]:
     yield Register("INSTRUCTION", 0x90, Access.READ_ONLY, "index of the instruction at the sequencer, for progress bars")
     for i, (name, doc) in enumerate(COUNTERS.items()):
         yield from _pair(name, COUNTER_BASE + 8 * i, Access.READ_ONLY, doc + "; cleared by start")
+    for i, (name, (kind, state)) in enumerate(KIND_COUNTERS.items()):
+        doc = f"cycles of {state} during {MATMUL_KINDS.get(kind, kind)}; cleared by start"
+        yield Register(name, KIND_BASE + 4 * i, Access.READ_ONLY, doc)
 
 
 REGISTERS: tuple[Register, ...] = tuple(_map())

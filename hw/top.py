@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .config import HardwareConfig
 from .engine import Engine
-from .isa import Stationary
+from .isa import Opcode, Stationary
 from .layouts import JOB
 from .units.axi import AxiRead, AxiWrite
 from .units.block_memory import with_primitives
@@ -110,6 +110,9 @@ class Top(wiring.Component):
     def wire_control(self, m: Module, registers, control, sequencer, engine, reader, writer, fetch) -> None:
         """Start, end, errors, what the counters count."""
         read_beat = Cat(getattr(reader, f"{name}_valid") for name in reader.clients).any()
+        current = engine.dma_job.instruction  # the streamer's, whatever its opcode
+        matmul, norm, route = (current.opcode == opcode for opcode in (Opcode.MATMUL, Opcode.LAYERNORM, Opcode.ROUTE))
+        on_chip, queued = current.stationary[1], current.gather | current.scatter | current.queued
         m.d.comb += [
             control.start.eq(registers.start),
             control.soft_reset.eq(registers.soft_reset),
@@ -142,6 +145,17 @@ class Top(wiring.Component):
                     engine.moving,
                     engine.normalising,
                     engine.routing,
+                )
+            ),
+            registers.kind.eq(
+                Cat(
+                    matmul & ~on_chip & ~queued,
+                    matmul & ~on_chip & queued,
+                    matmul & (current.stationary == Stationary.KEYS),
+                    matmul & (current.stationary == Stationary.VALUES),
+                    ~(matmul | norm | route),
+                    norm,
+                    route,
                 )
             ),
             registers.read_beat.eq(read_beat),

@@ -7,7 +7,9 @@ from amaranth.lib.wiring import In, Out
 
 from .. import registers
 from ..config import HardwareConfig
-from ..registers import ADDRESS_BITS, BASE_ALIGNMENT, BY_NAME, COUNTERS, STATE_COUNTERS
+from ..registers import ADDRESS_BITS, BASE_ALIGNMENT, BY_NAME, COUNTERS, KIND_COUNTERS, MATMUL_KINDS, OPERATIONS, STATE_COUNTERS
+
+KINDS = (*MATMUL_KINDS, *OPERATIONS)
 
 OKAY, SLVERR = 0, 2
 
@@ -39,6 +41,7 @@ class RegisterFile(wiring.Component):
       instruction       in: what INSTRUCTION shows
       running           in: a run lasts; in such a cycle CYCLES and exactly one state counter advance:
       state             in: the lowest set bit, in the order of registers.STATE_COUNTERS without OTHER; none set: OTHER
+      kind              in: one bit for each of KINDS, of the instruction that the state belongs to (none in OTHER): splits the states by kind
       read_beat, write_beat, retired   in, pulses for the last three counters
       interrupt         out, level
 
@@ -67,6 +70,7 @@ class RegisterFile(wiring.Component):
                 "instruction": In(32),
                 "running": In(1),
                 "state": In(len(STATE_COUNTERS) - 1),
+                "kind": In(len(KINDS)),
                 "read_beat": In(1),
                 "write_beat": In(1),
                 "retired": In(1),
@@ -200,6 +204,12 @@ class RegisterFile(wiring.Component):
             m.d.comb += [words[f"{name}_LO"].eq(counter[:32]), words[f"{name}_HI"].eq(kept)]
             with m.If(readout(f"{name}_LO")):
                 m.d.sync += kept.eq(counter[32:])
+        kinds = Signal(len(KINDS))
+        m.d.sync += kinds.eq(self.kind)
+        state_names = list(STATE_COUNTERS)
+        for name, (kind, state) in KIND_COUNTERS.items():
+            counter = words[name]
+            m.d.sync += counter.eq(Mux(self.start, 0, counter + (states[state_names.index(state)] & kinds[KINDS.index(kind)])))
 
 
 assert BASE_ALIGNMENT == 4096, "axi.py divides transfers for this alignment"

@@ -10,12 +10,12 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 from edgemoe.hw import registers
 from edgemoe.hw.config import PRESETS
-from edgemoe.hw.registers import BY_NAME, COUNTERS, REGISTERS, STATE_COUNTERS, Access, offset
-from edgemoe.hw.units.registers import RegisterFile
+from edgemoe.hw.registers import BY_NAME, COUNTERS, KIND_COUNTERS, REGISTERS, STATE_COUNTERS, Access, offset
+from edgemoe.hw.units.registers import KINDS, RegisterFile
 from edgemoe.sim.bench import parameters, run_bench, start
 
 INPUTS = ("done", "error", "error_code", "error_instruction", "error_address", "instruction")
-INPUTS += ("running", "state", "read_beat", "write_beat", "retired")
+INPUTS += ("running", "state", "kind", "read_beat", "write_beat", "retired")
 
 
 class Host:
@@ -162,24 +162,29 @@ async def counters_count_one_state_a_cycle(dut):
     await start(dut)
     await host.write("CTRL", 1)
     await cycles(dut, 3)
-    expected = dict.fromkeys(COUNTERS, 0)
+    expected, by_kind = dict.fromkeys(COUNTERS, 0), dict.fromkeys(KIND_COUNTERS, 0)
     names = list(STATE_COUNTERS)
     for _ in range(500):
         state, running = rng.choice((0, 1 << rng.randrange(7), rng.randrange(128))), int(rng.random() < 0.9)
         beats = {name: rng.randrange(2) for name in ("read_beat", "write_beat", "retired")}
-        dut.state.value, dut.running.value = state, running
+        kind = rng.randrange(len(KINDS))
+        dut.state.value, dut.running.value, dut.kind.value = state, running, 1 << kind
         for name, value in beats.items():
             getattr(dut, name).value = value
         await RisingEdge(dut.clk)
         if running:
             expected["CYCLES"] += 1
-            expected[names[(state & -state).bit_length() - 1] if state else "OTHER"] += 1
+            name = names[(state & -state).bit_length() - 1] if state else "OTHER"
+            expected[name] += 1
+            for counter, split in KIND_COUNTERS.items():
+                by_kind[counter] += split == (KINDS[kind], name)
         for name, counter in zip(beats, ("READ_BEATS", "WRITE_BEATS", "INSTRUCTIONS"), strict=True):
             expected[counter] += beats[name]
     for name in INPUTS:
         getattr(dut, name).value = 0
     await cycles(dut, 4)
     assert {name: await host.read64(name) for name in COUNTERS} == expected
+    assert {name: await host.read(name) for name in KIND_COUNTERS} == by_kind and all(by_kind.values())
     assert sum(expected[name] for name in STATE_COUNTERS) == expected["CYCLES"]
     await host.write("CTRL", 0x100)
     await cycles(dut, 3)
