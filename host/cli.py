@@ -16,6 +16,9 @@ from typing import Annotated
 import typer
 from edgemoe.models.errors import EdgemoeError
 
+# The emulator's matrix products are too small to gain from threads, and lose much where the machine is busy. NumPy reads this when it loads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 app = typer.Typer(
     name="edgemoe",
     help="An FPGA accelerator for multi-task Mixture-of-Experts vision transformers.",
@@ -47,7 +50,7 @@ DEMO_SEED = 1_000_020  # a scene that training never sees
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Hardware = Annotated[str, typer.Option("--hardware", help="Hardware preset.", metavar="PRESET")]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")]
-Bits = Annotated[WeightBits, typer.Option("--weight-bits", help="Format of the weights.")]
+Bits = Annotated[WeightBits | None, typer.Option("--weight-bits", help="Format of the weights. Default: the hardware preset's.")]
 
 
 @app.command()
@@ -98,7 +101,7 @@ def infer(
     task: Annotated[list[str] | None, typer.Option("--task", help="A task of the checkpoint; may be repeated. Default: all.")] = None,
     device: Annotated[DeviceName, typer.Option("--device", help="What computes.")] = DeviceName.VERILATOR,
     hardware: Hardware = "base",
-    weight_bits: Bits = WeightBits.SIXTEEN,
+    weight_bits: Bits = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for maps and raw predictions.")] = Path("out"),
     save_tokens: Annotated[
         Path | None, typer.Option("--save-tokens", help="Write the encoder's final tokens here.", metavar="FILE.npy")
@@ -125,7 +128,7 @@ def infer(
         tasks=tasks,
         device=device.value,
         hardware=chosen,
-        weight_bits=weight_bits.value,
+        weight_bits=weight_bits.value if weight_bits else chosen.weight_bits,
         save_tokens=save_tokens is not None,
     )
     stems = [path.stem for path in images]
@@ -182,7 +185,7 @@ def check(
     checkpoint: CheckpointName = "m3vit-micro",
     image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: a generated scene.")] = None,
     hardware: Hardware = "base",
-    weight_bits: Bits = WeightBits.SIXTEEN,
+    weight_bits: Bits = None,
     json: Json = False,
 ) -> None:
     """Compare every instruction's result between emulator and RTL, and both with the float model."""
@@ -200,7 +203,7 @@ def check(
     golden = importlib.util.find_spec("torch") is not None
     if not golden:
         inference.notice("PyTorch is not installed: no comparison with the float model (pip install 'edgemoe[golden]')")
-    report = checking.check(model, batch, hardware=chosen, weight_bits=weight_bits.value, golden=golden)
+    report = checking.check(model, batch, hardware=chosen, weight_bits=weight_bits.value if weight_bits else chosen.weight_bits, golden=golden)
     if json:
         _print_json(report)
     else:

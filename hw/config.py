@@ -34,12 +34,14 @@ class HardwareConfig:
     prefetch_beats: int = 512  # weight FIFO
     burst_beats: int = 64
     outstanding: int = 8  # read bursts in flight
+    weight_bits: str = "16"  # the format that programs use unless told otherwise: 16, 8 or mixed (8-bit experts, 16-bit trunk)
 
     def __post_init__(self) -> None:
         def need(condition: bool, message: str) -> None:
             if not condition:
                 raise EdgemoeError(f"hardware {self.name!r}: {message}")
 
+        need(self.weight_bits in ("16", "8", "mixed"), f"weight_bits must be 16, 8 or mixed, not {self.weight_bits!r}")
         need(self.lanes in (4, 8, 16, 32), f"lanes must be 4, 8, 16 or 32, not {self.lanes}")
         need(self.masters in (1, 2), f"masters must be 1 or 2, not {self.masters}")
         need(self.data_bits in (64, 128, 256), f"data_bits must be 64, 128 or 256, not {self.data_bits}")
@@ -102,16 +104,26 @@ class HardwareConfig:
     @property
     def hash(self) -> int:
         """32 bits that the identity registers show: a program compiled for other sizes is refused."""
-        sizes = {k: v for k, v in asdict(self).items() if k != "name"}
-        return int.from_bytes(hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).digest()[:4], "little")
+        return int.from_bytes(hashlib.sha256(json.dumps(self.sizes, sort_keys=True).encode()).digest()[:4], "little")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the generated hardware depends on: not its name, nor the format of the programs that it runs."""
+        return {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits")}
 
 
 PRESETS = {
     c.name: c
     for c in (
         HardwareConfig("base", lanes=16),
-        HardwareConfig("zcu102", lanes=32, masters=2),
+        HardwareConfig("zcu102", lanes=32, masters=2, weight_bits="mixed"),
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
+        # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
+        HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),
+        # One stream of m3vit-micro to the row, for the block RAM of an 85 k ECP5; a 64-bit bus is more than its SDRAM fills.
+        HardwareConfig("ulx3s", lanes=8, data_bits=64, rows=129, tokens=129, width=96, experts=8, top_k=2, prefetch_beats=256),
+        # m3vit-micro's sizes for pictures of 128 x 128, for a 45 k ECP5.
+        HardwareConfig("colorlight-i9", lanes=4, data_bits=64, rows=66, tokens=66, width=96, experts=8, top_k=2, prefetch_beats=256),
         HardwareConfig("tiny", lanes=4, rows=40, tokens=20, width=32, hidden=64, experts=8, top_k=4, prefetch_beats=64, burst_beats=16),
     )
 }

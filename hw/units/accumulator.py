@@ -6,7 +6,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units.block_memory import BlockMemory
-from edgemoe.hw.units.fixed import delay, sum_layout
+from edgemoe.hw import layouts
+from edgemoe.hw.units.fixed import delay
 
 
 class Accumulator(wiring.Component):
@@ -31,7 +32,7 @@ class Accumulator(wiring.Component):
 
     def __init__(self, config: HardwareConfig):
         self.rows = config.rows
-        sums = sum_layout(config)
+        sums = layouts.sums(config)
         super().__init__(
             {
                 "valid": In(1),

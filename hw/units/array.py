@@ -5,7 +5,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
-from edgemoe.hw.units.fixed import delay, sum_layout, word_layout
+from edgemoe.hw import layouts
+from edgemoe.hw.units.fixed import delay
 
 
 class Array(wiring.Component):
@@ -43,7 +44,7 @@ class Array(wiring.Component):
     def __init__(self, config: HardwareConfig):
         self.lanes = config.lanes
         self.LATENCY = config.lanes + 3
-        word = word_layout(config)
+        word = layouts.word(config)
         super().__init__(
             {
                 "stream_valid": In(1),
@@ -53,7 +54,7 @@ class Array(wiring.Component):
                 "load_by_column": In(1),
                 "load_index": In(range(config.lanes)),
                 "load_data": In(word),
-                "sums": Out(sum_layout(config)),
+                "sums": Out(layouts.sums(config)),
             }
         )
 

@@ -5,7 +5,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
-from edgemoe.hw.units.fixed import delay, half_shift, round_half, round_shift, saturate, sum_layout, word_layout
+from edgemoe.hw import layouts
+from edgemoe.hw.units.fixed import delay, half_shift, round_half, round_shift, saturate
 from edgemoe.hw.units.gelu import VALUE_BITS, Gelu
 from edgemoe.models.arithmetic import PROBABILITY_BITS, SCALE_ONE
 
@@ -56,7 +57,7 @@ class Epilogue(wiring.Component):
 
     def __init__(self, config: HardwareConfig):
         self.config = config
-        word, sums = word_layout(config), sum_layout(config)
+        word, sums = layouts.word(config), layouts.sums(config)
         super().__init__(
             {
                 "valid": In(1),

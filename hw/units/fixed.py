@@ -1,22 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixed-point helpers: the lane layouts, the only narrowing in the hardware, and pipeline delays.
+"""Fixed-point helpers: the only narrowing in the hardware, and pipeline delays.
 
 Twins: `models.arithmetic.round_shift` and `models.arithmetic.saturate`.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, ValueLike, signed
-from amaranth.lib import data
-from edgemoe.hw.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
-
-
-def word_layout(config: HardwareConfig) -> data.ArrayLayout:
-    """A word: `lanes` signed 16-bit numbers, lane 0 in the low bits."""
-    return data.ArrayLayout(signed(WORD_BITS), config.lanes)
-
-
-def sum_layout(config: HardwareConfig) -> data.ArrayLayout:
-    """The exact sums of a word's lanes."""
-    return data.ArrayLayout(signed(ACCUMULATOR_BITS), config.lanes)
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, ValueLike
 
 
 def half_shift(value: ValueLike, amount: ValueLike) -> Value:
@@ -75,4 +63,4 @@ def delay(m: Module, value, cycles: int, *, name: str = "delay", reset_less: boo
     return value
 
 
-__all__ = ["delay", "half_shift", "round_half", "round_shift", "saturate", "sum_layout", "word_layout"]
+__all__ = ["delay", "half_shift", "round_half", "round_shift", "saturate"]
