@@ -45,6 +45,13 @@ class WeightBits(StrEnum):
     MIXED = "mixed"
 
 
+class Stalls(StrEnum):
+    """How the memory behaves in ``soak``."""
+
+    RANDOM = "random"
+    NONE = "none"
+
+
 DEMO_SEED = 1_000_020  # a scene that training never sees
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
@@ -181,6 +188,22 @@ def verilog(
 
 
 @app.command()
+def build(
+    board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
+    json: Json = False,
+) -> None:
+    """Write all that a board's tools need: Verilog, scripts, register map, README of the steps to a running board."""
+    from edgemoe.boards import boards, zynq
+
+    written = [str(path) for path in zynq.build(boards.board(board), out)]
+    if json:
+        _print_json({"board": board, "files": written})
+    else:
+        typer.echo("\n".join(written))
+
+
+@app.command()
 def check(
     checkpoint: CheckpointName = "m3vit-micro",
     image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: a generated scene.")] = None,
@@ -208,6 +231,31 @@ def check(
         _print_json(report)
     else:
         outputs.table(f"{report['checkpoint']} on {report['hardware']}", list(report.items()))
+    if report["mismatches"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def soak(
+    images: Annotated[int, typer.Option("--images", help="How many generated scenes.", min=1)] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Of the scenes and of the stalls.", min=0)] = 0,
+    stalls: Annotated[
+        Stalls, typer.Option("--stalls", help="Random stalls on every channel of the bus, another memory each image; or none.")
+    ] = Stalls.RANDOM,
+    hardware: Hardware = "base",
+    weight_bits: Bits = WeightBits.SIXTEEN,
+    json: Json = False,
+) -> None:
+    """Many scenes through the RTL over a memory that stalls at random, each compared with the emulator."""
+    from edgemoe.host import outputs
+    from edgemoe.host.soak import soak as run
+    from edgemoe.hw.config import preset
+
+    report = run(images, seed, stalls.value, preset(hardware), weight_bits.value).summary()
+    if json:
+        _print_json(report)
+    else:
+        outputs.table(f"soak on {hardware}", list(report.items()))
     if report["mismatches"]:
         raise typer.Exit(1)
 

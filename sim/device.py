@@ -68,6 +68,7 @@ class Counters:
     read_refused: int
     write_refused: int
     read_waiting: int
+    stalled: int
     address_errors: int
     violations: int
 

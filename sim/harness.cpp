@@ -64,6 +64,7 @@ struct Counters {
     uint64_t read_bytes, write_bytes;      // writes count enabled bytes only
     uint64_t read_refused, write_refused;  // beats that waited: for the core's RREADY; for the memory's WREADY
     uint64_t read_waiting;                 // cycles with a read outstanding and no beat offered
+    uint64_t stalled;                      // transfers of any channel that a random stall put off by a cycle, each such cycle counted
     uint64_t address_errors;               // bursts outside the memory, answered with DECERR
     uint64_t violations;                   // of the protocol
 };
@@ -171,13 +172,14 @@ class Dram {
     // Before the falling edge's eval: the inputs of this cycle.
     void drive() {
         if (config_.bandwidth > 0) credit_ = std::min(credit_ + config_.bandwidth, 2.0);
-        pins.arready() = reads_.size() < config_.outstanding && read_answers() && !random_.chance(config_.stall_ar);
-        pins.awready() = writes_.size() + responses_.size() < config_.outstanding && write_answers() && !random_.chance(config_.stall_aw);
-        pins.wready() = early_.size() < 16 && write_answers() && afford() && !random_.chance(config_.stall_w);
+        held_ar_ = held_aw_ = held_w_ = false;
+        pins.arready() = reads_.size() < config_.outstanding && read_answers() && !(held_ar_ = random_.chance(config_.stall_ar));
+        pins.awready() = writes_.size() + responses_.size() < config_.outstanding && write_answers() && !(held_aw_ = random_.chance(config_.stall_aw));
+        pins.wready() = early_.size() < 16 && write_answers() && afford() && !(held_w_ = random_.chance(config_.stall_w));
 
         if (!r_valid_ && !reads_.empty()) {
             const Burst& burst = reads_.front();
-            if (now_ >= burst.due && read_answers() && afford() && !random_.chance(config_.stall_r)) {
+            if (now_ >= burst.due && read_answers() && afford() && !stalls(config_.stall_r)) {
                 offer_read(burst);
             } else {
                 counters.read_waiting++;
@@ -186,7 +188,7 @@ class Dram {
         pins.rvalid() = r_valid_;
         if (!b_valid_ && !responses_.empty()) {
             const Burst& burst = responses_.front();
-            if (now_ >= burst.due && write_answers() && !random_.chance(config_.stall_b)) {
+            if (now_ >= burst.due && write_answers() && !stalls(config_.stall_b)) {
                 b_valid_ = true;
                 pins.bid() = burst.id;
                 pins.bresp() = burst.response;
@@ -197,6 +199,7 @@ class Dram {
 
     // After the falling edge's eval: what happens at the coming rising edge.
     void sample() {
+        counters.stalled += (held_ar_ && pins.arvalid()) + (held_aw_ && pins.awvalid()) + (held_w_ && pins.wvalid());
         sample_read_address();
         if (r_valid_) sample_read();
         sample_write_address();
@@ -222,6 +225,7 @@ class Dram {
     };
     std::deque<Data> early_;  // beats of W that came before their address, which AXI4 allows
     bool r_valid_ = false, b_valid_ = false, last_w_waiting_ = false;
+    bool held_ar_ = false, held_aw_ = false, held_w_ = false;  // ready is low in this cycle because of a random stall, and of nothing else
     Address last_ar_, last_aw_;
     Data last_w_{};
 
@@ -232,6 +236,11 @@ class Dram {
     bool read_answers() const { return counters.read_beats < silent_read; }
     bool write_answers() const { return counters.write_beats < silent_write; }
     bool afford() const { return config_.bandwidth <= 0 || credit_ >= 1; }
+    bool stalls(double fraction) {
+        const bool held = random_.chance(fraction);
+        counters.stalled += held;
+        return held;
+    }
     void pay() { if (config_.bandwidth > 0) credit_ -= 1; }
 
     static uint64_t end(const Burst& burst) { return burst.address + uint64_t{burst.beats} * BEAT_BYTES; }
