@@ -7,8 +7,9 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--full`` adds the long tests."""
+    """``--full`` adds the long tests; ``--update-cycles`` writes the cycle counts that are found into tests/top/cycles.json."""
     parser.addoption("--full", action="store_true", help="also run the tests marked full")
+    parser.addoption("--update-cycles", action="store_true", help="commit the cycle counts of this run instead of comparing them")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small models on the smallest core: RTL equals emulator at every MATMUL, whatever the memory does, and leaves all other bytes alone."""
+
+from __future__ import annotations
+
+import pytest
+from edgemoe.host import compiler
+from edgemoe.hw.config import preset
+from edgemoe.models.config import ModelConfig
+from edgemoe.sim.device import Dram
+
+from ..models.support import ODD, TINY
+from .support import (
+    NANO,
+    PLAIN,
+    check_counters,
+    check_equal,
+    check_guards,
+    check_kinds,
+    core,
+    emulated,
+    fill,
+    images_of,
+    quantised,
+    tiny_program,
+)
+
+DRAMS = {"steady": Dram(), "hostile": Dram.hostile(), "slow": Dram(latency=100, bandwidth=0.5, outstanding=1)}
+CASES = {
+    "both tasks": (NANO, ((0, 0), (0, 1))),
+    "one task": (NANO, ((0, 1),)),
+    "two images": (NANO, ((0, 0), (1, 1))),
+    "odd widths": (TINY, ((0, 1), (0, 0))),
+    "no experts": (PLAIN, ((0, 0), (1, 0), (0, 1))),
+}
+
+
+def compare(program: compiler.CompiledProgram, count: int, dram: Dram) -> None:
+    """Two runs of one load: both equal the emulator; on a steady memory they take the same time, too."""
+    images = images_of(program.config, count)
+    reference = emulated(program, images)
+    with core(program.hardware, program.memory_size, dram) as (device, driver):
+        expected = fill(device, program, images)
+        driver.load(program)
+        runs = []
+        for _ in range(2):
+            before = device.counters()
+            run = driver.run(program, images)
+            after = device.counters()
+            check_equal(reference, run)
+            check_counters(run)
+            check_kinds(driver)
+            check_guards(device, program, expected)
+            written = sum(b.write_beats - a.write_beats for a, b in zip(before, after, strict=True))
+            read = sum(b.read_beats - a.read_beats for a, b in zip(before, after, strict=True))
+            assert run.counters["WRITE_BEATS"] * program.hardware.masters == written
+            # Instructions fetched ahead of END may still be on their way when the run is over.
+            ahead = 16 * 64 // program.hardware.bus_bytes
+            assert 0 <= read - run.counters["READ_BEATS"] * program.hardware.masters <= ahead * program.hardware.masters
+            runs.append(run)
+        assert not any(counters.address_errors for counters in device.counters())
+        if not dram.stall_r and not dram.bandwidth:
+            assert runs[0].counters == runs[1].counters
+
+
+@pytest.mark.parametrize("dram", DRAMS)
+@pytest.mark.parametrize("weight_bits", ["16", "8", "mixed"])
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_emulator(case: str, weight_bits: str, dram: str) -> None:
+    config, streams = CASES[case]
+    compare(tiny_program(config, streams, weight_bits), len({image for image, _ in streams}), DRAMS[dram])
+
+
+@pytest.mark.parametrize("weight_bits", ["16", "8"])
+def test_odd_sizes_on_the_default_core(weight_bits: str) -> None:
+    """Width 40, heads of 20, three experts, one colour, on 16 lanes; four streams."""
+    streams = ((0, 0), (0, 1), (1, 0), (1, 1))
+    program = compiler.compile(quantised(ODD, weight_bits), streams, preset("base"), trace=True, save_tokens=True)
+    compare(program, 2, Dram.hostile(seed=5))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hostile_memory_of_many_kinds(seed: int) -> None:
+    """Other random stalls, other latencies, other alignments between fetch, weights and results."""
+    dram = Dram.hostile(seed=seed + 10, stalls=(0.05, 0.5, 0.7, 0.3)[seed], latency=(0, 3, 64, 200)[seed])
+    compare(tiny_program(NANO, ((0, seed % 2),), "mixed"), 1, dram)
+
+
+def test_results_do_not_depend_on_company() -> None:
+    """A stream alone and beside others: the same integers."""
+    alone, together = tiny_program(NANO, ((0, 1),)), tiny_program(NANO, ((0, 0), (0, 1)))
+    images = images_of(NANO, 1)
+    assert (emulated(alone, images).tokens[0] == emulated(together, images).tokens[1]).all()  # type: ignore[union-attr]
+
+
+def test_one_program_runs_on_many_images() -> None:
+    """Loaded once, run with other pictures: each time that picture's results, nothing left of the one before."""
+    config: ModelConfig = NANO
+    program = tiny_program(config, ((0, 0), (0, 1)))
+    with core(program.hardware, program.memory_size) as (_, driver):
+        driver.load(program)
+        for image in images_of(config, 4):
+            check_equal(emulated(program, [image]), driver.run(program, [image]))
