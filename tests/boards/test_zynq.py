@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `edgemoe build` writes for Zynq UltraScale+: scripts against a model of Vivado, addresses against the register map, Verilog."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from edgemoe.boards import boards, zynq
+from edgemoe.hw import registers
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import simulator
+from edgemoe.sim.build import verilator_root
+
+from tests.boards.vivado import Refused, Vivado, attributes
+
+ZYNQ = [b for b in boards.BOARDS.values() if b.family is boards.Family.ZYNQ_ULTRASCALE_PLUS]
+
+
+@pytest.fixture(scope="module", params=ZYNQ, ids=lambda b: b.name)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[boards.Board, Path]:
+    folder = tmp_path_factory.mktemp(request.param.name)
+    zynq.build(request.param, folder)
+    return request.param, folder
+
+
+def vivado(board: boards.Board, folder: Path, **options: float) -> Vivado:
+    pytest.importorskip("tkinter", reason="needs a Tcl interpreter (Debian, Ubuntu: apt install python3-tk)")
+    newer = f"{board.board_part}:part0:9.10", f"{board.board_part}:part0:9.2"
+    return Vivado(folder, parts=(board.part,), board_parts=newer, **options)
+
+
+def test_scripts_package_and_build(built: tuple[boards.Board, Path]) -> None:
+    board, folder = built
+    packager = vivado(board, folder)
+    packager.source("package_ip.tcl")
+    assert packager.settings["the_core"]["ipi_drc"] == "ignore_freq_hz true"
+    assert packager.settings["block:reg0"] == {"range": "4096", "width": "32", "usage": "register"}
+
+    run = vivado(board, folder)
+    run.source("build.tcl")
+    assert run.settings["project"]["board_part"].endswith("9.10")  # the newest, by number and not by letter
+    assert run.cells["ps"].endswith(":3.5")
+    assert run.addresses.pop("core/s_axil/reg0") == (board.core_address, 1 << registers.ADDRESS_BITS, "ps/Data")
+    assert {space for _, _, space in run.addresses.values()} == {f"core/{name}" for name in board.hardware.master_names}
+    assert len(run.addresses) == len(board.memory_ports) == board.hardware.masters
+    settings = run.settings["ps"]
+    assert settings["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == f"{board.clock_mhz:g}"
+    widths = [value for name, value in settings.items() if "SAXIGP" in name]
+    assert widths == [str(board.hardware.data_bits)] * board.hardware.masters
+    assert (folder / "edgemoe.bit").read_text() == "bits" and (folder / "edgemoe.hwh").exists()
+
+
+def test_no_bitstream_that_misses_its_clock(built: tuple[boards.Board, Path]) -> None:
+    board, folder = built
+    (folder / "edgemoe.bit").unlink(missing_ok=True)
+    with pytest.raises(Refused, match=r"slack is -0\.1 ns at 123 MHz"):
+        vivado(board, folder, slack=-0.1).source("build.tcl", "123")
+    assert not (folder / "edgemoe.bit").exists()
+
+
+@pytest.mark.parametrize("name", ["package_ip.tcl", "build.tcl"])
+def test_the_model_of_vivado_refuses_mistakes(built: tuple[boards.Board, Path], name: str, tmp_path: Path) -> None:
+    """A port renamed in the Verilog must break the script: the check is not vacuous."""
+    board, folder = built
+    for file in (*folder.glob("*.v"), *folder.glob("*.tcl"), *folder.glob("*.xdc")):
+        (tmp_path / file.name).write_text(
+            file.read_text().replace("s_axil ", "s_axix ") if file.name == "edgemoe_ip.v" else file.read_text()
+        )
+    with pytest.raises((Refused, KeyError)):
+        vivado(board, tmp_path).source(name)
+
+
+def test_a_missing_board_file_is_named(built: tuple[boards.Board, Path]) -> None:
+    board, folder = built
+    run = vivado(board, folder)
+    run.board_parts = ()
+    with pytest.raises(Refused, match=f"no board file {board.board_part}"):
+        run.source("build.tcl")
+
+
+def test_verilog_is_clean(built: tuple[boards.Board, Path]) -> None:
+    board, folder = built
+    root = verilator_root()
+    command = [root / "bin" / "verilator_bin", "--lint-only", "-Wno-fatal", "-Wwarn-lint", "-Wno-UNUSED", "-Wno-DECLFILENAME"]
+    files = [folder / "edgemoe.v", folder / "edgemoe_ip.v"]
+    environment = {**os.environ, "VERILATOR_ROOT": str(root)}
+    done = subprocess.run([*command, "--top-module", "edgemoe_ip", *files], capture_output=True, text=True, check=False, env=environment)
+    wrong = [line for line in done.stderr.splitlines() if re.match(r"%(Error|Warning-(PIN|IMPLICIT|MULTIDRIVEN|LATCH|COMBDLY|BLK))", line)]
+    assert done.returncode == 0 and not wrong, "\n".join(wrong[:5])
+
+
+def test_every_port_has_its_interface(built: tuple[boards.Board, Path]) -> None:
+    board, folder = built
+    text = (folder / "edgemoe_ip.v").read_text()
+    found = attributes(text)
+    assert set(found) == {"aclk", "aresetn", "interrupt", "s_axil", *board.hardware.master_names}
+    assert {port for bus in found.values() for port in bus.values()} == set(zynq.ports((folder / "edgemoe.v").read_text()))
+    assert {"AWADDR", "WSTRB", "BRESP", "ARLEN", "RLAST", "RID"} <= set(found[board.hardware.master_names[0]])
+    assert "FREQ_HZ" not in text and f"ASSOCIATED_BUSIF s_axil:{':'.join(board.hardware.master_names)}," in text
+
+
+def test_register_maps_agree(built: tuple[boards.Board, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    board, folder = built
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "edgemoe_registers", raising=False)
+    python = importlib.import_module("edgemoe_registers")
+    header = dict(re.findall(r"#define EDGEMOE_(\w+) (0x[0-9A-F]+)u /\*", (folder / "edgemoe.h").read_text()))
+    listed = {r["name"]: r["offset"] for r in json.loads((folder / "registers.json").read_text())}
+    expected = {r.name: r.offset for r in registers.REGISTERS}
+    assert listed == expected == {name: int(value, 16) for name, value in header.items()}
+    assert all(getattr(python, name) == value for name, value in expected.items()) and python.ADDRESS == board.core_address
+    facts = json.loads((folder / "board.json").read_text())
+    assert facts["constants"]["CONFIG_HASH"] == board.hardware.hash and facts["registers"]["address"] == board.core_address
+
+
+def test_device_tree(built: tuple[boards.Board, Path]) -> None:
+    board, folder = built
+    text = re.sub(r"/\*.*?\*/", "", (folder / "edgemoe.dtso").read_text(), flags=re.S)
+    assert text.count("{") == text.count("}") and text.count("<") == text.count(">")
+    assert f"edgemoe@{board.core_address:x} {{" in text and f"reg = <0x0 {board.core_address:#x} 0x0 0x1000>;" in text
+    assert re.findall(r'device-name = "(\S+)";', text) == [f"edgemoe-memory{i}" for i in range(board.hardware.masters)]
+    assert f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>" in text
+
+
+def test_the_rest_is_complete(built: tuple[boards.Board, Path]) -> None:
+    board, folder = built
+    texts = {path.name: path.read_text() for path in folder.iterdir() if path.is_file() and path.suffix not in (".v", ".bit", ".hwh")}
+    assert not [name for name, text in texts.items() if re.search(r"@[A-Z_]+@", text)]
+    compile(texts["edgemoe_pynq.py"], "edgemoe_pynq.py", "exec")
+    assert f'"{zynq.VLNV}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
+    assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {"edgemoe.v, edgemoe_ip.v", "edgemoe.xdc"}
+    assert all((folder / name).exists() for name in re.findall(r"(\S+\.(?:tcl|v|xdc|dtso)) *", texts["Makefile"]) if "/" not in name)
+    for name in re.findall(r"`([\w.-]+\.\w+)`", texts["README.md"]):
+        assert (folder / name).exists() or name in ("edgemoe.bit", "edgemoe.hwh"), name
+    assert texts["README.md"].count(f"--hardware {board.hardware.name}") == 2
+
+
+def test_large_memories_go_to_ultra_ram() -> None:
+    board = boards.board("kv260")
+    text = zynq.with_ultra_ram(simulator.verilog(board.hardware))
+    assert text.count("(* ram_style = STYLE *)") == 1
+    deep = [int(depth) for depth in re.findall(r"\.DEPTH\(32'd(\d+)\)", text) if int(depth) > zynq.ULTRA_RAM_WORDS]
+    assert len(deep) >= 3  # activations, keys and values, residual
+
+
+def test_mistakes_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(EdgemoeError, match="unknown board 'zcu999': choose one of zcu102, kv260, ultra96, ulx3s"):
+        boards.board("zcu999")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EdgemoeError):
+        zynq.build(boards.board("ultra96"), tmp_path / "file")
