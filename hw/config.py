@@ -47,6 +47,7 @@ class HardwareConfig:
         need(self.data_bits in (64, 128, 256), f"data_bits must be 64, 128 or 256, not {self.data_bits}")
         need(self.bus_bytes <= 4 * self.lanes, f"a bus of {self.bus_bytes} bytes is wider than two words of {self.lanes} lanes")
         need(1 <= self.tokens <= self.rows, f"tokens must be 1..rows ({self.rows}), not {self.tokens}")
+        need(self.tokens <= 500, f"tokens must be at most 500 (a softmax sum has 28 bits), not {self.tokens}")
         need(self.rows <= 4096, f"rows must be at most 4096, not {self.rows}")
         need(1 <= self.experts <= 64, f"experts must be 1..64, not {self.experts}")
         need(1 <= self.top_k <= 8, f"top_k must be 1..8, not {self.top_k}")

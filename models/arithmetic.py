@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 PROBABILITY_BITS = 15  # 1.0 is 2^15, held as 32767
+FINE_PROBABILITY_BITS = 18  # where it is added up
 SCALE_ONE = 1 << 15  # mantissa and multiplier of 1.0
 SCORE_FRACTION = 12  # fractional bits of an exponent after alignment
 GELU_FRACTION = 16  # fractional bits of GELU's argument and value
@@ -38,17 +39,23 @@ def exp2_table() -> tuple[Ints, Ints]:
     return nodes[:-1], nodes[:-1] - nodes[1:]
 
 
-def exp2_negative(distance, shift) -> Ints:
-    """2^-(distance * 2^shift / 2^12) in units of 2^-15, at most 32767. distance >= 0 (maximum - score), 17 bit.
+def exp2_fine(distance, shift) -> Ints:
+    """2^-(distance * 2^shift / 2^12) in units of 2^-18, so 1.0 is 2^18. distance >= 0 (maximum - score), 17 bit.
 
     v = distance << shift; n = integer part; 7 bits of the fraction choose the segment, 5 interpolate;
-    result = min(32767, round_shift(value, n + 3)), 0 from n = 16 on.
+    result = round_shift(value, n), which is 0 from n = 20 on. Sums are made of these, three bits finer than what the array multiplies:
+    or else dozens of keys below half a step of 2^-15 would be missed in the sum of a row in which one key has nearly all.
     """
     value = np.asarray(distance, np.int64) << shift
     whole, fraction = value >> SCORE_FRACTION, value & ((1 << SCORE_FRACTION) - 1)
     start, drop = exp2_table()
     line = start[fraction >> 5] - round_shift(drop[fraction >> 5] * (fraction & 31), 5)
-    return np.where(whole >= 16, 0, np.minimum(round_shift(line, np.minimum(whole, 16) + 3), (1 << PROBABILITY_BITS) - 1))
+    return round_shift(line, np.minimum(whole, 31))
+
+
+def probability(fine) -> Ints:
+    """What the array multiplies: a value in units of 2^-18 rounded to units of 2^-15, at most 32767."""
+    return np.minimum(round_shift(fine, FINE_PROBABILITY_BITS - PROBABILITY_BITS), (1 << PROBABILITY_BITS) - 1)
 
 
 @cache

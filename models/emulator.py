@@ -15,7 +15,7 @@ from .arithmetic import (
     GELU_LIMIT,
     GELU_SEGMENT_BITS,
     SCALE_ONE,
-    exp2_negative,
+    exp2_fine,
     gelu_table,
     reciprocal,
     round_shift,
@@ -116,8 +116,11 @@ def epilogue(
 
 
 def probabilities(scores: NDArray, maximum: NDArray, shift: int) -> Ints:
-    """2^(score - maximum) in units of 2^-15: scores [rows, keys], maximum [rows]; score fractions reach 12 bits by `shift`."""
-    return exp2_negative(maximum[:, None].astype(np.int64) - scores, shift)
+    """2^(score - maximum) in units of 2^-18: scores [rows, keys], maximum [rows]; score fractions reach 12 bits by `shift`.
+
+    Added up as they are; `arithmetic.probability` of them is what the array multiplies.
+    """
+    return exp2_fine(maximum[:, None].astype(np.int64) - scores, shift)
 
 
 def softmax_scale(sums: NDArray) -> tuple[Ints, Ints]:
@@ -137,7 +140,7 @@ def route(logits: NDArray, shift: int, top_k: int) -> tuple[Ints, Ints]:
     Chosen by logit, largest first, ties to the lowest index; the score is the softmax over all experts, not renormalised.
     """
     logits = logits.astype(np.int64)
-    p = exp2_negative(logits.max(axis=1, keepdims=True) - logits, shift)
+    p = exp2_fine(logits.max(axis=1, keepdims=True) - logits, shift)
     mantissa, exponent = reciprocal(p.sum(axis=1))
     chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     picked = np.take_along_axis(p, chosen, axis=1)

@@ -770,12 +770,13 @@ class _Quantiser:
             guard = min(GUARD_BITS, query + key - scores)
             attended = channel["attention"] * _value_boost(channel)
             attention = exponents[f"{b}.attention"] = min(_exponent(float(attended.max())), value + 4)
-            # Sums of 2^15 probabilities times 16-bit values: 10 more bits than the value fill the 27.
+            # Probabilities times 16-bit values are 3 bits shorter than the sum of probabilities, whose exponent shifts them: 10 more bits
+            # than the value fill the 27.
             shifts = Attention(
                 score_accumulator_shift=query + key - scores - guard,
                 score_output_shift=guard,
                 exponent_shift=SCORE_FRACTION - scores,
-                value_accumulator_shift=-10,
+                value_accumulator_shift=-13,
                 value_output_shift=value + 11 - attention,
             )
             moe = c.is_moe(n)

@@ -15,6 +15,7 @@ import numpy as np
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
 from edgemoe.models import emulator as unit
+from edgemoe.models.arithmetic import probability
 from edgemoe.models.errors import EdgemoeError
 from numpy.typing import NDArray
 
@@ -353,7 +354,7 @@ class Emulator:
         p = unit.probabilities(scores, self.maximum[:count], i.exponent_shift)
         p[:, i.valid :] = 0
         self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(p.sum(axis=1))
-        return p
+        return probability(p)
 
     def _weights(self, i: Instruction, expert: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
         """(weights [inputs, outputs], bias [outputs], multiplier [outputs]) from the stream, which lies column block by column block."""

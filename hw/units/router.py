@@ -8,11 +8,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.units.expert_queues import SCORE_BITS, ExpertQueues, expert_shape
-from edgemoe.hw.units.exponential import Exponential
+from edgemoe.hw.units.exponential import FINE_BITS, Exponential
 from edgemoe.hw.units.fixed import delay, half_shift, round_half
 from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS, Reciprocal
 from edgemoe.hw.units.softmax import add, larger, reduce_lanes, tree_stages
-from edgemoe.models.arithmetic import PROBABILITY_BITS
 
 ADDRESS_BITS = 20
 STRIDE_BITS = 10
@@ -50,7 +49,7 @@ class Router(wiring.Component):
         self.stages = tree_stages(config.lanes)
         self.CHOICE = 4 + self.stages  # address of a row's last word to its choice
         self.TURN = self.CHOICE  # least cycles between a row's last address of one pass and its first of the next, less one
-        self.SUM = 8 + self.stages  # address of a row's last word to the sum of its probabilities
+        self.SUM = 4 + Exponential.LATENCY + self.stages  # address of a row's last word to the sum of its probabilities
         self.PUSH = self.SUM + Reciprocal.LATENCY + 2  # ... to the queue
         self.DRAIN = self.PUSH + ExpertQueues.PUSH_DELAY
         word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), Shape.cast(range(config.rows))
@@ -194,8 +193,8 @@ class Router(wiring.Component):
         m.d.comb += [exponential.valid.eq(valids[3] & ~tokens[3].maximum), exponential.distance.eq(distances)]
         m.d.comb += [exponential.mask.eq(present), exponential.shift.eq(self.shift)]
         at = 3 + Exponential.LATENCY
-        partial = reduce_lanes(m, exponential.out_valid, [exponential.probability[lane] for lane in range(lanes)], add, name="sum")
-        total = Signal(PROBABILITY_BITS + ceil_log2(config.experts + 1), reset_less=True)
+        partial = reduce_lanes(m, exponential.out_valid, [exponential.fine[lane] for lane in range(lanes)], add, name="sum")
+        total = Signal(FINE_BITS + ceil_log2(config.experts + 1), reset_less=True)
         with m.If(valids[at + stages]):
             m.d.sync += total.eq(partial + Mux(tokens[at + stages].first, 0, total))
         at = self.SUM
@@ -215,9 +214,9 @@ class Router(wiring.Component):
             m.d.sync += distance[0].eq(maximum - choice[EXPERT_BITS:].as_signed())
         m.d.comb += [single.valid.eq(delay(m, valid, 1, name="single_valid", reset_less=False)), single.distance.eq(distance)]
         m.d.comb += [single.mask.eq(1), single.shift.eq(self.shift)]
-        probability = delay(m, single.probability[0], product_at - (at + 1 + Exponential.LATENCY), name="probability")
+        probability = delay(m, single.fine[0], product_at - (at + 1 + Exponential.LATENCY), name="probability")
         expert = delay(m, ~choice[:EXPERT_BITS], product_at + 2 - at, name="expert")
-        product, exponent = Signal(PROBABILITY_BITS + MANTISSA_BITS, reset_less=True), Signal(EXPONENT_BITS, reset_less=True)
+        product, exponent = Signal(FINE_BITS + MANTISSA_BITS, reset_less=True), Signal(EXPONENT_BITS, reset_less=True)
         score = Signal(SCORE_BITS, reset_less=True)
         with m.If(reciprocal.out_valid):
             m.d.sync += [product.eq(probability * reciprocal.mantissa), exponent.eq(reciprocal.exponent)]

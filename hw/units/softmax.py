@@ -9,10 +9,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
-from edgemoe.hw.units.exponential import Exponential
+from edgemoe.hw.units.exponential import FINE_BITS, Exponential
 from edgemoe.hw.units.fixed import delay
 from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS, Reciprocal
-from edgemoe.models.arithmetic import PROBABILITY_BITS
 
 LOWEST = -(1 << WORD_BITS - 1)
 
@@ -60,11 +59,11 @@ class Softmax(wiring.Component):
     Ports, scale table:
         scale_index -> scale_mantissa, scale_exponent one cycle later: 1/sum = mantissa * 2^-16 * 2^-exponent.
 
-    LATENCY = 6; one word a cycle on both sides at once (initiation interval 1).
+    LATENCY = 7; one word a cycle on both sides at once (initiation interval 1).
     REVISIT = 1: words of the same index may follow one another without a gap, on either side.
     MAX_DELAY: cycles from a score word to the first probability word that may use its maximum.
-    SCALE_DELAY: cycles from the `last` word to the cycle in which scale_index may ask for its scale (11 + tree, 12 for 4 lanes).
-    Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact.
+    SCALE_DELAY: cycles from the `last` word to the cycle in which scale_index may ask for its scale (12 + tree, 13 for 4 lanes).
+    Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of 2^-18.
     Limits: index < config.tokens; `first` and `last` count only with `accumulate`; a row's sum is of at most config.tokens lanes, one of
         them the maximum (so the sum is never 0). A lane that counts is never above max[i].
     Twins: `models.emulator.probabilities` and `softmax_scale`.
@@ -107,8 +106,7 @@ class Softmax(wiring.Component):
         m = Module()
         m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=self.config.tokens, init=[])
         self.update_maxima(m, maxima)
-        self.probabilities(m, maxima)
-        self.update_sums(m)
+        self.update_sums(m, self.probabilities(m, maxima))
         return m
 
     def update_maxima(self, m: Module, maxima: Memory) -> None:
@@ -129,7 +127,8 @@ class Softmax(wiring.Component):
             write.data.eq(Mux(first | (best > read.data), best, read.data)),
         ]
 
-    def probabilities(self, m: Module, maxima: Memory) -> None:
+    def probabilities(self, m: Module, maxima: Memory) -> data.View:
+        """Wires the exponentials; returns what they give for the sums."""
         lanes = self.config.lanes
         read = maxima.read_port()
         m.d.comb += [read.addr.eq(self.index), read.en.eq(self.valid)]
@@ -152,18 +151,17 @@ class Softmax(wiring.Component):
             self.out_valid.eq(exponential.out_valid),
         ]
         m.d.comb += [self.out_word[lane].eq(exponential.probability[lane]) for lane in range(lanes)]
+        return exponential.fine
 
-    def update_sums(self, m: Module) -> None:
+    def update_sums(self, m: Module, fine: data.View) -> None:
         config = self.config
-        bits = PROBABILITY_BITS + ceil_log2(config.tokens)
+        bits = FINE_BITS + ceil_log2(config.tokens)
         m.submodules.sums = sums = Memory(shape=bits, depth=config.tokens, init=[])
         write = sums.write_port()
         read = sums.read_port(transparent_for=[write])
         flags = delay(m, self.flags(m), self.LATENCY - 1 + self.stages, name="flags", reset_less=False)
         counts, first, last = (delay(m, flags[k], 1, name=f"flag_{k}", reset_less=False) for k in range(3))
-        partial = reduce_lanes(
-            m, self.out_valid, [self.out_word[lane].as_unsigned()[:PROBABILITY_BITS] for lane in range(config.lanes)], add, name="sum"
-        )
+        partial = reduce_lanes(m, self.out_valid, [fine[lane] for lane in range(config.lanes)], add, name="sum")
         m.d.comb += [read.addr.eq(delay(m, self.index, self.LATENCY + self.stages - 1, name="sum_read")), read.en.eq(flags[0])]
         total = Signal(bits)
         m.d.comb += [

@@ -5,30 +5,32 @@ import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, elements, pipeline, vector
-from edgemoe.hw.units.exponential import DISTANCE_BITS, Exponential
-from edgemoe.models.arithmetic import PROBABILITY_BITS, exp2_negative
+from edgemoe.hw.units.exponential import DISTANCE_BITS, FINE_BITS, Exponential
+from edgemoe.models.arithmetic import PROBABILITY_BITS, exp2_fine, probability
 from edgemoe.sim.bench import parameters, run_bench
 
 LANES = 64  # of the exhaustive test
 
 
 async def run(dut, distances, shifts, masks, gap):
-    """distances [words, lanes], shifts [words], masks [words, lanes] -> probabilities [words, lanes]."""
+    """distances [words, lanes], shifts [words], masks [words, lanes] -> (fine, probabilities), [words, lanes] each."""
     inputs = [
         {"distance": vector(d, DISTANCE_BITS), "shift": s, "mask": vector(k, 1)} for d, s, k in zip(distances, shifts, masks, strict=True)
     ]
-    results = await pipeline(dut, inputs, ("probability",), Exponential.LATENCY, gap)
-    return np.array([elements(word, PROBABILITY_BITS, distances.shape[1]) for (word,) in results])
+    results = await pipeline(dut, inputs, ("fine", "probability"), Exponential.LATENCY, gap)
+    lanes = distances.shape[1]
+    fine = np.array([elements(word, FINE_BITS, lanes) for word, _ in results])
+    return fine, np.array([elements(word, PROBABILITY_BITS, lanes) for _, word in results])
 
 
 @cocotb.test()
 async def every_distance(dut):
     """Shift 0: all 2^17 distances. Larger shifts: all that give more than 0 (random_words has the others)."""
     for shift in range(16):
-        distances = np.arange(1 << DISTANCE_BITS if shift == 0 else 1 << 16 - shift)
+        distances = np.arange(1 << DISTANCE_BITS if shift == 0 else 1 << 17 - shift)
         words = np.pad(distances, (0, -len(distances) % LANES)).reshape(-1, LANES)
-        result = await run(dut, words, np.full(len(words), shift), np.ones_like(words), 0.0)
-        assert (result == exp2_negative(words, shift)).all(), f"shift {shift}"
+        fine, result = await run(dut, words, np.full(len(words), shift), np.ones_like(words), 0.0)
+        assert (fine == exp2_fine(words, shift)).all() and (result == probability(fine)).all(), f"shift {shift}"
         error = np.abs(result / 2**15 - np.exp2(-words * 2.0 ** (shift - 12))).max()
         assert error <= 2.0**-15, f"shift {shift}: error {error}"
 
@@ -40,8 +42,8 @@ async def random_words(dut):
     shifts = random.integers(0, 16, shape[0])
     distances = random.integers(0, 1 << DISTANCE_BITS, shape) >> random.integers(0, DISTANCE_BITS, shape)
     masks = random.integers(0, 2, shape)
-    result = await run(dut, distances, shifts, masks, given["gap"])
-    assert (result == exp2_negative(distances, shifts[:, None]) * masks).all()
+    fine, result = await run(dut, distances, shifts, masks, given["gap"])
+    assert (fine == exp2_fine(distances, shifts[:, None]) * masks).all() and (result == probability(fine)).all()
 
 
 def test_every_distance():
