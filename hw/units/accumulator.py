@@ -4,9 +4,9 @@
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw import layouts
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units.block_memory import BlockMemory
-from edgemoe.hw import layouts
 from edgemoe.hw.units.fixed import delay
 
 

@@ -4,8 +4,8 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
 from edgemoe.hw import layouts
+from edgemoe.hw.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
 from edgemoe.hw.units.fixed import delay
 
 

@@ -4,8 +4,8 @@
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
 from edgemoe.hw import layouts
+from edgemoe.hw.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
 from edgemoe.hw.units.fixed import delay, half_shift, round_half, round_shift, saturate
 from edgemoe.hw.units.gelu import VALUE_BITS, Gelu
 from edgemoe.models.arithmetic import PROBABILITY_BITS, SCALE_ONE

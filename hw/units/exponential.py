@@ -26,7 +26,7 @@ def line_table(start, drop) -> Memory:
 
 
 class Exponential(wiring.Component):
-    """`lanes` probabilities a cycle: mask ? 2^-(distance * 2^shift / 2^12) : 0, as the array multiplies them and, finer, as they are added up.
+    """`lanes` values of mask ? 2^-(distance * 2^shift / 2^12) : 0 a cycle: as the array multiplies them, and finer, for sums.
 
     Ports:
         valid, distance[lanes], mask[lanes], shift: one word of distances (maximum - score, 0 or more) and which of its lanes count.

@@ -41,7 +41,7 @@ class RegisterFile(wiring.Component):
       instruction       in: what INSTRUCTION shows
       running           in: a run lasts; in such a cycle CYCLES and exactly one state counter advance:
       state             in: the lowest set bit, in the order of registers.STATE_COUNTERS without OTHER; none set: OTHER
-      kind              in: one bit for each of KINDS, of the instruction that the state belongs to (none in OTHER): splits the states by kind
+      kind              in: one bit for each of KINDS, of the instruction that the state belongs to (none in OTHER)
       read_beat, write_beat, retired   in, pulses for the last three counters
       interrupt         out, level
 
