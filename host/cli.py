@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from edgemoe.models.errors import EdgemoeError
 
-# The emulator's matrix products are too small to gain from threads, and lose much where the machine is busy. NumPy reads this when it loads.
+# The emulator's matrix products are too small to gain from threads, and lose much on a busy machine. NumPy reads this when it loads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
@@ -204,6 +204,94 @@ def build(
 
 
 @app.command()
+def bench(
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="A model preset with seeded random weights.", metavar="NAME")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated ones.")] = None,
+    hardware: Hardware = "base",
+    weight_bits: Bits = None,
+    tasks: Annotated[int, typer.Option("--tasks", help="The first so many tasks of each image.", min=1)] = 1,
+    images: Annotated[int | None, typer.Option("--images", help="How many images. Default: those given, or one.", min=1)] = None,
+    latency: Annotated[int, typer.Option("--latency", help="Cycles from a read's address to its first beat.", min=0)] = 64,
+    stalls: Annotated[float, typer.Option("--stalls", help="Share of the beats withheld at random.", min=0, max=0.9)] = 0.0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Stacked bars of what the cycles went into.", metavar="FILE.png")] = None,
+    json: Json = False,
+) -> None:
+    """Cycles of the RTL and what they went into, bytes, utilisation, DSP slices, and the distance to the floor."""
+    from edgemoe.host import benchmark, inference
+    from edgemoe.host import images as pictures
+    from edgemoe.hw.config import preset
+    from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models import config as models
+    from edgemoe.models.quantise import default_images
+
+    if checkpoint and model:
+        raise EdgemoeError("give --checkpoint or --model, not both")
+    chosen = preset(hardware)
+    if plot:
+        benchmark.pyplot()
+    used = benchmark.random_checkpoint(models.preset(model)) if model else checkpoints.load(checkpoint or "m3vit-micro")
+    batch = [pictures.read_image(path, used.config, inference.notice) for path in image or []]
+    count = images or len(batch) or 1
+    batch = [*batch, *default_images(used.config, count)][:count]
+    bits = weight_bits.value if weight_bits else chosen.weight_bits
+    report = benchmark.benchmark(used, batch, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls) | {
+        "dsp": benchmark.count_dsp(chosen)
+    }
+    if plot:
+        benchmark.plot(report, plot)
+    if json:
+        _print_json(report)
+    else:
+        benchmark.table(report)
+
+
+@app.command()
+def report(
+    hardware: Hardware = "base",
+    timing: Annotated[bool, typer.Option("--timing", help="Also the deepest paths in LUT levels.")] = False,
+    json: Json = False,
+) -> None:
+    """Resources of the hardware by unit, as Yosys counts them for UltraScale+ (minutes, once), and its deepest paths."""
+    from edgemoe.host import reporting
+    from edgemoe.hw.config import preset
+
+    chosen = preset(hardware)
+    resources, paths = reporting.resources(chosen), reporting.timing(chosen) if timing else None
+    if json:
+        _print_json(resources | ({"timing": paths} if paths else {}))
+    else:
+        reporting.show(resources, paths)
+
+
+@app.command()
+def growth(
+    plot: Annotated[Path | None, typer.Option("--plot", help="Cycles against each quantity.", metavar="FILE.png")] = None,
+    lanes: Annotated[
+        list[int] | None, typer.Option("--lanes", help="Array sides to build; may be repeated. Default: 4, 8, 16, 32.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Cycles of the RTL against tokens, experts, streams, the memory's latency and the array's side, on a narrow model."""
+    from dataclasses import asdict
+
+    from edgemoe.host import benchmark
+    from edgemoe.host import growth as study
+
+    if plot:
+        benchmark.pyplot()
+    points = study.study(tuple(lanes) if lanes else study.LANES)
+    if plot:
+        study.plot(points, plot)
+    if json:
+        _print_json([asdict(point) for point in points])
+    else:
+        study.table(points)
+
+
+@app.command()
 def check(
     checkpoint: CheckpointName = "m3vit-micro",
     image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: a generated scene.")] = None,
@@ -226,7 +314,8 @@ def check(
     golden = importlib.util.find_spec("torch") is not None
     if not golden:
         inference.notice("PyTorch is not installed: no comparison with the float model (pip install 'edgemoe[golden]')")
-    report = checking.check(model, batch, hardware=chosen, weight_bits=weight_bits.value if weight_bits else chosen.weight_bits, golden=golden)
+    bits = weight_bits.value if weight_bits else chosen.weight_bits
+    report = checking.check(model, batch, hardware=chosen, weight_bits=bits, golden=golden)
     if json:
         _print_json(report)
     else:

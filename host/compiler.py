@@ -903,12 +903,13 @@ def floor(
     queue_lengths: Mapping[int, Sequence[int]] | None = None,
     streams: int = 1,
     shared: bool = False,
+    images: int = 1,
 ) -> float:
-    """Cycles below which no schedule of this array gets, for a pass of `streams` streams of one image.
+    """Cycles below which no schedule of this array gets, for a pass of `streams` streams of `images` images.
 
     For each block of weights, max(rows that stream past, cycles that its weights need on the bus); attention's operands come from on-chip
     memory; LayerNorm takes rows x chunks; nothing else is counted. queue_lengths: MoE layer -> tokens of each expert over all streams;
-    balanced queues if it is not given. shared: what all streams of the image have in common (up to the first router) runs once.
+    balanced queues if it is not given. shared: what the streams of an image have in common (up to the first router) runs once for it.
     """
     lanes, c = hardware.lanes, config
     rows = streams * c.tokens
@@ -924,7 +925,7 @@ def floor(
         return blocks(inputs, outputs) * max(count, load(expert)) if count else 0.0
 
     first = c.moe_layers[0] if c.moe_layers else c.layers
-    trunk = c.tokens if shared else rows
+    trunk = images * c.tokens if shared else rows
     cycles = linear(trunk // c.tokens * c.patches, c.patch_size_words, c.width)
     heads_width = c.heads * hardware.words(c.head_width) * lanes
     for layer in range(c.layers):

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast the hardware is: cycles of the RTL, what it spent them on by its own counters, and how far that is from the floor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgemoe.host import compiler, inference
+from edgemoe.host.driver import Run
+from edgemoe.hw import registers
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.isa import Opcode
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models import config as models
+from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.quantise import calibrate, default_images, quantise
+from numpy.typing import NDArray
+
+# Name in the breakdown -> state counter.
+STATES = {
+    "array_active": "ARRAY_ACTIVE",
+    "weight_stall": "WAIT_WEIGHTS",
+    "operand_stall": "WAIT_OPERAND",
+    "drain": "WAIT_DRAIN",
+    "dma": "DMA",
+    "layernorm": "LAYERNORM",
+    "route": "ROUTE",
+    "other": "OTHER",
+}
+KINDS = {**{kind.lower(): kind for kind in registers.MATMUL_KINDS}, **{kind.lower(): kind for kind in registers.OPERATIONS}, "other": ""}
+
+
+def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
+    """Seeded random weights, calibrated on one image: cycles depend on weights only through the router's choices."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in checkpoints.expected_tensors(config).items():
+        scale = 0.1 if len(shape) == 1 else float(np.prod(shape[1:])) ** -0.5
+        ones = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        tensors[name] = (rng.standard_normal(shape) * scale + ones).astype(np.float32)
+    checkpoint = Checkpoint(config, tensors)
+    checkpoint.calibration = calibrate(checkpoint, default_images(config, 1), error_aware=())
+    return checkpoint
+
+
+def queue_lengths(run: Run) -> dict[int, list[int]]:
+    """MoE layer -> tokens of each expert over all streams of the pass, from a run whose device tells its routes."""
+    routed = [i.label for i in run.program.instructions if i.opcode == Opcode.ROUTE]
+    lengths: dict[int, NDArray[np.int64]] = {}
+    for label, chosen in zip(routed, run.routes, strict=True):
+        found = re.match(r"layer (\d+) ", label)
+        assert found
+        counts = np.bincount(chosen.reshape(-1), minlength=run.program.config.experts)
+        layer = int(found[1])
+        lengths[layer] = lengths.get(layer, 0) + counts
+    return {layer: counts.tolist() for layer, counts in lengths.items()}
+
+
+def compulsory_bytes(run: Run, lengths: dict[int, list[int]]) -> int:
+    """What a pass cannot do without: program, constants, the weights of every matrix and non-empty expert once, images, results."""
+    program = run.program
+    beat = program.hardware.bus_bytes
+    once: dict[int, int] = {}  # address -> bytes
+    total = len(program.instructions) * compiler.INSTRUCTION_BYTES
+    inside = 0
+    for i in program.instructions:
+        size = i.values.get("beats", 0) * beat
+        address = i.values.get("address", 0)
+        if i.opcode == Opcode.EXPERTS:
+            inside = i.length + 1
+        elif i.opcode == Opcode.IMAGE:
+            total += size
+        elif i.opcode == Opcode.MATMUL and size and inside:
+            found = re.match(r"layer (\d+) ", i.label)
+            assert found
+            once[address] = size * sum(1 for length in lengths[int(found[1])] if length)
+        elif i.opcode == Opcode.MATMUL and size or i.opcode == Opcode.LOAD and address < program.memory.size:
+            once[address] = size
+        inside = max(0, inside - 1)
+    results = sum(buffer.size for result in program.results for buffer in (result.head, result.tokens) if buffer)
+    return total + sum(once.values()) + results
+
+
+def floor_of(run: Run, lengths: dict[int, list[int]]) -> float:
+    """The floor of a pass with the queues that it had."""
+    program = run.program
+    images = len({stream.image for stream in program.streams})
+    bits = program.weight_bits
+    return compiler.floor(program.config, program.hardware, bits, lengths, len(program.streams), shared=True, images=images)
+
+
+def breakdown(runs: Sequence[Run]) -> dict[str, Any]:
+    """Cycles by state in `total`, and by kind of instruction and state in `kinds`; either adds up to the cycles of all passes."""
+    counted = {name: sum(run.counters[name] for run in runs) for name in (*registers.COUNTERS, *registers.KIND_COUNTERS)}
+    total = {name: counted[counter] for name, counter in STATES.items()}
+    kinds: dict[str, dict[str, int]] = {}
+    for kind, counter in KINDS.items():
+        states = {name: counted.get(f"{counter}_{state}", 0) for name, state in STATES.items()}
+        if kind in STATES:  # what LOAD, STORE, IMAGE, LAYERNORM and ROUTE do themselves; what belongs to none
+            states[kind] += total[kind]
+        kinds[kind] = {name: count for name, count in states.items() if count}
+    by_kind = {name: sum(states.get(name, 0) for states in kinds.values()) for name in STATES}
+    cycles = counted["CYCLES"]
+    if by_kind != total or sum(total.values()) != cycles:
+        raise RuntimeError(f"the counters do not add up: {cycles} cycles, by state {total}, by kind {by_kind}")
+    return {"total": total, "kinds": kinds}
+
+
+def benchmark(
+    checkpoint: Checkpoint,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    hardware: HardwareConfig,
+    weight_bits: str = "16",
+    tasks: int = 1,
+    latency: int = 64,
+    stalls: float = 0.0,
+) -> dict[str, Any]:
+    """Cycles and all that explains them, of `tasks` tasks on each image. latency, stalls: see sim.device.Dram; stalls on R and W."""
+    from edgemoe.sim.device import Dram
+
+    config = checkpoint.config
+    if not 1 <= tasks <= len(config.tasks):
+        raise EdgemoeError(f"model {config.name} has {len(config.tasks)} tasks, not {tasks}")
+    chosen = list(range(tasks))
+    model = quantise(checkpoint, weight_bits)
+    common: dict[str, Any] = dict(tasks=chosen, hardware=hardware, weight_bits=weight_bits, model=model)
+    told = inference.infer(checkpoint, images, device="emulator", **common)
+    dram = Dram(latency=latency, stall_r=stalls, stall_w=stalls)
+    ran = inference.infer(checkpoint, images, device="verilator", dram=dram, **common)
+    lengths = [queue_lengths(run) for run in told.runs]
+    floor = sum(floor_of(run, queues) for run, queues in zip(ran.runs, lengths, strict=True))
+    cycles = ran.total(lambda run: run.cycles)
+    macs = ran.total(lambda run: run.program.macs)
+    return {
+        "model": config.name,
+        "hardware": hardware.name,
+        "weight_bits": weight_bits,
+        "images": len(images),
+        "tasks": tasks,
+        "latency": latency,
+        "stalls": stalls,
+        "cycles": cycles,
+        "cycles_each": cycles / len(ran.streams),
+        "floor": floor,
+        "floor_ratio": cycles / floor,
+        "macs": macs,
+        "mac_utilisation": macs / (cycles * hardware.lanes**2),
+        "bytes": ran.total(lambda run: run.bytes_read + run.bytes_written),
+        "bytes_minimum": sum(compulsory_bytes(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
+        "seconds": ran.total(lambda run: run.seconds),
+        "breakdown": breakdown(ran.runs),
+    }
+
+
+def count_dsp(hardware: HardwareConfig) -> int | None:
+    """DSP slices of a configuration; None, with a notice, where they can neither be looked up nor counted."""
+    from edgemoe.sim import synthesis
+
+    try:
+        return synthesis.dsp(hardware)
+    except EdgemoeError as error:
+        inference.notice(f"DSP slices not counted: {error}")
+        return None
+
+
+def table(report: dict[str, Any]) -> None:
+    """The report on standard output."""
+    from edgemoe.host import outputs
+    from rich.console import Console
+    from rich.table import Table
+
+    rows: list[tuple[str, Any]] = []
+    for name, value in report.items():
+        if name != "breakdown":
+            if isinstance(value, int | float):
+                value = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+            rows.append((name.replace("_", " "), value))
+    outputs.table(f"{report['model']} on {report['hardware']}", rows)
+    shown = Table("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share", title="What the cycles went into")
+    parts = report["breakdown"]
+    for kind, states in [*parts["kinds"].items(), ("total", parts["total"])]:
+        total = sum(states.values())
+        counts = [f"{states[name]:,}" if states.get(name) else "" for name in STATES]
+        shown.add_row(kind, *counts, f"{total:,}", f"{total / report['cycles']:.1%}")
+    console = Console()
+    console.print(shown, width=max(110, console.width), crop=False)
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """A stacked bar for each kind of instruction and for the total, with the floor as a line."""
+    plt = pyplot()
+    parts = report["breakdown"]
+    bars = {**parts["kinds"], "total": parts["total"]}
+    bars = {kind: states for kind, states in bars.items() if sum(states.values())}
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    bottom = np.zeros(len(bars))
+    for name in STATES:
+        height = np.array([states.get(name, 0) for states in bars.values()]) / 1e6
+        if height.any():
+            axes.bar(list(bars), height, bottom=bottom, label=name.replace("_", " "))
+            bottom += height
+    axes.axhline(report["floor"] / 1e6, color="black", linestyle="--", linewidth=1, label="floor")
+    axes.set_ylabel("million cycles")
+    axes.set_title(f"{report['model']} on {report['hardware']}: {report['cycles'] / 1e6:.3f} M cycles, {report['floor_ratio']:.3f} x floor")
+    axes.legend()
+    save_figure(figure, path)
+
+
+def pyplot() -> Any:
+    """Matplotlib's plotting functions, without a display."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise EdgemoeError("plots need the package matplotlib (pip install 'edgemoe[dev]')") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as a picture."""
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise EdgemoeError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error

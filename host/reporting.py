@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Yosys says about a configuration: resources by unit, and how many LUT levels lie between two registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.sim import synthesis
+
+MOST_LEVELS = 8  # about 300 MHz on UltraScale+, with the wires that belong to them
+
+
+def timing(hardware: HardwareConfig) -> dict[str, Any]:
+    """units: unit -> levels of its deepest path and the paths themselves; offenders: all that exceed MOST_LEVELS, deepest first."""
+    paths = synthesis.timing(hardware)
+    shown: dict[str, dict[str, Any]] = {
+        unit: {"levels": listed[0].levels, "paths": [{"levels": p.levels, "from": p.start, "to": p.end} for p in listed]}
+        for unit, listed in sorted(paths.items(), key=lambda item: -item[1][0].levels)
+    }
+    offenders = [{"unit": unit, **path} for unit, entry in shown.items() for path in entry["paths"] if path["levels"] > MOST_LEVELS]
+    return {
+        "hardware": hardware.name,
+        "levels": max(entry["levels"] for entry in shown.values()),
+        "limit": MOST_LEVELS,
+        "units": shown,
+        "offenders": sorted(offenders, key=lambda p: -p["levels"]),
+    }
+
+
+def resources(hardware: HardwareConfig) -> dict[str, Any]:
+    """units: unit -> LUTs, flip-flops, DSP slices, block RAMs, UltraRAMs; total: their sums."""
+    units = synthesis.resources(hardware)
+    total = {kind: sum(unit[kind] for unit in units.values()) for kind in synthesis.KINDS}
+    return {"hardware": hardware.name, "units": units, "total": total}
+
+
+def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] | None) -> None:
+    """Tables on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if resource_report:
+        kinds = [kind for kind in synthesis.KINDS if kind in resource_report["total"]]
+        table = Table("unit", *(kind.upper() for kind in kinds), title=f"Resources of {resource_report['hardware']} (Yosys, xcup)")
+        for unit, counts in [*resource_report["units"].items(), ("total", resource_report["total"])]:
+            table.add_row(unit, *(f"{counts[kind]:,}" for kind in kinds))
+        console.print(table)
+    if timing_report:
+        table = Table("unit", "levels", "from", "to", title=f"Deepest paths of {timing_report['hardware']} in LUT levels (Yosys, xcup)")
+        for unit, entry in timing_report["units"].items():
+            path = entry["paths"][0]
+            table.add_row(unit, f"{entry['levels']:.2f}", path["from"], path["to"])
+        console.print(table, width=max(120, console.width), crop=False)
+        if timing_report["offenders"]:
+            console.print(f"{len(timing_report['offenders'])} paths deeper than {timing_report['limit']} levels:")
+            for path in timing_report["offenders"]:
+                console.print(f"  {path['levels']:.2f}  {path['from']} -> {path['to']}", soft_wrap=True, highlight=False, markup=False)
+        else:
+            console.print(f"no path deeper than {timing_report['limit']} levels")
