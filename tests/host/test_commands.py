@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands as users type them: what they write, what they print, and one line with exit code 2 for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgemoe.host import cli
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models import scenes
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from ..models.support import TINY, random_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def edgemoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgemoe", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        code = stop.value.code
+        assert isinstance(code, int)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """A picture of the model's size."""
+    return picture(tmp_path / "street.png")
+
+
+def picture(path: Path, seed: int = 2_000_100, size: tuple[int, int] | None = None) -> Path:
+    image = Image.fromarray(scenes.scene(seed).image.transpose(1, 2, 0))
+    (image.resize(size) if size else image).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole, small checkpoint."""
+    return checkpoints.save(random_checkpoint(TINY), tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------ what goes right
+
+
+def test_infer_prints_json_and_writes_maps(edgemoe: Command, street: Path, tmp_path: Path) -> None:
+    out, tokens = tmp_path / "a" / "b", tmp_path / "c" / "tokens.npy"
+    code, text, errors = edgemoe("infer", street, "--device", "emulator", "--out", out, "--save-tokens", tokens, "--json")
+    assert code == 0 and "error" not in errors
+    report = json.loads(text)
+    assert report["device"] == "emulator" and report["hardware"] == "base" and report["checkpoint"] == "m3vit-micro"
+    assert report["streams"] == [{"image": 0, "task": "segmentation"}, {"image": 0, "task": "depth"}]
+    wanted = {"device", "hardware", "checkpoint", "streams", "cycles", "macs", "mac_utilisation", "bytes_read", "bytes_written", "seconds"}
+    assert wanted | {"outputs"} <= set(report)
+    assert report["macs"] > 0 and report["bytes_read"] > 1_000_000
+    assert {Path(p).name for p in report["outputs"]} >= {
+        "street-segmentation.png", "street-segmentation.npy", "street-depth.png", "street-depth.npy", "tokens.npy",
+    }  # fmt: skip
+    assert all(Path(p).is_file() for p in report["outputs"])
+    labels, depth = np.load(out / "street-segmentation.npy"), np.load(out / "street-depth.npy")
+    assert labels.shape == depth.shape == (128, 256) and labels.dtype == np.uint8 and depth.dtype == np.float32
+    with Image.open(out / "street-depth.png") as shown:
+        assert shown.size == (256, 128)
+    saved = np.load(tokens)
+    assert saved.shape == (2, 129, 96) and saved.dtype == np.float32 and np.isfinite(saved).all()
+
+
+def test_nothing_but_json_on_standard_output(street: Path, tmp_path: Path) -> None:
+    """As a shell sees it, notices and progress included."""
+    big = picture(tmp_path / "big.png", size=(640, 480))
+    arguments = ["infer", street, big, "--device", "emulator", "--task", "depth", "--out", tmp_path / "out", "--json"]
+    done = subprocess.run([sys.executable, "-m", "edgemoe.host.cli", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [s["image"] for s in json.loads(done.stdout)["streams"]] == [0, 1]
+    assert "big.png: resized from 640 x 480 to 256 x 128 pixels" in done.stderr
+
+
+def test_infer_as_a_table(edgemoe: Command, street: Path, tmp_path: Path) -> None:
+    code, text, _ = edgemoe("infer", street, "--device", "emulator", "--task", "depth", "--out", tmp_path / "out")
+    assert code == 0 and "m3vit-micro on emulator" in text
+
+
+def test_several_images_and_tasks(edgemoe: Command, tmp_path: Path) -> None:
+    """Three images of one name: names stay apart, and each result is the image's own, whatever ran beside it."""
+    folders = [tmp_path / str(i) for i in range(3)]
+    for i, folder in enumerate(folders):
+        folder.mkdir()
+        picture(folder / "street.png", seed=2_000_100 + i)
+    out = tmp_path / "out"
+    code, text, _ = edgemoe(
+        "infer", *(f / "street.png" for f in folders), "--device", "emulator", "--task", "depth", "--task", "segmentation",
+        "--out", out, "--json",
+    )  # fmt: skip
+    assert code == 0
+    streams = json.loads(text)["streams"]
+    assert streams == [{"image": i, "task": t} for i in range(3) for t in ("depth", "segmentation")]
+    assert edgemoe("infer", folders[2] / "street.png", "--device", "emulator", "--out", tmp_path / "alone", "--json")[0] == 0
+    for task in ("depth", "segmentation"):
+        alone = np.load(tmp_path / "alone" / f"street-{task}.npy")
+        assert (np.load(out / f"2-street-{task}.npy") == alone).all()
+        assert (np.load(out / f"0-street-{task}.npy") != alone).any()
+
+
+def test_npy_and_jpeg(edgemoe: Command, street: Path, tmp_path: Path) -> None:
+    """A picture as an array gives what the picture gives; JPEG is read."""
+    pixels = np.asarray(Image.open(street))
+    np.save(tmp_path / "array.npy", pixels)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpeg", quality=95)
+    out = tmp_path / "out"
+    images = (street, tmp_path / "array.npy", tmp_path / "photo.jpeg")
+    assert edgemoe("infer", *images, "--device", "emulator", "--task", "segmentation", "--out", out, "--json")[0] == 0
+    a, b, c = (np.load(out / f"{name}-segmentation.npy") for name in ("street", "array", "photo"))
+    assert (a == b).all() and (a == c).mean() > 0.9
+
+
+@pytest.mark.parametrize("weight_bits", ["8", "mixed"])
+def test_weight_formats(edgemoe: Command, street: Path, tmp_path: Path, weight_bits: str) -> None:
+    code, text, _ = edgemoe("infer", street, "--device", "emulator", "--weight-bits", weight_bits, "--out", tmp_path / "out", "--json")
+    assert code == 0 and json.loads(text)["bytes_read"] < 2_500_000
+
+
+def test_a_checkpoint_file_on_the_smallest_core(edgemoe: Command, tiny_model: Path, tmp_path: Path) -> None:
+    """RTL and emulator through the command line: equal files."""
+    picture(tmp_path / "x.png", size=(16, 16))
+    for device in ("emulator", "verilator"):
+        code, text, errors = edgemoe(
+            "infer", tmp_path / "x.png", "--checkpoint", tiny_model, "--hardware", "tiny", "--device", device, "--out", tmp_path / device,
+            "--save-tokens", tmp_path / f"{device}.npy", "--json",
+        )  # fmt: skip
+        assert code == 0, errors
+        report = json.loads(text)
+        assert (report["cycles"] > 0) == (device == "verilator")
+        assert (report["mac_utilisation"] is None) == (device == "emulator")
+    assert (np.load(tmp_path / "emulator.npy") == np.load(tmp_path / "verilator.npy")).all()
+    for name in ("x-seg.npy", "x-dep.npy"):
+        assert (np.load(tmp_path / "emulator" / name) == np.load(tmp_path / "verilator" / name)).all()
+
+
+def test_verilog(edgemoe: Command, tmp_path: Path) -> None:
+    code, text, _ = edgemoe("verilog", "--hardware", "tiny", "-o", tmp_path / "hardware")
+    names = {"edgemoe.v", "registers.md", "registers.json", "edgemoe.h", "instructions.md"}
+    assert code == 0 and {Path(line).name for line in text.split()} == names
+    folder = tmp_path / "hardware"
+    assert {p.name for p in folder.iterdir()} == names
+    source = (folder / "edgemoe.v").read_text()
+    assert "module edgemoe(" in source and "s_axil_awaddr" in source and "m_axi_arid" in source
+    assert any(r["name"] == "CTRL" for r in json.loads((folder / "registers.json").read_text()))
+    assert "MATMUL" in (folder / "instructions.md").read_text() and "EDGEMOE_CTRL" in (folder / "edgemoe.h").read_text()
+
+
+def test_check_finds_no_mismatch(edgemoe: Command) -> None:
+    """The default: m3vit-micro, both tasks, RTL against emulator against the float model."""
+    code, text, errors = edgemoe("check", "--json")
+    assert code == 0, errors
+    report = json.loads(text)
+    assert report["mismatches"] == 0 and report["instructions"] > 50
+    for key in ("sqnr_db", "sqnr_db_routed"):
+        assert set(report[key]) == {"segmentation", "depth"}
+    assert min(report["sqnr_db_routed"].values()) > 45
+    assert all(len(layers) == 4 for layers in report["sqnr_db_layers"].values())
+    assert set(report["routes_different"]) == {"segmentation", "depth"}
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def refused(result: tuple[int, str, str], *parts: str) -> None:
+    code, text, errors = result
+    assert code == 2 and text == "", errors
+    assert errors.startswith("edgemoe: error: ") and len(errors.splitlines()) == 1, errors
+    for part in parts:
+        assert part in errors, errors
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        (("--checkpoint", "m3vit-huge"), ("no checkpoint named 'm3vit-huge'", "m3vit-micro")),
+        (("--checkpoint", "nowhere/x.safetensors"), ("no checkpoint file nowhere/x.safetensors",)),
+        (("--task", "speed"), ("has no task 'speed'", "segmentation, depth")),
+        (("--hardware", "huge"), ("unknown hardware 'huge'", "base", "tiny")),
+        (("--weight-bits", "4"), ("'4'", "mixed")),
+        (("--device", "abacus"), ("abacus", "emulator")),
+        (("--hardware", "tiny"), ("m3vit-micro does not fit hardware 'tiny'", "129 tokens a stream", "limit is 20", "(109 too many)")),
+        (("--out", "/proc/nope"), ("cannot write to folder /proc/nope",)),
+        (("--save-tokens", "/proc/nope/x.npy"), ("cannot write to folder /proc/nope",)),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_bad_options(edgemoe: Command, street: Path, tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    out = tmp_path / "out"
+    refused(edgemoe("infer", street, *(() if "--out" in arguments else ("--out", out)), *arguments, "--json"), *parts)
+    assert not list(out.glob("*"))
+
+
+@pytest.mark.parametrize(
+    "name, content, parts",
+    [
+        ("missing.png", None, ("missing.png does not exist",)),
+        ("text.png", b"this is no picture", ("text.png is no picture that can be read",)),
+        ("empty.jpg", b"", ("empty.jpg is no picture that can be read",)),
+        ("broken.npy", b"\x93NUMPY garbage", ("broken.npy is no .npy file",)),
+        ("float.npy", np.zeros((8, 8, 3)), ("float.npy holds float64 [8, 8, 3], expected uint8 [height, width, 3]",)),
+        ("grey.npy", np.zeros((8, 8), np.uint8), ("grey.npy holds uint8 [8, 8]",)),
+        ("none.npy", np.zeros((0, 8, 3), np.uint8), ("none.npy holds uint8 [0, 8, 3]",)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_images(
+    edgemoe: Command, street: Path, tmp_path: Path, name: str, content: bytes | np.ndarray | None, parts: tuple[str, ...]
+) -> None:
+    """Beside a good one: nothing is written for either."""
+    path, out = tmp_path / name, tmp_path / "out"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    refused(edgemoe("infer", street, path, "--out", out), *parts)
+    assert not out.exists()
+
+
+def test_a_truncated_picture(edgemoe: Command, street: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.png").write_bytes(street.read_bytes()[:1000])
+    refused(edgemoe("infer", tmp_path / "half.png", "--out", tmp_path / "out"), "half.png is no picture that can be read")
+
+
+def damaged(source: Path, path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> Path:
+    """A copy of a checkpoint with other tensors."""
+    with safe_open(source, framework="numpy") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    change(tensors)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def set_nan(tensors: dict[str, np.ndarray]) -> None:
+    tensors["pos_embed"] = tensors["pos_embed"].copy()
+    tensors["pos_embed"].reshape(-1)[:2] = np.nan
+
+
+@pytest.mark.parametrize(
+    "change, parts",
+    [
+        (lambda t: t.pop("blocks.0.attn.qkv.weight"), ("blocks.0.attn.qkv.weight is missing",)),
+        (lambda t: t.update(extra=np.zeros(3, np.float32)), ("extra does not belong to the model",)),
+        (lambda t: t.update(pos_embed=np.zeros((1, 2, 3), np.float32)), ("pos_embed has shape [1, 2, 3], expected [",)),
+        (lambda t: t.update(pos_embed=t["pos_embed"].astype(np.float16)), ("pos_embed is float16, expected float32",)),
+        (set_nan, ("pos_embed has 2 values that are NaN or infinite",)),
+    ],
+    ids=["missing", "extra", "misshapen", "half precision", "NaN"],
+)
+def test_bad_tensors(
+    edgemoe: Command,
+    street: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, np.ndarray]], object],
+    parts: tuple[str, ...],
+) -> None:
+    path = damaged(tiny_model, tmp_path / "bad.safetensors", change)
+    out = tmp_path / "out"
+    refused(edgemoe("infer", street, "--checkpoint", path, "--hardware", "tiny", "--out", out), "bad.safetensors", *parts)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors at all", None], ids=["empty", "text", "cut off"])
+def test_broken_checkpoints(edgemoe: Command, street: Path, tiny_model: Path, tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(tiny_model.read_bytes()[:-100] if content is None else content)
+    refused(edgemoe("infer", street, "--checkpoint", path), "broken.safetensors is no readable safetensors file")
+
+
+def test_a_checkpoint_without_configuration(edgemoe: Command, street: Path, tmp_path: Path) -> None:
+    save_file({"x": np.zeros(3, np.float32)}, tmp_path / "foreign.safetensors")
+    refused(edgemoe("infer", street, "--checkpoint", tmp_path / "foreign.safetensors"), "has no 'config' in its metadata")
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        (("check", "--checkpoint", "nothing"), ("no checkpoint named 'nothing'",)),
+        (("check", "--hardware", "nothing"), ("unknown hardware 'nothing'",)),
+        (("check", "--image", "nothing.png"), ("nothing.png does not exist",)),
+        (("check", "--hardware", "tiny"), ("does not fit hardware 'tiny'",)),
+        (("verilog", "--hardware", "nothing", "-o", "/tmp"), ("unknown hardware 'nothing'",)),
+        (("verilog", "-o", "/proc/nope"), ("cannot write to folder /proc/nope",)),
+        (("demo", "--out", "/proc/nope"), ("cannot write to folder /proc/nope",)),
+        (("import", "edge-moe", "/nowhere", "-o", "/proc/nope/x.safetensors"), ("cannot write to folder /proc/nope",)),
+        (("train", "--out", "/proc/nope/x.safetensors"), ("cannot write",)),
+        (("train", "nothing"), ("nothing",)),
+    ],
+    ids=lambda value: " ".join(value[:4]),
+)
+def test_other_commands(edgemoe: Command, arguments: tuple[str, ...], parts: tuple[str, ...], monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(edgemoe(*arguments), *parts)
+
+
+def test_import_names_every_missing_file(edgemoe: Command, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    target = tmp_path / "x.safetensors"
+    refused(edgemoe("import", "edge-moe", tmp_path / "weights", "-o", target), "patch_embed")
+    assert not target.exists()
+
+
+# ------------------------------------------------------------------------------------------------ README
+
+README = ROOT / "README.md"
+LONG = ("demo", "test", "train", "bench", "import", "soak")  # their options are checked; what they do has tests of its own
+
+
+def readme_commands() -> list[str]:
+    """Lines of the README's sh blocks that start the launcher."""
+    if not README.exists():
+        return []
+    lines, inside = [], False
+    for line in README.read_text().splitlines():
+        if line.strip().startswith("```"):
+            inside = line.strip() == "```sh"
+        elif inside and line.strip().startswith("./edgemoe"):
+            lines.append(line.strip().split(" #")[0].strip())
+    return sorted(set(lines))
+
+
+@pytest.mark.skipif(not README.exists(), reason="README.md is not there")
+def test_the_readme_has_commands() -> None:
+    commands = [line.split()[1] for line in readme_commands() if len(line.split()) > 1]
+    assert {"demo", "test", "infer", "check", "verilog"} <= set(commands)
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_readme_commands(edgemoe: Command, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick ones run as they stand; of the long ones and of placeholders, command and options must exist."""
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line)[1:]
+    words = words[: next((i for i, word in enumerate(words) if word in ("|", ">", "&&", ";")), len(words))]
+    options = [word.split("=")[0] for word in words[: words.index("--")] if word.startswith("-")] if "--" in words else [
+        word.split("=")[0] for word in words if word.startswith("-")
+    ]  # fmt: skip
+    depth = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    if not words or words[0] in LONG or any(word.startswith(("DIR", "IMAGE", "FILE", "<")) for word in words):
+        names = words[: min(depth, 2 if words and words[0] == "import" else 1)]
+        monkeypatch.setenv("COLUMNS", "200")
+        code, text, errors = edgemoe(*names, "--help")
+        assert code == 0, errors
+        assert all(option in text for option in options), text
+        return
+    for word, before in zip(words, [""] + words[:-1], strict=True):
+        path = Path(word)
+        if path.suffix in (".png", ".jpg", ".jpeg") and before not in ("-o", "--out", "--save-tokens"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture(path)
+    code, _, errors = edgemoe(*words)
+    assert code == 0, errors
