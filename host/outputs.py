@@ -32,14 +32,15 @@ def save_maps(result: Inference, names: list[str], folder: Path) -> list[str]:
     return [str(path) for path in written]
 
 
-def sheet(rows: list[list[tuple[str, NDArray[np.uint8]]]]) -> NDArray[np.uint8]:
-    """Pictures (uint8 [H, W, 3]) with a caption above each, one row below the other."""
-    caption, gap = 22, 8
+def sheet(rows: list[list[tuple[str, NDArray[np.uint8]]]], zoom: int = 2) -> NDArray[np.uint8]:
+    """Pictures (uint8 [H, W, 3]), each pixel `zoom` pixels wide, with a caption above each, one row below the other."""
+    caption, gap = 30, 10
+    rows = [[(text, pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)) for text, pixels in row] for row in rows]
     height, width = rows[0][0][1].shape[:2]
     columns = max(len(row) for row in rows)
     canvas = Image.new("RGB", (gap + columns * (width + gap), gap + len(rows) * (height + caption + gap)), "white")
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=14)
+    font = ImageFont.load_default(size=20)
     for r, row in enumerate(rows):
         for c, (text, pixels) in enumerate(row):
             x, y = gap + c * (width + gap), gap + r * (height + caption + gap)
