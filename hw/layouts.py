@@ -43,7 +43,7 @@ TAG = data.StructLayout(
         "valid": 1,
         "index": ROW_BITS,  # i: row within the stream, and in the accumulators
         "row": ROW_BITS,  # row of the destination: i, or the queue entry's row when scattering
-        "table_row": ROW_BITS,  # absolute row, for the tables of LayerNorm
+        "table_row": ROW_BITS,  # absolute row of the streamed row, for the table of row scales
         "score": 16,  # router's score of the queue entry
         "column": 10,
         "first": 1,  # first chunk: the accumulator starts

@@ -124,10 +124,13 @@ class Emulator:
         h = self.hardware
         matmul, route, norm = (i.opcode == o for o in (Opcode.MATMUL, Opcode.ROUTE, Opcode.LAYERNORM))
         on_chip = i.stationary in (Stationary.KEYS, Stationary.VALUES)
+        queue = i.gather or i.scatter or i.queued
         wrong = (
             i.residual and (not matmul or i.memory != Memory.RESIDUAL),
             i.opcode == Opcode.LOAD and i.memory == Memory.SCORE,
-            (i.gather or i.scatter or i.queued) and not looping,
+            matmul and i.copy and i.memory == Memory.ACTIVATION,
+            matmul and i.scale == Scale.EXPERT and not queue,
+            queue and not looping,
             looping and i.opcode not in (Opcode.LOAD, Opcode.STORE, Opcode.MATMUL),
             i.opcode == Opcode.EXPERTS and not i.length,
         )
@@ -142,6 +145,9 @@ class Emulator:
             matmul and not (i.chunks and i.columns),
             route and not 1 <= i.experts <= h.experts,
             route and not 1 <= i.top_k <= h.top_k,
+            route and i.top_k > i.experts,
+            route and i.experts > i.columns * h.lanes,
+            route and i.columns > h.words(h.experts),
             norm and not 1 <= i.elements <= h.width,
         )
         keys = i.stationary == Stationary.KEYS
@@ -218,23 +224,26 @@ class Emulator:
 
     def _load(self, i: Instruction, expert: int) -> None:
         offset = i.address + expert * i.expert_stride
-        _, _, rows = self._rows(i, expert)
+        _, streamed, scattered = self._rows(i, expert)
+        rows = scattered if i.scatter else streamed
         where = self._words(Memory(i.memory), i.destination_base, rows, i.destination_stride, i.columns)
         size = where.size * self.hardware.word_bytes
         data = self._read(offset, self._padded(size))[:size].view("<i2")
         self.memories[Memory(i.memory)][where] = data.reshape(*where.shape, self.hardware.lanes)
 
     def _store(self, i: Instruction, expert: int) -> None:
-        """Rows of a queue when gather or scatter; `queued` alone stores dense rows. A last partial beat leaves its other bytes alone."""
+        """Rows of a queue when gather or scatter; `queued` alone stores dense rows. Zeros fill the last beat."""
         offset = i.address + expert * i.expert_stride
         count, streamed, scattered = self._rows(i, expert)
         rows = scattered if i.scatter else streamed
         where = self._words(Memory(i.memory), i.destination_base, rows, i.destination_stride, i.columns)
         size = where.size * self.hardware.word_bytes
-        if offset + size > self.dram.size:
+        padded = self._padded(size)
+        if offset + padded > self.dram.size:
             raise _Fault(ErrorCode.WRITE_BUS, offset)
+        self.dram[offset + size : offset + padded] = 0
         self.dram[offset : offset + size] = self.memories[Memory(i.memory)][where].astype("<i2", copy=False).reshape(-1).view(np.uint8)
-        self.result.bytes_written += size
+        self.result.bytes_written += padded
 
     def _image(self, i: Instruction) -> None:
         """Lanes beyond the last pixel of a patch keep their old value: the weights that they meet are zero."""

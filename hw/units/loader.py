@@ -37,6 +37,7 @@ class Loader(wiring.Component):
                 "row_level": In(range(2 * config.lanes + 1)),  # rows that will come without a gap
                 "key_value_address": Out(20),
                 "key_value_data": In(word(config)),  # one cycle after the address
+                "key_value_taken": In(1),  # DMA has the memories' ports: nothing can be read
                 "load_valid": Out(1),
                 "load_by_column": Out(1),
                 "load_index": Out(range(config.lanes)),
@@ -145,8 +146,9 @@ class Loader(wiring.Component):
                             with m.If(last_column):
                                 m.next = "IDLE"
             with m.State("KEY_VALUE"):
+                # A gap while DMA reads the memory does no harm: the rows that could meet it stream only when DMA is done.
                 start = shadow_free & Mux(by_column, since_swap == lanes + 2, 1)
-                with m.If(loading | start):
+                with m.If((loading | start) & ~self.key_value_taken):
                     m.d.comb += read_valid.eq(1)
                     m.d.sync += [index.eq(index + 1), pointer.eq(pointer + instruction.stationary_stride), loading.eq(1)]
                     with m.If(~loading):
@@ -159,7 +161,7 @@ class Loader(wiring.Component):
         m.d.comb += [read_index.eq(index), read_inside.eq(key_number + index < instruction.valid)]
 
         # Registered on the way to the array: weight rows arrive directly, key/value words one cycle after their address.
-        arrives, arrives_index, arrives_inside, arrives_by_column, arrives_last = (Signal() for _ in range(5))
+        arrives, arrives_inside, arrives_by_column, arrives_last = Signal(), Signal(), Signal(), Signal()
         arrives_index = Signal(range(lanes))
         m.d.sync += [
             arrives.eq(read_valid),

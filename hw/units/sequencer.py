@@ -6,7 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import HardwareConfig
-from ..isa import INSTRUCTION_BYTES, ErrorCode, Memory, Opcode, Stationary
+from ..isa import INSTRUCTION_BYTES, ErrorCode, Memory, Opcode, Scale, Stationary
 from ..layouts import EXPERT_BITS, INSTRUCTION, JOB, MEMORY_OPERATIONS, ROW_BITS
 
 CHECK = data.StructLayout({"used": 1, "rows": 16, "stride": 10, "base": 20, "words": 10, "depth": 21})
@@ -86,10 +86,13 @@ class Sequencer(wiring.Component):
         ]
 
         # Counts against capacities: one bit each, registered before they are judged.
-        over, wrong = Signal(8), Signal(6)
+        over, wrong = Signal(11), Signal(8)
         opcode = instruction.opcode
         tables = (opcode == Opcode.LAYERNORM) | (opcode == Opcode.ROUTE) | matmul
-        scores = (matmul & (instruction.probabilities | (instruction.memory == Memory.SCORE))) | (opcode == Opcode.ROUTE)
+        softmax_tables = instruction.probabilities | (instruction.memory == Memory.SCORE) | (instruction.scale == Scale.SOFTMAX)
+        scores = (matmul & softmax_tables) | (opcode == Opcode.ROUTE)
+        queue = instruction.gather | instruction.scatter | instruction.queued
+        route = opcode == Opcode.ROUTE
         has_rows = (opcode != Opcode.END) & (opcode != Opcode.EXPERTS)
         m.d.sync += [
             over.eq(
@@ -99,8 +102,11 @@ class Sequencer(wiring.Component):
                     scores & (instruction.rows > config.tokens),
                     matmul & instruction.stationary[1] & (instruction.valid > config.tokens),
                     matmul & ((instruction.chunks == 0) | (instruction.columns == 0)),
-                    (opcode == Opcode.ROUTE) & ((instruction.experts == 0) | (instruction.experts > config.experts)),
-                    (opcode == Opcode.ROUTE) & ((instruction.top_k == 0) | (instruction.top_k > config.top_k)),
+                    route & ((instruction.experts == 0) | (instruction.experts > config.experts)),
+                    route & ((instruction.top_k == 0) | (instruction.top_k > config.top_k)),
+                    route & (instruction.top_k > instruction.experts),
+                    route & (instruction.experts > instruction.columns * config.lanes),
+                    route & (instruction.columns > config.words(config.experts)),
                     (opcode == Opcode.LAYERNORM) & ((instruction.elements == 0) | (instruction.elements > config.width)),
                 )
             ),
@@ -109,7 +115,9 @@ class Sequencer(wiring.Component):
                     (opcode == 0) | (opcode > max(Opcode)),
                     instruction.residual & (~matmul | (instruction.memory != Memory.RESIDUAL)),
                     (opcode == Opcode.LOAD) & (instruction.memory == Memory.SCORE),
-                    (instruction.gather | instruction.scatter | instruction.queued) & ~looping,
+                    matmul & instruction.copy & (instruction.memory == Memory.ACTIVATION),  # one memory, one word a cycle
+                    matmul & (instruction.scale == Scale.EXPERT) & ~queue,
+                    queue & ~looping,
                     looping & ~(matmul | (opcode == Opcode.LOAD) | (opcode == Opcode.STORE)),
                     (opcode == Opcode.EXPERTS) & (instruction.length == 0),
                 )
@@ -161,7 +169,7 @@ class Sequencer(wiring.Component):
             with m.State("CHECK"):
                 m.d.sync += step.eq(step + 1)
                 m.d.sync += [
-                    job.rows.eq(Mux(instruction.gather | instruction.scatter | instruction.queued, self.count, instruction.rows)),
+                    job.rows.eq(Mux(queue, self.count, instruction.rows)),
                     job.address.eq(instruction.address + Mux(looping, instruction.expert_stride * expert, 0)),
                 ]
                 with m.If(used2 & (end > depth2)):

@@ -159,7 +159,7 @@ class Streamer(wiring.Component):
             base.eq(here.stream_base + first.chunk),
             second.eq(first),
             second.tag.row.eq(Mux(here.scatter, self.entry_row, first.tag.index)),
-            second.tag.table_row.eq(Mux(here.gather | here.scatter, self.entry_row, here.row_base + first.tag.index)),
+            second.tag.table_row.eq(Mux(here.gather, self.entry_row, here.row_base + first.tag.index)),
             second.tag.score.eq(self.entry_score),
         ]
         m.d.sync += [self.address.eq(base + product), stages[2].eq(second), stages[3].eq(stages[2])]

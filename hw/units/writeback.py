@@ -49,6 +49,7 @@ class Writeback(wiring.Component):
                 "copy_address": Out(20),
                 "write_lanes": Out(range(config.lanes + 1)),  # lanes that exist, of scores
                 "write_scatter": Out(1),
+                "write_row": Out(ROW_BITS),  # absolute row of the destination, for its statistics
                 "column_done": Out(1),
                 "final_written": Out(1),
             }
@@ -120,6 +121,7 @@ class Writeback(wiring.Component):
         before = instruction(self.exit - 1)
         past = tags[self.exit - 1].column * self.config.lanes
         m.d.sync += remaining.eq(Mux(before.valid > past, before.valid - past, 0))
+        m.d.sync += self.write_row.eq(tags[self.exit - 1].row + Mux(before.scatter, 0, before.row_base))
         m.d.comb += [
             self.write.eq(tag),
             self.write_memory.eq(leaving.memory),
