@@ -35,6 +35,7 @@ class DeviceName(StrEnum):
 
     VERILATOR = "verilator"
     EMULATOR = "emulator"
+    FPGA = "fpga"
 
 
 class WeightBits(StrEnum):
@@ -113,6 +114,9 @@ def infer(
     save_tokens: Annotated[
         Path | None, typer.Option("--save-tokens", help="Write the encoder's final tokens here.", metavar="FILE.npy")
     ] = None,
+    bitstream: Annotated[
+        Path | None, typer.Option("--bitstream", help="--device fpga: load this through PYNQ. Default: the UIO device.", metavar="FILE.bit")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run images through a checkpoint."""
@@ -137,6 +141,7 @@ def infer(
         hardware=chosen,
         weight_bits=weight_bits.value if weight_bits else chosen.weight_bits,
         save_tokens=save_tokens is not None,
+        bitstream=bitstream,
     )
     stems = [path.stem for path in images]
     names = [stem if stems.count(stem) == 1 else f"{i}-{stem}" for i, stem in enumerate(stems)]

@@ -123,32 +123,7 @@ class Driver:
             memory.write(memory.base + offset, load_image(program, image))
         for trace in program.traces:  # experts without tokens store nothing
             memory.write(memory.base + trace.offset, np.zeros(trace.size, np.uint8))
-
-        if not self.read("CTRL") & IDLE:  # an earlier run that failed may still drain the bus
-            raise EdgemoeError(f"device {self.device.name!r} is busy: another program runs, or its memory no longer answers; reset it")
-        self.write("GIE", 1)
-        self.write("IER", INTERRUPT_DONE | INTERRUPT_ERROR)
-        self.write("ISR", INTERRUPT_DONE | INTERRUPT_ERROR)
-        self.write("WATCHDOG", WATCHDOG_CYCLES)
-        self.write_long("PROGRAM", program.program)
-        for number, address in enumerate(memory.bank_addresses):
-            self.write_long(f"BASE_{number}", address)
-        started = time.perf_counter()
-        self.write("CTRL", START)
-        total = len(program.instructions)
-
-        def report(device: Device) -> None:
-            number = self.read("INSTRUCTION")
-            if progress:
-                progress(number, total, program.labels[number] if number < total else "")
-
-        self.device.wait(progress=report)
-        seconds = time.perf_counter() - started
-        code = ErrorCode(self.read("ERROR_CODE"))
-        if code != ErrorCode.NONE:
-            number, address = self.read("ERROR_INSTRUCTION"), self.read_long("ERROR_ADDRESS")
-            label = program.labels[number] if number < total else ""
-            raise DeviceError(code, number, address, label)
+        seconds = self.execute(program.program, program.labels, progress=progress)
         counters = {name: self.read_long(name) for name in registers.COUNTERS} | {name: self.read(name) for name in registers.KIND_COUNTERS}
         run = Run(program, counters, seconds)
 
@@ -162,6 +137,35 @@ class Driver:
             run.routes = [route.experts for route in told.routes]
         run.traces = [memory.read(memory.base + t.offset, t.size) for t in program.traces]
         return run
+
+    def execute(self, program: int, labels: Sequence[str], *, progress: Progress | None = None) -> float:
+        """Run the instructions in memory at a byte offset; return the seconds from start to interrupt. labels: one an instruction."""
+        memory, total = self.device.memory, len(labels)
+        if not self.read("CTRL") & IDLE:  # an earlier run that failed may still drain the bus
+            raise EdgemoeError(f"device {self.device.name!r} is busy: another program runs, or its memory no longer answers; reset it")
+        self.write("GIE", 1)
+        self.write("IER", INTERRUPT_DONE | INTERRUPT_ERROR)
+        self.write("ISR", INTERRUPT_DONE | INTERRUPT_ERROR)
+        self.write("WATCHDOG", WATCHDOG_CYCLES)
+        self.write_long("PROGRAM", program)
+        for number, address in enumerate(memory.bank_addresses):
+            self.write_long(f"BASE_{number}", address)
+        started = time.perf_counter()
+        self.write("CTRL", START)
+
+        def report(device: Device) -> None:
+            number = self.read("INSTRUCTION")
+            if progress:
+                progress(number, total, labels[number] if number < total else "")
+
+        self.device.wait(progress=report)
+        seconds = time.perf_counter() - started
+        code = ErrorCode(self.read("ERROR_CODE"))
+        if code != ErrorCode.NONE:
+            number, address = self.read("ERROR_INSTRUCTION"), self.read_long("ERROR_ADDRESS")
+            label = labels[number] if number < total else ""
+            raise DeviceError(code, number, address, label)
+        return seconds
 
     def soft_reset(self) -> None:
         """Abandon whatever runs; the core drains its bus and is idle afterwards."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import QuantisedModel, quantise
 from numpy.typing import NDArray
 
-DEVICES = ("verilator", "emulator")
+DEVICES = ("verilator", "emulator", "fpga")
 
 
 def notice(text: str) -> None:
@@ -44,8 +45,14 @@ def shown(title: str) -> Iterator[Progress]:
         yield lambda done, total, label: bar.update(task, completed=min(done, total), total=total, step=label)
 
 
-def open_device(name: str, hardware: HardwareConfig, memory_size: int, dram: Any = None) -> Device:
-    """A device of this process by name; `dram`: behaviour of the simulated memory (sim.device.Dram)."""
+def open_device(name: str, hardware: HardwareConfig, memory_size: int, dram: Any = None, bitstream: Path | None = None) -> Device:
+    """A device by name; `dram`: behaviour of the simulated memory (sim.device.Dram); `bitstream`: what PYNQ is to load."""
+    if bitstream and name != "fpga":
+        raise EdgemoeError(f"--bitstream is for --device fpga, not {name}")
+    if name == "fpga":
+        from edgemoe.host.fpga import open_fpga
+
+        return open_fpga(hardware, memory_size, bitstream)
     if name == "emulator":
         from edgemoe.sim.emulator_device import EmulatorDevice
 
@@ -131,6 +138,7 @@ def infer(
     save_tokens: bool = False,
     trace: bool = False,
     dram: Any = None,
+    bitstream: Path | None = None,
     model: QuantisedModel | None = None,
 ) -> Inference:
     """Run every image through every task. Passes of the same shape share one program, so weights are packed and loaded once for them."""
@@ -153,7 +161,7 @@ def infer(
             if opened is None or opened.memory.size < program.memory_size:
                 if opened:
                     opened.close()
-                opened, loaded = open_device(device, hardware, program.memory_size, dram), None
+                opened, loaded = open_device(device, hardware, program.memory_size, dram, bitstream), None
                 driver = Driver(opened, hardware)
             assert driver is not None
             if loaded is not program:
