@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counting resources: the Verilog comes apart into modules, keys do not depend on the generator's numbers, paths are measured in levels."""
+
+import pytest
+from edgemoe.hw.config import preset
+from edgemoe.sim import synthesis
+from edgemoe.sim.simulator import verilog
+
+COUNTER = """module inner(clk, a, y);
+  input clk;
+  wire clk;
+  input [3:0] a;
+  wire [3:0] a;
+  output [3:0] y;
+  wire [3:0] \\port$NUMBER$0 ;
+  assign y = \\port$NUMBER$0 ;
+endmodule
+
+module edgemoe(clk, a, y);
+  input clk;
+  inner  first (
+    .clk(clk)
+  );
+  inner  second (
+    .clk(clk)
+  );
+endmodule
+"""
+
+
+def test_modules_and_instances():
+    modules = synthesis._split(COUNTER)
+    assert set(modules) == {"inner", "edgemoe"}
+    assert list(synthesis._instances(modules)) == [("", "edgemoe"), ("first", "inner"), ("second", "inner")]
+    assert "assign" not in modules["inner"].stub and "output [3:0] y;" in modules["inner"].stub
+
+
+def test_a_key_ignores_numbers_dealt_out_over_the_design():
+    first, second, other = (
+        synthesis._split(text)["inner"].key
+        for text in (COUNTER.replace("NUMBER", "7"), COUNTER.replace("NUMBER", "1234"), COUNTER.replace("[3:0] y", "[4:0] y"))
+    )
+    assert first == second != other
+
+
+def test_the_whole_core_comes_apart():
+    modules = synthesis._split(verilog(preset("tiny")))
+    placed = [module for _, module in synthesis._instances(modules)]
+    assert set(placed) == set(modules), "a module without an instance, or the other way round"
+    assert {"array", "epilogue", "softmax"} <= {synthesis._unit(path) for path, _ in synthesis._instances(modules)}
+
+
+def lut(*inputs, out):
+    kind = f"LUT{len(inputs)}"
+    ports = {f"I{i}": "input" for i in range(len(inputs))} | {"O": "output"}
+    return {"type": kind, "port_directions": ports, "connections": {f"I{i}": [b] for i, b in enumerate(inputs)} | {"O": [out]}}
+
+
+def flop(d, q):
+    directions = {"C": "input", "D": "input", "Q": "output"}
+    return {"type": "FDRE", "port_directions": directions, "connections": {"C": [99], "D": [d], "Q": [q]}}
+
+
+def test_levels():
+    """a register, two LUTs, a multiplexer, a register; a port joins behind the first LUT."""
+    multiplexer = {
+        "type": "MUXF7",
+        "port_directions": {"I0": "input", "I1": "input", "S": "input", "O": "output"},
+        "connections": {"I0": [4], "I1": [4], "S": [5], "O": [6]},
+    }
+    netlist = {
+        "attributes": {},
+        "ports": {"extra": {"direction": "input", "bits": [5]}, "seen": {"direction": "output", "bits": [3]}},
+        "netnames": {"start": {"bits": [2]}, "end": {"bits": [7]}},
+        "cells": {"a": flop(20, 2), "l1": lut(2, out=3), "l2": lut(3, 5, out=4), "m": multiplexer, "b": flop(6, 7)},
+    }
+    measured = synthesis._measure(netlist, {"top": netlist})
+    assert (measured["lut"], measured["ff"]) == (2, 2)
+    assert measured["worst"] == [[2.5, "start", "end"]]
+    found = {(source, sink): levels for source, sink, levels, *_ in measured["arcs"]}
+    assert found == {("reg", "reg"): 2.5, ("extra", "reg"): 1.5, ("reg", "seen"): 1.0}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "most"), [("base", 400), ("zcu102", 1300)])
+def test_committed_counts_are_of_this_hardware(name, most):
+    """hw/resources.json must follow a change of what multiplies: see its `command`."""
+    modules = synthesis._split(verilog(preset(name)))
+    stale = [m.name for m in modules.values() if m.multiplies and m.key not in synthesis._committed()]
+    assert not stale
+    assert synthesis.dsp(preset(name)) <= most
