@@ -188,8 +188,7 @@ def table(report: dict[str, Any]) -> None:
         total = sum(states.values())
         counts = [f"{states[name]:,}" if states.get(name) else "" for name in STATES]
         shown.add_row(kind, *counts, f"{total:,}", f"{total / report['cycles']:.1%}")
-    console = Console()
-    console.print(shown, width=max(110, console.width), crop=False)
+    Console(width=max(110, Console().width)).print(shown)
 
 
 def plot(report: dict[str, Any], path: Path) -> None:

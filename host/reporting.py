@@ -40,7 +40,7 @@ def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] |
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(width=max(120, Console().width))
     if resource_report:
         kinds = [kind for kind in synthesis.KINDS if kind in resource_report["total"]]
         table = Table("unit", *(kind.upper() for kind in kinds), title=f"Resources of {resource_report['hardware']} (Yosys, xcup)")
@@ -52,7 +52,7 @@ def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] |
         for unit, entry in timing_report["units"].items():
             path = entry["paths"][0]
             table.add_row(unit, f"{entry['levels']:.2f}", path["from"], path["to"])
-        console.print(table, width=max(120, console.width), crop=False)
+        console.print(table)
         if timing_report["offenders"]:
             console.print(f"{len(timing_report['offenders'])} paths deeper than {timing_report['limit']} levels:")
             for path in timing_report["offenders"]:

@@ -86,8 +86,9 @@ class _Module:
         """Hash of the text without the numbers that the generator deals out over the whole design."""
         numbers: dict[str, str] = {}
         text = re.sub(r"(port\$\d+|dump_module\$\d+)", lambda found: numbers.setdefault(found[0], f"n{len(numbers)}"), self.text)
-        text = re.sub(re.escape(_escaped(self.name)), "self", text)
-        return build.digest(VERSION, text, [re.sub(r"\$\d+$", "", child) for _, child in self.children])
+        name = re.sub(r"\$\d+", "", self.name)
+        text = re.sub(r"(\\edgemoe[\w.]*)\$\d+", r"\1", text).replace(_escaped(name), "self")
+        return build.digest(VERSION, text, [re.sub(r"\$\d+", "", child) for _, child in self.children])
 
 
 def _escaped(name: str) -> str:
