@@ -337,7 +337,7 @@ def soak(
         Stalls, typer.Option("--stalls", help="Random stalls on every channel of the bus, another memory each image; or none.")
     ] = Stalls.RANDOM,
     hardware: Hardware = "base",
-    weight_bits: Bits = WeightBits.SIXTEEN,
+    weight_bits: Bits = None,
     json: Json = False,
 ) -> None:
     """Many scenes through the RTL over a memory that stalls at random, each compared with the emulator."""
@@ -345,7 +345,8 @@ def soak(
     from edgemoe.host.soak import soak as run
     from edgemoe.hw.config import preset
 
-    report = run(images, seed, stalls.value, preset(hardware), weight_bits.value).summary()
+    chosen = preset(hardware)
+    report = run(images, seed, stalls.value, chosen, weight_bits.value if weight_bits else chosen.weight_bits).summary()
     if json:
         _print_json(report)
     else:

@@ -27,7 +27,7 @@ STALLS = ("random", "none")
 
 def random_dram(rng: np.random.Generator) -> Dram:
     """A memory drawn from the generator: latencies, depth of its queues, and stalls on every channel, from rare to most of the time."""
-    stalls = {f"stall_{channel}": float(rng.uniform(0.02, 0.6)) for channel in ("ar", "r", "aw", "w", "b")}
+    stalls: dict[str, Any] = {f"stall_{channel}": float(rng.uniform(0.02, 0.6)) for channel in ("ar", "r", "aw", "w", "b")}
     latency, write_latency = (int(v) for v in rng.integers(1, 201, 2))
     # Three memories of four give a beat a cycle in each direction, the fourth shares fewer between them.
     bandwidth = float(rng.uniform(0.5, 1.5)) if rng.random() < 0.25 else 0.0

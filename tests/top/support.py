@@ -105,7 +105,8 @@ def may_be_written(program: CompiledProgram, size: int) -> NDArray[np.bool_]:
     mask = np.zeros(size, np.bool_)
     for i in program.instructions:
         if i.opcode == Opcode.STORE:
-            length = i.rows * i.columns * program.hardware.word_bytes
+            bus = program.hardware.bus_bytes  # zeros fill the last beat
+            length = -(-i.rows * i.columns * program.hardware.word_bytes // bus) * bus
             for copy in range(program.config.experts if i.expert_stride else 1):
                 mask[i.address + copy * i.expert_stride :][:length] = True
     for trace in program.traces:

@@ -81,6 +81,7 @@ def is_matmul(i: Instruction) -> bool:
 
 #: name: (which instruction, other opcode or None, other fields)
 WEIGHTED = ("a matrix", lambda i: is_matmul(i) and i.stationary == Stationary.WEIGHTS16 and i.memory == Memory.KEY_VALUE)
+QUERIES = ("queries", lambda i: is_matmul(i) and i.memory == Memory.ACTIVATION and i.scale == Scale.NORM)
 COPYING = ("a copying one", lambda i: is_matmul(i) and i.copy)
 SCORES = ("scores", lambda i: i.stationary == Stationary.KEYS)
 VALUES = ("values", lambda i: i.probabilities)
@@ -106,6 +107,8 @@ ILLEGAL = {
     "LOAD to the scores": (LOAD, None, dict(memory=Memory.SCORE)),
     "residual from activation memory": (WEIGHTED, None, dict(residual=1)),
     "residual of a STORE": (STORE, None, dict(residual=1)),
+    "two results into one memory": (QUERIES, None, dict(copy=1)),
+    "an expert's score without a queue": (WEIGHTED, None, dict(scale=Scale.EXPERT)),
 }
 LARGE = (1 << 16) - 1
 CAPACITY = {
@@ -136,6 +139,11 @@ CAPACITY = {
     "no experts": (ROUTE, None, dict(experts=0)),
     "top_k": (ROUTE, None, dict(top_k=TINY.top_k + 1)),
     "no top_k": (ROUTE, None, dict(top_k=0)),
+    "more choices than experts": (ROUTE, None, dict(experts=3)),
+    "experts without logits": (ROUTE, None, dict(columns=1)),
+    "more logits than experts": (ROUTE, None, dict(columns=3)),
+    "rows of row scales": (QUERIES, None, dict(row_base=TINY.rows - 1)),
+    "rows of softmax's table": (WEIGHTED, None, dict(rows=TINY.tokens + 1, scale=Scale.SOFTMAX, stream_stride=0)),
     "in a body": (BODY, None, dict(destination_base=TINY.activation_words)),
 }
 REFUSED = {name: (*case, ErrorCode.ILLEGAL_INSTRUCTION) for name, case in ILLEGAL.items()}
