@@ -255,18 +255,35 @@ def bench(
 
 @app.command()
 def report(
-    hardware: Hardware = "base",
+    hardware: Annotated[str | None, typer.Option("--hardware", help="Preset. Default: base, or the board's.", metavar="PRESET")] = None,
+    board: Annotated[str | None, typer.Option("--board", help="Compare with what this board's device has.", metavar="NAME")] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Also the deepest paths in LUT levels.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="With --board: shares of the device by unit.", metavar="FILE.png")] = None,
     json: Json = False,
 ) -> None:
-    """Resources of the hardware by unit, as Yosys counts them for UltraScale+ (minutes, once), and its deepest paths."""
+    """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest paths."""
     from edgemoe.host import reporting
     from edgemoe.hw.config import preset
 
-    chosen = preset(hardware)
-    resources, paths = reporting.resources(chosen), reporting.timing(chosen) if timing else None
+    if plot and not board:
+        raise EdgemoeError("--plot shows shares of a device: name it with --board")
+    if board:
+        from edgemoe.boards import boards, fit
+
+        device = boards.board(board)
+        chosen = preset(hardware) if hardware else device.hardware
+        resources = fit.report(device, chosen)
+        if plot:
+            fit.plot(resources, device, plot)
+    else:
+        chosen = preset(hardware or "base")
+        resources = reporting.resources(chosen)
+    paths = reporting.timing(chosen) if timing else None
     if json:
         _print_json(resources | ({"timing": paths} if paths else {}))
+    elif board:
+        fit.show(resources, device)
+        reporting.show(None, paths)
     else:
         reporting.show(resources, paths)
 

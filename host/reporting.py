@@ -6,13 +6,14 @@ from __future__ import annotations
 from typing import Any
 
 from edgemoe.hw.config import HardwareConfig
-from edgemoe.sim import synthesis
 
 MOST_LEVELS = 8  # about 300 MHz on UltraScale+, with the wires that belong to them
 
 
 def timing(hardware: HardwareConfig) -> dict[str, Any]:
     """units: unit -> levels of its deepest path and the paths themselves; offenders: all that exceed MOST_LEVELS, deepest first."""
+    from edgemoe.sim import synthesis  # needs Amaranth, which is not on every host
+
     paths = synthesis.timing(hardware)
     shown: dict[str, dict[str, Any]] = {
         unit: {"levels": listed[0].levels, "paths": [{"levels": p.levels, "from": p.start, "to": p.end} for p in listed]}
@@ -30,6 +31,8 @@ def timing(hardware: HardwareConfig) -> dict[str, Any]:
 
 def resources(hardware: HardwareConfig) -> dict[str, Any]:
     """units: unit -> LUTs, flip-flops, DSP slices, block RAMs, UltraRAMs; total: their sums."""
+    from edgemoe.sim import synthesis
+
     units = synthesis.resources(hardware)
     total = {kind: sum(unit[kind] for unit in units.values()) for kind in synthesis.KINDS}
     return {"hardware": hardware.name, "units": units, "total": total}
@@ -42,7 +45,7 @@ def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] |
 
     console = Console(width=max(120, Console().width))
     if resource_report:
-        kinds = [kind for kind in synthesis.KINDS if kind in resource_report["total"]]
+        kinds = list(resource_report["total"])
         table = Table("unit", *(kind.upper() for kind in kinds), title=f"Resources of {resource_report['hardware']} (Yosys, xcup)")
         for unit, counts in [*resource_report["units"].items(), ("total", resource_report["total"])]:
             table.add_row(unit, *(f"{counts[kind]:,}" for kind in kinds))

