@@ -119,7 +119,6 @@ class _Region:
 
     def __init__(self, size: int, data: NDArray[np.uint8] | None = None) -> None:
         self.size, self.data, self.offset = size, data, -1
-        self.inside: tuple[_Region, int] | None = None  # a part of another region: (that region, offset in it)
 
 
 class _Activations:
@@ -541,17 +540,24 @@ class _Compiler:
         runs: list[Sequence[int]] = [(0, 0, self.active)]
         if branches and self.rounds:
             # The followers need the residual that the projection adds to: it goes through memory, as nothing on chip copies rows.
-            size = self.leaders * c.tokens * width * h.word_bytes
-            shared = _Region(size)
-            self.outputs.append(shared)
-            self.transfer(Opcode.STORE, f"{name} shared residual", Memory.RESIDUAL, 0, self.leaders * c.tokens, width, shared)
+            shared: dict[tuple[int, int], _Region] = {}
+            for _, leader, count in self.rounds:
+                if (leader, count) not in shared:
+                    shared[leader, count] = region = _Region(count * c.tokens * width * h.word_bytes)
+                    self.outputs.append(region)
+                    self.transfer(
+                        Opcode.STORE,
+                        f"{name} shared residual" + (f" of slot {leader}" if leader else ""),
+                        Memory.RESIDUAL,
+                        leader * c.tokens * width,
+                        count * c.tokens,
+                        width,
+                        region,
+                    )
             for slot, leader, count in self.rounds:
-                part = _Region(0)
-                part.inside = (shared, leader * c.tokens * width * h.word_bytes)
                 base = slot * c.tokens * width
-                self.transfer(
-                    Opcode.LOAD, f"{name} residual for slot {slot}", Memory.RESIDUAL, base, count * c.tokens, width, part, "residual"
-                )
+                label = f"{name} residual for slot {slot}"
+                self.transfer(Opcode.LOAD, label, Memory.RESIDUAL, base, count * c.tokens, width, shared[leader, count], "residual")
             runs += self.rounds
             self.active = self.slot_count
         for slot, source, count in runs:
@@ -760,8 +766,7 @@ class _Compiler:
             values = dict(given)
             operand = values.get("address")
             if isinstance(operand, _Region):
-                inside = operand.inside
-                values["address"] = inside[0].offset + inside[1] if inside else operand.offset
+                values["address"] = operand.offset
             instructions.append(Instruction(opcode, {k: int(v) for k, v in values.items()}, label))
         memory = np.zeros(constant_end, np.uint8)
         code = b"".join(i.encode() for i in instructions)

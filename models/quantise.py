@@ -413,12 +413,17 @@ def error_aware_rounding(weights: NDArray, covariance: NDArray, bound: int, bloc
     """
     count, outputs, inputs = weights.shape
     variance = np.einsum("eii->ei", covariance)
-    damped = covariance.astype(np.float64).copy()
-    level = 0.01 * variance.mean(axis=1) + 1e-12
-    damped[:, np.arange(inputs), np.arange(inputs)] += level[:, None]
     order = np.argsort(-variance, axis=1, kind="stable")
-    damped = np.take_along_axis(np.take_along_axis(damped, order[:, :, None], 1), order[:, None, :], 2)
-    factor = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)  # upper triangular
+    ordered = covariance.astype(np.float64)
+    ordered = np.take_along_axis(np.take_along_axis(ordered, order[:, :, None], 1), order[:, None, :], 2)
+    level = 0.01 * variance.mean(axis=1) + 1e-12
+    while True:
+        try:
+            inverse = np.linalg.inv(ordered + level[:, None, None] * np.eye(inputs))
+            factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)  # upper triangular
+            break
+        except np.linalg.LinAlgError:  # inputs that hardly vary: what is left of their covariance is rounding noise, of either sign
+            level = 10 * np.abs(level) + 1e-9
     left = np.take_along_axis(weights, order[:, None, :], 2).astype(np.float64)
     result = np.empty_like(left)
     for start in range(0, inputs, block):
@@ -603,7 +608,7 @@ def bits_of(name: str, weight_bits: str) -> int:
 
 def weight_scale(weight: NDArray, bits: int) -> NDArray:
     """Value of one step, per output channel [..., outputs]: a power of two for 16 bits, largest magnitude / 127 for 8."""
-    reach = np.maximum(np.abs(weight).max(axis=-1), 1e-30)
+    reach = np.maximum(np.abs(weight).max(axis=-1), 2.0**-30)  # a matrix of zeros, such as a router not yet trained, needs no small step
     reach = np.maximum(reach, reach.max() * 2.0**-12)  # channels of (almost) zero weights
     if bits == 16:
         return np.exp2(np.ceil(np.log2(reach / 32767)))
@@ -666,7 +671,7 @@ class _Quantiser:
             largest = reach * HEADROOM * np.exp2(at.astype(float).max())  # of the fine result
             product = step * np.exp2(at.astype(float))
             limit = SCALE_ONE if bits == 16 else 65535
-            shift = math.floor(math.log2(limit / SCALE_ONE / product.max()) + fraction + 1e-9)
+            shift = min(63, math.floor(math.log2(limit / SCALE_ONE / product.max()) + fraction + 1e-9))  # what the field holds
             least = largest / top * SCALE_ONE  # a smaller multiplier would let the 27 bits before it overflow
             multiplier = product * np.exp2(15 + shift - fraction)
             fits = multiplier.min() >= least and largest < top and shift + lowest_exponent >= 0

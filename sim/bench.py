@@ -108,6 +108,25 @@ def run_bench(
     ``parameters`` (JSON) are what :func:`parameters` returns in the bench.  Raises AssertionError with the end of the log if a test
     fails, if none ran, or if the simulation died.
     """
+    name = name or type(component).__name__.lower()
+    ports = flat_ports(component)
+    verilog = to_verilog(component, name, ports)
+    # Clock and reset are ports only of a design that has registers.
+    clocks = [port for port in ("clk", "rst") if f"input {port};" in verilog]
+    run_verilog(verilog, name, [*ports, *clocks], test_module, testcase=testcase, parameters=parameters, seed=seed)
+
+
+def run_verilog(
+    verilog: str,
+    name: str,
+    ports: Sequence[str],
+    test_module: str,
+    *,
+    testcase: str | Sequence[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    seed: int = 1,
+) -> None:
+    """As :func:`run_bench`, for the Verilog of a module ``name`` whose ``ports`` the bench uses."""
     import find_libpython
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner
@@ -116,12 +135,7 @@ def run_bench(
         raise EdgemoeError(
             "cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev)"
         )
-    name = name or type(component).__name__.lower()
-    ports = flat_ports(component)
-    verilog = to_verilog(component, name, ports)
-    # Clock and reset are ports only of a design that has registers.
-    clocks = [port for port in ("clk", "rst") if f"input {port};" in verilog]
-    folder = build.build_cocotb(verilog, name, [*ports, *clocks])
+    folder = build.build_cocotb(verilog, name, list(ports))
 
     work = Path(tempfile.mkdtemp(prefix="edgemoe-bench-"))
     # The runner wants a log file by name; the bench's own temporary folder makes parallel runs independent.

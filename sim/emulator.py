@@ -119,18 +119,20 @@ class Emulator:
         except EdgemoeError:
             raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION) from None
 
-    def _check(self, i: Instruction, looping: bool) -> None:
+    def _check(self, i: Instruction, looping: bool, expert: int = 0) -> None:
         """What the sequencer refuses before it issues an instruction; twin of its checks, illegal ones first."""
         h = self.hardware
         matmul, route, norm = (i.opcode == o for o in (Opcode.MATMUL, Opcode.ROUTE, Opcode.LAYERNORM))
         on_chip = i.stationary in (Stationary.KEYS, Stationary.VALUES)
         queue = i.gather or i.scatter or i.queued
+        transfer = i.opcode in (Opcode.LOAD, Opcode.STORE, Opcode.IMAGE)
         wrong = (
             i.residual and (not matmul or i.memory != Memory.RESIDUAL),
             i.opcode == Opcode.LOAD and i.memory == Memory.SCORE,
             matmul and i.copy and i.memory == Memory.ACTIVATION,
             matmul and i.scale == Scale.EXPERT and not queue,
             queue and not looping,
+            (transfer or matmul and not on_chip) and (i.address + expert * i.expert_stride) % 64,
             looping and i.opcode not in (Opcode.LOAD, Opcode.STORE, Opcode.MATMUL),
             i.opcode == Opcode.EXPERTS and not i.length,
         )
@@ -170,7 +172,7 @@ class Emulator:
         for expert in np.flatnonzero(self.queues.lengths):
             for j in range(loop.length):
                 instruction = self._fetch(program, index + 1 + j)
-                self._check(instruction, looping=True)
+                self._check(instruction, looping=True, expert=int(expert))
                 if progress:
                     progress(self._at, instruction)
                 self._execute(self._at, instruction, int(expert))

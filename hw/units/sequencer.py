@@ -86,13 +86,14 @@ class Sequencer(wiring.Component):
         ]
 
         # Counts against capacities: one bit each, registered before they are judged.
-        over, wrong = Signal(11), Signal(8)
+        over, wrong = Signal(11), Signal(9)
         opcode = instruction.opcode
         tables = (opcode == Opcode.LAYERNORM) | (opcode == Opcode.ROUTE) | matmul
         softmax_tables = instruction.probabilities | (instruction.memory == Memory.SCORE) | (instruction.scale == Scale.SOFTMAX)
         scores = (matmul & softmax_tables) | (opcode == Opcode.ROUTE)
         queue = instruction.gather | instruction.scatter | instruction.queued
         route = opcode == Opcode.ROUTE
+        in_dram = Cat(*(opcode == o for o in MEMORY_OPERATIONS)).any() | (matmul & ~instruction.stationary[1])
         has_rows = (opcode != Opcode.END) & (opcode != Opcode.EXPERTS)
         m.d.sync += [
             over.eq(
@@ -118,6 +119,7 @@ class Sequencer(wiring.Component):
                     matmul & instruction.copy & (instruction.memory == Memory.ACTIVATION),  # one memory, one word a cycle
                     matmul & (instruction.scale == Scale.EXPERT) & ~queue,
                     queue & ~looping,
+                    in_dram & job.address[:6].any(),
                     looping & ~(matmul | (opcode == Opcode.LOAD) | (opcode == Opcode.STORE)),
                     (opcode == Opcode.EXPERTS) & (instruction.length == 0),
                 )

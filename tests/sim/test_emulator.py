@@ -111,10 +111,10 @@ def test_program_and_data_outside_memory():
     memory = np.zeros(4096, np.uint8)
     result = Emulator(preset("tiny")).run(memory, 4096)
     assert (result.error_code, result.error_address) == (ErrorCode.READ_BUS, 4096)
-    move = dict(memory=Memory.ACTIVATION, rows=4, columns=2, destination_stride=2, address=4096 - 32)
+    move = dict(memory=Memory.ACTIVATION, rows=10, columns=2, destination_stride=2, address=4096 - 64)
     assert execute(Instruction(Opcode.LOAD, move))[0].error_code == ErrorCode.READ_BUS
     result, after = execute(Instruction(Opcode.STORE, move))
-    assert (result.error_code, result.error_address) == (ErrorCode.WRITE_BUS, 4096 - 32)
+    assert (result.error_code, result.error_address) == (ErrorCode.WRITE_BUS, 4096 - 64)
 
 
 @pytest.mark.parametrize(

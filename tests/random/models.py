@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random model shapes that fit a build, with random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from edgemoe.host import compiler
+from edgemoe.host.compiler import CompiledProgram, Stream
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.models.checkpoint import Checkpoint, expected_tensors
+from edgemoe.models.config import ModelConfig, TaskConfig
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.quantise import WEIGHT_BITS, quantise
+from numpy.typing import NDArray
+
+KINDS = (("segmentation", 3), ("segmentation", 7), ("depth", 1), ("tokens", 0))
+
+
+def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelConfig:
+    """Any shape whose tokens fit; the rest may be too much for the build."""
+
+    def among(*values):
+        return values[int(rng.integers(len(values)))]
+
+    group = min(hardware.lanes, 16)
+    patch = group * among(1, 1, 2)
+    across = int(rng.integers(1, 5))
+    down = int(rng.integers(1, max(2, (hardware.tokens - 1) // across + 1)))
+    heads = among(1, 1, 2, 3, 4)
+    width = heads * int(rng.integers(1, max(2, hardware.width // heads + 1)))
+    layers = int(rng.integers(1, 4))
+    moe = tuple(n for n in range(layers) if rng.random() < 0.6)
+    experts = int(rng.integers(1, hardware.experts + 1)) if moe else 0
+    top_k = int(rng.integers(1, min(experts, hardware.top_k) + 1)) if moe else 0
+    tasks = []
+    for number in range(int(rng.integers(1, 4))):
+        kind, channels = among(*KINDS)
+        grid = {"channels": channels, "grid": among(1, 2, patch)} if channels else {}
+        tasks.append(TaskConfig(name=f"task{number}", kind=kind, **grid))
+    return ModelConfig(
+        name="random",
+        image_height=down * patch,
+        image_width=across * patch,
+        image_channels=among(1, 1, 3),
+        patch=patch,
+        width=width,
+        heads=heads,
+        layers=layers,
+        hidden=int(rng.integers(1, hardware.hidden + 1)),
+        experts=experts,
+        expert_hidden=int(rng.integers(1, hardware.hidden + 1)) if moe else 0,
+        top_k=top_k,
+        moe_layers=moe,
+        tasks=tuple(tasks),
+    )
+
+
+def random_weights(config: ModelConfig, rng: np.random.Generator) -> Checkpoint:
+    """Weights of the usual spread; now and then a router that sends every token to the same experts."""
+    tensors = {}
+    one_sided = rng.random() < 0.3
+    for name, shape in expected_tensors(config).items():
+        if name.endswith(("norm1.weight", "norm2.weight", "norm.weight")):
+            value = rng.normal(1, 0.2, shape)
+        elif name.endswith("bias"):
+            value = rng.normal(0, 0.1, shape)
+        elif "w_gate" in name and one_sided:
+            value = np.zeros(shape)  # equal logits: ties go to the lowest experts
+        else:
+            value = rng.normal(0, 1.2 / np.sqrt(max(1, shape[-1])), shape)
+        tensors[name] = value.astype(np.float32)
+    return Checkpoint(config, tensors)
+
+
+def random_model(hardware: HardwareConfig, seed: int, trace: bool = True) -> tuple[CompiledProgram, list[NDArray[np.uint8]]]:
+    """A compiled program, traced, of the first shape of the seed that fits the build, and its images."""
+    rng = np.random.default_rng([seed, 17])
+    while True:
+        config = random_config(hardware, rng)
+        room = hardware.rows // config.tokens
+        if room < 1:
+            continue
+        streams = [
+            Stream(image, task) for image in range(int(rng.integers(1, 4))) for task in range(len(config.tasks)) if rng.random() < 0.8
+        ][: max(1, room)]
+        if not streams:
+            continue
+        # Images are numbered without gaps.
+        numbers = {old: new for new, old in enumerate(sorted({s.image for s in streams}))}
+        streams = [Stream(numbers[s.image], s.task) for s in streams]
+        bits = WEIGHT_BITS[int(rng.integers(len(WEIGHT_BITS)))]
+        try:
+            program = compiler.compile(quantise(random_weights(config, rng), bits), streams, hardware, trace=trace, save_tokens=True)
+        except EdgemoeError as error:
+            if "does not fit" not in str(error):
+                raise
+            continue
+        shape = (config.image_channels, config.image_height, config.image_width)
+        return program, [rng.integers(0, 256, shape, np.uint8) for _ in range(len(numbers))]

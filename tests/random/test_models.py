@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random model shapes through compiler, driver and RTL: equal to the emulator at every traced instruction."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from edgemoe.host.driver import Driver
+from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.sim.emulator_device import EmulatorDevice
+from edgemoe.sim.simulator import open_verilator
+
+from .models import random_model
+from .support import dram_of
+
+#: Eight lanes on two masters: striping, an array that is not the smallest, a bus as wide as a word.
+WIDER = dataclasses.replace(preset("tiny"), name="wider", lanes=8, masters=2, data_bits=64, width=40, hidden=72)
+
+
+def compare(hardware: HardwareConfig, seed: int) -> int:
+    """Traced instructions compared."""
+    program, images = random_model(hardware, seed)
+    runs = []
+    for device in (EmulatorDevice(hardware, program.memory_size), open_verilator(hardware, program.memory_size, dram_of(seed))):
+        driver = Driver(device, hardware)
+        driver.load(program)
+        runs.append(driver.run(program, images))
+        device.close()
+    emulated, simulated = runs
+    shape = f"seed {seed}: {program.config}, streams {program.streams}, {program.weight_bits} bits"
+    for trace, a, b in zip(program.traces, emulated.traces, simulated.traces, strict=True):
+        assert np.array_equal(a, b), f"{trace.label}; {shape}"
+    for what in ("heads", "tokens"):
+        for a, b in zip(getattr(emulated, what), getattr(simulated, what), strict=True):
+            assert (a is None) == (b is None) and (a is None or np.array_equal(a, b)), f"{what}; {shape}"
+    for counter in ("INSTRUCTIONS", "WRITE_BEATS"):
+        assert emulated.counters[counter] == simulated.counters[counter], f"{counter}; {shape}"
+    return len(program.traces)
+
+
+@pytest.mark.parametrize("first", [0, 13])
+def test_random_shapes(first):
+    """Among them equal logits everywhere, inputs that never vary, and followers of several images."""
+    assert sum(compare(preset("tiny"), seed) for seed in range(first, first + 7)) > 50
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("first", range(100, 300, 20))
+def test_many_random_shapes(first):
+    for seed in range(first, first + 20):
+        compare(preset("tiny"), seed)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_random_shapes_on_two_masters(first):
+    for seed in range(first, first + 20):
+        compare(WIDER, seed)
