@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proofs of the block handshake: loader and streamer, coupled by announcements, swaps, parameter banks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Mux
+from edgemoe.hw.isa import Opcode, Stationary
+from edgemoe.hw.units.loader import Loader
+from edgemoe.hw.units.streamer import Streamer
+
+from .configurations import small
+from .rules import counter, stream
+from .runner import Mutant, Proof, Property
+
+BLOCKS = small("blocks", data_bits=64)
+
+
+def loader(p: Property, unit: Any) -> None:
+    """A block is announced once between two swaps; its rows are in place when the wave needs them and never overwrite the block before.
+
+    The array's contract, with the swap at cycle t: row k of the new block is presented at t + k - 1 at the latest; row k of the block
+    after it at t + k at the earliest; columns from t + lanes - 1 on.
+    """
+    m = p.m
+    lanes = BLOCKS.lanes
+    dut = p.unit(unit(BLOCKS))
+    instruction = dut.jobs.payload.instruction
+    stream(p, dut.jobs, assume=True)
+    p.assume(instruction.opcode == Opcode.MATMUL)
+    p.assume((instruction.chunks != 0) & (instruction.chunks < 3) & (instruction.columns != 0) & (instruction.columns < 3))
+    # Rows: as many as `row_level` says come without a gap.
+    level = p.past(dut.row_level)
+    taken = dut.row_valid & dut.row_ready
+    p.assume((dut.row_level <= 2 * lanes) & (dut.row_valid == (dut.row_level != 0)))
+    p.assume(~p.later | (dut.row_level + p.past(taken) >= level))
+    # DMA takes the memory port only while nothing streams: not from a swap on until its wave is through, and for a while before one.
+    running = p.register(4, "running")
+    m.d.sync += running.eq(Mux(dut.swap, 8, Mux(running == 0, 0, running - 1)))
+    p.assume(~dut.key_value_taken | ~dut.swap & (running == 0))
+    p.assume(~dut.swap | ~p.past(dut.key_value_taken) & ~p.past(p.past(dut.key_value_taken)) | ~p.settled)
+    # The array swaps only what was announced, from the next cycle on.
+    announced = p.register(2, "announced")
+    m.d.sync += announced.eq(announced + dut.ready - dut.swap)
+    p.assume(~dut.swap | (announced != 0))
+    p.check(announced + dut.ready <= 1 + dut.swap)
+    p.check((announced != 1) | ~dut.ready | dut.swap)
+    # Parameter banks: two; one is given back for each that was filled.
+    takes = dut.parameter_valid & (dut.parameter_index == 0)
+    banks = counter(p, 3, takes, dut.column_done, name="banks")
+    p.assume(~dut.column_done | (banks != 0))
+    p.check(banks + takes - dut.column_done <= 2)
+    p.check(~(p.later & (banks == 2)) | ~takes | dut.column_done)
+    # Rows and columns against the wave.
+    since = p.register(4, "since")  # cycles since the last swap
+    m.d.sync += since.eq(Mux(dut.swap, 1, Mux(since == 15, 15, since + 1)))
+    started = p.register(1, "started")
+    m.d.sync += started.eq(started | dut.swap)
+    # Which rows of the next block have come: bit k.
+    rows = [p.register(1, f"row{k}") for k in range(lanes)]
+    complete = dut.ready & dut.load_by_column
+    for k, row in enumerate(rows):
+        here = dut.load_valid & ~dut.load_by_column & (dut.load_index == k)
+        # The wave reaches row k, k cycles after the swap: then (one cycle earlier at the port) it must have come.
+        reaches = p.past(dut.swap) & p.later if k == 1 else dut.swap if k == 0 else (since == k) & started
+        by_column = p.register(1, f"columns{k}")
+        with m.If(complete):
+            m.d.sync += by_column.eq(1)
+        p.check(~reaches | row | by_column)
+        with m.If(reaches):
+            m.d.sync += [row.eq(0), by_column.eq(0)]
+        with m.If(here):
+            m.d.sync += row.eq(1)
+            # Not twice into the same block, and not into the one that the wave has not yet taken up.
+            p.check(~row | reaches)
+            p.check(~by_column | reaches)
+    p.check(~(dut.load_valid & dut.load_by_column) | ~started | (since >= lanes - 1) & ~dut.swap)
+    blocks = counter(p, 3, dut.swap, name="blocks")
+    p.cover((blocks == 2) & dut.ready & ~dut.load_by_column)
+    p.cover(dut.ready & dut.load_by_column)
+    p.cover(dut.swap & p.past(dut.ready))
+    p.cover((banks == 2) & dut.row_valid & ~dut.row_ready)
+
+
+def streamer(p: Property, unit: Any) -> None:
+    """A block starts only when one was announced, lasts for all its rows without a gap, and each instruction streams all its blocks once."""
+    m = p.m
+    dut = p.unit(unit(BLOCKS, block_spacing=7, probability_latency=2))
+    job = dut.jobs.payload
+    instruction = job.instruction
+    stream(p, dut.jobs, assume=True)
+    accepted = dut.jobs.valid & dut.jobs.ready
+    sequence = counter(p, 8, accepted, name="sequence")
+    p.assume(job.sequence == sequence)
+    p.assume((job.rows != 0) & (job.rows < 4) & (instruction.rows == job.rows))
+    p.assume((instruction.chunks != 0) & (instruction.chunks < 3) & (instruction.columns != 0) & (instruction.columns < 3))
+    p.assume((instruction.opcode == Opcode.MATMUL) | (instruction.opcode == Opcode.LOAD))
+    # Announcements: never more than one ahead of the swaps at the array.
+    tag = dut.issue.tag
+    swap = tag.valid & dut.issue.swap
+    announced = counter(p, 3, dut.ready, swap, name="announced")
+    p.assume(~dut.ready | (announced == 0) | (announced == 1) & swap)
+    p.check(~swap | (announced != 0))
+    # Results follow, in order: a pulse for each final row.
+    finals = counter(p, 3, tag.valid & tag.final, dut.final_written, name="finals")
+    p.assume(~dut.final_written | (finals != 0))
+    operating = p.register(1, "operating")
+    m.d.sync += operating.eq(dut.operation | operating & ~dut.operation_done)
+    p.assume(~dut.operation_done | operating)
+    p.check(~dut.operation | (dut.completed + 1 == sequence) & ~operating)
+    p.check(~(dut.operating & dut.active))
+    p.check((sequence - dut.completed)[:8] <= 3)
+    p.check(~dut.idle | (dut.completed == sequence))
+    # Rows of a block follow each other; every row, chunk and column comes once.
+    index, chunk, column = p.register(3, "index"), p.register(3, "chunk"), p.register(3, "column")
+    here = dut.contexts[tag.context]
+    with m.If(tag.valid):
+        p.check((tag.index == index) & (dut.issue.chunk == chunk) & (tag.column == column))
+        p.check((tag.first == (chunk == 0)) & (tag.last == (chunk + 1 == here.instruction.chunks)) & (dut.issue.swap == (index == 0)))
+        m.d.sync += index.eq(index + 1)
+        with m.If(index + 1 == here.rows):
+            m.d.sync += [index.eq(0), chunk.eq(chunk + 1)]
+            with m.If(tag.last):
+                m.d.sync += [chunk.eq(0), column.eq(column + 1)]
+                p.check(tag.column_end & (tag.final == (column + 1 == here.instruction.columns)))
+                with m.If(tag.final):
+                    m.d.sync += column.eq(0)
+    p.check(tag.valid | (index == 0))
+    # Blocks keep their distance.
+    distance = p.register(4, "distance")
+    m.d.sync += distance.eq(Mux(swap, 1, Mux(distance == 15, 15, distance + 1)))
+    swapped = p.register(1, "swapped")
+    m.d.sync += swapped.eq(swapped | swap)
+    p.check(~swap | ~swapped | (distance >= 7))
+    p.cover(tag.valid & tag.final & (column == 1))
+    p.cover(swap & (distance == 7) & swapped)
+    p.cover(dut.operation & (dut.completed == 1))
+    p.cover(swap & (sequence == 3))
+
+
+__all__ = ["PROOFS", "Stationary"]
+PROOFS = [
+    Proof(
+        "loader",
+        loader,
+        Loader,
+        14,
+        {
+            "a block is announced twice": Mutant("m.d.sync += [loading.eq(1), shadow_free.eq(0)]", "m.d.sync += loading.eq(1)"),
+            "it starts without its rows": Mutant("start = shadow_free & (self.row_level >= lanes)", "start = shadow_free & self.row_valid"),
+            "a third bank is used": Mutant("(banks_free != 0) | (index != 0)", "1"),
+            "columns follow the wave too closely": Mutant("Mux(by_column, since_swap == lanes + 2, 1)", "1"),
+        },
+        cover_depth=22,
+    ),
+    Proof(
+        "streamer",
+        streamer,
+        Streamer,
+        16,
+        {
+            "a block starts unannounced": Mutant("(block_ready & (spacing == self.block_spacing))", "(spacing == self.block_spacing)"),
+            "blocks come too close": Mutant("(block_ready & (spacing == self.block_spacing))", "block_ready"),
+            "an operation overlaps": Mutant("with m.If(in_flight == 0):\n                        m.d.comb += self.operation.eq(1)",
+                                            "with m.If(in_flight <= 1):\n                        m.d.comb += self.operation.eq(1)"),
+            "three in flight": Mutant("in_flight == 0, in_flight <= 1)", "in_flight == 0, 1)"),
+        },
+        cover_depth=24,
+    ),
+]  # fmt: skip

