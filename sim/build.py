@@ -337,17 +337,24 @@ def _write(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
 
 
 def build_library(
-    verilog: str | Sequence[Path], top: str = "edgemoe", *, harness: Path = HARNESS, defines: Mapping[str, object] | None = None
+    verilog: str | Sequence[Path],
+    top: str = "edgemoe",
+    *,
+    harness: Path = HARNESS,
+    defines: Mapping[str, object] | None = None,
+    coverage: bool = False,
 ) -> Path:
     """Compile a design and the C++ harness around it to a shared library; from the cache if it was built before.
 
     ``verilog``: the text, or the files (design files only, no includes).  ``defines``: macros for the harness, such as ``EDGEMOE_MASTERS``.
+    ``coverage``: count which lines run and which bits toggle (see :mod:`edgemoe.sim.coverage`); several times slower.
     Returns the path of the library.
     """
     compiler = replace(find_compiler(), flags=(*find_compiler().flags, _NO_TIME))
     texts = _read(verilog)
     macros = [f"-D{name}={value}" for name, value in sorted((defines or {}).items())]
-    flags = (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags, macros)
+    counting = ("--coverage-line", "--coverage-toggle") if coverage else ()
+    flags = (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags, macros, *([counting] if coverage else []))
     key = digest(texts, top, harness.read_text(), flags, verilator_version(), compiler.version, os.uname().machine)
 
     def make(folder: Path) -> None:
@@ -356,9 +363,9 @@ def build_library(
             begun = time.monotonic()
             report("Verilator", 0, 1)
             generated = work / "generated"
-            _verilate(_write(texts, work), top, generated)
+            _verilate(_write(texts, work), top, generated, counting)
             verilated = time.monotonic()
-            runtime = _runtime(compiler, _RUNTIME, report)
+            runtime = _runtime(compiler, (*_RUNTIME, "verilated_cov.cpp") if coverage else _RUNTIME, report)
             jobs = [(harness, [*_FAST, f"-I{generated}", *macros]), *_generated(generated, compiler, report)]
             objects = _compile(jobs, work, compiler, report)
             report("linking", len(jobs), len(jobs))
