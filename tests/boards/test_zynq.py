@@ -156,3 +156,12 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgemoeError):
         zynq.build(boards.board("ultra96"), tmp_path / "file")
+    with pytest.raises(EdgemoeError, match="'ulx3s' is no Zynq UltraScale"):
+        zynq.build(boards.board("ulx3s"), tmp_path / "ulx3s")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgemoe.host.cli", "build", "--board", "zcu999", "-o", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("edgemoe: error: unknown board 'zcu999'") and done.stdout == ""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -159,6 +160,22 @@ def test_micro_as_the_emulator_computes_it(tmp_path: Path, monkeypatch: pytest.M
         for a, b in zip((*ours.traces, *ours.heads, *ours.tokens), (*theirs.traces, *theirs.heads, *theirs.tokens), strict=True):
             mismatches += not np.array_equal(a, b)  # type: ignore[arg-type]
     assert mismatches == 0
+
+
+def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """`edgemoe infer --device fpga`, as it is typed on a board."""
+    np.save(tmp_path / "street.npy", scenes.scene(3).image.transpose(1, 2, 0))
+    command = [sys.executable, "-m", "edgemoe.host.cli", "infer", "street.npy", "--task", "depth", "--device", "fpga", "--json"]
+    with platform(tmp_path / "root", preset("base"), 8 << 20) as root:
+        environment = {**os.environ, "EDGEMOE_SYSROOT": str(root), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+        wrong = subprocess.run(
+            [*command, "--hardware", "zcu102"], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+        )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["device"] == "fpga" and summary["cycles"] > 0 and (tmp_path / "out" / "street-depth.npy").exists()
+    assert wrong.returncode == 2 and "was built for other sizes than hardware 'zcu102'" in wrong.stderr
 
 
 # ----------------------------------------------------------------------------------------------------------------- PYNQ
