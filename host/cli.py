@@ -378,24 +378,32 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Checkpoint to write.")] = Path("out/m3vit-micro.safetensors"),
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and order.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: the preset's.", min=1)] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = 1,
 ) -> None:
-    """Train a checkpoint on generated street scenes."""
+    """Train a checkpoint on generated street scenes, calibrate it, and write its model card beside it."""
     try:
+        from edgemoe.models.train import STEPS
         from edgemoe.models.train import train as run
     except ModuleNotFoundError as error:
         raise EdgemoeError(
             f"training needs the package {error.name} (pip install 'edgemoe[golden]', or start this command as ./edgemoe train)"
         ) from error
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgemoeError(f"cannot write {out}: {error.strerror}") from error
-    if steps is None:
-        run(config, seed=seed, out=out, threads=threads)
-    else:
-        run(config, seed=seed, out=out, threads=threads, steps=steps)
+    import time
+    from dataclasses import replace
+
+    from edgemoe.host.images import writable_folder
+    from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models.evaluate import card, evaluate
+    from edgemoe.models.quantise import calibrate
+
+    writable_folder(out.absolute().parent)
+    started = time.monotonic()
+    trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS)
+    seconds = time.monotonic() - started
+    checkpoints.save(replace(trained, calibration=calibrate(trained)), out)
+    out.with_suffix(".md").write_text(card(trained, evaluate(trained), seed, steps or STEPS, threads, seconds))
     typer.echo(out)
+    typer.echo(out.with_suffix(".md"))
 
 
 @app.command()

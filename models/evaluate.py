@@ -11,7 +11,7 @@ import torch
 from . import heads, metrics, scenes
 from .checkpoint import Checkpoint
 from .golden import Golden
-from .train import BATCH, HELD_OUT, make_scenes
+from .train import BATCH, HELD_OUT, SCENES, make_scenes
 
 
 @dataclass
@@ -90,10 +90,8 @@ def expert_table(evaluation: Evaluation, tasks: list[str]) -> str:
     return "\n".join(lines)
 
 
-def card(
-    source: Checkpoint, evaluation: Evaluation, seed: int, steps: int, scene_count: int, seconds: float, processor: str, note: str = ""
-) -> str:
-    """The model card, in Markdown; `note` is what else is to be said of how the weights came about."""
+def card(source: Checkpoint, evaluation: Evaluation, seed: int, steps: int, threads: int, seconds: float) -> str:
+    """The model card, in Markdown."""
     config = source.config
     words = sum(tensor.size for tensor in source.tensors.values())
     moe_layers = ", ".join(map(str, config.moe_layers))
@@ -142,10 +140,9 @@ Share of each task's routes, in per cent, on the same scenes.
 
 ## Reproduce
 
-`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, {scene_count} scenes, bfloat16 products,
-1 thread. These weights took {seconds:.0f} s of wall-clock time, the making of the scenes included, on one busy core of an
-{processor}.
-With one PyTorch, one kind of CPU and one thread, training repeats itself. {note}
+`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, {SCENES} scenes, bfloat16 products,
+{threads} thread{"s" if threads > 1 else ""}. These weights took {seconds:.0f} s of wall-clock time, the making of the scenes included.
+With the same PyTorch, kind of CPU and number of threads, training repeats itself.
 
 Licence: Apache-2.0, the weights and the generated scenes alike.
 """
