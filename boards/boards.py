@@ -100,7 +100,7 @@ BOARDS: Mapping[str, Board] = {
             ("SDRAM, 16 bit",),
             32 * MIB,
             preset("ulx3s"),
-            "block RAM decides: the activations of one m3vit-micro picture take half of it; 8 x 8 multipliers outrun its SDRAM",
+            "block RAM decides: m3vit-micro's 129 tokens would take all 208, so 97: pictures of 128 x 192",
         ),
         Board(
             "colorlight-i9",
@@ -112,7 +112,7 @@ BOARDS: Mapping[str, Board] = {
             ("SDRAM, 32 bit",),
             8 * MIB,
             preset("colorlight-i9"),
-            "half a ULX3S: pictures of 128 x 128 (65 tokens); m3vit-micro at its own 128 x 256 does not fit",
+            "half a ULX3S: pictures of 112 x 112 (50 tokens)",
         ),
     )
 }

@@ -121,10 +121,34 @@ PRESETS = {
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
         HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),
-        # One stream of m3vit-micro to the row, for the block RAM of an 85 k ECP5; a 64-bit bus is more than its SDRAM fills.
-        HardwareConfig("ulx3s", lanes=8, data_bits=64, rows=129, tokens=129, width=96, experts=8, top_k=2, prefetch_beats=256),
-        # m3vit-micro's sizes for pictures of 128 x 128, for a 45 k ECP5.
-        HardwareConfig("colorlight-i9", lanes=4, data_bits=64, rows=66, tokens=66, width=96, experts=8, top_k=2, prefetch_beats=256),
+        # m3vit-micro's sizes for pictures of 128 x 192: the block RAM of an 85 k ECP5 does not hold 129 tokens with room to spare.
+        HardwareConfig(
+            "ulx3s",
+            lanes=4,
+            data_bits=64,
+            rows=97,
+            tokens=97,
+            width=96,
+            experts=8,
+            top_k=2,
+            prefetch_beats=64,
+            burst_beats=16,
+            outstanding=4,
+        ),
+        # The same for 112 x 112, for a 45 k ECP5.
+        HardwareConfig(
+            "colorlight-i9",
+            lanes=4,
+            data_bits=64,
+            rows=50,
+            tokens=50,
+            width=96,
+            experts=8,
+            top_k=2,
+            prefetch_beats=64,
+            burst_beats=16,
+            outstanding=4,
+        ),
         HardwareConfig("tiny", lanes=4, rows=40, tokens=20, width=32, hidden=64, experts=8, top_k=4, prefetch_beats=64, burst_beats=16),
     )
 }
