@@ -146,6 +146,8 @@ class Sequencer(wiring.Component):
         ]  # fmt: skip
 
         issued = Signal(3)  # which of jobs, loads, weights have taken the instruction
+        offset = Signal(40)  # of the expert's weights; CHECK lasts long enough for a register behind the multiplier
+        m.d.sync += offset.eq(instruction.expert_stride * expert)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.busy.eq(0)
@@ -172,7 +174,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += step.eq(step + 1)
                 m.d.sync += [
                     job.rows.eq(Mux(queue, self.count, instruction.rows)),
-                    job.address.eq(instruction.address + Mux(looping, instruction.expert_stride * expert, 0)),
+                    job.address.eq(instruction.address + Mux(looping, offset, 0)),
                 ]
                 with m.If(used2 & (end > depth2)):
                     m.d.sync += outside.eq(1)

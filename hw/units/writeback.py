@@ -118,16 +118,18 @@ class Writeback(wiring.Component):
 
         leaving, tag = instruction(self.exit), tags[self.exit]
         remaining = Signal(18)
-        before = instruction(self.exit - 1)
-        past = tags[self.exit - 1].column * self.config.lanes
-        m.d.sync += remaining.eq(Mux(before.valid > past, before.valid - past, 0))
+        earlier, before = instruction(self.exit - 2), instruction(self.exit - 1)
+        past = tags[self.exit - 2].column * self.config.lanes
+        m.d.sync += [
+            remaining.eq(Mux(earlier.valid > past, earlier.valid - past, 0)),
+            self.write_lanes.eq(Mux(remaining > self.config.lanes, self.config.lanes, remaining)),
+        ]
         m.d.sync += self.write_row.eq(tags[self.exit - 1].row + Mux(before.scatter, 0, before.row_base))
         m.d.comb += [
             self.write.eq(tag),
             self.write_memory.eq(leaving.memory),
             self.write_copy.eq(leaving.copy),
             self.write_scatter.eq(leaving.scatter),
-            self.write_lanes.eq(Mux(remaining > self.config.lanes, self.config.lanes, remaining)),
             self.column_done.eq(tag.valid & tag.column_end & ~leaving.stationary[1]),
             self.final_written.eq(delay(tag.valid & tag.final, self.settle)),
         ]
