@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -21,35 +20,41 @@ _WRITER = """
 #include "verilated_cov.h"
 API void edgemoe_write_coverage(Simulation* simulation, const char* path) { simulation->context.coveragep()->write(path); }
 """
-_ENTRY = re.compile(r"C '(.*)' (\d+)$")
 
 
 @dataclass
 class Coverage:
-    """Counts of every point: lines by (module, line), bits by (module, signal and direction)."""
+    """Counts of every point, as the files spell it: a run adds some hundred thousand of them, so they are taken apart only at the end."""
 
-    lines: Counter[tuple[str, int]] = field(default_factory=Counter)
-    toggles: Counter[tuple[str, str]] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
 
     def add(self, text: str) -> None:
         """Take in the text of a coverage file as Verilator writes it."""
         for entry in text.splitlines():
-            if (match := _ENTRY.match(entry)) is None:
-                continue
+            if entry.startswith("C '"):
+                point, _, count = entry.rpartition(" ")
+                self.points[point] += int(count)
+
+    def _decode(self) -> tuple[dict[tuple[str, int], int], dict[tuple[str, str], int]]:
+        """Counts of lines by (module, line) and of bits by (module, signal and direction)."""
+        lines: Counter[tuple[str, int]] = Counter()
+        toggles: Counter[tuple[str, str]] = Counter()
+        for point, count in self.points.items():
             # Pairs of \\x01 key \\x02 value.
-            values = dict(part.split("\x02", 1) for part in match[1].split("\x01") if "\x02" in part)
-            count = int(match[2])
+            values = dict(part.split("\x02", 1) for part in point[3:-1].split("\x01") if "\x02" in part)
             kind, _, module = values["page"].partition("/")
             if kind == "v_toggle":
-                self.toggles[module, f"{values.get('l')}:{values.get('o')}"] += count
+                toggles[module, f"{values.get('l')}:{values.get('o')}"] += count
             else:
                 for line in _lines(values.get("S") or values["l"]):
-                    self.lines[module, line] += count
+                    lines[module, line] += count
+        return lines, toggles
 
     def modules(self) -> dict[str, tuple[int, int, int, int]]:
         """Module -> (lines that ran, lines, bit changes seen, bit changes)."""
         found: dict[str, list[int]] = {}
-        for place, points in ((0, self.lines), (2, self.toggles)):
+        lines, toggles = self._decode()
+        for place, points in ((0, lines), (2, toggles)):
             for (module, _), count in points.items():
                 row = found.setdefault(module, [0, 0, 0, 0])
                 row[place] += count > 0
@@ -58,7 +63,7 @@ class Coverage:
 
     def missed(self, module: str) -> list[int]:
         """Lines of a module that never ran."""
-        return sorted(line for (name, line), count in self.lines.items() if name == module and not count)
+        return sorted(line for (name, line), count in self._decode()[0].items() if name == module and not count)
 
 
 def _lines(text: str) -> Iterable[int]:

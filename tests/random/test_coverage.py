@@ -29,10 +29,10 @@ def collect(monkeypatch: pytest.MonkeyPatch) -> Coverage:
     for module in (support, test_models, test_corrupted):
         monkeypatch.setattr(module, "open_verilator", opened)
     tiny = preset("tiny")
-    for seed in range(60):
+    for seed in range(12):
         support.simulate(tiny, random_program(tiny, seed).link(), support.dram_of(seed))
-    test_corrupted.sweep(0.12)
-    for seed in range(10):
+    test_corrupted.sweep(0.04)
+    for seed in range(3):
         test_models.compare(tiny, seed)
     return coverage
 
