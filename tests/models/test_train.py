@@ -56,7 +56,8 @@ def test_card_names_the_figures():
     numbers = dict(zip(names, (0.1, 0.2, 0.3, 0.654), strict=True))
     figures = evaluate.Evaluation(7, numbers, numbers, np.linspace(0.1, 0.7, 7), use)
     text = evaluate.card(checkpoints.load("m3vit-micro"), figures, seed=3, steps=5, threads=1, seconds=11)
-    for part in ("On 7 held-out scenes", "| **m3vit-micro** | 0.654 |", "| pole | 0.700 |", "| 1 | segmentation | 25.0 | 75.0 |", "1 thread"):
+    figures_and_recipe = ("On 7 held-out scenes", "| **m3vit-micro** | 0.654 |", "| pole | 0.700 |", "| 1 | segmentation | 25.0 | 75.0 |")
+    for part in (*figures_and_recipe, "1 thread"):
         assert part in text
 
 
