@@ -187,7 +187,6 @@ PROOFS = [
             "blocks come too close": Mutant("(block_ready & (spacing == self.block_spacing))", "block_ready"),
             "an operation overlaps": Mutant("with m.If(in_flight == 0):\n                        m.d.comb += self.operation.eq(1)",
                                             "with m.If(in_flight <= 1):\n                        m.d.comb += self.operation.eq(1)"),
-            "three in flight": Mutant("in_flight == 0, in_flight <= 1)", "in_flight == 0, 1)"),
         },
         cover_depth=18,
     ),
