@@ -37,7 +37,7 @@ def test_a_difference_is_a_mismatch(monkeypatch):
         write = device.memory.write
 
         def corrupt(address, data):
-            # One bit of the program's constants, behind the instructions.
+            # Bits all over the weights: a single one might belong to an expert that nobody asks for.
             data = np.array(data)
             if data.size > 1 << 20:
                 data[data.size // 4 :: 997] ^= 0x40
