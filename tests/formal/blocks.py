@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Mux
-from edgemoe.hw.isa import Opcode, Stationary
+from amaranth.hdl import Cat, Const, Mux
+from edgemoe.hw.isa import Opcode
+from edgemoe.hw.layouts import EXPERT_BITS, ROW_BITS
 from edgemoe.hw.units.loader import Loader
 from edgemoe.hw.units.streamer import Streamer
 
 from .configurations import small
-from .rules import counter, stream
+from .rules import counter, instruction_of, stream
 from .runner import Mutant, Proof, Property
 
 BLOCKS = small("blocks", data_bits=64)
@@ -102,7 +103,10 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
 def streamer(p: Property, unit: Any) -> None:
     """A block starts only when one was announced, lasts for all its rows without a gap; each instruction streams all its blocks once."""
     m = p.m
-    dut = p.unit(unit(BLOCKS, block_spacing=7, probability_latency=2))
+    widths = {"opcode": 4, "stationary": 2, "wait_stream": 1, "probabilities": 1, "rows": 2, "chunks": 2, "columns": 2}
+    rows, position = p.free(2, "job_rows"), p.free(8, "job_sequence")
+    given = Cat(instruction_of(p, **widths), rows, Const(0, ROW_BITS - 2 + EXPERT_BITS + 40), position)
+    dut = p.unit(unit(BLOCKS, block_spacing=6, probability_latency=2), jobs_payload=given)
     job = dut.jobs.payload
     instruction = job.instruction
     stream(p, dut.jobs, assume=True)
@@ -148,13 +152,12 @@ def streamer(p: Property, unit: Any) -> None:
     m.d.sync += distance.eq(Mux(swap, 1, Mux(distance == 15, 15, distance + 1)))
     swapped = p.register(1, "swapped")
     m.d.sync += swapped.eq(swapped | swap)
-    p.check(~swap | ~swapped | (distance >= 7))
+    p.check(~swap | ~swapped | (distance >= 6))
     p.cover(tag.valid & tag.final & (column == 1))
-    p.cover(swap & (distance == 7) & swapped)
+    p.cover(swap & (distance == 6) & swapped)
     p.cover(dut.operation & (dut.completed == 1))
 
 
-__all__ = ["PROOFS", "Stationary"]
 PROOFS = [
     Proof(
         "loader",
@@ -181,13 +184,13 @@ PROOFS = [
         "streamer",
         streamer,
         Streamer,
-        14,
+        13,
         {
             "a block starts unannounced": Mutant("(block_ready & (spacing == self.block_spacing))", "(spacing == self.block_spacing)"),
             "blocks come too close": Mutant("(block_ready & (spacing == self.block_spacing))", "block_ready"),
             "an operation overlaps": Mutant("with m.If(in_flight == 0):\n                        m.d.comb += self.operation.eq(1)",
                                             "with m.If(in_flight <= 1):\n                        m.d.comb += self.operation.eq(1)"),
         },
-        cover_depth=18,
+        cover_depth=14,
     ),
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Signal, Value
+from edgemoe.hw.isa import FIELDS, INSTRUCTION_BYTES
 
 from .runner import Property
 
@@ -34,6 +35,17 @@ def counter(p: Property, bits: int, up: Any, down: Any = 0, clear: Any = 0, name
     with p.m.Else():
         p.m.d.sync += count.eq(count + up - down)
     return count
+
+
+def instruction_of(p: Property, **widths: int) -> Value:
+    """An instruction whose named fields are free in their low bits; all else is 0."""
+    fields = []
+    for field in FIELDS:
+        bits = widths.pop(field.name, 0)
+        fields += [p.free(bits, field.name)] if bits else []
+        fields.append(Const(0, field.bits - bits))
+    assert not widths, f"no such fields: {', '.join(widths)}"
+    return Cat(*fields, Const(0, 8 * INSTRUCTION_BYTES - sum(field.bits for field in FIELDS)))
 
 
 class Queue:

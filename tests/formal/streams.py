@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Mux
-from edgemoe.hw.isa import FIELDS, Opcode
+from amaranth.hdl import Mux
+from edgemoe.hw.isa import Opcode
 from edgemoe.hw.units.dma import Dma
 from edgemoe.hw.units.fetch import AHEAD, Fetch
 from edgemoe.hw.units.sequencer import Sequencer
 from edgemoe.hw.units.weights import Weights
 
 from .configurations import small
-from .rules import Queue, counter, held, stream
+from .rules import Queue, counter, held, instruction_of, stream
 from .runner import Mutant, Proof, Property
 
 FETCH = small("fetch", data_bits=256)
@@ -88,11 +88,8 @@ def sequencer(p: Property, unit: Any) -> None:
     """Each instruction goes exactly once to each unit that wants it, unchanged while it waits; none that was refused goes anywhere."""
     m = p.m
     # Operand extents are another matter (arithmetic, held against the emulator): what they are computed from is 0 here.
-    free = {"opcode": 4, "stationary": 2, "gather": 1, "queued": 1, "rows": 3, "chunks": 2, "columns": 2, "length": 2, "memory": 2}
-    free["valid"] = 2
-    fields = [p.free(free[f.name], f.name) if f.name in free else Const(0, f.bits) for f in FIELDS]
-    padded = [Cat(value, Const(0, f.bits - len(value))) for value, f in zip(fields, FIELDS, strict=True)]
-    dut = p.unit(unit(FETCH), completed=0, instructions_payload=Cat(*padded))
+    widths = {"opcode": 4, "stationary": 2, "gather": 1, "queued": 1, "rows": 3, "chunks": 2, "columns": 2, "length": 2, "memory": 2}
+    dut = p.unit(unit(FETCH), completed=0, instructions_payload=instruction_of(p, valid=2, **widths))
     stream(p, dut.instructions, assume=True, unless=dut.jump)
     p.assume(~dut.start | ~dut.busy)
     outputs = (dut.jobs, dut.loads, dut.weights)
