@@ -13,6 +13,7 @@ import mmap
 import os
 import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,21 +89,24 @@ class BoardMemory(StripedMemory):
         return super().read(address, size)
 
 
-class _Core:
+class _Core(ABC):
     """What both transports share: waiting by interrupt where there is one, else by looking."""
 
     name = "fpga"
     memory: BoardMemory
     timeout = TIMEOUT
 
+    @abstractmethod
     def read_register(self, offset: int) -> int:
-        raise NotImplementedError
+        """The register at a byte offset."""
 
+    @abstractmethod
     def write_register(self, offset: int, value: int) -> None:
-        raise NotImplementedError
+        """Set the register at a byte offset."""
 
     def _expect_event(self) -> None:
-        """Ask for one event at the next interrupt."""
+        """Ask for one event at the next interrupt; nothing to do where there are no interrupts."""
+        return None
 
     def _event(self, seconds: float) -> None:
         """Return at an event, or after so many seconds."""

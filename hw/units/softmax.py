@@ -48,7 +48,7 @@ def reduce_lanes(m: Module, valid: Value, values: Sequence[Value], combine: Call
 
 
 class Softmax(wiring.Component):
-    """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i] of exactly these p.
+    """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i] of these p.
 
     Ports, score side (a finished word of scores of query `score_index`):
         score_valid, score_index, score_first (starts max[i] afresh), score_word, score_lanes (lanes 0..score_lanes-1 count).
