@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An SDR SDRAM of 16 bits as an AXI4 slave of 64: the port and the commands, connected."""
+
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from .axi import AxiRead, AxiWrite
+from .sdram_commands import SdramCommands
+from .sdram_config import BEAT_BITS, SdramConfig, SdramPins, SdramTiming
+from .sdram_port import SdramPort
+
+__all__ = ["Sdram", "SdramConfig", "SdramPins", "SdramTiming"]
+
+
+class Sdram(wiring.Component):
+    """32 MiB (by `config`) of memory.
+
+    Ports
+      read, write  AXI4 of 64 bits, one ID, INCR bursts of whole beats up to 256 (see SdramPort)
+      pins         the chip, clocked by the inverse of this clock (see SdramCommands)
+
+    READ_LATENCY     cycles from ARVALID to RVALID, of a row that is open, nothing else under way
+    WRITE_LATENCY    cycles from AWVALID and WVALID to BVALID of a single beat
+    CYCLES_PER_BEAT  within a row, either way; 16 bits a cycle
+    Twin: none (no arithmetic); the chip's model is sim/sdram_chip.v.
+    """
+
+    def __init__(self, config: SdramConfig) -> None:
+        self.config = config
+        self.port, self.commands = SdramPort(config), SdramCommands(config)
+        self.READ_LATENCY = sum(SdramPort.LATENCY) + self.commands.LATENCY
+        self.WRITE_LATENCY = SdramPort.LATENCY[0] + 1
+        self.CYCLES_PER_BEAT = SdramCommands.CYCLES_PER_BEAT
+        super().__init__({"read": In(AxiRead(BEAT_BITS)), "write": In(AxiWrite(BEAT_BITS)), "pins": Out(SdramPins())})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.port, m.submodules.commands = port, commands = self.port, self.commands
+        connect(m, flipped(self.read), port.read)
+        connect(m, flipped(self.write), port.write)
+        connect(m, port.access, commands.access)
+        m.d.comb += [port.beat.eq(commands.beat), port.beat_valid.eq(commands.beat_valid)]
+        connect(m, commands.pins, flipped(self.pins))
+        return m
