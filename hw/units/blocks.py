@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory access of the serial link: blocks of BLOCK bytes between streams of beats and an AXI4 master, one burst at a time."""
+
+from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from ..frames import BLOCK, LONGEST
+from .axi import BURST_INCR, AxiRead, AxiWrite
+
+DATA_BITS = 64
+BEATS = BLOCK * 8 // DATA_BITS  # of a burst; a block is aligned, so no burst crosses a page
+BUFFERED_BLOCKS = 4  # a block that comes in lasts 64 bytes of the line; the memory has so many of these times for one burst
+CACHE, PROTECTION = 3, 0
+
+
+class BlockWriter(wiring.Component):
+    """Writes the beats that come to consecutive blocks of memory.
+
+    Ports
+      start, address     pulse: from this block on. Forgets beats of an incomplete block and `error`, `overrun`
+      beat_valid, beat   in, no back-pressure: a beat that finds the buffer full is lost and sets `overrun`
+      axi                AXI4 master, bursts of one block
+      idle               every complete block is written and answered
+      error, overrun     since `start`
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": In(1),
+                "address": In(32),
+                "beat_valid": In(1),
+                "beat": In(DATA_BITS),
+                "axi": Out(AxiWrite(DATA_BITS)),
+                "idle": Out(1),
+                "error": Out(1),
+                "overrun": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        axi = self.axi
+        m.submodules.buffer = buffer = ResetInserter(self.start)(SyncFIFOBuffered(width=DATA_BITS, depth=BUFFERED_BLOCKS * BEATS))
+        address = Signal(32)
+        left = Signal(range(BEATS))
+        m.d.comb += [
+            buffer.w_data.eq(self.beat),
+            buffer.w_en.eq(self.beat_valid),
+            axi.awaddr.eq(address),
+            axi.awlen.eq(BEATS - 1),
+            axi.awsize.eq((DATA_BITS // 8).bit_length() - 1),
+            axi.awburst.eq(BURST_INCR),
+            axi.awcache.eq(CACHE),
+            axi.awprot.eq(PROTECTION),
+            axi.wdata.eq(buffer.r_data),
+            axi.wstrb.eq(~0),
+            axi.wlast.eq(left == 0),
+        ]
+        with m.If(self.beat_valid & ~buffer.w_rdy):
+            m.d.sync += self.overrun.eq(1)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += left.eq(BEATS - 1)
+                m.d.comb += self.idle.eq((buffer.level < BEATS) & ~self.beat_valid)
+                with m.If(buffer.level >= BEATS):
+                    m.next = "ADDRESS"
+            with m.State("ADDRESS"):
+                m.d.comb += axi.awvalid.eq(1)
+                with m.If(axi.awready):
+                    m.next = "DATA"
+            with m.State("DATA"):
+                # The buffer shows a beat a cycle after it came; all of this block came before.
+                m.d.comb += [axi.wvalid.eq(buffer.r_rdy), buffer.r_en.eq(axi.wready)]
+                with m.If(axi.wvalid & axi.wready):
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(axi.wlast):
+                        m.next = "RESPONSE"
+            with m.State("RESPONSE"):
+                m.d.comb += axi.bready.eq(1)
+                with m.If(axi.bvalid):
+                    m.d.sync += [address.eq(address + BLOCK), self.error.eq(self.error | axi.bresp[1])]
+                    m.next = "IDLE"
+        with m.If(self.start):
+            m.d.sync += [address.eq(self.address), self.error.eq(0), self.overrun.eq(0)]
+        return m
+
+
+class BlockReader(wiring.Component):
+    """Reads consecutive blocks of memory as a stream of beats.
+
+    Ports
+      start, address, length   pulse, only when all beats of the last one were taken: read so many bytes (a multiple of BLOCK)
+      beats                    out, a stream
+      axi                      AXI4 master, bursts of one block; RREADY is always high, for room is kept before a burst is asked for
+      error                    a beat since `start` was answered with an error
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": In(1),
+                "address": In(32),
+                "length": In(range(LONGEST + 1)),
+                "beats": Out(stream.Signature(DATA_BITS)),
+                "axi": Out(AxiRead(DATA_BITS)),
+                "error": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        axi = self.axi
+        m.submodules.buffer = buffer = SyncFIFOBuffered(width=DATA_BITS, depth=2 * BEATS)
+        address, left = Signal(32), Signal(range(LONGEST // BLOCK + 1))
+        arrives = axi.rvalid & axi.rready
+        m.d.comb += [
+            axi.araddr.eq(address),
+            axi.arlen.eq(BEATS - 1),
+            axi.arsize.eq((DATA_BITS // 8).bit_length() - 1),
+            axi.arburst.eq(BURST_INCR),
+            axi.arcache.eq(CACHE),
+            axi.arprot.eq(PROTECTION),
+            axi.rready.eq(1),
+            buffer.w_data.eq(axi.rdata),
+            buffer.w_en.eq(axi.rvalid),
+            self.beats.payload.eq(buffer.r_data),
+            self.beats.valid.eq(buffer.r_rdy),
+            buffer.r_en.eq(self.beats.ready),
+        ]
+        with m.If(arrives):
+            m.d.sync += self.error.eq(self.error | axi.rresp[1])
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If((left != 0) & (buffer.level <= BEATS)):
+                    m.next = "ADDRESS"
+            with m.State("ADDRESS"):
+                m.d.comb += axi.arvalid.eq(1)
+                with m.If(axi.arready):
+                    m.d.sync += [address.eq(address + BLOCK), left.eq(left - 1)]
+                    m.next = "DATA"
+            with m.State("DATA"):
+                with m.If(arrives & axi.rlast):
+                    m.next = "IDLE"
+        with m.If(self.start):
+            m.d.sync += [address.eq(self.address), left.eq(self.length // BLOCK), self.error.eq(0)]
+        return m

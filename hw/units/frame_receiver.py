@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frame receiver: bytes of the serial line to checked requests and payload beats. The layout is in `hw/frames.py`."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
+from amaranth.lib.wiring import In, Out
+
+from ..frames import BLOCK, CRC_BYTES, LONGEST, REQUEST_BYTES, REQUEST_SYNC, Command, Status
+from ..registers import ADDRESS_BITS as REGISTER_BITS
+
+BEAT_BYTES = 8
+
+REQUEST = data.StructLayout({"command": 8, "sequence": 8, "attempt": 8, "address": 32, "value": 32})
+
+
+class FrameReceiver(wiring.Component):
+    """Hunts for requests, checks them, and hands on the payload that follows.
+
+    Ports
+      bytes     in, a stream
+      request   out, a stream: a request with its `status`. OK: its CRC and its bounds are right, and it was not acted upon yet. Anything
+                else: the line has been silent since, and the request is to be answered with that status and no more (its fields may be
+                damaged themselves)
+      beat, beat_valid   eight payload bytes of a WRITE_MEMORY, the first in the low bits; no back-pressure
+      ended     pulse behind the last beat of a payload: `status` is OK, PAYLOAD_DAMAGED or PAYLOAD_SHORT (its last beats did not come)
+
+    A header that stays incomplete for `timeout_cycles` of silence is forgotten. Rate: a byte a cycle, but for two cycles a request.
+    Twin: `hw/frames.py` (Request.pack).
+    """
+
+    def __init__(self, timeout_cycles: int, memory_bytes: int):
+        self.timeout_cycles, self.memory_bytes = timeout_cycles, memory_bytes
+        super().__init__(
+            {
+                "bytes": In(stream.Signature(8)),
+                "request": Out(stream.Signature(data.StructLayout({"status": 8, "fields": REQUEST}))),
+                "beat": Out(64),
+                "beat_valid": Out(1),
+                "ended": Out(1),
+                "status": Out(8),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.crc = crc = CRC32_ISO_HDLC(data_width=8).create()
+        request, status = self.request.p.fields, self.request.p.status
+        header = request.as_value()
+        kept = len(header) // 8
+        index = Signal(range(max(REQUEST_BYTES, BEAT_BYTES)))
+        left = Signal(range(LONGEST + 1))  # payload bytes still to come
+        silence = Signal(range(self.timeout_cycles + 1))
+        taken, quiet, listens = Signal(), Signal(), Signal()
+        byte = self.bytes.payload
+        m.d.comb += [
+            self.bytes.ready.eq(listens),
+            taken.eq(self.bytes.valid & listens),
+            quiet.eq(silence == self.timeout_cycles),
+            crc.data.eq(byte),
+            crc.valid.eq(taken),
+        ]
+        m.d.sync += [silence.eq(Mux(self.bytes.valid, 0, silence + ~quiet)), self.beat_valid.eq(0), self.ended.eq(0)]
+
+        with m.FSM():
+            with m.State("HUNT"):
+                m.d.comb += [listens.eq(1), crc.start.eq(1)]
+                m.d.sync += index.eq(1)
+                with m.If(taken & (byte == REQUEST_SYNC)):
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                m.d.comb += listens.eq(1)
+                with m.If(taken):
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(index <= kept):
+                        m.d.sync += header.eq(Cat(header[8:], byte))
+                    with m.If(index == REQUEST_BYTES - 1):
+                        m.next = "CHECK"
+                with m.Elif(quiet):
+                    m.next = "HUNT"
+            with m.State("CHECK"):
+                verdict = Signal(8)
+                m.d.comb += verdict.eq(Mux(crc.match_detected, self._verdict(request), Status.HEADER_DAMAGED))
+                m.d.sync += status.eq(verdict)
+                m.next = "SHOW"
+                with m.If(verdict != Status.OK):
+                    m.next = "DRAIN"
+            with m.State("DRAIN"):
+                m.d.comb += listens.eq(1)
+                with m.If(quiet & ~taken):
+                    m.next = "SHOW"
+            with m.State("SHOW"):
+                m.d.comb += [self.request.valid.eq(1), crc.start.eq(1)]
+                m.d.sync += [left.eq(request.value), index.eq(0)]
+                with m.If(self.request.ready):
+                    m.next = "HUNT"
+                    with m.If((status == Status.OK) & (request.command == Command.WRITE_MEMORY)):
+                        m.next = "PAYLOAD"
+            with m.State("PAYLOAD"):
+                m.d.comb += listens.eq(1)
+                with m.If(taken):
+                    m.d.sync += [self.beat.eq(Cat(self.beat[8:], byte)), left.eq(left - 1), index.eq(index + 1)]
+                    with m.If(index == BEAT_BYTES - 1):
+                        m.d.sync += [self.beat_valid.eq(1), index.eq(0)]
+                    with m.If(left == 1):
+                        m.next = "TRAILER"
+                with m.Elif(quiet):
+                    m.d.sync += [self.ended.eq(1), self.status.eq(Status.PAYLOAD_SHORT)]
+                    m.next = "HUNT"
+            with m.State("TRAILER"):
+                m.d.comb += listens.eq(1)
+                with m.If(taken):
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(index == CRC_BYTES - 1):
+                        m.next = "JUDGE"
+                with m.Elif(quiet):
+                    m.d.sync += [self.ended.eq(1), self.status.eq(Status.PAYLOAD_SHORT)]
+                    m.next = "HUNT"
+            with m.State("JUDGE"):
+                m.d.sync += [self.ended.eq(1), self.status.eq(Mux(crc.match_detected, Status.OK, Status.PAYLOAD_DAMAGED))]
+                m.next = "HUNT"
+        return m
+
+    def _verdict(self, request):
+        """The status of a request whose CRC is right."""
+        address, value, command = request.address, request.value, request.command
+        whole = (address[: BLOCK.bit_length() - 1] == 0) & (value[: BLOCK.bit_length() - 1] == 0)
+        length = (value != 0) & (value <= LONGEST)
+        # Both are multiples of a block by then: compare blocks, a few bits less.
+        inside = (address < self.memory_bytes) & (address[6:] + value[6 : LONGEST.bit_length()] <= self.memory_bytes // BLOCK)
+        register = (address[2:] < 1 << REGISTER_BITS - 2) & (address[:2] == 0)
+        memory_access = (command == Command.READ_MEMORY) | (command == Command.WRITE_MEMORY)
+        register_access = (command == Command.READ_REGISTER) | (command == Command.WRITE_REGISTER)
+        refused = memory_access & ~(whole & length & inside) | register_access & ~register
+        unknown = ~(memory_access | register_access | (command == Command.HELLO))
+        return Mux(unknown, Status.UNKNOWN_COMMAND, Mux(refused, Status.REFUSED, Status.OK))
