@@ -15,7 +15,7 @@
 //    5  REFRESH or LOAD MODE with an open row                            16  tWR: PRECHARGE too early after the last word written
 //    6  a mode that is reserved or not modelled                          17  tMRD: a command too early after LOAD MODE
 //    7  a command that is not modelled: BURST TERMINATE, self-refresh,   18  tRRD: ACTIVE too early after ACTIVE of another bank
-//       auto precharge                                                   19  tREFI: no REFRESH for longer than that
+//       auto precharge, suspended clock                                  19  tREFI: no REFRESH for longer than that
 //    8  both drive the data wires                                        20  tRAS: a row open for longer than its maximum
 //    9  WRITE without data on the wires                                  21  CAS latency 2 above 100 MHz
 //   10  dqm low before LOAD MODE
@@ -171,7 +171,7 @@ module sdram_chip #(
         end
     endtask
 
-    // Blocking assignments throughout: one process, in the order of the data sheet's diagrams.
+    // Blocking assignments: one process, in the order of the data sheet's diagrams. Only dq_out waits, for whoever samples it at this edge.
     always @(posedge clk) begin
         now = now + 1;
         check(!(driven && dq_in_enable), 8);
@@ -179,9 +179,9 @@ module sdram_chip #(
         if (mode_loaded && now == refreshed + REFI + 1) broken(19);
 
         if (!cke) begin
-            // Before the initialisation only.
+            // Power-down; in the middle of a burst it would be a suspended clock.
             check(cs_n || {ras_n, cas_n, we_n} == 3'b111, 1);
-            check(!all_precharged, 7);
+            check(!reading && !writing, 7);
         end else if (!cs_n && {ras_n, cas_n, we_n} != 3'b111) begin
             check(now - LONG_AGO >= POWER_UP, 1);
             check(now - refreshed >= RFC, 15);
@@ -262,8 +262,8 @@ module sdram_chip #(
         // The word that will be valid at the next edge; dqm acts two edges after it was seen. Wires that nobody drives show rubbish.
         on_wires = cas_latency == 2 ? read_before : read_earlier;
         driven = on_wires[16] && mask != 3;
-        dq_out[7:0] = on_wires[16] && !mask[0] ? on_wires[7:0] : 8'hD0;
-        dq_out[15:8] = on_wires[16] && !mask[1] ? on_wires[15:8] : 8'hBA;
+        dq_out[7:0] <= on_wires[16] && !mask[0] ? on_wires[7:0] : 8'hD0;
+        dq_out[15:8] <= on_wires[16] && !mask[1] ? on_wires[15:8] : 8'hBA;
         mask = dqm;
     end
 endmodule

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-
 from edgemoe.models.errors import EdgemoeError
 
 DQ_BITS = 16

@@ -25,7 +25,8 @@ class SdramPort(wiring.Component):
     Reads and writes take turns burst by burst. A burst that cannot go on (no data to write, no room for what is read) yields its turn
     after PATIENCE cycles, between two beats, so neither direction can lock the other. A read is asked for only when the buffer of
     READ_BUFFER beats has room for it. Addresses beyond the memory answer DECERR, each beat of a read; nothing is written then.
-    LATENCY: cycles from ARVALID to the beat on `access`, and from `beat_valid` to RVALID. BVALID comes a cycle after the last beat is taken.
+    LATENCY: cycles from ARVALID (AWVALID) to the beat on `access`, one more when the turn changes, and from `beat_valid` to RVALID.
+    BVALID comes a cycle after the last beat is taken.
     """
 
     LATENCY = (1, 1)
