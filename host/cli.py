@@ -36,6 +36,7 @@ class DeviceName(StrEnum):
     VERILATOR = "verilator"
     EMULATOR = "emulator"
     FPGA = "fpga"
+    SERIAL = "serial"
 
 
 class WeightBits(StrEnum):
@@ -117,6 +118,8 @@ def infer(
     bitstream: Annotated[
         Path | None, typer.Option("--bitstream", help="--device fpga: load this through PYNQ. Default: the UIO device.", metavar="FILE.bit")
     ] = None,
+    port: Annotated[str | None, typer.Option("--port", help="--device serial: the board's serial port.", metavar="/dev/ttyUSB0")] = None,
+    baud: Annotated[int | None, typer.Option("--baud", help="--device serial: bits a second. Default: 3000000.", min=1)] = None,
     json: Json = False,
 ) -> None:
     """Run images through a checkpoint."""
@@ -126,6 +129,8 @@ def infer(
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint as checkpoints
 
+    if baud and not port:
+        raise EdgemoeError("--baud is for --port")
     chosen = preset(hardware)
     model = checkpoints.load(checkpoint)
     tasks = inference.tasks_of(model.config, task)
@@ -142,6 +147,7 @@ def infer(
         weight_bits=weight_bits.value if weight_bits else chosen.weight_bits,
         save_tokens=save_tokens is not None,
         bitstream=bitstream,
+        port=inference.SerialPort(port, baud) if port else None,
     )
     stems = [path.stem for path in images]
     names = [stem if stems.count(stem) == 1 else f"{i}-{stem}" for i, stem in enumerate(stems)]

@@ -23,7 +23,7 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import QuantisedModel, quantise
 from numpy.typing import NDArray
 
-DEVICES = ("verilator", "emulator", "fpga")
+DEVICES = ("verilator", "emulator", "fpga", "serial")
 
 
 def notice(text: str) -> None:
@@ -45,10 +45,33 @@ def shown(title: str) -> Iterator[Progress]:
         yield lambda done, total, label: bar.update(task, completed=min(done, total), total=total, step=label)
 
 
-def open_device(name: str, hardware: HardwareConfig, memory_size: int, dram: Any = None, bitstream: Path | None = None) -> Device:
+@dataclass(frozen=True)
+class SerialPort:
+    """Where a board without a processor is; `baud`: what its bitstream was built for."""
+
+    name: str
+    baud: int | None = None
+
+
+def open_device(
+    name: str,
+    hardware: HardwareConfig,
+    memory_size: int,
+    dram: Any = None,
+    bitstream: Path | None = None,
+    port: SerialPort | None = None,
+) -> Device:
     """A device by name; `dram`: behaviour of the simulated memory (sim.device.Dram); `bitstream`: what PYNQ is to load."""
     if bitstream and name != "fpga":
         raise EdgemoeError(f"--bitstream is for --device fpga, not {name}")
+    if port and name != "serial":
+        raise EdgemoeError(f"--port and --baud are for --device serial, not {name}")
+    if name == "serial":
+        from edgemoe.host.serial_link import BAUD, open_serial
+
+        if port is None:
+            raise EdgemoeError("--device serial needs --port: /dev/ttyUSB0, or what your system calls the board's serial port")
+        return open_serial(hardware, port.name, port.baud or BAUD)
     if name == "fpga":
         from edgemoe.host.fpga import open_fpga
 
@@ -139,6 +162,7 @@ def infer(
     trace: bool = False,
     dram: Any = None,
     bitstream: Path | None = None,
+    port: SerialPort | None = None,
     model: QuantisedModel | None = None,
 ) -> Inference:
     """Run every image through every task. Passes of the same shape share one program, so weights are packed and loaded once for them."""
@@ -161,7 +185,7 @@ def infer(
             if opened is None or opened.memory.size < program.memory_size:
                 if opened:
                     opened.close()
-                opened, loaded = open_device(device, hardware, program.memory_size, dram, bitstream), None
+                opened, loaded = open_device(device, hardware, program.memory_size, dram, bitstream, port), None
                 driver = Driver(opened, hardware)
             assert driver is not None
             if loaded is not program:

@@ -17,7 +17,7 @@ class FrameSender(wiring.Component):
     """Sends an answer, behind it the payload that it announces, and the CRCs.
 
     Ports
-      answer          in, a stream: the fields and how many bytes of payload follow (a multiple of eight, or 0); taken only when nothing is sent
+      answer          in, a stream: the fields and how many bytes of payload follow (a multiple of eight, or 0); taken only when idle
       beats           in, a stream: the payload, eight bytes each
       payload_status  in: sent behind the last beat, looked at then
       bytes           out, a stream

@@ -114,7 +114,8 @@ class World:
 
         async def reads(ctx: Any) -> None:
             while True:
-                address, length, size, burst = await take(ctx, read.arvalid, read.arready, read.araddr, read.arlen, read.arsize, read.arburst)
+                kind = (read.araddr, read.arlen, read.arsize, read.arburst)
+                address, length, size, burst = await take(ctx, read.arvalid, read.arready, *kind)
                 assert (length, size, burst, address % BLOCK) == (7, 3, 1, 0) and address < MEMORY_BYTES
                 for i in range(8):
                     data = int.from_bytes(self.memory[address + 8 * i : address + 8 * i + 8], "little")

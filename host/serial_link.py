@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A board behind a serial port, without a processor: registers and memory through frames with checksums (`hw/frames.py`).
+
+:class:`SerialDevice` is a :class:`edgemoe.host.device.Device`; the driver's checks of identity, version and sizes follow when it opens one.
+A frame that is lost or damaged on the way is sent again; what does not get through in ATTEMPTS is an error that says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from edgemoe.host.device import DeviceTimeout, Progress
+from edgemoe.hw import frames, registers
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.frames import ANSWER_BYTES, ANSWER_SYNC, BLOCK, CRC_BYTES, LONGEST, Answer, Command, Request, Status
+from edgemoe.models.errors import EdgemoeError
+from numpy.typing import NDArray
+
+BAUD = 3_000_000  # the most that the FT231X of a ULX3S does
+ATTEMPTS = 4
+SILENCE = 3.0  # seconds without a byte, after which an answer is given up
+PAUSE = 2.5 * frames.TIMEOUT_SECONDS  # of silence before a frame is sent again: the board has then given the last one up
+TIMEOUT = 600.0  # seconds that a run may take where the caller states none: the core's own watchdog ends a stuck one far earlier
+NOISE = 256  # bytes that are no answer, after which waiting for one is given up
+SLICE = 0.1  # seconds between calls of a progress function
+START = 1
+
+# What the board tells of a frame that it could not use, in words. Everything else is no matter of the line.
+DAMAGED = {
+    Status.HEADER_DAMAGED: "the board received a damaged request",
+    Status.PAYLOAD_DAMAGED: "the board received damaged data",
+    Status.PAYLOAD_SHORT: "the board missed a part of the data",
+    Status.OVERRUN: "the data came faster than the board's memory took it",
+}
+
+
+class _Failed(Exception):
+    """One attempt did not succeed."""
+
+
+class SerialMemory:
+    """The board's SDRAM, from address 0. Frames move whole blocks; a write's ragged ends are merged with what lies there."""
+
+    base = 0
+    bank_addresses = (0,)
+
+    def __init__(self, device: SerialDevice, size: int) -> None:
+        self._device, self.size = device, size
+
+    def _check(self, address: int, size: int) -> None:
+        if size < 0 or address < 0 or address + size > self.size:
+            raise EdgemoeError(f"{size} bytes at {address:#x} are outside the device memory 0x0 to {self.size:#x}")
+
+    @staticmethod
+    def _frames(first: int, end: int) -> Iterator[tuple[int, int]]:
+        for start in range(first, end, LONGEST):
+            yield start, min(end, start + LONGEST)
+
+    def write(self, address: int, data: bytes | NDArray[np.generic]) -> None:
+        """Store bytes, or an array's bytes in C order."""
+        values = np.ascontiguousarray(data).tobytes() if isinstance(data, np.ndarray) else bytes(data)
+        self._check(address, len(values))
+        if not values:
+            return
+        first, end = address // BLOCK * BLOCK, -(-(address + len(values)) // BLOCK) * BLOCK
+        before = self._device.read_blocks(first, BLOCK)[: address - first] if address > first else b""
+        behind = self._device.read_blocks(end - BLOCK, BLOCK)[address + len(values) - end :] if end > address + len(values) else b""
+        whole = memoryview(before + values + behind)
+        for start, stop in self._frames(first, end):
+            self._device.write_blocks(start, bytes(whole[start - first : stop - first]))
+
+    def read(self, address: int, size: int) -> NDArray[np.uint8]:
+        """A copy of `size` bytes."""
+        self._check(address, size)
+        first, end = address // BLOCK * BLOCK, -(-(address + size) // BLOCK) * BLOCK
+        data = b"".join(self._device.read_blocks(start, stop - start) for start, stop in self._frames(first, end) if size)
+        return np.frombuffer(data, np.uint8)[address - first : address - first + size].copy()
+
+
+def _port(name: str, baud: int) -> Any:
+    try:
+        import serial
+        from serial.tools import list_ports
+    except ImportError as error:
+        raise EdgemoeError("--device serial needs the package pyserial (pip install 'edgemoe[serial]')") from error
+    try:
+        port = serial.Serial(name, baud, timeout=SILENCE, write_timeout=None, exclusive=True)
+    except ValueError as error:
+        raise EdgemoeError(f"serial port {name} cannot be set to {baud} baud: {error}") from error
+    except serial.SerialException as error:
+        if "lock" in str(error):
+            raise EdgemoeError(f"serial port {name} is in use by another process") from error
+        if error.errno == 13:
+            raise EdgemoeError(f"may not open {name}: put your user into the port's group (often dialout), log in anew") from error
+        there = ", ".join(found.device for found in list_ports.comports()) or "none"
+        raise EdgemoeError(f"cannot open serial port {name} (there are: {there}): {error}") from error
+    try:
+        port.set_low_latency_mode(True)  # else a USB bridge collects bytes for 16 ms before it sends them on
+    except (OSError, ValueError, AttributeError, NotImplementedError):
+        pass
+    return port
+
+
+class SerialDevice:
+    """A core behind a serial port.
+
+    silence: seconds without a byte, after which an answer is given up. pause: seconds of silence before a frame is sent again.
+    Closing gives the port back; a second process that opens it is refused until then. `failures`: what went wrong with the frames that
+    were sent again.
+    """
+
+    name = "serial"
+    timeout = TIMEOUT
+
+    def __init__(self, port: str, baud: int = BAUD, *, silence: float = SILENCE, pause: float = PAUSE) -> None:
+        self.port, self.baud, self.pause = port, baud, pause
+        self.failures: list[str] = []
+        self._sequence = 0
+        self._line: Any = _port(port, baud)
+        self._line.timeout = silence
+        try:
+            self._line.reset_input_buffer()
+            value = self._ask(Command.HELLO, unheard="is the bitstream loaded, and is this the board's port?")[0].value
+            if value >> 24 != frames.VERSION:
+                raise EdgemoeError(f"the board on {port} speaks version {value >> 24} of the serial protocol, this driver {frames.VERSION}")
+            self._memory = SerialMemory(self, (value & 0xFFFFFF) * frames.PAGE_BYTES)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def memory(self) -> SerialMemory:
+        return self._memory
+
+    # ------------------------------------------------------------------------------------------------ the device contract
+
+    def read_register(self, offset: int) -> int:
+        """The register at a byte offset."""
+        return self._ask(Command.READ_REGISTER, offset)[0].value
+
+    def write_register(self, offset: int, value: int) -> None:
+        """Set the register at a byte offset."""
+        if not 0 <= value < 2**32:
+            raise ValueError(f"register value {value:#x} does not fit 32 bits")
+        self._ask(Command.WRITE_REGISTER, offset, value)
+
+    def wait(self, *, seconds: float | None = None, cycles: int | None = None, progress: Progress | None = None) -> None:
+        """Return when the core asks for an interrupt, by the registers that make it; DeviceTimeout after `seconds` (default: `timeout`)."""
+        limit = self.timeout if seconds is None else seconds
+        begun = shown = time.monotonic()
+        enabled = self.read_register(registers.offset("IER")) & 3
+        while True:
+            # A run that was just started has none, whatever an earlier one left.
+            if self.read_register(registers.offset("ISR")) & enabled and not self.read_register(registers.offset("CTRL")) & START:
+                return
+            now = time.monotonic()
+            if now - begun > limit:
+                raise DeviceTimeout(f"the accelerator did not finish within {limit:g} s")
+            if progress is not None and now - shown >= SLICE:
+                shown = now
+                progress(self)
+
+    def close(self) -> None:
+        """Give back the port."""
+        self._line.close()
+
+    # ------------------------------------------------------------------------------------------------ blocks of memory
+
+    def read_blocks(self, address: int, size: int) -> bytes:
+        """`size` bytes (at most LONGEST); both multiples of BLOCK."""
+        return self._ask(Command.READ_MEMORY, address, size)[1]
+
+    def write_blocks(self, address: int, data: bytes) -> None:
+        """Bytes (at most LONGEST); their number and the address multiples of BLOCK."""
+        self._ask(Command.WRITE_MEMORY, address, len(data), data)
+
+    # ------------------------------------------------------------------------------------------------ frames
+
+    def _ask(self, command: Command, address: int = 0, value: int = 0, payload: bytes = b"", unheard: str = "") -> tuple[Answer, bytes]:
+        """A request and its answer, as often as it takes."""
+        import serial
+
+        self._sequence = (self._sequence + 1) % 256
+        earlier = len(self.failures)
+        try:
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    self._quieten()
+                try:
+                    return self._attempt(Request(command, self._sequence, attempt, address, value), payload)
+                except _Failed as failure:
+                    self.failures.append(str(failure))
+        except (serial.SerialException, OSError) as error:
+            raise EdgemoeError(f"serial port {self.port} no longer works ({error}): was the board unplugged?") from error
+        reason = ", ".join(dict.fromkeys(self.failures[earlier:]))
+        advice = unheard or "check the cable, or try a lower --baud with a bitstream that was built for it"
+        raise EdgemoeError(
+            f"the board on {self.port} could not be reached at {self.baud} baud in {ATTEMPTS} attempts "
+            f"({command.name} at {address:#x}: {reason}); {advice}"
+        )
+
+    def _attempt(self, request: Request, payload: bytes) -> tuple[Answer, bytes]:
+        data = request.pack()
+        if payload:
+            data += payload + frames.crc(payload)
+        self._line.write(data)
+        answer = self._answer(request)
+        data = b""
+        if answer.status == Status.OK and request.command == Command.READ_MEMORY:
+            data = self._receive(request.value + 1 + CRC_BYTES)
+            if frames.crc(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+                raise _Failed("damaged data came back")
+            answer = Answer(data[request.value], answer.sequence, answer.attempt, answer.value)
+            data = data[: request.value]
+        if answer.status in DAMAGED:
+            raise _Failed(DAMAGED[Status(answer.status)])
+        if answer.status == Status.BUS_ERROR:
+            what = "register" if request.command in (Command.READ_REGISTER, Command.WRITE_REGISTER) else "memory"
+            raise EdgemoeError(f"the board on {self.port} answered a {what} access at {request.address:#05x} with an error")
+        if answer.status != Status.OK:
+            known = answer.status in Status.__members__.values()
+            reason = Status(answer.status).name if known else f"status {answer.status}"
+            raise EdgemoeError(f"the board on {self.port} did not take {Command(request.command).name} at {request.address:#x}: {reason}")
+        return answer, data
+
+    def _answer(self, request: Request) -> Answer:
+        """The answer to this very attempt; late ones to earlier attempts are passed over."""
+        for _ in range(NOISE):
+            sync = self._receive(1)
+            if sync[0] != ANSWER_SYNC:
+                continue
+            answer = Answer.unpack(sync + self._receive(ANSWER_BYTES - 1))
+            if answer is None:
+                raise _Failed("a damaged answer came back")
+            if answer.status == Status.HEADER_DAMAGED or (answer.sequence, answer.attempt) == (request.sequence, request.attempt):
+                return answer
+        raise _Failed("nothing but noise came back")
+
+    def _receive(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            more = self._line.read(1)
+            if not more:
+                raise _Failed(f"no answer for {self._line.timeout:g} s" if not data else "a part of an answer did not come")
+            data += more + self._line.read(min(self._line.in_waiting, count - len(data) - 1))
+        return bytes(data)
+
+    def _quieten(self) -> None:
+        """Wait until nothing has come for a while; what comes belongs to frames that were given up."""
+        kept, self._line.timeout = self._line.timeout, self.pause
+        try:
+            for _ in range(ATTEMPTS):
+                if not self._line.read(4096):
+                    break
+        finally:
+            self._line.timeout = kept
+
+
+def open_serial(hardware: HardwareConfig, port: str, baud: int = BAUD) -> SerialDevice:
+    """The core behind a port; a pattern has gone through its memory and back."""
+    from edgemoe.host.driver import Driver
+    from edgemoe.host.loopback import loop_back
+
+    device = SerialDevice(port, baud)
+    try:
+        loop_back(Driver(device, hardware))
+    except BaseException:
+        device.close()
+        raise
+    return device

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole accelerator for a board without a processor: core, SDRAM controller and serial link wired together, and its Verilog."""
+
+from amaranth.back import rtlil
+from amaranth.back.verilog import _convert_rtlil_text
+from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, Signal
+from amaranth.hdl._ir import PortDirection
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from edgemoe.models.errors import EdgemoeError
+
+from . import frames
+from .config import HardwareConfig
+from .top import Top
+from .units.block_memory import with_primitives
+from .units.interconnect import Interconnect
+from .units.link import Link
+from .units.sdram import Sdram, SdramConfig, SdramPins
+from .units.uart import UartReceiver, UartTransmitter
+
+MODULE = "edgemoe_system"
+LEDS = ("finished", "memory", "from the computer", "to the computer", "", "", "", "alive")
+LED_BITS = 22  # an event shows for 2^22 cycles: 70 ms at 60 MHz
+
+
+class System(wiring.Component):
+    """Core, link and memory. Clock domain `sync`, synchronous reset.
+
+    cycles_per_bit: of the serial line. timeout_cycles: of silence inside a frame (default: hw/frames.py's, at the SDRAM's clock_hz, which
+    is this clock's too).
+
+    Ports: `receive` and `transmit`, the serial line as the board sees it; `sdram`, the chip's pins (its clock is the inverse of this one);
+    `leds`, as LEDS names them: an event lights its LED for a moment.
+    """
+
+    def __init__(self, config: HardwareConfig, sdram: SdramConfig, cycles_per_bit: int, timeout_cycles: int | None = None):
+        if config.masters != 1 or config.data_bits != 64:
+            raise EdgemoeError(
+                f"hardware {config.name!r} has {config.masters} x {config.data_bits} bit to memory; the SDRAM controller takes 1 x 64"
+            )
+        self.config, self.sdram_config, self.cycles_per_bit = config, sdram, cycles_per_bit
+        self.timeout_cycles = timeout_cycles or round(frames.TIMEOUT_SECONDS * sdram.clock_hz)
+        super().__init__({"receive": In(1, init=1), "transmit": Out(1, init=1), "leds": Out(8), "sdram": Out(SdramPins())})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.core = core = Top(self.config)
+        m.submodules.receiver = receiver = UartReceiver(self.cycles_per_bit)
+        m.submodules.transmitter = transmitter = UartTransmitter(self.cycles_per_bit)
+        m.submodules.link = link = Link(self.timeout_cycles, self.sdram_config.bytes)
+        m.submodules.interconnect = interconnect = Interconnect(self.config.data_bits, outstanding=self.config.outstanding)
+        m.submodules.sdram = sdram = Sdram(self.sdram_config)
+
+        connect(m, receiver.bytes, link.received)
+        connect(m, link.sent, transmitter.bytes)
+        connect(m, link.registers, core.axil)
+        for i, master in enumerate((link, core)):
+            read, write = (master.read, master.write) if master is link else (master.read[0], master.write[0])
+            connect(m, read, interconnect.reads[i])
+            connect(m, write, interconnect.writes[i])
+        connect(m, interconnect.read, sdram.read)
+        connect(m, interconnect.write, sdram.write)
+        connect(m, sdram.pins, flipped(self.sdram))
+        m.d.comb += [receiver.line.eq(self.receive), self.transmit.eq(transmitter.line)]
+
+        beat = sdram.read.rvalid & sdram.read.rready | sdram.write.wvalid & sdram.write.wready
+        moved = (beat, receiver.bytes.valid, transmitter.bytes.valid & transmitter.bytes.ready)
+        shown = [self._stretched(m, event) for event in moved]
+        alive = Signal(LED_BITS + 3)
+        m.d.sync += [alive.eq(alive + 1), self.leds.eq(Cat(core.interrupt, *shown, Signal(3), alive[-1]))]
+        return m
+
+    def _stretched(self, m: Module, event) -> Signal:
+        left = Signal(LED_BITS)
+        m.d.sync += left.eq(Mux(event, ~0, left - left.any()))
+        return left.any()
+
+
+class SystemShell(Elaboratable):
+    """`System` under plain port names: clk, rst (high: reset), receive, transmit, leds, sdram_*. `ports` maps them."""
+
+    def __init__(self, system: System):
+        self.system = system
+        self.clock, self.reset = Signal(name="clk"), Signal(name="rst")
+        self.ports: dict[str, tuple[Signal, PortDirection]] = {
+            "clk": (self.clock, PortDirection.Input),
+            "rst": (self.reset, PortDirection.Input),
+            "receive": (system.receive, PortDirection.Input),
+            "transmit": (system.transmit, PortDirection.Output),
+            "leds": (system.leds, PortDirection.Output),
+        }
+        for name, member in SdramPins().members.items():
+            direction = PortDirection.Output if member.flow == Out else PortDirection.Input
+            self.ports[f"sdram_{name}"] = (getattr(system.sdram, name), direction)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.domains.sync = domain = ClockDomain()
+        m.submodules.system = self.system
+        m.d.comb += [domain.clk.eq(self.clock), domain.rst.eq(self.reset)]
+        return m
+
+
+def to_verilog(system: System) -> str:
+    """Verilog of the system, module `edgemoe_system`, complete in one file."""
+    shell = SystemShell(system)
+    text = rtlil.convert(shell, name=MODULE, ports=shell.ports, emit_src=False)
+    return with_primitives(_convert_rtlil_text(text, strip_internal_attrs=True))
