@@ -52,7 +52,7 @@ def _cells(verilog: str, top: str, script: str, parameters: Mapping[str, int]) -
 def _deep_memories(verilog: str) -> list[dict[str, int]]:
     """Parameters of the memories that a board with UltraRAM keeps there."""
     found = []
-    for text in re.findall(rf"{block_memory.MODULE} #\((.*?)\)\s*\w+ \(", verilog, re.S):
+    for text in re.findall(rf"^ +{block_memory.MODULE} #\((\s*\..*?)\)\s*\w+ \(", verilog, re.S | re.M):
         parameters = {name: int(value) for name, value in re.findall(r"\.(\w+)\(32'd(\d+)\)", text)}
         if parameters["DEPTH"] > ULTRA_RAM_WORDS:
             found.append(parameters)

@@ -10,7 +10,7 @@ Memory, in bytes from its base: program, constants (position embedding, zeros), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,7 +82,7 @@ class CompiledProgram:
     memory        the constant part of the memory image, from offset 0: program, constants, weights
     memory_size   bytes of the whole layout
     instructions  with labels, in program order
-    images        offset of each image's buffer; the image is written there as CHW bytes
+    images        offsets of each image's buffers, one for each strip of patch rows from the top; a strip is written there as CHW bytes
     slots         of each stream: its rows on chip are slot * tokens and following (ROUTE's row_base tells streams apart by it)
     macs          multiplications that the mathematics asks for, without padding
     weight_bytes  of all weight streams, each counted once; `bytes` fetched can be less (experts without tokens)
@@ -96,7 +96,7 @@ class CompiledProgram:
     memory_size: int
     program: int
     instructions: list[Instruction]
-    images: list[int]
+    images: list[tuple[int, ...]]
     image_bytes: int
     results: list[StreamResult]
     traces: list[Trace]
@@ -382,7 +382,7 @@ class _Compiler:
     def run(self) -> CompiledProgram:
         c = self.config
         self.packed: dict[str, _Region] = {}
-        self.image_regions = [_Region(c.image_channels * c.image_height * c.image_width) for _ in range(self.image_count)]
+        self.image_regions: list[list[_Region]] = [[] for _ in range(self.image_count)]
         rows = self.slot_count * c.tokens
         copy = self.embed(rows)
         branch = c.moe_layers[0] if c.moe_layers else None
@@ -406,7 +406,14 @@ class _Compiler:
         c, h, lanes = self.config, self.hardware, self.hardware.lanes
         pixels = h.words(c.patch_size_words)
         copy = self.take("the residual's copy", rows, self.words_width)
-        image = self.take("the patches' pixels", c.tokens, pixels)
+        per_row, patch_rows = c.image_width // c.patch, c.image_height // c.patch
+        # A picture whose patches do not fit beside the residual comes in strips.
+        for strips in range(1, patch_rows + 1):
+            taller = -(-patch_rows // strips)
+            base = self.activations.take((1 + taller * per_row) * pixels)
+            if base is not None:
+                break
+        image = self.take("a row of patches", 1 + per_row, pixels) if base is None else base
         position = _pad(self.model.position, 1, 1, lanes).astype("<i2")
         position_region = _Region(position.nbytes, position.view(np.uint8).reshape(-1))
         zero_region = _Region(pixels * h.word_bytes, np.zeros(pixels * h.word_bytes, np.uint8))
@@ -419,33 +426,38 @@ class _Compiler:
             base, width = first * self.words_width, self.words_width
             label = f"position embedding, image {number}"
             self.transfer(Opcode.LOAD, label, Memory.RESIDUAL, base, c.tokens, width, position_region, "residual")
-            region = self.image_regions[number]
-            self.blocking(
-                Opcode.IMAGE,
-                f"image {number}",
-                "image",
-                address=region,
-                beats=-(-region.size // h.bus_bytes),
-                rows=c.patches,
-                columns=pixels,
-                destination_base=image + pixels,
-                destination_stride=pixels,
-                image_width=c.image_width,
-                image_height=c.image_height,
-                channels=c.image_channels,
-                patch=c.patch,
-            )
-            self.matmul(
-                f"patch embedding, image {number}",
-                self.model.patch,
-                reads=("image", "residual"),
-                writes="residual copy",
-                macs=c.patches * c.patch_size_words * c.width,
-                rows=c.tokens,
-                stream_base=image,
-                stream_stride=pixels,
-                **self.residual_fields(first, copy),
-            )
+            for start in range(0, patch_rows, taller):
+                height = min(taller, patch_rows - start)
+                patches, cls = height * per_row, int(start == 0)
+                region = _Region(c.image_channels * height * c.patch * c.image_width)
+                self.image_regions[number].append(region)
+                part = f"image {number}" if taller == patch_rows else f"image {number}, patch rows {start}..{start + height - 1}"
+                self.blocking(
+                    Opcode.IMAGE,
+                    part,
+                    "image",
+                    address=region,
+                    beats=-(-region.size // h.bus_bytes),
+                    rows=patches,
+                    columns=pixels,
+                    destination_base=image + pixels,
+                    destination_stride=pixels,
+                    image_width=c.image_width,
+                    image_height=height * c.patch,
+                    channels=c.image_channels,
+                    patch=c.patch,
+                )
+                self.matmul(
+                    f"patch embedding, {part}",
+                    self.model.patch,
+                    reads=("image", "residual"),
+                    writes="residual copy",
+                    macs=patches * c.patch_size_words * c.width,
+                    rows=cls + patches,
+                    stream_base=image + (1 - cls) * pixels,
+                    stream_stride=pixels,
+                    **self.residual_fields(first + 1 - cls + start * per_row, copy),
+                )
         self.activations.free(image)
         return copy
 
@@ -728,17 +740,13 @@ class _Compiler:
                 head = Buffer(-1, c.patches, words, h.lanes, task.head_outputs, model.exponents[f"heads.{task.name}.output"])
                 head_region = _Region(head.size)
                 self.outputs.append(head_region)
-                self.transfer(
-                    Opcode.STORE, f"result {task.name}, stream {index}", Memory.ACTIVATION, base, c.patches, words, head_region
-                )
+                self.transfer(Opcode.STORE, f"result {task.name}, stream {index}", Memory.ACTIVATION, base, c.patches, words, head_region)
                 self.activations.free(base)
             if self.save_tokens or not task.head_outputs:
                 tokens = Buffer(-1, c.tokens, width, h.lanes, c.width, model.token_exponent)
                 token_region = _Region(tokens.size)
                 self.outputs.append(token_region)
-                self.transfer(
-                    Opcode.STORE, f"tokens, stream {index}", Memory.RESIDUAL, first * width, c.tokens, width, token_region
-                )
+                self.transfer(Opcode.STORE, f"tokens, stream {index}", Memory.RESIDUAL, first * width, c.tokens, width, token_region)
             results.append(StreamResult(stream, head, tokens))
             self.final.append((head_region, token_region))
         return results
@@ -759,7 +767,7 @@ class _Compiler:
         for region in (program, *self.constants, *self.weights):
             place(region)
         constant_end = position
-        for region in (*self.image_regions, *self.outputs):
+        for region in (*(strip for strips in self.image_regions for strip in strips), *self.outputs):
             place(region)
         instructions = []
         for opcode, given, label in self.instructions:
@@ -778,9 +786,7 @@ class _Compiler:
         def located(buffer: Buffer | None, region: _Region | None) -> Buffer | None:
             return None if buffer is None or region is None else replace(buffer, offset=region.offset)
 
-        final = [
-            StreamResult(r.stream, located(r.head, a), located(r.tokens, b)) for r, (a, b) in zip(results, self.final, strict=True)
-        ]
+        final = [StreamResult(r.stream, located(r.head, a), located(r.tokens, b)) for r, (a, b) in zip(results, self.final, strict=True)]
         c = self.config
         return CompiledProgram(
             config=c,
@@ -791,7 +797,7 @@ class _Compiler:
             memory_size=-(-(position + ALIGNMENT) // 4096) * 4096,
             program=program.offset,
             instructions=instructions,
-            images=[r.offset for r in self.image_regions],
+            images=[tuple(strip.offset for strip in strips) for strips in self.image_regions],
             image_bytes=c.image_channels * c.image_height * c.image_width,
             results=final,
             traces=[Trace(i, label, r.offset, r.size) for i, label, r in self.traced],
@@ -821,13 +827,16 @@ def compile(
     return _Compiler(model, listed, hardware, trace, save_tokens).run()
 
 
-def load_image(compiled: CompiledProgram, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The bytes of an image's buffer; uint8 CHW of the model's size."""
+def image_buffers(compiled: CompiledProgram, number: int, image: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """(offset, bytes) of each strip of an image; uint8 CHW of the model's size."""
     c = compiled.config
     expected = (c.image_channels, c.image_height, c.image_width)
     if image.dtype != np.uint8 or image.shape != expected:
         raise EdgemoeError(f"image is {image.dtype} {list(image.shape)}, expected uint8 {list(expected)}; convert or resize it")
-    return np.ascontiguousarray(image).reshape(-1)
+    offsets = compiled.images[number]
+    taller = -(-c.image_height // c.patch // len(offsets)) * c.patch
+    for strip, offset in enumerate(offsets):
+        yield offset, np.ascontiguousarray(image[:, strip * taller : (strip + 1) * taller]).reshape(-1)
 
 
 def memory_image(compiled: CompiledProgram, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -836,8 +845,9 @@ def memory_image(compiled: CompiledProgram, images: Sequence[NDArray[np.uint8]])
         raise EdgemoeError(f"the program is for {len(compiled.images)} images, got {len(images)}")
     memory = np.zeros(compiled.memory_size, np.uint8)
     memory[: compiled.memory.size] = compiled.memory
-    for offset, image in zip(compiled.images, images, strict=True):
-        memory[offset : offset + compiled.image_bytes] = load_image(compiled, image)
+    for number, image in enumerate(images):
+        for offset, strip in image_buffers(compiled, number, image):
+            memory[offset : offset + strip.size] = strip
     return memory
 
 

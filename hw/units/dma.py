@@ -130,9 +130,9 @@ class Dma(wiring.Component):
             pixels.data_valid.eq(beats.r_rdy & running & image),
             # What is left of the last beats is thrown away.
             beats.r_en.eq(finished | Mux(image, pixels.data_taken, words.beats.ready & running)),
-            self.release.eq(beats.r_rdy & beats.r_en),
             self.entry_index.eq(row),
         ]
+        m.d.sync += self.release.eq(beats.r_rdy & beats.r_en)
 
         # Turn -> row of the queue -> row * stride -> address.
         moved = Signal(move(config))
@@ -204,6 +204,7 @@ class Dma(wiring.Component):
             m.d.comb += [request.p.address.eq(command.address), request.p.beats.eq(left)]
         with m.If(self.release != 0):
             m.d.sync += left.eq(left - 1)
+        m.d.sync += self.done.eq(0)
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start):
@@ -218,7 +219,7 @@ class Dma(wiring.Component):
             with m.State("ASK"):
                 m.d.comb += [self.request.valid.eq((left != 0) & ~store), self.write_request.valid.eq((left != 0) & store)]
                 with m.If(left == 0):
-                    m.d.comb += self.done.eq(1)
+                    m.d.sync += self.done.eq(1)
                     m.next = "IDLE"
                 with m.Elif(Mux(store, self.write_request.ready, self.request.ready)):
                     m.d.sync += running.eq(1)
@@ -229,6 +230,5 @@ class Dma(wiring.Component):
                     m.next = "FINISH"
             with m.State("FINISH"):
                 with m.If(Mux(store, self.write_done, quiet & (left == 0))):
-                    m.d.comb += self.done.eq(1)
-                    m.d.sync += finished.eq(0)
+                    m.d.sync += [self.done.eq(1), finished.eq(0)]
                     m.next = "IDLE"

@@ -52,10 +52,10 @@ class ImagePixels(wiring.Component):
         fits = [True] + [self.patch[: size.bit_length() - 1] == 0 for size in sizes[1:]]
         step = Signal(range(sizes[-1] + 1))
         byte = Signal(range(bus_bytes))
-        m.d.comb += step.eq(4)
+        m.d.sync += step.eq(4)  # the command stands long before its first beat
         for size, fit in list(zip(sizes, fits, strict=True))[1:]:
             with m.If(fit):
-                m.d.comb += step.eq(size)
+                m.d.sync += step.eq(size)
 
         # Pixels to lanes: every aligned run of G lanes shows the same G pixels; `groups` picks one run.
         place = Signal(16)
@@ -67,37 +67,40 @@ class ImagePixels(wiring.Component):
                 m.d.comb += self.pixels.eq(ahead[: 8 * size].replicate(lanes // size))
                 m.d.comb += self.groups.eq(run << lane[2:] if lanes > 4 else 1)
 
-        # Counters, from the innermost on: x in its patch, patch in its row, y in its patch, row of patches, channel.
-        x, y, channel = Signal(12), Signal(12), Signal(4)
+        # Counters, from the innermost on: x in its patch, patch in its row, y in its patch, row of patches, channel. Those of the whole
+        # picture count what is left: `last` is then a comparison with a constant, not a sum.
+        x_left, y_left, channels_left = Signal(12), Signal(12), Signal(4)
         patch_x, patch_y = Signal(6), Signal(6)
         column, row_start = Signal(16), Signal(16)  # patch in its row of patches; number of that row's first patch
         row_place, channel_place = Signal(16), Signal(16)  # q of the present pixel row's x % P = 0; q of the channel's first pixel
         patch_ends = patch_x + step == self.patch
-        row_ends = x + step == self.width
+        row_ends = x_left == step
         patch_row_ends = patch_y + 1 == self.patch
-        channel_ends = y + 1 == self.height
+        channel_ends = y_left == 1
         next_row_place = Signal(16)
         m.d.comb += [
             place.eq(row_place + patch_x),
             self.valid.eq(self.data_valid),
             self.token.eq(row_start + column),
             self.word.eq(place >> (lanes - 1).bit_length()),
-            self.last.eq(row_ends & channel_ends & (channel + 1 == self.channels)),
+            self.last.eq(row_ends & channel_ends & (channels_left == 1)),
             self.data_taken.eq(self.data_valid & ((byte + step == bus_bytes) | self.last)),
             next_row_place.eq(row_place + self.patch),
         ]
         with m.If(self.valid):
-            m.d.sync += [byte.eq(Mux(self.data_taken, 0, byte + step)), x.eq(x + step), patch_x.eq(patch_x + step)]
+            m.d.sync += [byte.eq(Mux(self.data_taken, 0, byte + step)), x_left.eq(x_left - step), patch_x.eq(patch_x + step)]
             with m.If(patch_ends):
                 m.d.sync += [patch_x.eq(0), column.eq(column + 1)]
             with m.If(row_ends):
-                m.d.sync += [x.eq(0), column.eq(0), y.eq(y + 1), patch_y.eq(patch_y + 1), row_place.eq(next_row_place)]
+                m.d.sync += [x_left.eq(self.width), column.eq(0), y_left.eq(y_left - 1)]
+                m.d.sync += [patch_y.eq(patch_y + 1), row_place.eq(next_row_place)]
                 with m.If(patch_row_ends):
                     m.d.sync += [patch_y.eq(0), row_start.eq(row_start + column + 1), row_place.eq(channel_place)]
                 with m.If(channel_ends):
-                    m.d.sync += [y.eq(0), row_start.eq(0), channel.eq(channel + 1)]
+                    m.d.sync += [y_left.eq(self.height), row_start.eq(0), channels_left.eq(channels_left - 1)]
                     m.d.sync += [row_place.eq(next_row_place), channel_place.eq(next_row_place)]
         with m.If(self.start):
-            counters = (byte, x, y, channel, patch_x, patch_y, column, row_start, row_place, channel_place)
+            counters = (byte, patch_x, patch_y, column, row_start, row_place, channel_place)
             m.d.sync += [counter.eq(0) for counter in counters]
+            m.d.sync += [x_left.eq(self.width), y_left.eq(self.height), channels_left.eq(self.channels)]
         return m

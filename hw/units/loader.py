@@ -131,7 +131,7 @@ class Loader(wiring.Component):
             with m.State("WEIGHTS"):
                 # A block starts only when all its rows will stream.
                 m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading)
-                start = shadow_free & (self.row_level >= lanes)
+                start = shadow_free & self.row_level[lanes.bit_length() - 1 :].any()  # at least N
                 with m.If(loading | start):
                     m.d.comb += self.row_ready.eq(1)
                     m.d.sync += index.eq(index + 1)

@@ -51,7 +51,7 @@ class Softmax(wiring.Component):
     """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i] of these p.
 
     Ports, score side (a finished word of scores of query `score_index`):
-        score_valid, score_index, score_first (starts max[i] afresh), score_word, score_lanes (lanes 0..score_lanes-1 count).
+        score_valid, score_index, score_first (starts max[i] afresh), score_word, score_mask (lanes that count).
     Ports, probability side:
         valid, index, word (scores), lanes (lanes 0..lanes-1 count, the others give 0), shift (2^(shift - 12) is the unit of a score),
         accumulate (sum[i] counts this word), first (sum[i] starts afresh), last (1 / sum[i] goes to the scale table).
@@ -85,7 +85,7 @@ class Softmax(wiring.Component):
                 "score_index": In(index),
                 "score_first": In(1),
                 "score_word": In(word),
-                "score_lanes": In(count),
+                "score_mask": In(lanes),
                 "valid": In(1),
                 "index": In(index),
                 "word": In(word),
@@ -112,7 +112,7 @@ class Softmax(wiring.Component):
     def update_maxima(self, m: Module, maxima: Memory) -> None:
         write = maxima.write_port()
         read = maxima.read_port(transparent_for=[write])
-        masked = [Mux(self.score_lanes > lane, self.score_word[lane], LOWEST) for lane in range(self.config.lanes)]
+        masked = [Mux(self.score_mask[lane], self.score_word[lane], LOWEST) for lane in range(self.config.lanes)]
         masked = [value.as_signed() if not value.shape().signed else value for value in masked]
         best = reduce_lanes(m, self.score_valid, masked, larger, name="score")
         before = self.stages - 1  # the table is read in the tree's last stage

@@ -9,6 +9,7 @@ from ..config import HardwareConfig
 from ..isa import Opcode
 from ..layouts import EXPERT_BITS, JOB, ROW_BITS, TAG
 
+IN_FLIGHT = 2  # MATMULs: one streams while the one before drains
 ISSUE = data.StructLayout({"tag": TAG, "swap": 1, "chunk": 10, "lanes_left": 18, "probabilities": 1})
 
 
@@ -61,8 +62,7 @@ class Streamer(wiring.Component):
         lanes_left = Signal(18)
         spacing = Signal(range(self.block_spacing + 1), init=self.block_spacing)
         since_probabilities = Signal(range(self.probability_latency + 2), init=self.probability_latency + 1)
-        in_flight, accepted = Signal(8), Signal(8)
-        m.d.comb += in_flight.eq(job.sequence - self.completed)
+        in_flight, accept = Signal(range(IN_FLIGHT + 2)), Signal()  # instructions taken and not complete, the present one among them
 
         issue = Signal()
         block_start = Signal()
@@ -86,26 +86,27 @@ class Streamer(wiring.Component):
         with m.Elif(since_probabilities != self.probability_latency + 1):
             m.d.sync += since_probabilities.eq(since_probabilities + 1)
 
-        with m.If(self.final_written | self.operation_done):
+        with m.If(self.retired):
             m.d.sync += self.completed.eq(self.completed + 1)
         m.d.comb += self.retired.eq(self.final_written | self.operation_done)
+        m.d.sync += in_flight.eq(in_flight + accept - self.retired)
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.jobs.ready.eq(1), self.idle.eq((accepted == self.completed) & ~self.jobs.valid)]
+                m.d.comb += [self.jobs.ready.eq(1), accept.eq(self.jobs.valid), self.idle.eq((in_flight == 0) & ~self.jobs.valid)]
                 with m.If(self.jobs.valid):
                     m.d.sync += [job.eq(self.jobs.payload), index.eq(0), column.eq(0), chunk.eq(0)]
-                    m.d.sync += [lanes_left.eq(self.jobs.payload.instruction.valid), accepted.eq(self.jobs.payload.sequence + 1)]
+                    m.d.sync += lanes_left.eq(self.jobs.payload.instruction.valid)
                     m.next = "DEPENDENCY"
             with m.State("DEPENDENCY"):
                 m.d.comb += self.waits_for_results.eq(1)
                 with m.If(instruction.opcode != Opcode.MATMUL):
-                    with m.If(in_flight == 0):
+                    with m.If(in_flight == 1):
                         m.d.comb += self.operation.eq(1)
                         m.next = "OPERATION"
                 with m.Elif(
                     # A short path must not overtake rows still on their way through the exponentials.
-                    Mux(instruction.wait_stream, in_flight == 0, in_flight <= 1)
+                    Mux(instruction.wait_stream, in_flight == 1, in_flight <= IN_FLIGHT)
                     & (instruction.probabilities | (since_probabilities == self.probability_latency + 1))
                 ):
                     m.d.sync += [context.eq(~context), self.contexts[~context].eq(job)]

@@ -160,12 +160,20 @@ class Weights(wiring.Component):
         # A row counts from the cycle in which it could stand at the output.
         arriving, arrived = Signal(range(2 * words + 1)), Signal(range(2 * words + 1))
         rows = Signal(range(self.DEPTH * 2 * words + 2 * words + 1))
+        kept, fewer = Signal.like(rows), Signal.like(rows)
+        taken = self.row.valid & self.row.ready
+
+        def promised(count: Signal):
+            return Mux(count[(2 * lanes).bit_length() - 1 :].any(), 2 * lanes, count)
+
         m.d.comb += arriving.eq(Mux(fifo.w_en, Mux(fifo.w_data[-1], 2 * words, words), 0))
         earlier = Signal.like(arriving)
+        # `ready` is late in the cycle: both outcomes are made, and it only chooses.
+        m.d.comb += [kept.eq(rows + arrived), fewer.eq(rows + arrived - 1)]
         m.d.sync += [
             earlier.eq(arriving),
             arrived.eq(earlier),
-            rows.eq(rows + arrived - (self.row.valid & self.row.ready)),
+            rows.eq(Mux(taken, fewer, kept)),
+            self.level.eq(Mux(taken, promised(fewer), promised(kept))),
         ]
-        m.d.comb += self.level.eq(Mux(rows > 2 * lanes, 2 * lanes, rows))
         return leaves

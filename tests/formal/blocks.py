@@ -166,7 +166,7 @@ PROOFS = [
         14,
         {
             "a block is announced twice": Mutant("m.d.sync += [loading.eq(1), shadow_free.eq(0)]", "m.d.sync += loading.eq(1)"),
-            "it starts without its rows": Mutant("start = shadow_free & (self.row_level >= lanes)", "start = shadow_free & self.row_valid"),
+            "it starts without its rows": Mutant("self.row_level[lanes.bit_length() - 1 :].any()", "self.row_valid"),
             "columns follow the wave too closely": Mutant("Mux(by_column, since_swap == lanes + 2, 1)", "1"),
         },
         cover_depth=22,
@@ -188,8 +188,8 @@ PROOFS = [
         {
             "a block starts unannounced": Mutant("(block_ready & (spacing == self.block_spacing))", "(spacing == self.block_spacing)"),
             "blocks come too close": Mutant("(block_ready & (spacing == self.block_spacing))", "block_ready"),
-            "an operation overlaps": Mutant("with m.If(in_flight == 0):\n                        m.d.comb += self.operation.eq(1)",
-                                            "with m.If(in_flight <= 1):\n                        m.d.comb += self.operation.eq(1)"),
+            "an operation overlaps": Mutant("with m.If(in_flight == 1):\n                        m.d.comb += self.operation.eq(1)",
+                                            "with m.If(in_flight <= 2):\n                        m.d.comb += self.operation.eq(1)"),
         },
         cover_depth=14,
     ),

@@ -154,7 +154,7 @@ def fifo(depth: int):
     return describe
 
 
-HELD_BURST = Mutant("(remaining != 0) & (~self.burst.valid | self.burst.ready)", "(remaining != 0)")
+HELD_BURST = Mutant("~empty & (~self.burst.valid | self.burst.ready)", "~empty")
 PROOFS = [
     Proof(
         "burst splitter",

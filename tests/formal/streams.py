@@ -194,7 +194,7 @@ PROOFS = [
         10,
         {
             "a row is overwritten": Mutant("fifo.r_rdy & (~self.row.valid | self.row.ready)", "fifo.r_rdy"),
-            "level promises too much": Mutant("rows.eq(rows + arrived -", "rows.eq(rows + arriving -"),
+            "level promises too much": Mutant("kept.eq(rows + arrived)", "kept.eq(rows + arriving)"),
         },
         cover_depth=18,
     ),

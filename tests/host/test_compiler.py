@@ -31,7 +31,7 @@ def test_weights_lie_in_the_order_of_their_use_and_do_not_overlap(hardware):
             block = compiled.hardware.parameter_words * compiled.hardware.word_bytes + i.chunks * compiled.hardware.lanes**2 * 2
             assert size == i.columns * block
             end = i.address + (i.expert_stride * (TINY.experts - 1) if i.expert_stride else 0) + size
-    assert end <= compiled.memory.size <= compiled.images[0]
+    assert end <= compiled.memory.size <= compiled.images[0][0]
     assert compiled.memory_size >= max(b.offset + b.size for r in compiled.results for b in (r.head, r.tokens) if b)
 
 

@@ -43,7 +43,7 @@ class Rows:
         lanes = [min(self.lanes, keys - c * self.lanes) for c in range(columns)]
         for i, c in order:
             word = vector(blocks[i, c], 16)
-            await bench.send("score_valid", score_index=i, score_first=c == 0, score_word=word, score_lanes=lanes[c])
+            await bench.send("score_valid", score_index=i, score_first=c == 0, score_word=word, score_mask=(1 << lanes[c]) - 1)
         bench.set(score_valid=0)
         await bench.step(self.unit.MAX_DELAY - 1)
         for turn in range(repeat):

@@ -81,11 +81,31 @@ def test_levels():
     assert found == {("reg", "reg"): 2.5, ("extra", "reg"): 1.5, ("reg", "seen"): 1.0}
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(("name", "most"), [("base", 400), ("zcu102", 1300)])
 def test_committed_counts_are_of_this_hardware(name, most):
-    """hw/resources.json must follow a change of what multiplies: see its `command`."""
+    """hw/resources.json must follow a change of the hardware: see its `command`."""
     modules = synthesis._split(verilog(preset(name)))
-    stale = [m.name for m in modules.values() if m.multiplies and m.key not in synthesis._committed()]
+    stale = [m.name for m in modules.values() if m.key not in synthesis._committed()]
     assert not stale
     assert synthesis.dsp(preset(name)) <= most
+
+
+@pytest.mark.parametrize("unit", ["loader", "writer"])
+def test_committed_counts_are_what_yosys_counts(unit, tmp_path):
+    modules = synthesis._split(verilog(preset("base")))
+    module = next(m for m in modules.values() if m.name.endswith(f".{unit}"))
+    counted = synthesis._synthesise(modules, [module], True, tmp_path)[module.name]
+    committed = synthesis._committed()[module.key]
+    assert all(counted[kind] == committed[kind] for kind in ("ff", "dsp", "bram", "uram"))
+    # How many LUTs the mapper needs also depends on the modules that it maps beside this one.
+    assert counted["lut"] == pytest.approx(committed["lut"], rel=0.1)
+
+
+LEVELS = 8  # at 300 MHz on UltraScale+ a level may take some 0.4 ns, its wire included
+
+
+@pytest.mark.parametrize("name", ["tiny", *(pytest.param(name, marks=pytest.mark.full) for name in ("base", "zcu102"))])
+def test_no_path_is_deeper_than_promised(name):
+    deepest = {unit: paths[0] for unit, paths in synthesis.timing(preset(name), most=1).items() if paths}
+    assert len(deepest) > 15
+    assert not [path for path in deepest.values() if path.levels > LEVELS]

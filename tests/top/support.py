@@ -95,8 +95,9 @@ def fill(device: VerilatorDevice, program: CompiledProgram, images: Sequence[NDA
     memory.write(memory.base, expected)
     memory.write(memory.base, program.memory)
     expected[: program.memory.size] = program.memory
-    for offset, image in zip(program.images, images, strict=True):
-        expected[offset : offset + program.image_bytes] = image.reshape(-1)
+    for number, image in enumerate(images):
+        for offset, strip in compiler.image_buffers(program, number, image):
+            expected[offset : offset + strip.size] = strip
     return expected
 
 
