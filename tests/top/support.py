@@ -31,6 +31,8 @@ NANO = ModelConfig(
     name="nano", image_height=16, image_width=16, patch=4, width=32, heads=2, layers=2, hidden=64,
     experts=8, expert_hidden=32, top_k=4, moe_layers=(1,), tasks=TASKS,
 )  # fmt: skip
+#: 18 patches of 192 pixels: more than the activation memory of `tiny` takes at once.
+STRIPS = replace(NANO, name="strips", image_height=24, image_width=48, patch=8)
 #: No experts at all.
 PLAIN = ModelConfig(
     name="plain vit", image_height=16, image_width=16, patch=4, width=32, heads=4, layers=2, hidden=64,

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from edgemoe.host import compiler
 from edgemoe.hw.config import preset
@@ -13,6 +16,7 @@ from ..models.support import ODD, TINY
 from .support import (
     NANO,
     PLAIN,
+    STRIPS,
     check_counters,
     check_equal,
     check_guards,
@@ -31,6 +35,7 @@ CASES = {
     "one task": (NANO, ((0, 1),)),
     "two images": (NANO, ((0, 0), (1, 1))),
     "odd widths": (TINY, ((0, 1), (0, 0))),
+    "a picture in strips": (STRIPS, ((0, 1), (1, 0))),
     "no experts": (PLAIN, ((0, 0), (1, 0), (0, 1))),
 }
 
@@ -69,6 +74,17 @@ def compare(program: compiler.CompiledProgram, count: int, dram: Dram) -> None:
 def test_equals_the_emulator(case: str, weight_bits: str, dram: str) -> None:
     config, streams = CASES[case]
     compare(tiny_program(config, streams, weight_bits), len({image for image, _ in streams}), DRAMS[dram])
+
+
+def test_strips_change_no_bit() -> None:
+    """A picture that comes in strips gives what it gives in one piece."""
+    images = images_of(STRIPS, 1)
+    strips = tiny_program(STRIPS)
+    roomy = replace(preset("tiny"), name="roomy", hidden=192)
+    whole = compiler.compile(quantised(STRIPS), ((0, 0), (0, 1)), roomy, save_tokens=True)
+    assert [len(program.images[0]) for program in (strips, whole)] == [2, 1]
+    mine, theirs = emulated(strips, images), emulated(whole, images)
+    assert all(np.array_equal(a, b) for a, b in zip(mine.tokens + mine.heads, theirs.tokens + theirs.heads, strict=True))
 
 
 @pytest.mark.parametrize("weight_bits", ["16", "8"])
