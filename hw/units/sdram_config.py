@@ -48,6 +48,8 @@ class SdramConfig:
     cas_latency: int = 2  # up to 100 MHz; 3 above
     input_registers: int = 0
     init_refreshes: int = 8
+    read_buffer: int = 16  # beats that were read and not yet taken: what one word of LUT memory holds anyway
+    patience: int = 16  # cycles for which a burst may keep its turn without a beat to move
     row_bits: int = 13
     bank_bits: int = 2
     column_bits: int = 9
@@ -63,6 +65,8 @@ class SdramConfig:
         need(self.cas_latency == 3 or self.clock_hz <= 100e6, f"cas_latency 2 holds up to 100 MHz, not {self.clock_hz}")
         need(self.input_registers in (0, 1), f"input_registers must be 0 or 1, not {self.input_registers}")
         need(self.init_refreshes >= 2, f"init_refreshes must be at least 2, not {self.init_refreshes}")
+        need(1 <= self.read_buffer <= 256, f"read_buffer must be 1..256, not {self.read_buffer}")
+        need(2 <= self.patience <= 256, f"patience must be 2..256, not {self.patience}")
         need(1 <= self.row_bits <= 13, f"row_bits must be 1..13, not {self.row_bits}")
         need(1 <= self.bank_bits <= 2, f"bank_bits must be 1 or 2, not {self.bank_bits}")
         need(3 <= self.column_bits <= 10, f"column_bits must be 3..10, not {self.column_bits}")

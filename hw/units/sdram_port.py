@@ -9,8 +9,6 @@ from amaranth.lib.wiring import In, Out
 from .axi import AxiRead, AxiWrite
 from .sdram_config import BEAT_BITS, Access, BeatAddress, ReadBeat, SdramConfig
 
-READ_BUFFER = 16  # beats: what one word of LUT memory holds anyway
-PATIENCE = 16  # cycles for which a burst may keep the turn without a beat to move
 DECERR = 0b11
 SHIFT = (BEAT_BITS // 8 - 1).bit_length()
 
@@ -23,8 +21,8 @@ class SdramPort(wiring.Component):
       access            the beats; `beat`, `beat_valid` what comes back (see SdramCommands)
 
     Reads and writes take turns burst by burst. A burst that cannot go on (no data to write, no room for what is read) yields its turn
-    after PATIENCE cycles, between two beats, so neither direction can lock the other. A read is asked for only when the buffer of
-    READ_BUFFER beats has room for it. Addresses beyond the memory answer DECERR, each beat of a read; nothing is written then.
+    after config.patience cycles, between two beats, so neither direction can lock the other. A read is asked for only when the buffer of
+    config.read_buffer beats has room for it. Addresses beyond the memory answer DECERR, each beat of a read; nothing is written then.
     LATENCY: cycles from ARVALID (AWVALID) to the beat on `access`, one more when the turn changes, and from `beat_valid` to RVALID.
     BVALID comes a cycle after the last beat is taken.
     """
@@ -71,8 +69,8 @@ class SdramPort(wiring.Component):
             Mux(writing, Cat(writes.active, write_able, reads.active, read_able), Cat(reads.active, read_able, writes.active, write_able))
         )
         m.d.comb += left.eq(Mux(writing, writes.left, reads.left))
-        patience = Signal(range(PATIENCE))
-        m.d.sync += patience.eq(Mux(able | ~active | ~other_able, PATIENCE - 1, patience - 1))
+        patience = Signal(range(self.config.patience))
+        m.d.sync += patience.eq(Mux(able | ~active | ~other_able, self.config.patience - 1, patience - 1))
         with m.If((taken & (left == 0) & other_active) | (other_able & (~active | ~able & (patience == 0)))):
             m.d.sync += writing.eq(~writing)
         return m
@@ -96,7 +94,7 @@ class SdramPort(wiring.Component):
     def _answers(self, m: Module, asked: Signal) -> Signal:
         """The buffer of what was read; returns whether it has room for one more than those asked for."""
         read = self.read
-        m.submodules.answers = answers = SyncFIFO(width=len(self.beat.as_value()), depth=READ_BUFFER)
+        m.submodules.answers = answers = SyncFIFO(width=len(self.beat.as_value()), depth=self.config.read_buffer)
         out = data.View(ReadBeat(), answers.r_data)
         m.d.comb += [
             answers.w_en.eq(self.beat_valid),
@@ -107,6 +105,6 @@ class SdramPort(wiring.Component):
             read.rlast.eq(out.last),
             read.rresp.eq(Mux(out.fault, DECERR, 0)),
         ]
-        room = Signal(range(READ_BUFFER + 1), init=READ_BUFFER)
+        room = Signal(range(self.config.read_buffer + 1), init=self.config.read_buffer)
         m.d.sync += room.eq(room - asked + (read.rvalid & read.rready))
         return room != 0

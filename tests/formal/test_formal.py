@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every proof holds, reaches its covers, and catches its mutants."""
 
+import importlib
+import inspect
+import pkgutil
+
 import pytest
+from amaranth.lib import stream, wiring
+from edgemoe.hw import units
 
-from . import blocks, bus, compute, control_plane, memory_system, streams
-from .runner import Proof, prove
+from . import blocks, bus, compute, control_plane, memory_system, sdram, streams
+from .runner import Proof, Property, prove
 
-PROOFS: list[Proof] = [*memory_system.PROOFS, *bus.PROOFS, *control_plane.PROOFS, *compute.PROOFS, *blocks.PROOFS, *streams.PROOFS]
+MODULES = (memory_system, bus, control_plane, compute, blocks, streams, sdram)
+PROOFS: list[Proof] = [proof for module in MODULES for proof in module.PROOFS]
 
 
 def parameters(values):
@@ -39,3 +46,31 @@ def test_mutant_is_caught(proof: Proof, mutant: str):
 def test_every_proof_has_a_mutant_and_its_own_name():
     assert all(proof.mutants for proof in PROOFS)
     assert len({proof.name for proof in PROOFS}) == len(PROOFS)
+
+
+def stream_ports(unit: object, signature: wiring.Signature, path: str = "") -> dict[str, object]:
+    """Path -> interface of every stream port."""
+    found: dict[str, object] = {}
+    for name, member in signature.members.items():
+        if member.is_signature and not member.dimensions:
+            port, inner = getattr(unit, name), member.signature
+            plain = inner.flip() if isinstance(inner, wiring.FlippedSignature) else inner
+            found |= {path + name: port} if isinstance(plain, stream.Signature) else stream_ports(port, inner, f"{path}{name}.")
+    return found
+
+
+def test_every_stream_port_of_every_unit_is_proven():
+    """A unit with a stream has a proof, and some proof of it applies the stream rules to each of its streams."""
+    unproven: dict[str, set[str]] = {}
+    for proof in PROOFS:
+        description = Property()
+        proof.build(description, proof.unit)
+        for unit in description.units:
+            ports = stream_ports(unit, unit.signature)
+            without = {name for name, port in ports.items() if not any(port is checked for checked in description.streams)}
+            unproven[type(unit).__name__] = unproven.get(type(unit).__name__, without) & without
+    assert not {name: ports for name, ports in unproven.items() if ports}
+    modules = [importlib.import_module(f"{units.__name__}.{info.name}") for info in pkgutil.iter_modules(units.__path__)]
+    classes = {c for module in modules for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__}
+    streaming = {c.__name__ for c in classes if issubclass(c, wiring.Component) and "stream.Signature" in inspect.getsource(c.__init__)}
+    assert not streaming - set(unproven)
