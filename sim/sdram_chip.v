@@ -17,7 +17,7 @@
 //    7  a command that is not modelled: BURST TERMINATE, self-refresh,   18  tRRD: ACTIVE too early after ACTIVE of another bank
 //       auto precharge, suspended clock                                  19  tREFI: no REFRESH for longer than that
 //    8  both drive the data wires                                        20  tRAS: a row open for longer than its maximum
-//    9  WRITE without data on the wires                                  21  CAS latency 2 above 100 MHz
+//    9  WRITE of a word that is not masked, and that nobody drives       21  CAS latency 2 above 100 MHz
 //   10  dqm low before LOAD MODE
 module sdram_chip #(
     parameter CLOCK_HZ = 60000000,
@@ -245,7 +245,7 @@ module sdram_chip #(
         read_now = 0;
         column = (start & ~(burst_length - 1)) | ((start + index) & (burst_length - 1));
         if (writing) begin
-            check(dq_in_enable, 9);
+            check(dq_in_enable || dqm == 3, 9);
             if (!dqm[0]) memory[{row[bank], bank[BANK_BITS-1:0], column}][7:0] = dq_in[7:0];
             if (!dqm[1]) memory[{row[bank], bank[BANK_BITS-1:0], column}][15:8] = dq_in[15:8];
             written[bank] = now;

@@ -111,6 +111,8 @@ class Watch:
         while True:
             await edge
             if dut.rst.value:
+                self.reads.clear()
+                self.writes, offered = 0, dict.fromkeys(channels)
                 continue
             self.cycle += 1
             for name, payload in channels.items():
