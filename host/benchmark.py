@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 from edgemoe.host import compiler, inference
 from edgemoe.host.driver import Run
+from edgemoe.host.floor import floor
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import Opcode
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
+from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import calibrate, default_images, quantise
+from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
 
 # Name in the breakdown -> state counter.
@@ -91,7 +93,7 @@ def floor_of(run: Run, lengths: dict[int, list[int]]) -> float:
     program = run.program
     images = len({stream.image for stream in program.streams})
     bits = program.weight_bits
-    return compiler.floor(program.config, program.hardware, bits, lengths, len(program.streams), shared=True, images=images)
+    return floor(program.config, program.hardware, bits, lengths, len(program.streams), shared=True, images=images)
 
 
 def breakdown(runs: Sequence[Run]) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def bench(
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import config as models
-    from edgemoe.models.quantise import default_images
+    from edgemoe.models.calibration import default_images
 
     if checkpoint and model:
         raise EdgemoeError("give --checkpoint or --model, not both")
@@ -345,7 +345,7 @@ def check(
     from edgemoe.host import images as pictures
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint as checkpoints
-    from edgemoe.models.quantise import default_images
+    from edgemoe.models.calibration import default_images
 
     chosen = preset(hardware)
     model = checkpoints.load(checkpoint)
@@ -410,8 +410,8 @@ def train(
 
     from edgemoe.host.images import writable_folder
     from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models.calibration import calibrate
     from edgemoe.models.evaluate import card, evaluate
-    from edgemoe.models.quantise import calibrate
 
     writable_folder(out.absolute().parent)
     started = time.monotonic()

@@ -10,108 +10,18 @@ Memory, in bytes from its base: program, constants (position embedding, zeros), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from edgemoe.host.packing import ALIGNMENT, pack, pad
+from edgemoe.host.program import Buffer, CompiledProgram, Stream, StreamResult, Trace
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
-from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import Head, Layer, Linear, QuantisedModel
 from numpy.typing import NDArray
-
-ALIGNMENT = 64
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One task on one image (an index into the images given to the run)."""
-
-    image: int
-    task: int
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A matrix of 16-bit integers in device memory: rows x words of `lanes`, `outputs` values a row; value = integer * 2^-exponent."""
-
-    offset: int
-    rows: int
-    words: int
-    lanes: int
-    outputs: int
-    exponent: int
-
-    @property
-    def size(self) -> int:
-        return self.rows * self.words * self.lanes * 2
-
-    def integers(self, data: NDArray[np.uint8]) -> NDArray[np.int16]:
-        """[rows, outputs] from the buffer's bytes."""
-        return data[: self.size].view("<i2").reshape(self.rows, -1)[:, : self.outputs]
-
-    def values(self, data: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return (self.integers(data) * 2.0**-self.exponent).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class StreamResult:
-    """Where a stream's outputs are: head [patches, outputs] and final tokens [tokens, width]; None if they were not asked for."""
-
-    stream: Stream
-    head: Buffer | None
-    tokens: Buffer | None
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The stored destination of one MATMUL: `size` bytes at `offset`; inside EXPERTS one copy per expert, zero where no token came."""
-
-    instruction: int
-    label: str
-    offset: int
-    size: int
-
-
-@dataclass
-class CompiledProgram:
-    """All that a device needs.
-
-    memory        the constant part of the memory image, from offset 0: program, constants, weights
-    memory_size   bytes of the whole layout
-    instructions  with labels, in program order
-    images        offsets of each image's buffers, one for each strip of patch rows from the top; a strip is written there as CHW bytes
-    slots         of each stream: its rows on chip are slot * tokens and following (ROUTE's row_base tells streams apart by it)
-    macs          multiplications that the mathematics asks for, without padding
-    weight_bytes  of all weight streams, each counted once; `bytes` fetched can be less (experts without tokens)
-    """
-
-    config: ModelConfig
-    hardware: HardwareConfig
-    weight_bits: str
-    streams: list[Stream]
-    memory: NDArray[np.uint8]
-    memory_size: int
-    program: int
-    instructions: list[Instruction]
-    images: list[tuple[int, ...]]
-    image_bytes: int
-    results: list[StreamResult]
-    traces: list[Trace]
-    macs: int
-    weight_bytes: int
-    exponents: dict[str, int]
-    slots: list[int]
-
-    @property
-    def hardware_hash(self) -> int:
-        return self.hardware.hash
-
-    @property
-    def labels(self) -> list[str]:
-        return [i.label for i in self.instructions]
 
 
 class _Region:
@@ -151,40 +61,6 @@ class _Activations:
     @property
     def used(self) -> int:
         return sum(self.taken.values())
-
-
-def _pad(array: NDArray, axis: int, groups: int, lanes: int) -> NDArray:
-    """Pad each of `groups` equal parts of an axis with zeros to whole words."""
-    axis %= array.ndim
-    size = array.shape[axis] // groups
-    shape = list(array.shape)
-    split = array.reshape(*shape[:axis], groups, size, *shape[axis + 1 :])
-    width = [(0, 0)] * split.ndim
-    width[axis + 1] = (0, -size % lanes)
-    split = np.pad(split, width)
-    return split.reshape(*shape[:axis], -1, *shape[axis + 1 :])
-
-
-def pack(linear: Linear, hardware: HardwareConfig) -> NDArray[np.uint8]:
-    """The weight stream(s) of a matrix, [experts, bytes] (one row if it is no expert matrix), each a multiple of ALIGNMENT bytes.
-
-    For each column block: bias low halves, bias high halves, multipliers (a word each, padded to whole beats), then for each chunk of
-    inputs its `lanes` x `lanes` weights, input by input.
-    """
-    lanes = hardware.lanes
-    weights = linear.weights if linear.weights.ndim == 3 else linear.weights[None]
-    bias, multiplier = (a if a.ndim == 2 else a[None] for a in (linear.bias, linear.multiplier))
-    weights = _pad(_pad(weights, 2, linear.groups, lanes), 1, linear.input_groups, lanes)
-    bias, multiplier = _pad(bias, 1, linear.groups, lanes), _pad(multiplier, 1, linear.groups, lanes)
-    experts, inputs, outputs = weights.shape
-    columns = outputs // lanes
-    parameters = np.zeros((experts, columns, hardware.parameter_words, lanes), "<u2")
-    for index, values in enumerate((bias & 0xFFFF, bias >> 16 & 0xFFFF, multiplier)):
-        parameters[:, :, index] = values.reshape(experts, columns, lanes)
-    blocks = weights.reshape(experts, inputs, columns, lanes).transpose(0, 2, 1, 3)
-    packed = np.ascontiguousarray(blocks, "<i2" if linear.bits == 16 else "i1").view(np.uint8).reshape(experts, columns, -1)
-    stream = np.concatenate([parameters.view(np.uint8).reshape(experts, columns, -1), packed], axis=2).reshape(experts, -1)
-    return np.pad(stream, ((0, 0), (0, -stream.shape[1] % ALIGNMENT)))
 
 
 def _slots(streams: Sequence[Stream], shared_to_the_end: bool) -> tuple[list[int], list[list[int]], int]:
@@ -414,7 +290,7 @@ class _Compiler:
             if base is not None:
                 break
         image = self.take("a row of patches", 1 + per_row, pixels) if base is None else base
-        position = _pad(self.model.position, 1, 1, lanes).astype("<i2")
+        position = pad(self.model.position, 1, 1, lanes).astype("<i2")
         position_region = _Region(position.nbytes, position.view(np.uint8).reshape(-1))
         zero_region = _Region(pixels * h.word_bytes, np.zeros(pixels * h.word_bytes, np.uint8))
         self.constants += [position_region, zero_region]
@@ -825,136 +701,3 @@ def compile(
         raise EdgemoeError("nothing to compile: give at least one stream (image, task)")
     listed = [s if isinstance(s, Stream) else Stream(int(s[0]), model.config.task_index(s[1])) for s in streams]
     return _Compiler(model, listed, hardware, trace, save_tokens).run()
-
-
-def image_buffers(compiled: CompiledProgram, number: int, image: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(offset, bytes) of each strip of an image; uint8 CHW of the model's size."""
-    c = compiled.config
-    expected = (c.image_channels, c.image_height, c.image_width)
-    if image.dtype != np.uint8 or image.shape != expected:
-        raise EdgemoeError(f"image is {image.dtype} {list(image.shape)}, expected uint8 {list(expected)}; convert or resize it")
-    offsets = compiled.images[number]
-    taller = -(-c.image_height // c.patch // len(offsets)) * c.patch
-    for strip, offset in enumerate(offsets):
-        yield offset, np.ascontiguousarray(image[:, strip * taller : (strip + 1) * taller]).reshape(-1)
-
-
-def memory_image(compiled: CompiledProgram, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The whole memory before a run: constants, the images in their buffers, zeros elsewhere."""
-    if len(images) != len(compiled.images):
-        raise EdgemoeError(f"the program is for {len(compiled.images)} images, got {len(images)}")
-    memory = np.zeros(compiled.memory_size, np.uint8)
-    memory[: compiled.memory.size] = compiled.memory
-    for number, image in enumerate(images):
-        for offset, strip in image_buffers(compiled, number, image):
-            memory[offset : offset + strip.size] = strip
-    return memory
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """An instruction whose results differ: how many 16-bit values, and the first one's byte offset and values."""
-
-    instruction: int
-    label: str
-    count: int
-    offset: int
-    first: int
-    second: int
-
-
-def compare(compiled: CompiledProgram, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[Mismatch]:
-    """Compares two memories after a run of a program with trace, MATMUL by MATMUL, and the results.
-
-    Both must have started from the same memory, so that what no instruction stores (experts without tokens) is equal.
-    """
-    parts = [(t.instruction, t.label, t.offset, t.size) for t in compiled.traces]
-    for index, result in enumerate(compiled.results):
-        for what, buffer in (("head", result.head), ("tokens", result.tokens)):
-            if buffer:
-                parts.append((len(compiled.instructions) - 1, f"{what} of stream {index}", buffer.offset, buffer.size))
-    found = []
-    for instruction, label, offset, size in parts:
-        a, b = (np.ascontiguousarray(m[offset : offset + size]).view("<i2") for m in (first, second))
-        different = np.flatnonzero(a != b)
-        if different.size:
-            at = int(different[0])
-            found.append(Mismatch(instruction, label, int(different.size), offset + 2 * at, int(a[at]), int(b[at])))
-    return found
-
-
-def disassemble(program: bytes | NDArray[np.uint8] | CompiledProgram) -> str:
-    """A listing: one line an instruction, with its label where it is known; bodies of EXPERTS are indented."""
-    if isinstance(program, CompiledProgram):
-        instructions = program.instructions
-    else:
-        data = bytes(program)
-        instructions = []
-        for offset in range(0, len(data) - INSTRUCTION_BYTES + 1, INSTRUCTION_BYTES):
-            instructions.append(Instruction.decode(data[offset : offset + INSTRUCTION_BYTES]))
-            if instructions[-1].opcode == Opcode.END:
-                break
-    names = {"memory": Memory, "stationary": Stationary, "scale": Scale}
-    lines, inside = [], 0
-    for index, i in enumerate(instructions):
-        values = dict(i.values)
-        if i.opcode == Opcode.MATMUL:  # zero is a meaning there, too
-            values = {"memory": 0, "stationary": 0, **values}
-        shown = []
-        for name, value in values.items():
-            if value or name in ("memory", "stationary"):
-                text = names[name](value).name if name in names else f"{value:#x}" if name in ("address", "expert_stride") else str(value)
-                shown.append(f"{name}={text}")
-        label = f"  ; {i.label}" if i.label else ""
-        lines.append(f"{index:5d}  {'    ' if inside else ''}{i.opcode.name:<9} {' '.join(shown)}{label}")
-        inside = i.length if i.opcode == Opcode.EXPERTS else max(0, inside - 1)
-    return "\n".join(lines) + "\n"
-
-
-def floor(
-    config: ModelConfig,
-    hardware: HardwareConfig,
-    weight_bits: str = "16",
-    queue_lengths: Mapping[int, Sequence[int]] | None = None,
-    streams: int = 1,
-    shared: bool = False,
-    images: int = 1,
-) -> float:
-    """Cycles below which no schedule of this array gets, for a pass of `streams` streams of `images` images.
-
-    For each block of weights, max(rows that stream past, cycles that its weights need on the bus); attention's operands come from on-chip
-    memory; LayerNorm takes rows x chunks; nothing else is counted. queue_lengths: MoE layer -> tokens of each expert over all streams;
-    balanced queues if it is not given. shared: what the streams of an image have in common (up to the first router) runs once for it.
-    """
-    lanes, c = hardware.lanes, config
-    rows = streams * c.tokens
-
-    def load(expert: bool) -> float:
-        bits = 16 if weight_bits == "16" or (weight_bits == "mixed" and not expert) else 8
-        return lanes * lanes * bits / 8 / hardware.bus_bytes
-
-    def blocks(inputs: int, outputs: int) -> int:
-        return hardware.words(inputs) * hardware.words(outputs)
-
-    def linear(count: float, inputs: int, outputs: int, expert: bool = False) -> float:
-        return blocks(inputs, outputs) * max(count, load(expert)) if count else 0.0
-
-    first = c.moe_layers[0] if c.moe_layers else c.layers
-    trunk = images * c.tokens if shared else rows
-    cycles = linear(trunk // c.tokens * c.patches, c.patch_size_words, c.width)
-    heads_width = c.heads * hardware.words(c.head_width) * lanes
-    for layer in range(c.layers):
-        count = trunk if layer <= first else rows
-        after = trunk if layer < first else rows
-        cycles += (count + after) * hardware.words(c.width)  # two LayerNorms
-        cycles += linear(count, c.width, 3 * heads_width)
-        cycles += count * c.heads * 2 * hardware.words(c.tokens) * hardware.words(c.head_width)
-        cycles += linear(after, heads_width, c.width)
-        if c.is_moe(layer):
-            balanced = rows * c.top_k / c.experts
-            cycles += streams * linear(c.tokens, c.width, c.experts)
-            for length in (queue_lengths or {}).get(layer, [balanced] * c.experts):
-                cycles += linear(length, c.width, c.expert_hidden, True) + linear(length, c.expert_hidden, c.width, True)
-        else:
-            cycles += linear(after, c.width, c.hidden) + linear(after, c.hidden, c.width)
-    return cycles

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from edgemoe.host.compiler import Buffer, CompiledProgram, image_buffers
 from edgemoe.host.device import Device
+from edgemoe.host.program import Buffer, CompiledProgram, image_buffers
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import ErrorCode

@@ -13,7 +13,8 @@ from edgemoe.host.images import read_image
 from edgemoe.host.inference import notice
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import edge_moe
-from edgemoe.models.quantise import WEIGHT_BITS, calibrate, default_images, quantise
+from edgemoe.models.calibration import calibrate, default_images
+from edgemoe.models.quantise import WEIGHT_BITS, quantise
 from edgemoe.sim.build import progress
 
 

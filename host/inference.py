@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host import compiler
-from edgemoe.host.compiler import CompiledProgram, Stream
 from edgemoe.host.device import Device
 from edgemoe.host.driver import Driver, Progress, Run
+from edgemoe.host.program import CompiledProgram, Stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models import heads
 from edgemoe.models.checkpoint import Checkpoint

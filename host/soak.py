@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host import compiler
-from edgemoe.host.compiler import Stream
 from edgemoe.host.driver import DeviceError, Driver, Run
 from edgemoe.host.inference import passes, shown
+from edgemoe.host.program import Stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.errors import EdgemoeError

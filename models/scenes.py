@@ -153,9 +153,9 @@ class _Canvas:
             return None
         scale = camera.focal / t
         left, right = np.clip([camera.cx + scale * (side - half) - 1, camera.cx + scale * (side + half) + 1], 0, WIDTH).astype(int)
-        top, bottom = np.clip(
-            [camera.cy + scale * (camera.height - height) - 1, camera.cy + scale * camera.height + 1], 0, HEIGHT
-        ).astype(int)
+        top, bottom = np.clip([camera.cy + scale * (camera.height - height) - 1, camera.cy + scale * camera.height + 1], 0, HEIGHT).astype(
+            int
+        )
         if left >= right or top >= bottom:
             return None
         a = (self.xc[left:right] * t - side)[None, :]
@@ -435,7 +435,7 @@ def _draw_car(canvas: _Canvas, light: _Light, x: float, z: float, direction: int
         px = canvas.camera.x + t * canvas.rx[None, window[1]] - x
         pz = t * canvas.rz[None, window[1]] - z
         e = canvas.camera.height - t * canvas.yc[window[0], None]
-        side, ahead = ((-pz, px) if crosswise else (px, pz))
+        side, ahead = (-pz, px) if crosswise else (px, pz)
         side, ahead = side * direction, ahead * direction
         lights = np.stack([light.on(*np.array(p[:3]) / np.linalg.norm(p[:3])) for p in world])
         colour = skin(face, side, e, ahead) * lights[np.maximum(face, 0)]
@@ -607,7 +607,7 @@ def _draw_pole(canvas: _Canvas, light: _Light, x: float, z: float) -> None:
         colour[case] = _rgb(0.05, 0.05, 0.05)
         on = rng.integers(3)
         for index, lamp in enumerate((_rgb(0.1, 0.95, 0.4), _rgb(1.0, 0.7, 0.1), _rgb(1.0, 0.12, 0.08))):
-            disc = (a**2 + (b - height + 0.78 - 0.3 * index) ** 2 < 0.11**2)
+            disc = a**2 + (b - height + 0.78 - 0.3 * index) ** 2 < 0.11**2
             colour[disc] = lamp * (1.2 if index == on else 0.2)
         mask = mask | case
     elif kind == "sign":

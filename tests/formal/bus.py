@@ -8,7 +8,7 @@ from typing import Any
 from amaranth.hdl import Cat, Mux, Signal
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units.axi import PAGE_BYTES, burst_limit
-from edgemoe.hw.units.reader import SKEW_BEATS, Reader
+from edgemoe.hw.units.reader import SKEW_BEATS, Reader, ReadMaster
 from edgemoe.hw.units.writer import Writer
 
 from .configurations import ONE, TWO
@@ -98,6 +98,26 @@ def reader(config: HardwareConfig, beats: int = 3):
         p.cover(~dut.idle & (dut.weights_request.valid & ~dut.weights_request.ready))
 
     return describe
+
+
+def read_master(p: Property, unit: Any) -> None:
+    """A burst that is taken becomes one address on every master, in order and unchanged, whichever master is slower."""
+    dut = p.unit(unit(TWO, 0b0011, 0), base=0)
+    burst, size = dut.burst, TWO.data_bits // 8
+    stream(p, burst, assume=True)
+    p.assume((burst.p.beats != 0) & (burst.p.beats <= burst_limit(TWO)))
+    p.assume((burst.p.address < 1 << ADDRESS) & (burst.p.address % (burst_limit(TWO) * TWO.bus_bytes) == 0))
+    taken = burst.valid & burst.ready
+    for i, axi in enumerate(dut.axi):
+        accepted, length = address_rules(p, TWO, axi, "ar")
+        asked = Cat((burst.p.address // TWO.masters // size)[:ADDRESS], burst.p.beats[:4])
+        due = Queue(p, ADDRESS + 4, 2, taken, asked, accepted, f"due{i}")
+        p.check(~accepted | (due.head == Cat((axi.araddr // size)[:ADDRESS], length)))
+    valid = Cat(axi.arvalid for axi in dut.axi)
+    p.check(dut.idle == ~valid.any())
+    p.cover(taken & p.past(taken))
+    p.cover(~burst.ready & (valid == 1))
+    p.cover(~burst.ready & (valid == 2))
 
 
 def reader_stops(p: Property, unit: Any) -> None:
@@ -263,6 +283,18 @@ PROOFS = [
             "last of a burst, not of a request": Mutant("self.last.eq(ends & current.burst.last)", "self.last.eq(ends)"),
         },
         cover_depth=13,
+    ),
+    Proof(
+        "read master",
+        read_master,
+        ReadMaster,
+        8,
+        {
+            "an address is overwritten": Mutant("self.burst.ready.eq(~waiting)", "self.burst.ready.eq(1)"),
+            "it asks one master alone": Mutant(
+                "axi.arvalid & ~axi.arready for axi in self.axi", "axi.arvalid & ~axi.arready for axi in self.axi[:1]"
+            ),
+        },
     ),
     Proof(
         "reader, stopped",

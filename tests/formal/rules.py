@@ -24,6 +24,7 @@ def held(p: Property, valid: Any, ready: Any, payload: Any, *, assume: bool, unl
 
 def stream(p: Property, port: Any, *, assume: bool, unless: Any = 0, payload: Any = None) -> None:
     """`held` for a `lib.stream` port: assume it of a unit's input, assert it of its output."""
+    p.streams.append(port)
     held(p, port.valid, port.ready, port.payload if payload is None else payload, assume=assume, unless=unless)
 
 

@@ -53,6 +53,8 @@ class Property(Elaboratable):
         self.m, self.history = Module(), Module()  # registers of the past stand apart, whatever `with m.If` is open
         self.m.submodules.history = self.history
         self.inputs: dict[str, Value] = {}
+        self.units: list[Any] = []
+        self.streams: list[Any] = []  # ports to which the stream rules were applied
         self.begun = Signal(name="formal_begun", reset_less=True)
         self.m.d.sync += self.begun.eq(1)
         self.m.d.comb += Assume(ResetSignal() == ~self.begun)
@@ -89,6 +91,7 @@ class Property(Elaboratable):
     def unit(self, unit: Any, name: str = "dut", **driven: Any) -> Any:
         """Adds a unit. Its inputs are `driven` (by flat name) or free."""
         self.m.submodules[name] = unit
+        self.units.append(unit)
         for path, member, value in unit.signature.flatten(unit):
             flat = "_".join(map(str, path))
             if member.flow == wiring.In:

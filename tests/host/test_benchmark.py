@@ -2,12 +2,13 @@
 """The benchmark's figures: cycles add up by state and by kind, queues and compulsory bytes follow the program, the plot is a picture."""
 
 import pytest
-from edgemoe.host import benchmark, compiler
+from edgemoe.host import benchmark
+from edgemoe.host.floor import floor
 from edgemoe.hw import registers
 from edgemoe.hw.config import preset
+from edgemoe.models.calibration import default_images
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import default_images
 from PIL import Image
 
 MODEL = ModelConfig(
@@ -49,7 +50,7 @@ def test_nothing_beats_the_floor_or_the_minimum(report):
 
 def test_the_array_streams_every_row_of_every_block_once(report):
     """ARRAY_ACTIVE is the floor without what the floor charges for LayerNorm and for weights that take longer than the rows."""
-    unlimited = compiler.floor(MODEL, preset("tiny"), "16", streams=2, shared=True)
+    unlimited = floor(MODEL, preset("tiny"), "16", streams=2, shared=True)
     assert report["breakdown"]["total"]["array_active"] < 1.2 * unlimited
 
 

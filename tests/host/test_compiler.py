@@ -6,6 +6,9 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.host import compiler
+from edgemoe.host.floor import floor
+from edgemoe.host.packing import pack
+from edgemoe.host.program import disassemble, memory_image
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode, Stationary
 from edgemoe.models import quantise
@@ -43,9 +46,9 @@ def test_program_decodes_and_lists():
         assert decoded.opcode == instruction.opcode
         assert {k: v for k, v in instruction.values.items() if v} == decoded.values
         assert instruction.label
-    listing = compiler.disassemble(compiled)
+    listing = disassemble(compiled)
     assert "layer 1 expert 2" in listing and "EXPERTS" in listing
-    bare = compiler.disassemble(code)
+    bare = disassemble(code)
     assert bare.count("\n") == len(compiled.instructions) and bare.splitlines()[-1].split()[1] == "END"
 
 
@@ -55,7 +58,7 @@ def test_pack_is_what_the_array_takes():
     linear = quantise.Linear(
         "x", rng.integers(-9, 9, (6, 10)).astype(np.int16), rng.integers(-(1 << 26), 1 << 26, 10), np.arange(1, 11), 16, 0, 0, groups=2
     )
-    words = compiler.pack(linear, hardware)[0].view("<i2").reshape(-1, 4)
+    words = pack(linear, hardware)[0].view("<i2").reshape(-1, 4)
     block = 4 + 2 * 4
     for group in range(2):
         for column in range(2):
@@ -115,9 +118,9 @@ def test_bad_calls():
         program(streams=((0, "x"),))
     compiled = program()
     with pytest.raises(EdgemoeError, match="the program is for 1 images, got 2"):
-        compiler.memory_image(compiled, [np.zeros((3, 16, 16), np.uint8)] * 2)
+        memory_image(compiled, [np.zeros((3, 16, 16), np.uint8)] * 2)
     with pytest.raises(EdgemoeError, match="expected uint8"):
-        compiler.memory_image(compiled, [np.zeros((3, 16, 8), np.uint8)])
+        memory_image(compiled, [np.zeros((3, 16, 8), np.uint8)])
 
 
 @pytest.mark.parametrize(
@@ -128,8 +131,8 @@ def test_bad_calls():
 def test_floors_of_balanced_queues(hardware, weight_bits, one, two):
     """The design's figures, in millions of cycles an image."""
     config, h = PRESETS["m3vit-t"], preset(hardware)
-    assert round(compiler.floor(config, h, weight_bits) / 1e6, 2) == pytest.approx(one)
-    assert round(compiler.floor(config, h, weight_bits, streams=2) / 2e6, 2) == pytest.approx(two)
+    assert round(floor(config, h, weight_bits) / 1e6, 2) == pytest.approx(one)
+    assert round(floor(config, h, weight_bits, streams=2) / 2e6, 2) == pytest.approx(two)
 
 
 #: Tokens of each expert for the published image and stand-in experts of seed 7, per task, layers 1, 3, ...
@@ -147,5 +150,5 @@ def test_floors_of_real_queues():
     both = {n: (tasks[0][n] + tasks[1][n]).tolist() for n in tasks[0]}
     for hardware, weight_bits, one, two in (("base", "16", 3.77, 3.31), ("zcu102", "16", 1.31, 0.99), ("zcu102", "8", 0.96, 0.85)):
         h = preset(hardware)
-        assert round(float(compiler.floor(config, h, weight_bits, tasks[0])) / 1e6, 2) == pytest.approx(one)
-        assert round(compiler.floor(config, h, weight_bits, both, streams=2) / 2e6, 2) == pytest.approx(two)
+        assert round(float(floor(config, h, weight_bits, tasks[0])) / 1e6, 2) == pytest.approx(one)
+        assert round(floor(config, h, weight_bits, both, streams=2) / 2e6, 2) == pytest.approx(two)

@@ -11,10 +11,11 @@ from edgemoe.host import compiler
 from edgemoe.host.device import Device
 from edgemoe.host.driver import DeviceError, Driver
 from edgemoe.host.inference import infer, open_device, passes, tasks_of
+from edgemoe.host.program import CompiledProgram
 from edgemoe.hw import registers
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import ErrorCode
-from edgemoe.models import quantise
+from edgemoe.models import calibration, quantise
 from edgemoe.models.config import PRESETS
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.emulator_device import EmulatorDevice
@@ -25,23 +26,23 @@ HARDWARE = preset("tiny")
 
 
 @pytest.fixture(scope="module")
-def program() -> compiler.CompiledProgram:
+def program() -> CompiledProgram:
     model = quantise.quantise(random_checkpoint(TINY))
     return compiler.compile(model, [(0, 0), (0, 1)], HARDWARE, save_tokens=True)
 
 
 def images(count: int = 1) -> list[np.ndarray]:
-    return list(quantise.default_images(TINY, count))
+    return list(calibration.default_images(TINY, count))
 
 
-def opened(program: compiler.CompiledProgram) -> tuple[EmulatorDevice, Driver]:
+def opened(program: CompiledProgram) -> tuple[EmulatorDevice, Driver]:
     device = EmulatorDevice(HARDWARE, program.memory_size)
     driver = Driver(device, HARDWARE)
     driver.load(program)
     return device, driver
 
 
-def test_the_emulator_is_a_device(program: compiler.CompiledProgram) -> None:
+def test_the_emulator_is_a_device(program: CompiledProgram) -> None:
     device, driver = opened(program)
     assert isinstance(device, Device)
     first, second = driver.run(program, images()), driver.run(program, images())
@@ -86,7 +87,7 @@ def test_a_newer_minor_version_is_refused_by_its_difference_only() -> None:
     Driver(device, replace(HARDWARE, name="another name"))
 
 
-def test_refusals(program: compiler.CompiledProgram) -> None:
+def test_refusals(program: CompiledProgram) -> None:
     device, driver = opened(program)
     with pytest.raises(EdgemoeError, match="compiled for hardware 'tiny'.*the device has 'tiny'.*compile it again"):
         driver.load(replace(program, hardware=replace(HARDWARE, rows=36)))
@@ -98,7 +99,7 @@ def test_refusals(program: compiler.CompiledProgram) -> None:
         driver.run(program, [images()[0].astype(np.float32)])
 
 
-def test_errors_name_the_instruction(program: compiler.CompiledProgram) -> None:
+def test_errors_name_the_instruction(program: CompiledProgram) -> None:
     device, driver = opened(program)
     index = program.labels.index("layer 1 queries")
     device.memory.write(device.memory.base + program.program + 64 * index, bytes(64))
@@ -109,7 +110,7 @@ def test_errors_name_the_instruction(program: compiler.CompiledProgram) -> None:
     assert driver.run(program, images()).heads[0] is not None
 
 
-def test_progress_names_instructions(program: compiler.CompiledProgram) -> None:
+def test_progress_names_instructions(program: CompiledProgram) -> None:
     _, driver = opened(program)
     seen: list[tuple[int, int, str]] = []
     driver.run(program, images(), progress=lambda *step: seen.append(step))

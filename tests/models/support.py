@@ -2,7 +2,7 @@
 """Small models with random weights, for tests."""
 
 import numpy as np
-from edgemoe.models import quantise
+from edgemoe.models import calibration
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors
 from edgemoe.models.config import ModelConfig, TaskConfig
 
@@ -43,7 +43,7 @@ def random_checkpoint(config: ModelConfig, seed: int = 0, calibrated: bool = Tru
         tensors[name] = value.astype(np.float32)
     checkpoint = Checkpoint(config, tensors)
     if calibrated:
-        checkpoint.calibration = quantise.calibrate(checkpoint, quantise.default_images(config, 3))
+        checkpoint.calibration = calibration.calibrate(checkpoint, calibration.default_images(config, 3))
     return checkpoint
 
 

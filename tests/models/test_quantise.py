@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from edgemoe.models import quantise
+from edgemoe.models import calibration, folding, forward, quantise, rounding
 from edgemoe.models.errors import EdgemoeError
 
 from .support import ODD, PLAIN, random_checkpoint
@@ -15,7 +15,7 @@ def test_float_gelu():
     from math import erfc, sqrt
 
     x = np.linspace(-12, 12, 5001)
-    assert np.abs(quantise.float_gelu(x) - x * np.array([0.5 * erfc(-v / sqrt(2)) for v in x])).max() < 1e-9
+    assert np.abs(forward.float_gelu(x) - x * np.array([0.5 * erfc(-v / sqrt(2)) for v in x])).max() < 1e-9
 
 
 def test_float_model_is_the_golden_model():
@@ -23,9 +23,9 @@ def test_float_model_is_the_golden_model():
     from edgemoe.models.golden import Golden
 
     checkpoint = random_checkpoint(ODD, calibrated=False)
-    images = quantise.default_images(ODD, 2)
+    images = calibration.default_images(ODD, 2)
     for task in (0, 1):
-        mine = quantise.forward(checkpoint, images, task)
+        mine = forward.forward(checkpoint, images, task)
         with torch.no_grad():
             theirs = Golden(checkpoint).double()(images, task)
         assert np.abs(mine.tokens - theirs.tokens.numpy()).max() < 1e-9
@@ -39,9 +39,9 @@ def test_layernorm_is_folded_exactly():
     weight, bias, gamma, beta = rng.normal(size=(7, n)), rng.normal(size=7), rng.normal(1, 0.3, n), rng.normal(size=n)
     x = rng.normal(3, 2, (5, n))
     normal = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) * gamma + beta
-    folded = quantise.fold_norm(weight, bias, gamma, beta)
+    folded = folding.fold_norm(weight, bias, gamma, beta)
     row_scale = 1 / np.sqrt(n * (x**2).sum(1) - x.sum(1) ** 2)  # what the hardware has
-    got = x @ folded.weight.T * row_scale[:, None] * (1 << quantise.norm_bits(n)) + folded.bias
+    got = x @ folded.weight.T * row_scale[:, None] * (1 << folding.norm_bits(n)) + folded.bias
     np.testing.assert_allclose(got, normal @ weight.T + bias, atol=1e-9)
 
 
@@ -76,7 +76,7 @@ def test_error_aware_rounding_beats_plain_rounding():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(500, 64)) @ rng.normal(size=(64, 64)) * rng.uniform(0.1, 3, 64)
     weights = rng.uniform(-100, 100, (1, 30, 64))
-    rounded = quantise.error_aware_rounding(weights, (x.T @ x / len(x))[None], 127)
+    rounded = rounding.error_aware_rounding(weights, (x.T @ x / len(x))[None], 127)
     assert (rounded == np.round(rounded)).all() and np.abs(rounded).max() <= 127
 
     def error(w):
@@ -99,7 +99,7 @@ def test_calibration_is_json_and_is_used():
 
 def test_rounding_survives_encoding():
     delta = np.random.default_rng(0).integers(-3, 4, (3, 5, 7)).astype(np.int8)
-    assert (quantise.decode_rounding(quantise.encode_rounding(delta), delta.shape) == delta).all()
+    assert (rounding.decode_rounding(rounding.encode_rounding(delta), delta.shape) == delta).all()
 
 
 def test_bad_input():
@@ -107,4 +107,4 @@ def test_bad_input():
     with pytest.raises(EdgemoeError, match="weight bits are '12', expected one of 16, 8, mixed"):
         quantise.quantise(checkpoint, "12")
     with pytest.raises(EdgemoeError, match=r"calibration images are uint8 \[3, 4, 4\], expected uint8 \[3, 16, 16\]"):
-        quantise.calibrate(checkpoint, np.zeros((1, 3, 4, 4), np.uint8))
+        calibration.calibrate(checkpoint, np.zeros((1, 3, 4, 4), np.uint8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 from edgemoe.host import compiler
-from edgemoe.host.compiler import CompiledProgram, Stream
+from edgemoe.host.program import CompiledProgram, Stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors
 from edgemoe.models.config import ModelConfig, TaskConfig

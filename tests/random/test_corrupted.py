@@ -23,6 +23,7 @@ WATCHDOG = 4_000
 def small_program() -> tuple[NDArray[np.uint8], list[Instruction], list[tuple[int, int]]]:
     """(memory with guard bytes behind it, instructions, what STOREs may write) of a model that has every kind of instruction."""
     from edgemoe.host import compiler
+    from edgemoe.host.program import Stream, memory_image
     from edgemoe.models.config import ModelConfig
     from edgemoe.models.quantise import quantise
 
@@ -32,8 +33,8 @@ def small_program() -> tuple[NDArray[np.uint8], list[Instruction], list[tuple[in
     )  # fmt: skip
     rng = np.random.default_rng(5)
     model = quantise(random_weights(config, rng), "16")
-    program = compiler.compile(model, [compiler.Stream(0, 0), compiler.Stream(0, 1)], TINY, save_tokens=True)
-    memory = compiler.memory_image(program, [rng.integers(0, 256, (1, 8, 8), np.uint8)])
+    program = compiler.compile(model, [Stream(0, 0), Stream(0, 1)], TINY, save_tokens=True)
+    memory = memory_image(program, [rng.integers(0, 256, (1, 8, 8), np.uint8)])
     stored = [(i.address, i.beats * TINY.bus_bytes) for i in program.instructions if i.opcode == Opcode.STORE]
     return np.concatenate([memory, rng.integers(0, 256, GUARD, np.uint8)]), program.instructions, stored
 

@@ -6,9 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.host import compiler
+from edgemoe.host.program import compare, memory_image
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import ErrorCode, Instruction, Memory, Opcode
-from edgemoe.models import quantise
+from edgemoe.models import calibration, forward, quantise
 from edgemoe.models.config import PRESETS
 from edgemoe.sim.emulator import Emulator
 
@@ -20,7 +21,7 @@ FLOOR = {"16": 60, "mixed": 40, "8": 28}
 def run(checkpoint, streams, images, hardware, weight_bits="16", **options):
     model = quantise.quantise(checkpoint, weight_bits)
     program = compiler.compile(model, streams, hardware, save_tokens=True, **options)
-    memory = compiler.memory_image(program, images)
+    memory = memory_image(program, images)
     result = Emulator(hardware).run(memory)
     assert result.error_code == ErrorCode.NONE
     return program, memory, result
@@ -36,7 +37,7 @@ def accuracy(checkpoint, program, memory, result, images):
         for place, layer in enumerate(config.moe_layers):
             here = result.routes[place * per_layer : (place + 1) * per_layer]
             routes[layer] = next(r.experts for r in here if r.row_base == slot * config.tokens)[None]
-        exact = quantise.forward(checkpoint, images[stream.stream.image], stream.stream.task, routing=routes)
+        exact = forward.forward(checkpoint, images[stream.stream.image], stream.stream.task, routing=routes)
         figures.append(sqnr(exact.tokens[0], stream.tokens.values(memory[stream.tokens.offset :])))
         figures.append(sqnr(exact.head[0], stream.head.values(memory[stream.head.offset :])))
     return figures
@@ -46,7 +47,7 @@ def accuracy(checkpoint, program, memory, result, images):
 @pytest.mark.parametrize("weight_bits", quantise.WEIGHT_BITS)
 def test_odd_sizes_on_every_array(lanes, weight_bits):
     hardware = dataclasses.replace(preset("base"), name=f"{lanes} lanes", lanes=lanes)
-    checkpoint, images = random_checkpoint(ODD), quantise.default_images(ODD, 2)
+    checkpoint, images = random_checkpoint(ODD), calibration.default_images(ODD, 2)
     streams = [(0, "seg"), (0, "dep"), (1, 1)]
     program, memory, result = run(checkpoint, streams, images, hardware, weight_bits)
     assert min(accuracy(checkpoint, program, memory, result, images)) > FLOOR[weight_bits]
@@ -59,7 +60,7 @@ def test_odd_sizes_on_every_array(lanes, weight_bits):
 @pytest.mark.parametrize("config", [TINY, PLAIN], ids=lambda c: c.name)
 def test_small_models(config):
     hardware = preset("tiny") if config is TINY else preset("base")
-    checkpoint, images = random_checkpoint(config), quantise.default_images(config, 1)
+    checkpoint, images = random_checkpoint(config), calibration.default_images(config, 1)
     program, memory, result = run(checkpoint, [(0, 0), (0, 1)], images, hardware)
     assert min(accuracy(checkpoint, program, memory, result, images)) > 60
 
@@ -67,8 +68,8 @@ def test_small_models(config):
 def test_micro_size():
     config = PRESETS["m3vit-micro"]
     checkpoint = random_checkpoint(config, calibrated=False)
-    images = quantise.default_images(config, 1)
-    checkpoint.calibration = quantise.calibrate(checkpoint, images, error_aware=())
+    images = calibration.default_images(config, 1)
+    checkpoint.calibration = calibration.calibrate(checkpoint, images, error_aware=())
     program, memory, result = run(checkpoint, [(0, 0), (0, 1)], images, preset("base"))
     assert min(accuracy(checkpoint, program, memory, result, images)) > 60
     assert not result.saturated
@@ -76,17 +77,17 @@ def test_micro_size():
 
 
 def test_trace_changes_nothing_and_compares():
-    checkpoint, images = random_checkpoint(TINY), quantise.default_images(TINY, 1)
+    checkpoint, images = random_checkpoint(TINY), calibration.default_images(TINY, 1)
     program, memory, _ = run(checkpoint, [(0, 0), (0, 1)], images, preset("tiny"), trace=True)
     plain, plain_memory, _ = run(checkpoint, [(0, 0), (0, 1)], images, preset("tiny"))
     for a, b in zip(program.results, plain.results, strict=True):
         assert (a.tokens.integers(memory[a.tokens.offset :]) == b.tokens.integers(plain_memory[b.tokens.offset :])).all()
     assert len(program.traces) == sum(i.opcode == Opcode.MATMUL for i in program.instructions)
     other = memory.copy()
-    assert compiler.compare(program, memory, other) == []
+    assert compare(program, memory, other) == []
     trace = program.traces[3]
     other[trace.offset + 2] ^= 1
-    (found,) = compiler.compare(program, memory, other)
+    (found,) = compare(program, memory, other)
     assert (found.instruction, found.label, found.count, found.offset) == (trace.instruction, trace.label, 1, trace.offset + 2)
 
 
@@ -134,10 +135,10 @@ def test_capacity(instruction):
 
 
 def test_restarts_after_an_error():
-    checkpoint, images = random_checkpoint(TINY), quantise.default_images(TINY, 1)
+    checkpoint, images = random_checkpoint(TINY), calibration.default_images(TINY, 1)
     program = compiler.compile(quantise.quantise(checkpoint), [(0, 0)], preset("tiny"))
     emulator = Emulator(preset("tiny"))
-    first, second = compiler.memory_image(program, images), compiler.memory_image(program, images)
+    first, second = memory_image(program, images), memory_image(program, images)
     assert emulator.run(first).error_code == ErrorCode.NONE
     assert emulator.run(np.zeros(4096, np.uint8)).error_code == ErrorCode.ILLEGAL_INSTRUCTION
     assert emulator.run(second).error_code == ErrorCode.NONE

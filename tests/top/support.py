@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 from edgemoe.host import compiler
-from edgemoe.host.compiler import CompiledProgram
 from edgemoe.host.driver import Driver, Run
+from edgemoe.host.program import CompiledProgram, image_buffers
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig, preset
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode
-from edgemoe.models import quantise
+from edgemoe.models import calibration, quantise
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe.sim.device import Dram, VerilatorDevice
@@ -67,12 +67,12 @@ def random_m3vit_t(layers: int = 12) -> Checkpoint:
     for name, tensor in checkpoint.tensors.items():
         if name.endswith("w_gate"):
             tensor[:, rng.choice(config.experts, 3, replace=False)] = 0
-    checkpoint.calibration = quantise.calibrate(checkpoint, quantise.default_images(config, 1), error_aware=())
+    checkpoint.calibration = calibration.calibrate(checkpoint, calibration.default_images(config, 1), error_aware=())
     return checkpoint
 
 
 def images_of(config: ModelConfig, count: int) -> list[NDArray[np.uint8]]:
-    return list(quantise.default_images(config, count))
+    return list(calibration.default_images(config, count))
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def fill(device: VerilatorDevice, program: CompiledProgram, images: Sequence[NDA
     memory.write(memory.base, program.memory)
     expected[: program.memory.size] = program.memory
     for number, image in enumerate(images):
-        for offset, strip in compiler.image_buffers(program, number, image):
+        for offset, strip in image_buffers(program, number, image):
             expected[offset : offset + strip.size] = strip
     return expected
 

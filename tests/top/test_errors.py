@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from edgemoe.host import compiler, driver
-from edgemoe.host.compiler import CompiledProgram
 from edgemoe.host.driver import IDLE, START, DeviceError, Driver, Run
+from edgemoe.host.program import CompiledProgram
 from edgemoe.hw import registers
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import ErrorCode, Instruction, Memory, Opcode, Scale, Stationary

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from edgemoe.host import compiler
+from edgemoe.host.program import CompiledProgram
 from edgemoe.hw.config import preset
 from edgemoe.models.config import ModelConfig
 from edgemoe.sim.device import Dram
@@ -40,7 +41,7 @@ CASES = {
 }
 
 
-def compare(program: compiler.CompiledProgram, count: int, dram: Dram) -> None:
+def compare(program: CompiledProgram, count: int, dram: Dram) -> None:
     """Two runs of one load: both equal the emulator; on a steady memory they take the same time, too."""
     images = images_of(program.config, count)
     reference = emulated(program, images)
