@@ -132,9 +132,7 @@ def run_verilog(
     from cocotb_tools.runner import get_runner
 
     if find_libpython.find_libpython() is None:
-        raise EdgemoeError(
-            "cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev)"
-        )
+        raise EdgemoeError("cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev)")
     folder = build.build_cocotb(verilog, name, list(ports))
 
     work = Path(tempfile.mkdtemp(prefix="edgemoe-bench-"))

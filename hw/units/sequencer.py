@@ -196,9 +196,7 @@ class Sequencer(wiring.Component):
                     self.weights.valid.eq(~issued[2] & with_weights),
                 ]
                 now = Signal(3)
-                m.d.comb += now.eq(
-                    issued | Cat(self.jobs.ready, self.loads.ready | ~matmul, self.weights.ready | ~with_weights)
-                )
+                m.d.comb += now.eq(issued | Cat(self.jobs.ready, self.loads.ready | ~matmul, self.weights.ready | ~with_weights))
                 m.d.sync += issued.eq(now)
                 with m.If(now.all()):
                     m.d.sync += [sequence.eq(sequence + 1), body.eq(body - 1)]
