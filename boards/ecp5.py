@@ -180,9 +180,7 @@ def write(board: Board, folder: Path) -> list[Path]:
     words = {name: str(value) for name, value in values.items()}
     templates = files("edgemoe.boards") / "templates"
     texts = {
-        "edgemoe_system.v": serial_board.verilog(
-            board.hardware, clock_hz=board.clock_mhz * 1e6, cycles_per_bit=cycles_per_bit(board)
-        ),
+        "edgemoe_system.v": serial_board.verilog(board.hardware, clock_hz=board.clock_mhz * 1e6, cycles_per_bit=cycles_per_bit(board)),
         f"{board.name}.v": fill((templates / f"{board.name}.v.in").read_text(), words),
         f"{board.name}.lpf": constraints(ULX3S_PINS),
         "registers.json": registers.to_json(),

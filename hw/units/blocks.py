@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory access of the serial link: blocks of BLOCK bytes between streams of beats and an AXI4 master, one burst at a time."""
+"""Memory access of the serial link: whole blocks between streams of beats and an AXI4 master, one burst at a time."""
 
 from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
@@ -10,23 +10,23 @@ from ..frames import BLOCK, LONGEST
 from .axi import BURST_INCR, AxiRead, AxiWrite
 
 DATA_BITS = 64
-BEATS = BLOCK * 8 // DATA_BITS  # of a burst; a block is aligned, so no burst crosses a page
 BUFFERED_BLOCKS = 4  # a block that comes in lasts 64 bytes of the line; the memory has so many of these times for one burst
 CACHE, PROTECTION = 3, 0
 
 
 class BlockWriter(wiring.Component):
-    """Writes the beats that come to consecutive blocks of memory.
+    """Writes the beats that come to consecutive blocks of memory, of `block` bytes each.
 
     Ports
       start, address     pulse: from this block on. Forgets beats of an incomplete block and `error`, `overrun`
       beat_valid, beat   in, no back-pressure: a beat that finds the buffer full is lost and sets `overrun`
-      axi                AXI4 master, bursts of one block
+      axi                AXI4 master, bursts of one block, which is aligned: none crosses a page
       idle               every complete block is written and answered
       error, overrun     since `start`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block: int = BLOCK) -> None:
+        self.block, self.beats_of_block = block, block * 8 // DATA_BITS
         super().__init__(
             {
                 "start": In(1),
@@ -42,15 +42,15 @@ class BlockWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        axi = self.axi
-        m.submodules.buffer = buffer = ResetInserter(self.start)(SyncFIFOBuffered(width=DATA_BITS, depth=BUFFERED_BLOCKS * BEATS))
+        axi, count = self.axi, self.beats_of_block
+        m.submodules.buffer = buffer = ResetInserter(self.start)(SyncFIFOBuffered(width=DATA_BITS, depth=BUFFERED_BLOCKS * count))
         address = Signal(32)
-        left = Signal(range(BEATS))
+        left = Signal(range(count))
         m.d.comb += [
             buffer.w_data.eq(self.beat),
             buffer.w_en.eq(self.beat_valid),
             axi.awaddr.eq(address),
-            axi.awlen.eq(BEATS - 1),
+            axi.awlen.eq(count - 1),
             axi.awsize.eq((DATA_BITS // 8).bit_length() - 1),
             axi.awburst.eq(BURST_INCR),
             axi.awcache.eq(CACHE),
@@ -63,9 +63,9 @@ class BlockWriter(wiring.Component):
             m.d.sync += self.overrun.eq(1)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += left.eq(BEATS - 1)
-                m.d.comb += self.idle.eq((buffer.level < BEATS) & ~self.beat_valid)
-                with m.If(buffer.level >= BEATS):
+                m.d.sync += left.eq(count - 1)
+                m.d.comb += self.idle.eq((buffer.level < count) & ~self.beat_valid)
+                with m.If(buffer.level >= count):
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
                 m.d.comb += axi.awvalid.eq(1)
@@ -81,7 +81,7 @@ class BlockWriter(wiring.Component):
             with m.State("RESPONSE"):
                 m.d.comb += axi.bready.eq(1)
                 with m.If(axi.bvalid):
-                    m.d.sync += [address.eq(address + BLOCK), self.error.eq(self.error | axi.bresp[1])]
+                    m.d.sync += [address.eq(address + self.block), self.error.eq(self.error | axi.bresp[1])]
                     m.next = "IDLE"
         with m.If(self.start):
             m.d.sync += [address.eq(self.address), self.error.eq(0), self.overrun.eq(0)]
@@ -89,16 +89,17 @@ class BlockWriter(wiring.Component):
 
 
 class BlockReader(wiring.Component):
-    """Reads consecutive blocks of memory as a stream of beats.
+    """Reads consecutive blocks of memory, of `block` bytes each, as a stream of beats.
 
     Ports
-      start, address, length   pulse, only when all beats of the last one were taken: read so many bytes (a multiple of BLOCK)
+      start, address, length   pulse, only when all beats of the last one were taken: read so many bytes (a multiple of `block`)
       beats                    out, a stream
       axi                      AXI4 master, bursts of one block; RREADY is always high, for room is kept before a burst is asked for
       error                    a beat since `start` was answered with an error
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block: int = BLOCK) -> None:
+        self.block, self.beats_of_block = block, block * 8 // DATA_BITS
         super().__init__(
             {
                 "start": In(1),
@@ -112,13 +113,13 @@ class BlockReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        axi = self.axi
-        m.submodules.buffer = buffer = SyncFIFOBuffered(width=DATA_BITS, depth=2 * BEATS)
-        address, left = Signal(32), Signal(range(LONGEST // BLOCK + 1))
+        axi, count = self.axi, self.beats_of_block
+        m.submodules.buffer = buffer = SyncFIFOBuffered(width=DATA_BITS, depth=2 * count)
+        address, left = Signal(32), Signal(range(LONGEST // self.block + 1))
         arrives = axi.rvalid & axi.rready
         m.d.comb += [
             axi.araddr.eq(address),
-            axi.arlen.eq(BEATS - 1),
+            axi.arlen.eq(count - 1),
             axi.arsize.eq((DATA_BITS // 8).bit_length() - 1),
             axi.arburst.eq(BURST_INCR),
             axi.arcache.eq(CACHE),
@@ -134,16 +135,16 @@ class BlockReader(wiring.Component):
             m.d.sync += self.error.eq(self.error | axi.rresp[1])
         with m.FSM():
             with m.State("IDLE"):
-                with m.If((left != 0) & (buffer.level <= BEATS)):
+                with m.If((left != 0) & (buffer.level <= count)):
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
                 m.d.comb += axi.arvalid.eq(1)
                 with m.If(axi.arready):
-                    m.d.sync += [address.eq(address + BLOCK), left.eq(left - 1)]
+                    m.d.sync += [address.eq(address + self.block), left.eq(left - 1)]
                     m.next = "DATA"
             with m.State("DATA"):
                 with m.If(arrives & axi.rlast):
                     m.next = "IDLE"
         with m.If(self.start):
-            m.d.sync += [address.eq(self.address), left.eq(self.length // BLOCK), self.error.eq(0)]
+            m.d.sync += [address.eq(self.address), left.eq(self.length // self.block), self.error.eq(0)]
         return m

@@ -9,10 +9,10 @@ import pytest
 from amaranth.lib import stream, wiring
 from edgemoe.hw import units
 
-from . import blocks, bus, compute, control_plane, memory_system, sdram, streams
+from . import blocks, bus, compute, control_plane, memory_system, sdram, serial, streams
 from .runner import Proof, Property, prove
 
-MODULES = (memory_system, bus, control_plane, compute, blocks, streams, sdram)
+MODULES = (memory_system, bus, control_plane, compute, blocks, streams, sdram, serial)
 PROOFS: list[Proof] = [proof for module in MODULES for proof in module.PROOFS]
 
 

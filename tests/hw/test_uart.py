@@ -109,5 +109,3 @@ def test_transmitter_to_receiver(cycles: int, idle: float) -> None:
 def test_too_short_bits_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 4 cycles, not 3"):
         UartReceiver(3)
-
-
