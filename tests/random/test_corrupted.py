@@ -55,7 +55,10 @@ def cases(instructions: list[Instruction], share: float) -> list[tuple[int, str,
     for index in forms.values():
         for field in FIELDS:
             limit = 1 << field.bits
-            for value in {0, limit - 1, int(rng.integers(limit)), int(rng.integers(limit))}:
+            values = {0, limit - 1, int(rng.integers(limit)), int(rng.integers(limit))}
+            # Aligned, and outside every memory.
+            values |= {limit - 4096} if field.name == "address" else set()
+            for value in sorted(values):
                 if rng.random() < share:
                     found.append((index, field.name, value))
     return found
