@@ -44,8 +44,8 @@ class _Failed(Exception):
 class SerialMemory:
     """The board's SDRAM, from address 0. Frames move whole blocks; a write's ragged ends are merged with what lies there."""
 
-    base = 0
-    bank_addresses = (0,)
+    base: int = 0
+    bank_addresses: tuple[int, ...] = (0,)
 
     def __init__(self, device: SerialDevice, size: int) -> None:
         self._device, self.size = device, size

@@ -3,6 +3,7 @@
 
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.crc import Algorithm
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
 
@@ -26,7 +27,8 @@ class FrameSender(wiring.Component):
     Rate: a byte a cycle, but for a cycle before each CRC and before each beat. Twin: `hw/frames.py` (Answer.unpack).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, crc: Algorithm = CRC32_ISO_HDLC) -> None:
+        self.crc = crc
         answer = data.StructLayout({**FIELDS, "payload": range(LONGEST + 1)})
         super().__init__(
             {
@@ -40,7 +42,7 @@ class FrameSender(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.crc = crc = CRC32_ISO_HDLC(data_width=8).create()
+        m.submodules.crc = crc = self.crc(data_width=8).create()
         shift = Signal(64)
         count = Signal(range(9))  # bytes of `shift` still to send
         left = Signal(range(LONGEST + 1))  # payload bytes not yet in `shift`

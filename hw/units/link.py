@@ -3,6 +3,8 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
+from amaranth.lib.crc import Algorithm
+from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..frames import PAGE_BYTES, VERSION, Command, Status
@@ -20,12 +22,13 @@ class Link(wiring.Component):
     of one block. What a request may be, and what is answered, stands in `hw/frames.py`.
 
     timeout_cycles: of silence inside a frame, after which the rest is not awaited. memory_bytes: behind the masters, from address 0.
+    crc: of the frames (see FrameReceiver).
     Nothing on the line can make the link wait for ever: every state waits for the line with a time-out, or for the bus, which answers.
     Twin: none (no arithmetic); `edgemoe.host.serial_link` is the other end.
     """
 
-    def __init__(self, timeout_cycles: int, memory_bytes: int):
-        self.timeout_cycles, self.memory_bytes = timeout_cycles, memory_bytes
+    def __init__(self, timeout_cycles: int, memory_bytes: int, crc: Algorithm = CRC32_ISO_HDLC):
+        self.timeout_cycles, self.memory_bytes, self.crc = timeout_cycles, memory_bytes, crc
         super().__init__(
             {
                 "received": In(stream.Signature(8)),
@@ -38,8 +41,8 @@ class Link(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receiver = receiver = FrameReceiver(self.timeout_cycles, self.memory_bytes)
-        m.submodules.sender = sender = FrameSender()
+        m.submodules.receiver = receiver = FrameReceiver(self.timeout_cycles, self.memory_bytes, self.crc)
+        m.submodules.sender = sender = FrameSender(self.crc)
         m.submodules.writer = writer = BlockWriter()
         m.submodules.reader = reader = BlockReader()
         connect(m, flipped(self.received), receiver.bytes)

@@ -167,6 +167,7 @@ def test_registers(tiny: Board) -> None:
         assert opened.read_register(registers.offset("PROGRAM_LO")) == 0x12345640
         with pytest.raises(EdgemoeError, match="answered a register access at 0xffc with an error"):
             opened.read_register(0xFFC)
+        opened.write_register(registers.offset("ISR"), 3)
         with pytest.raises(DeviceTimeout, match=r"did not finish within 0\.2 s"):
             opened.wait(seconds=0.2)
         with pytest.raises(EdgemoeError, match="was built for other sizes than hardware 'base': LANES is 4 instead of 16"):
