@@ -170,7 +170,7 @@ def test_registers(tiny: Board) -> None:
         opened.write_register(registers.offset("ISR"), 3)
         with pytest.raises(DeviceTimeout, match=r"did not finish within 0\.2 s"):
             opened.wait(seconds=0.2)
-        with pytest.raises(EdgemoeError, match="was built for other sizes than hardware 'base': LANES is 4 instead of 16"):
+        with pytest.raises(EdgemoeError, match="was built for other sizes than hardware 'base': .*LANES is 4 instead of 16"):
             Driver(opened, preset("base"))
 
 
