@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 BAUD = 3_000_000  # the most that the FT231X of a ULX3S does
 ATTEMPTS = 4
 SILENCE = 3.0  # seconds without a byte, after which an answer is given up
+STUCK = 60.0  # seconds that the sending of one frame may take
 PAUSE = 2.5 * frames.TIMEOUT_SECONDS  # of silence before a frame is sent again: the board has then given the last one up
 TIMEOUT = 600.0  # seconds that a run may take where the caller states none: the core's own watchdog ends a stuck one far earlier
 NOISE = 256  # bytes that are no answer, after which waiting for one is given up
+READ_BYTES = 1 << 14  # of a frame: a USB bridge that the computer forgets for 2 ms loses bytes, and the less is sent again the better
 SLICE = 0.1  # seconds between calls of a progress function
 START = 1
 
@@ -55,9 +57,9 @@ class SerialMemory:
             raise EdgemoeError(f"{size} bytes at {address:#x} are outside the device memory 0x0 to {self.size:#x}")
 
     @staticmethod
-    def _frames(first: int, end: int) -> Iterator[tuple[int, int]]:
-        for start in range(first, end, LONGEST):
-            yield start, min(end, start + LONGEST)
+    def _frames(first: int, end: int, longest: int) -> Iterator[tuple[int, int]]:
+        for start in range(first, end, longest):
+            yield start, min(end, start + longest)
 
     def write(self, address: int, data: bytes | NDArray[np.generic]) -> None:
         """Store bytes, or an array's bytes in C order."""
@@ -69,14 +71,14 @@ class SerialMemory:
         before = self._device.read_blocks(first, BLOCK)[: address - first] if address > first else b""
         behind = self._device.read_blocks(end - BLOCK, BLOCK)[address + len(values) - end :] if end > address + len(values) else b""
         whole = memoryview(before + values + behind)
-        for start, stop in self._frames(first, end):
+        for start, stop in self._frames(first, end, LONGEST):
             self._device.write_blocks(start, bytes(whole[start - first : stop - first]))
 
     def read(self, address: int, size: int) -> NDArray[np.uint8]:
         """A copy of `size` bytes."""
         self._check(address, size)
         first, end = address // BLOCK * BLOCK, -(-(address + size) // BLOCK) * BLOCK
-        data = b"".join(self._device.read_blocks(start, stop - start) for start, stop in self._frames(first, end) if size)
+        data = b"".join(self._device.read_blocks(start, stop - start) for start, stop in self._frames(first, end, READ_BYTES) if size)
         return np.frombuffer(data, np.uint8)[address - first : address - first + size].copy()
 
 
@@ -87,7 +89,7 @@ def _port(name: str, baud: int) -> Any:
     except ImportError as error:
         raise EdgemoeError("--device serial needs the package pyserial (pip install 'edgemoe[serial]')") from error
     try:
-        port = serial.Serial(name, baud, timeout=SILENCE, write_timeout=None, exclusive=True)
+        port = serial.Serial(name, baud, timeout=SILENCE, write_timeout=STUCK, exclusive=True)
     except ValueError as error:
         raise EdgemoeError(f"serial port {name} cannot be set to {baud} baud: {error}") from error
     except serial.SerialException as error:
