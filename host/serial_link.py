@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 BAUD = 3_000_000  # the most that the FT231X of a ULX3S does
 ATTEMPTS = 4
-SILENCE = 3.0  # seconds without a byte, after which an answer is given up
+SILENCE = 5.0  # seconds without a byte, after which an answer is given up
+GREETING = 1.0  # the same for the first answer of all, which is short and may never come
 STUCK = 60.0  # seconds that the sending of one frame may take
 PAUSE = 2.5 * frames.TIMEOUT_SECONDS  # of silence before a frame is sent again: the board has then given the last one up
 TIMEOUT = 600.0  # seconds that a run may take where the caller states none: the core's own watchdog ends a stuck one far earlier
@@ -122,12 +123,13 @@ class SerialDevice:
         self.failures: list[str] = []
         self._sequence = 0
         self._line: Any = _port(port, baud)
-        self._line.timeout = silence
+        self._line.timeout = min(silence, GREETING)
         try:
             self._line.reset_input_buffer()
             value = self._ask(Command.HELLO, unheard="is the bitstream loaded, and is this the board's port?")[0].value
             if value >> 24 != frames.VERSION:
                 raise EdgemoeError(f"the board on {port} speaks version {value >> 24} of the serial protocol, this driver {frames.VERSION}")
+            self._line.timeout = silence
             self._memory = SerialMemory(self, (value & 0xFFFFFF) * frames.PAGE_BYTES)
         except BaseException:
             self.close()

@@ -76,7 +76,8 @@ def tiny() -> Iterator[Board]:
 
 @contextmanager
 def device(there: Board, **options: Any) -> Iterator[SerialDevice]:
-    opened = SerialDevice(there.port, **options)
+    # A machine that does other things beside simulates slowly.
+    opened = SerialDevice(there.port, **{"silence": 30.0, "pause": 0.6, **options})
     try:
         yield opened
     finally:
@@ -109,7 +110,7 @@ def test_nano_as_the_emulator_computes_it(tiny: Board) -> None:
 def test_a_damaged_line(tiny: Board, direction: str, kind: str) -> None:
     """A byte is wrong or lost, in a header, in the data, in the midst of a run: frames are sent again until everything is right."""
     data = np.random.default_rng(1).integers(0, 256, 4096 + 77, np.uint8)
-    with device(tiny, silence=1.5) as opened:
+    with device(tiny, silence=3.0) as opened:
         driver = Driver(opened, TINY)
         faults = tiny.state()["faults"]
         for offset in (0, 5, 200):
@@ -126,7 +127,7 @@ def test_a_damaged_line(tiny: Board, direction: str, kind: str) -> None:
 @pytest.mark.parametrize("direction", ["to", "from"])
 def test_a_line_that_stays_damaged(tiny: Board, direction: str) -> None:
     """An error says what was tried and what to look at; afterwards the same board works again."""
-    with device(tiny, silence=0.5, pause=0.3) as opened:
+    with device(tiny, silence=1.0) as opened:
         tiny.tell(f"flip {direction} 0 7")
         try:
             with pytest.raises(EdgemoeError) as told:
