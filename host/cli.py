@@ -202,7 +202,7 @@ def verilog(
 def build(
     board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
-    bitstream: Annotated[bool, typer.Option("--bitstream", help="ulx3s: also build the bitstream, with open tools (minutes).")] = False,
+    bitstream: Annotated[bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (minutes).")] = False,
     json: Json = False,
 ) -> None:
     """Write all that a board's tools need: Verilog, scripts, register map, README of the steps to a running board."""
@@ -214,7 +214,7 @@ def build(
     if chosen.family is boards.Family.ECP5:
         paths, figures = ecp5.build(chosen, out, with_bitstream=bitstream)
     elif bitstream:
-        raise EdgemoeError(f"--bitstream is for ulx3s: the bitstream of {board!r} comes from Vivado, by the folder's README.md")
+        raise EdgemoeError(f"--bitstream is for ECP5 boards: that of {board!r} comes from Vivado, by the folder's README.md")
     else:
         paths = zynq.build(chosen, out)
     if json:

@@ -24,9 +24,9 @@ def run(*, full: bool, arguments: list[str]) -> int:
     if missing:
         raise EdgemoeError(f"the tests need {', '.join(missing)} (pip install 'edgemoe[dev]', or start them as ./edgemoe test)")
     failed = []
-    for command in ("check", "format --check"):
-        if _step(f"ruff {command}", ["ruff", *command.split(), "--quiet", *PACKAGES, "tests"]):
-            failed.append(f"ruff {command}")
+    for task in ("check", "format --check"):
+        if _step(f"ruff {task}", ["ruff", *task.split(), "--quiet", *PACKAGES, "tests"]):
+            failed.append(f"ruff {task}")
     if _types():
         failed.append("mypy")
     # Two workers, as many as the smallest machine has cores: more would only share its memory.

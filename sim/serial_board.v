@@ -18,7 +18,16 @@ module serial_board #(
     wire [1:0] ba, dqm;
     wire [12:0] a;
     wire [15:0] dq_o, dq_i;
-    reg [15:0] sampled;  // at the pads, by the falling edge
+    // The pads: registers on the way out, and one that samples at the falling edge on the way in.
+    reg pad_cke = 0, pad_dq_oe = 0;
+    reg pad_cs_n = 1, pad_ras_n = 1, pad_cas_n = 1, pad_we_n = 1;
+    reg [1:0] pad_ba, pad_dqm = 3;
+    reg [12:0] pad_a;
+    reg [15:0] pad_dq_o, sampled;
+    always @(posedge clk) begin
+        {pad_cke, pad_cs_n, pad_ras_n, pad_cas_n, pad_we_n} <= {cke, cs_n, ras_n, cas_n, we_n};
+        {pad_ba, pad_a, pad_dqm, pad_dq_o, pad_dq_oe} <= {ba, a, dqm, dq_o, dq_oe};
+    end
     always @(posedge chip_clk) sampled <= dq_i;
 
     // From a register, so that no logic hangs on an input: Verilator evaluates such logic at every step.
@@ -49,16 +58,16 @@ module serial_board #(
         .POWER_UP_US(POWER_UP_US)
     ) chip (
         .clk(chip_clk),
-        .cke(cke),
-        .cs_n(cs_n),
-        .ras_n(ras_n),
-        .cas_n(cas_n),
-        .we_n(we_n),
-        .ba(ba),
-        .a(a),
-        .dqm(dqm),
-        .dq_in(dq_o),
-        .dq_in_enable(dq_oe),
+        .cke(pad_cke),
+        .cs_n(pad_cs_n),
+        .ras_n(pad_ras_n),
+        .cas_n(pad_cas_n),
+        .we_n(pad_we_n),
+        .ba(pad_ba),
+        .a(pad_a),
+        .dqm(pad_dqm),
+        .dq_in(pad_dq_o),
+        .dq_in_enable(pad_dq_oe),
         .dq_out(dq_i),
         .violations(violations),
         .first_violation(first_violation)

@@ -31,7 +31,7 @@ class SdramCommands(wiring.Component):
 
     def __init__(self, config: SdramConfig) -> None:
         self.config = config
-        self.CAPTURE = config.cas_latency + config.input_registers
+        self.CAPTURE = config.cas_latency + config.pad_registers
         self.LATENCY = 2 + self.CAPTURE + BURST_WORDS - 1
         access, pins = In(stream.Signature(Access(config))), Out(SdramPins())
         super().__init__({"access": access, "beat": Out(ReadBeat()), "beat_valid": Out(1), "pins": pins})

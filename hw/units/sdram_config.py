@@ -38,15 +38,16 @@ class SdramConfig:
     """An SDRAM of 16 bits at `clock_hz`. Byte address = {row, bank, column, 0}: a stream walks through the banks before it changes the row.
 
     `power_up_us`: silence before the first command; a simulation may shorten it, a board may not.
-    `input_registers`: registers between the chip's pins and `dq_i`. 0: none, the controller samples the pins itself, half a cycle before
-    the chip's own edge; 1: the pad samples them at the falling edge, the chip's own, which leaves the chip's access time a whole cycle.
+    `pad_registers`: registers between these pins and the chip's. 0: none, the controller samples `dq_i` itself, half a cycle before the
+    chip's own edge; 1: the pad samples it at the falling edge, the chip's own, which leaves the chip's access time a whole cycle; 2: and
+    every pad registers what goes out, `dq_oe` too, so that all of it changes together and next to the chip.
     """
 
     clock_hz: float
     power_up_us: float = 200.0
     timing: SdramTiming = field(default_factory=SdramTiming)
     cas_latency: int = 2  # up to 100 MHz; 3 above
-    input_registers: int = 0
+    pad_registers: int = 0
     init_refreshes: int = 8
     read_buffer: int = 16  # beats that were read and not yet taken: what one word of LUT memory holds anyway
     patience: int = 16  # cycles for which a burst may keep its turn without a beat to move
@@ -63,7 +64,7 @@ class SdramConfig:
         need(self.power_up_us >= 0, f"power_up_us must not be negative, not {self.power_up_us}")
         need(self.cas_latency in (2, 3), f"cas_latency must be 2 or 3, not {self.cas_latency}")
         need(self.cas_latency == 3 or self.clock_hz <= 100e6, f"cas_latency 2 holds up to 100 MHz, not {self.clock_hz}")
-        need(self.input_registers in (0, 1), f"input_registers must be 0 or 1, not {self.input_registers}")
+        need(0 <= self.pad_registers <= 2, f"pad_registers must be 0, 1 or 2, not {self.pad_registers}")
         need(self.init_refreshes >= 2, f"init_refreshes must be at least 2, not {self.init_refreshes}")
         need(1 <= self.read_buffer <= 256, f"read_buffer must be 1..256, not {self.read_buffer}")
         need(2 <= self.patience <= 256, f"patience must be 2..256, not {self.patience}")

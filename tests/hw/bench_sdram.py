@@ -22,9 +22,10 @@ CHIP = Path(edgemoe.sim.__file__).with_name("sdram_chip.v")
 POWER_UP_US = 2
 CONFIGS = {
     "60 MHz": SdramConfig(clock_hz=60e6, power_up_us=POWER_UP_US),
-    "60 MHz, pads sample": SdramConfig(clock_hz=60e6, power_up_us=POWER_UP_US, input_registers=1),
+    "60 MHz, pads sample": SdramConfig(clock_hz=60e6, power_up_us=POWER_UP_US, pad_registers=1),
+    "60 MHz, registers in all pads": SdramConfig(clock_hz=60e6, power_up_us=POWER_UP_US, pad_registers=2),
     "25 MHz": SdramConfig(clock_hz=25e6, power_up_us=POWER_UP_US),
-    "133 MHz": SdramConfig(clock_hz=133e6, power_up_us=POWER_UP_US, cas_latency=3, input_registers=1),
+    "133 MHz": SdramConfig(clock_hz=133e6, power_up_us=POWER_UP_US, cas_latency=3, pad_registers=1),
 }
 IDS = {"read_arid": Out(1), "read_rid": In(1), "write_awid": Out(1), "write_bid": In(1)}
 
@@ -44,19 +45,24 @@ class System(wiring.Component):
         connect(m, flipped(self.write), sdram.write)
         pins, c = sdram.pins, self.config
         dq = Signal(16)
+        outputs = {name: getattr(pins, name) for name in ("cke", "cs_n", "ras_n", "cas_n", "we_n", "ba", "a", "dqm", "dq_o", "dq_oe")}
+        if c.pad_registers == 2:
+            registered = {name: Signal.like(value) for name, value in outputs.items()}
+            m.d.sync += [registered[name].eq(value) for name, value in outputs.items()]
+            outputs = registered
         m.submodules.chip = Instance(
             "sdram_chip",
             p_CLOCK_HZ=int(c.clock_hz),
             p_POWER_UP_US=POWER_UP_US,
             i_clk=~ClockSignal(),
-            **{f"i_{name}": getattr(pins, name) for name in ("cke", "cs_n", "ras_n", "cas_n", "we_n", "ba", "a", "dqm")},
-            i_dq_in=pins.dq_o,
-            i_dq_in_enable=pins.dq_oe,
+            **{f"i_{name}": outputs[name] for name in ("cke", "cs_n", "ras_n", "cas_n", "we_n", "ba", "a", "dqm")},
+            i_dq_in=outputs["dq_o"],
+            i_dq_in_enable=outputs["dq_oe"],
             o_dq_out=dq,
             o_violations=self.violations,
             o_first_violation=self.first_violation,
         )
-        if c.input_registers:
+        if c.pad_registers:
             m.domains.pad = pad = ClockDomain(clk_edge="neg", reset_less=True, local=True)
             sampled = Signal(16)
             m.d.comb += [pad.clk.eq(ClockSignal()), pins.dq_i.eq(sampled)]

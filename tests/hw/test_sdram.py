@@ -292,7 +292,7 @@ def test_the_chip_finds_a_controller_that_is_too_fast():
         ({"power_up_us": -1}, "power_up_us must not be negative"),
         ({"init_refreshes": 1}, "init_refreshes must be at least 2"),
         ({"row_bits": 14}, "row_bits must be 1..13"),
-        ({"input_registers": 2}, "input_registers must be 0 or 1"),
+        ({"pad_registers": 3}, "pad_registers must be 0, 1 or 2"),
         ({"timing": SdramTiming(refresh_interval=300.0)}, "between two refreshes there must be time for an access"),
     ],
 )

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block memory, and the sliced one that ECP5 builds have in its place: both are the same memory."""
+
+from typing import Any
+
+import cocotb
+import numpy as np
+import pytest
+from cocotb.clock import Clock
+from cocotb.triggers import FallingEdge
+from edgemoe.boards import ecp5
+from edgemoe.hw.units.block_memory import BlockMemory
+from edgemoe.sim.bench import flat_ports, parameters, run_verilog, to_verilog
+
+CYCLES = 3000
+
+
+@cocotb.test()
+async def random_accesses(dut: Any) -> None:
+    """Words that were written come back a cycle after they are asked for, old ones if they are written meanwhile; they hold."""
+    given, rng = parameters(), np.random.default_rng(3)
+    width, depth, groups = given["width"], given["depth"], given["groups"]
+    part = width // groups
+    places = rng.choice(depth, min(depth, 24), replace=False).tolist() + [0, depth - 1]
+    words = {place: int.from_bytes(rng.bytes(width // 8), "little") for place in places}
+    cocotb.start_soon(Clock(dut.clk, 2).start())
+    dut.rst.value = 0
+    for place, word in words.items():
+        await FallingEdge(dut.clk)
+        dut.write_enable.value, dut.write_address.value, dut.write_data.value = (1 << groups) - 1, place, word
+        dut.read_enable.value, dut.read_address.value = 1, 0
+    expected = None
+    for _ in range(CYCLES):
+        await FallingEdge(dut.clk)
+        if expected is not None:
+            assert int(dut.read_data.value) == expected
+        reads, read_at, written, enables = rng.random() < 0.7, *rng.choice(places, 2).tolist(), int(rng.integers(1 << groups))
+        word = int.from_bytes(rng.bytes(width // 8), "little")
+        dut.read_enable.value, dut.read_address.value = int(reads), read_at
+        dut.write_enable.value, dut.write_address.value, dut.write_data.value = enables, written, word
+        if reads:
+            expected = words[read_at]
+        mask = sum(((1 << part) - 1) << part * group for group in range(groups) if enables >> group & 1)
+        words[written] = words[written] & ~mask | word & mask
+
+
+@pytest.mark.parametrize("sliced", [False, True], ids=["plain", "sliced"])
+@pytest.mark.parametrize("width, depth, groups", [(64, 17, 1), (64, 1500, 1), (128, 1030, 2), (192, 1025, 1)])
+def test_it_is_a_memory(sliced: bool, width: int, depth: int, groups: int) -> None:
+    memory = BlockMemory(width, depth, groups)
+    ports = flat_ports(memory)
+    name = f"memory_{width}_{depth}_{'sliced' if sliced else 'plain'}"
+    verilog = to_verilog(memory, name, ports)
+    given = {"width": width, "depth": depth, "groups": groups}
+    run_verilog(ecp5.with_sliced_memories(verilog) if sliced else verilog, name, [*ports, "clk", "rst"], __name__, parameters=given)
