@@ -165,7 +165,7 @@ PROOFS = [
             "a waiting burst is overwritten": HELD_BURST,
             "bursts ignore boundaries": Mutant("C(limit) - address[: limit.bit_length() - 1]", "C(limit)"),
             "last is one burst late": Mutant("last = remaining <= to_boundary", "last = remaining < to_boundary"),
-            "a request is taken too early": Mutant("(remaining == 0) | step & last", "(remaining == 0) | last"),
+            "a request is taken too early": Mutant("self.request.ready.eq(empty)", "self.request.ready.eq(empty | last)"),
         },
     ),
     *(

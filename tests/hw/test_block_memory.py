@@ -45,7 +45,7 @@ async def random_accesses(dut: Any) -> None:
 
 
 @pytest.mark.parametrize("sliced", [False, True], ids=["plain", "sliced"])
-@pytest.mark.parametrize("width, depth, groups", [(64, 17, 1), (64, 1500, 1), (128, 1030, 2), (192, 1025, 1)])
+@pytest.mark.parametrize("width, depth, groups", [(64, 17, 1), (24, 1032, 1), (64, 1500, 1), (128, 1030, 2), (192, 1025, 1)])
 def test_it_is_a_memory(sliced: bool, width: int, depth: int, groups: int) -> None:
     memory = BlockMemory(width, depth, groups)
     ports = flat_ports(memory)
