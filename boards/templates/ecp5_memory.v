@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // edgemoe_block_memory for an ECP5: the same memory in slices of one byte. A byte of 2048 words is one block RAM, so few blocks follow each other
 // behind a short multiplexer. In one piece Yosys takes the fewest blocks, 36 bits of 512 words each, and 35 of them behind every output
-// bit of the activation memory can be placed, but not routed. Narrow tables are in LUTs: a block RAM takes 6 ns to answer, and the row
-// numbers from the router's queues are multiplied in the same cycle.
+// bit of the activation memory can be placed, but not routed.
 module edgemoe_block_memory #(
     parameter WIDTH = 16,
     parameter DEPTH = 16,
@@ -18,13 +17,11 @@ module edgemoe_block_memory #(
     output wire [WIDTH - 1:0] read_data
 );
   localparam PART = WIDTH / GROUPS;
-  localparam NARROW = WIDTH <= 32 && DEPTH <= 2048;
-  localparam SLICE = !NARROW && DEPTH > 1024 && PART % 8 == 0 ? 8 : PART;
-  localparam STYLE = NARROW ? "distributed" : "auto";
+  localparam SLICE = DEPTH > 1024 && PART % 8 == 0 ? 8 : PART;
   genvar index;
   generate
     for (index = 0; index < WIDTH / SLICE; index = index + 1) begin : slice
-      (* ram_style = STYLE *) reg [SLICE - 1:0] memory[0:DEPTH - 1];
+      reg [SLICE - 1:0] memory[0:DEPTH - 1];
       reg [SLICE - 1:0] read;
       always @(posedge clk) begin
         if (write_enable[index * SLICE / PART]) memory[write_address] <= write_data[index * SLICE +: SLICE];

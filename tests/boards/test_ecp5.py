@@ -75,13 +75,13 @@ def test_yosys_reads_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_clock(name: str) -> None:
-    """60 MHz, the oscillator and the phase detector within the data sheet's limits; the serial line's bits are whole cycles."""
+    """The clock, the oscillator and the phase detector within the data sheet's limits; the serial line's bits as long as they should be."""
     board, input_mhz = boards.board(name), ecp5.CARRIERS[name].input_mhz
     values: dict[str, Any] = ecp5.clocking(board)
-    assert input_mhz / values["INPUT_DIVIDER"] * values["FEEDBACK_DIVIDER"] == board.clock_mhz == 60
+    assert input_mhz / values["INPUT_DIVIDER"] * values["FEEDBACK_DIVIDER"] == board.clock_mhz
     assert input_mhz / values["INPUT_DIVIDER"] >= 3.125 and 400 <= float(values["OSCILLATOR_MHZ"]) <= 800
     assert float(values["OSCILLATOR_MHZ"]) / values["OUTPUT_DIVIDER"] == board.clock_mhz
-    assert ecp5.cycles_per_bit(board) * ecp5.BAUD == board.clock_mhz * 1e6
+    assert abs(ecp5.cycles_per_bit(board) * ecp5.BAUD / (board.clock_mhz * 1e6) - 1) <= 0.02  # half a bit in ten would be too much
     with pytest.raises(EdgemoeError, match=r"the PLL cannot make 61\.7 MHz"):
         ecp5.clocking(replace(BOARD, clock_mhz=61.7))
 
@@ -110,7 +110,7 @@ def test_the_folder_is_complete(folder: Path) -> None:
 
 
 TIMING = {
-    "fmax": {"$glbnet$clk": {"achieved": 61.5, "constraint": 60.0}},
+    "fmax": {"$glbnet$clk": {"achieved": 61.5, "constraint": BOARD.clock_mhz}},
     "utilization": {cell: {"available": 100, "used": 10} for cell in ecp5.CELLS.values()},
     "critical_paths": [
         {"from": "posedge $glbnet$clk", "to": "<async>", "path": [{"delay": 0.5}, {"delay": 5.0}]},
@@ -123,16 +123,16 @@ def test_timing_is_judged() -> None:
     figures = ecp5.judged(BOARD, TIMING)
     assert (figures["fmax_mhz"], figures["to_pads_ns"], figures["used"]["lut"]) == (61.5, 5.5, 10)
     assert ecp5.complaints(BOARD, figures) == []
-    assert ecp5.complaints(BOARD, figures | {"fmax_mhz": 59.9}) == ["the clock reaches 59.9 MHz of 60"]
-    assert "a pad is 9 ns from its register" in ecp5.complaints(BOARD, figures | {"to_pads_ns": 9.0})[0]
+    assert ecp5.complaints(BOARD, figures | {"fmax_mhz": 47.9}) == [f"the clock reaches 47.9 MHz of {BOARD.clock_mhz:g}"]
+    assert "a pad is 11 ns from its register" in ecp5.complaints(BOARD, figures | {"to_pads_ns": 11.0})[0]
 
 
 def test_a_missed_goal_leaves_no_bitstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = json.dumps(TIMING | {"fmax": {"$glbnet$clk": {"achieved": 42.0, "constraint": 60.0}}})
+    slow = json.dumps(TIMING | {"fmax": {"$glbnet$clk": {"achieved": 42.0, "constraint": BOARD.clock_mhz}}})
     (tmp_path / "ulx3s.bit").write_text("an old one")
     fake = {name: "" for name in ecp5._RUNNERS} | {"nextpnr-ecp5": f"open('timing.json', 'w').write({slow!r})"}
     monkeypatch.setattr(ecp5, "_RUNNERS", fake)
-    with pytest.raises(EdgemoeError, match="the timing goal was missed: the clock reaches 42 MHz of 60"):
+    with pytest.raises(EdgemoeError, match=f"the timing goal was missed: the clock reaches 42 MHz of {BOARD.clock_mhz:g}"):
         ecp5.bitstream(BOARD, tmp_path)
     assert not (tmp_path / "ulx3s.bit").exists() and json.loads((tmp_path / "report.json").read_text())["fmax_mhz"] == 42.0
     monkeypatch.setattr(ecp5, "_RUNNERS", fake | {"yosys": "print('ERROR: no such module'); raise SystemExit(1)"})
