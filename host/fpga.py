@@ -12,17 +12,16 @@ import fcntl
 import mmap
 import os
 import select
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from edgemoe.host.board_device import BoardDevice
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.sim.memory import DeviceTimeout, StripedMemory
+from edgemoe.sim.memory import StripedMemory
 from numpy.typing import NDArray
 
 UIO_NAME = "edgemoe"  # the device-tree node
@@ -30,10 +29,7 @@ BUFFER_NAME = "edgemoe-memory"  # u-dma-buf devices, one a master: edgemoe-memor
 MODULE_NAMES = ("edgemoe:accelerator:edgemoe_ip:", "xilinx.com:module_ref:edgemoe_ip:")  # as PYNQ lists the core
 PAGE = 4096
 CACHE_LINE = 64
-TIMEOUT = 60.0  # seconds that a run may take where the caller states none: the core's own watchdog ends a stuck one far earlier
-SLICE = 0.1  # seconds between calls of a progress function, and between looks at the registers of a core whose interrupt does not come
 TO_DEVICE, FROM_DEVICE = 1, 2
-START = 1
 
 
 class Bank(Protocol):
@@ -89,47 +85,11 @@ class BoardMemory(StripedMemory):
         return super().read(address, size)
 
 
-class _Core(ABC):
-    """What both transports share: waiting by interrupt where there is one, else by looking."""
+class _Core(BoardDevice):
+    """What both transports share."""
 
     name = "fpga"
     memory: BoardMemory
-    timeout = TIMEOUT
-
-    @abstractmethod
-    def read_register(self, offset: int) -> int:
-        """The register at a byte offset."""
-
-    @abstractmethod
-    def write_register(self, offset: int, value: int) -> None:
-        """Set the register at a byte offset."""
-
-    def _expect_event(self) -> None:
-        """Ask for one event at the next interrupt; nothing to do where there are no interrupts."""
-        return None
-
-    def _event(self, seconds: float) -> None:
-        """Return at an event, or after so many seconds."""
-        time.sleep(min(seconds, 0.001))
-
-    def _interrupt(self) -> bool:
-        """The interrupt pin, by the registers that make it. A run that was just started has none, whatever an earlier one left."""
-        status, enable = self.read_register(registers.offset("ISR")), self.read_register(registers.offset("IER"))
-        return bool(status & enable & 3) and not self.read_register(registers.offset("CTRL")) & START
-
-    def wait(self, *, seconds: float | None = None, cycles: int | None = None, progress: Callable[[Any], None] | None = None) -> None:
-        """Return when the interrupt is high; DeviceTimeout after `seconds` (default: `timeout`). `cycles` cannot be counted here."""
-        limit = self.timeout if seconds is None else seconds
-        begun = shown = time.monotonic()
-        self._expect_event()
-        while not self._interrupt():
-            now = time.monotonic()
-            if now - begun > limit:
-                raise DeviceTimeout(f"the accelerator did not finish within {limit:g} s")
-            if progress is not None and now - shown >= SLICE:
-                shown = now
-                progress(self)
-            self._event(min(SLICE, max(begun + limit - now, 0.001)))
 
     def _layout(self) -> tuple[int, int]:
         """(masters, bytes of a beat) as the core states them."""

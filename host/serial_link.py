@@ -7,13 +7,12 @@ A frame that is lost or damaged on the way is sent again; what does not get thro
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from edgemoe.host.device import DeviceTimeout, Progress
-from edgemoe.hw import frames, registers
+from edgemoe.host.board_device import BoardDevice
+from edgemoe.hw import frames
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.frames import ANSWER_BYTES, ANSWER_SYNC, BLOCK, CRC_BYTES, LONGEST, Answer, Command, Request, Status
 from edgemoe.models.errors import EdgemoeError
@@ -25,11 +24,9 @@ SILENCE = 5.0  # seconds without a byte, after which an answer is given up
 GREETING = 1.0  # the same for the first answer of all, which is short and may never come
 STUCK = 60.0  # seconds that the sending of one frame may take
 PAUSE = 2.5 * frames.TIMEOUT_SECONDS  # of silence before a frame is sent again: the board has then given the last one up
-TIMEOUT = 600.0  # seconds that a run may take where the caller states none: the core's own watchdog ends a stuck one far earlier
+TIMEOUT = 600.0  # seconds that a run may take where the caller states none: the boards behind such a line are the slow ones
 NOISE = 256  # bytes that are no answer, after which waiting for one is given up
 READ_BYTES = 1 << 14  # of a frame: a USB bridge that the computer forgets for 2 ms loses bytes, and the less is sent again the better
-SLICE = 0.1  # seconds between calls of a progress function
-START = 1
 
 # What the board tells of a frame that it could not use, in words. Everything else is no matter of the line.
 DAMAGED = {
@@ -103,11 +100,11 @@ def _port(name: str, baud: int) -> Any:
     try:
         port.set_low_latency_mode(True)  # else a USB bridge collects bytes for 16 ms before it sends them on
     except (OSError, ValueError, AttributeError, NotImplementedError):
-        pass
+        pass  # not every port or system knows it (a pseudo-terminal, macOS); then everything works, only slower
     return port
 
 
-class SerialDevice:
+class SerialDevice(BoardDevice):
     """A core behind a serial port.
 
     silence: seconds without a byte, after which an answer is given up. pause: seconds of silence before a frame is sent again.
@@ -151,21 +148,8 @@ class SerialDevice:
             raise ValueError(f"register value {value:#x} does not fit 32 bits")
         self._ask(Command.WRITE_REGISTER, offset, value)
 
-    def wait(self, *, seconds: float | None = None, cycles: int | None = None, progress: Progress | None = None) -> None:
-        """Return when the core asks for an interrupt, by the registers that make it; DeviceTimeout after `seconds` (default: `timeout`)."""
-        limit = self.timeout if seconds is None else seconds
-        begun = shown = time.monotonic()
-        enabled = self.read_register(registers.offset("IER")) & 3
-        while True:
-            # A run that was just started has none, whatever an earlier one left.
-            if self.read_register(registers.offset("ISR")) & enabled and not self.read_register(registers.offset("CTRL")) & START:
-                return
-            now = time.monotonic()
-            if now - begun > limit:
-                raise DeviceTimeout(f"the accelerator did not finish within {limit:g} s")
-            if progress is not None and now - shown >= SLICE:
-                shown = now
-                progress(self)
+    def _event(self, seconds: float) -> None:
+        """Every look at the registers already waits for the line."""
 
     def close(self) -> None:
         """Give back the port."""
