@@ -20,11 +20,11 @@ class Streamer(wiring.Component):
     Blocks start at least `block_spacing` cycles apart, so that short queues never revisit an accumulator or a table too early.
     Instructions other than MATMUL wait until everything before them is written and run alone (`operation`, `operation_done`).
 
-    From the issue of a row to its word at `issue` takes LATENCY cycles: queue entry, row x stride, address, memory.
+    From the issue of a row to its word at `issue` takes LATENCY cycles: queue entry, row, row x stride, address, memory.
     `completed` counts instructions whose results are all written, modulo 256.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, config: HardwareConfig, *, block_spacing: int, probability_latency: int):
         self.config, self.block_spacing, self.probability_latency = config, block_spacing, probability_latency
@@ -149,20 +149,21 @@ class Streamer(wiring.Component):
             first.lanes_left.eq(lanes_left),
             first.probabilities.eq(instruction.probabilities),
         ]
-        # Stage 1: the entry has come; row x stride. Stage 2: address. Stage 3: memory. Stage 4: word.
-        here = self.contexts[stages[0].tag.context].instruction
+        # Stage 1: the entry has come; the row is chosen, a stage of its own because a large block RAM answers late in its cycle.
+        # Stage 2: row x stride. Stage 3: address. Stage 4: memory. Stage 5: word.
+        second, third = stages[1], stages[2]
+        here = self.contexts[first.tag.context].instruction
         row = Signal(ROW_BITS)
-        m.d.comb += row.eq(Mux(here.gather, self.entry_row, first.tag.index))
-        product, base = Signal(ROW_BITS + 10), Signal(20)
-        second = stages[1]
         m.d.sync += [
-            product.eq(row * here.stream_stride),
-            base.eq(here.stream_base + first.chunk),
+            row.eq(Mux(here.gather, self.entry_row, first.tag.index)),
             second.eq(first),
             second.tag.row.eq(Mux(here.scatter, self.entry_row, first.tag.index)),
             second.tag.table_row.eq(Mux(here.gather, self.entry_row, here.row_base + first.tag.index)),
             second.tag.score.eq(self.entry_score),
         ]
-        m.d.sync += [self.address.eq(base + product), stages[2].eq(second), stages[3].eq(stages[2])]
-        m.d.comb += self.issue.eq(stages[3])
+        here = self.contexts[second.tag.context].instruction
+        product, base = Signal(ROW_BITS + 10), Signal(20)
+        m.d.sync += [product.eq(row * here.stream_stride), base.eq(here.stream_base + second.chunk), third.eq(second)]
+        m.d.sync += [self.address.eq(base + product), stages[3].eq(third), stages[4].eq(stages[3])]
+        m.d.comb += self.issue.eq(stages[4])
         return m

@@ -106,7 +106,7 @@ def streamer(p: Property, unit: Any) -> None:
     widths = {"opcode": 4, "stationary": 2, "wait_stream": 1, "probabilities": 1, "rows": 2, "chunks": 2, "columns": 2}
     rows, position = p.free(2, "job_rows"), p.free(8, "job_sequence")
     given = Cat(instruction_of(p, **widths), rows, Const(0, ROW_BITS - 2 + EXPERT_BITS + 40), position)
-    dut = p.unit(unit(BLOCKS, block_spacing=6, probability_latency=2), jobs_payload=given)
+    dut = p.unit(unit(BLOCKS, block_spacing=7, probability_latency=2), jobs_payload=given)
     job = dut.jobs.payload
     instruction = job.instruction
     stream(p, dut.jobs, assume=True)
@@ -152,9 +152,9 @@ def streamer(p: Property, unit: Any) -> None:
     m.d.sync += distance.eq(Mux(swap, 1, Mux(distance == 15, 15, distance + 1)))
     swapped = p.register(1, "swapped")
     m.d.sync += swapped.eq(swapped | swap)
-    p.check(~swap | ~swapped | (distance >= 6))
+    p.check(~swap | ~swapped | (distance >= 7))
     p.cover(tag.valid & tag.final & (column == 1))
-    p.cover(swap & (distance == 6) & swapped)
+    p.cover(swap & (distance == 7) & swapped)
     p.cover(dut.operation & (dut.completed == 1))
 
 
@@ -184,13 +184,13 @@ PROOFS = [
         "streamer",
         streamer,
         Streamer,
-        13,
+        15,
         {
             "a block starts unannounced": Mutant("(block_ready & (spacing == self.block_spacing))", "(spacing == self.block_spacing)"),
             "blocks come too close": Mutant("(block_ready & (spacing == self.block_spacing))", "block_ready"),
             "an operation overlaps": Mutant("with m.If(in_flight == 1):\n                        m.d.comb += self.operation.eq(1)",
                                             "with m.If(in_flight <= 2):\n                        m.d.comb += self.operation.eq(1)"),
         },
-        cover_depth=14,
+        cover_depth=17,
     ),
 ]  # fmt: skip
