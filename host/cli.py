@@ -222,7 +222,9 @@ def build(
         return
     typer.echo("\n".join(map(str, paths)))
     if figures:
-        outputs.table(f"{board}, by nextpnr", list(figures.items()))
+        rows = [(name, value) for name, value in figures.items() if name not in ("used", "share")]
+        rows += [(kind, f"{count:,} ({figures['share'][kind]:.0%} of the device)") for kind, count in figures["used"].items()]
+        outputs.table(f"{board}, by nextpnr", rows)
 
 
 @app.command()
