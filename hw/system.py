@@ -11,12 +11,12 @@ from edgemoe.models.errors import EdgemoeError
 
 from . import frames
 from .config import HardwareConfig
+from .periphery.interconnect import Interconnect
+from .periphery.link import Link
+from .periphery.sdram import Sdram, SdramConfig, SdramPins
+from .periphery.uart import UartReceiver, UartTransmitter
 from .top import Top
 from .units.block_memory import with_primitives
-from .units.interconnect import Interconnect
-from .units.link import Link
-from .units.sdram import Sdram, SdramConfig, SdramPins
-from .units.uart import UartReceiver, UartTransmitter
 
 MODULE = "edgemoe_system"
 LEDS = ("finished", "memory", "from the computer", "to the computer", "", "", "", "alive")

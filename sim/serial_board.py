@@ -67,8 +67,8 @@ def verilog(config: HardwareConfig, *, clock_hz: float, cycles_per_bit: int, tim
     settings = (clock_hz, cycles_per_bit, timeout_cycles)
 
     def make(folder: Path) -> None:
+        from edgemoe.hw.periphery.sdram import SdramConfig
         from edgemoe.hw.system import System, to_verilog
-        from edgemoe.hw.units.sdram import SdramConfig
 
         with build.progress(f"writing the Verilog of a system with hardware {config.name!r} (once)"):
             system = System(config, SdramConfig(clock_hz=clock_hz, pad_registers=2), cycles_per_bit, timeout_cycles)

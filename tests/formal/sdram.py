@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Mux, Signal, Value
-from edgemoe.hw.units.sdram_commands import ACTIVE, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramCommands
-from edgemoe.hw.units.sdram_config import SdramConfig, SdramTiming
-from edgemoe.hw.units.sdram_port import SdramPort
+from edgemoe.hw.periphery.sdram_commands import ACTIVE, LOAD_MODE, PRECHARGE, READ, REFRESH, WRITE, SdramCommands
+from edgemoe.hw.periphery.sdram_config import SdramConfig, SdramTiming
+from edgemoe.hw.periphery.sdram_port import SdramPort
 
 from .rules import Queue, counter, held, stream
 from .runner import Mutant, Proof, Property

@@ -7,7 +7,7 @@ import pkgutil
 
 import pytest
 from amaranth.lib import stream, wiring
-from edgemoe.hw import units
+from edgemoe.hw import periphery, units
 
 from . import blocks, bus, compute, control_plane, memory_system, sdram, serial, streams
 from .runner import Proof, Property, prove
@@ -70,7 +70,9 @@ def test_every_stream_port_of_every_unit_is_proven():
             without = {name for name, port in ports.items() if not any(port is checked for checked in description.streams)}
             unproven[type(unit).__name__] = unproven.get(type(unit).__name__, without) & without
     assert not {name: ports for name, ports in unproven.items() if ports}
-    modules = [importlib.import_module(f"{units.__name__}.{info.name}") for info in pkgutil.iter_modules(units.__path__)]
+    modules = [
+        importlib.import_module(f"{p.__name__}.{info.name}") for p in (units, periphery) for info in pkgutil.iter_modules(p.__path__)
+    ]
     classes = {c for module in modules for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__}
     streaming = {c.__name__ for c in classes if issubclass(c, wiring.Component) and "stream.Signature" in inspect.getsource(c.__init__)}
     assert not streaming - set(unproven)

@@ -11,7 +11,7 @@ import pytest
 from amaranth.sim import Simulator
 from edgemoe.hw import frames
 from edgemoe.hw.frames import BLOCK, Answer, Command, Request, Status
-from edgemoe.hw.units.link import Link
+from edgemoe.hw.periphery.link import Link
 
 TIMEOUT = 60
 MEMORY_BYTES = 1 << 13

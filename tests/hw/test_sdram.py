@@ -10,7 +10,7 @@ from bench_axi import STALLS
 from bench_sdram import CONFIGS, System, Watch, clocks, master, run, timing
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiResp
-from edgemoe.hw.units.sdram import Sdram, SdramConfig, SdramTiming
+from edgemoe.hw.periphery.sdram import Sdram, SdramConfig, SdramTiming
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.bench import parameters, start
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
-from edgemoe.hw.units.uart import UartReceiver, UartTransmitter
+from edgemoe.hw.periphery.uart import UartReceiver, UartTransmitter
 
 
 def simulate(design: Any, *testbenches: Any, background: tuple[Any, ...] = ()) -> None:

@@ -7,7 +7,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from ..frames import BLOCK, LONGEST
-from .axi import BURST_INCR, AxiRead, AxiWrite
+from ..units.axi import BURST_INCR, AxiRead, AxiWrite
 
 DATA_BITS = 64
 BUFFERED_BLOCKS = 4  # a block that comes in lasts 64 bytes of the line; the memory has so many of these times for one burst

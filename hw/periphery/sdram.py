@@ -5,7 +5,7 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from .axi import AxiRead, AxiWrite
+from ..units.axi import AxiRead, AxiWrite
 from .sdram_commands import SdramCommands
 from .sdram_config import BEAT_BITS, SdramConfig, SdramPins, SdramTiming
 from .sdram_port import SdramPort

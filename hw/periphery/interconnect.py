@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from .axi import AxiRead, AxiWrite
+from ..units.axi import AxiRead, AxiWrite
 
 
 class Interconnect(wiring.Component):

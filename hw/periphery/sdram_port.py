@@ -6,7 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from .axi import AxiRead, AxiWrite
+from ..units.axi import AxiRead, AxiWrite
 from .sdram_config import BEAT_BITS, Access, BeatAddress, ReadBeat, SdramConfig
 
 DECERR = 0b11

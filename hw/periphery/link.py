@@ -8,11 +8,11 @@ from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..frames import PAGE_BYTES, VERSION, Command, Status
-from .axi import AxiRead, AxiWrite
+from ..units.axi import AxiRead, AxiWrite
+from ..units.registers import AxiLite
 from .blocks import DATA_BITS, BlockReader, BlockWriter
 from .frame_receiver import FrameReceiver
 from .frame_sender import FrameSender
-from .registers import AxiLite
 
 
 class Link(wiring.Component):
