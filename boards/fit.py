@@ -23,7 +23,8 @@ from edgemoe.host import reporting
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units import block_memory
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.sim import build, simulator, synthesis
+from edgemoe.sim import build, simulator
+from edgemoe.sim.yosys import run_yosys
 
 ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH = 4096, 72
 NAMES = {
@@ -40,7 +41,7 @@ def _cells(verilog: str, top: str, script: str, parameters: Mapping[str, int]) -
     def make(folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="edgemoe-") as scratch:
             (Path(scratch) / "design.v").write_text(verilog)
-            synthesis._yosys(Path(scratch), f"read_verilog -sv design.v; {chosen}{script}; tee -o stat.json stat -json")
+            run_yosys(Path(scratch), f"read_verilog -sv design.v; {chosen}{script}; tee -o stat.json stat -json")
             report = json.loads((Path(scratch) / "stat.json").read_text())
             counts = report.get("design", {}).get("num_cells_by_type") or next(iter(report["modules"].values()))["num_cells_by_type"]
             (folder / "cells.json").write_text(json.dumps(counts))

@@ -12,9 +12,9 @@ MOST_LEVELS = 8  # about 300 MHz on UltraScale+, with the wires that belong to t
 
 def timing(hardware: HardwareConfig) -> dict[str, Any]:
     """units: unit -> levels of its deepest path and the paths themselves; offenders: all that exceed MOST_LEVELS, deepest first."""
-    from edgemoe.sim import synthesis  # needs Amaranth, which is not on every host
+    from edgemoe.sim import timing  # needs Amaranth, which is not on every host
 
-    paths = synthesis.timing(hardware)
+    paths = timing.timing(hardware)
     shown: dict[str, dict[str, Any]] = {
         unit: {"levels": listed[0].levels, "paths": [{"levels": p.levels, "from": p.start, "to": p.end} for p in listed]}
         for unit, listed in sorted(paths.items(), key=lambda item: -item[1][0].levels)

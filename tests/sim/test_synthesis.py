@@ -3,7 +3,7 @@
 
 import pytest
 from edgemoe.hw.config import preset
-from edgemoe.sim import synthesis
+from edgemoe.sim import modules, netlist, synthesis, timing
 from edgemoe.sim.simulator import verilog
 
 COUNTER = """module inner(clk, a, y);
@@ -29,25 +29,25 @@ endmodule
 
 
 def test_modules_and_instances():
-    modules = synthesis._split(COUNTER)
-    assert set(modules) == {"inner", "edgemoe"}
-    assert list(synthesis._instances(modules)) == [("", "edgemoe"), ("first", "inner"), ("second", "inner")]
-    assert "assign" not in modules["inner"].stub and "output [3:0] y;" in modules["inner"].stub
+    parts = modules.split(COUNTER)
+    assert set(parts) == {"inner", "edgemoe"}
+    assert list(modules.instances(parts)) == [("", "edgemoe"), ("first", "inner"), ("second", "inner")]
+    assert "assign" not in parts["inner"].stub and "output [3:0] y;" in parts["inner"].stub
 
 
 def test_a_key_ignores_numbers_dealt_out_over_the_design():
     first, second, other = (
-        synthesis._split(text)["inner"].key
+        modules.split(text)["inner"].key
         for text in (COUNTER.replace("NUMBER", "7"), COUNTER.replace("NUMBER", "1234"), COUNTER.replace("[3:0] y", "[4:0] y"))
     )
     assert first == second != other
 
 
 def test_the_whole_core_comes_apart():
-    modules = synthesis._split(verilog(preset("tiny")))
-    placed = [module for _, module in synthesis._instances(modules)]
-    assert set(placed) == set(modules), "a module without an instance, or the other way round"
-    assert {"array", "epilogue", "softmax"} <= {synthesis._unit(path) for path, _ in synthesis._instances(modules)}
+    parts = modules.split(verilog(preset("tiny")))
+    placed = [module for _, module in modules.instances(parts)]
+    assert set(placed) == set(parts), "a module without an instance, or the other way round"
+    assert {"array", "epilogue", "softmax"} <= {modules.unit_of(path) for path, _ in modules.instances(parts)}
 
 
 def lut(*inputs, out):
@@ -68,13 +68,13 @@ def test_levels():
         "port_directions": {"I0": "input", "I1": "input", "S": "input", "O": "output"},
         "connections": {"I0": [4], "I1": [4], "S": [5], "O": [6]},
     }
-    netlist = {
+    top = {
         "attributes": {},
         "ports": {"extra": {"direction": "input", "bits": [5]}, "seen": {"direction": "output", "bits": [3]}},
         "netnames": {"start": {"bits": [2]}, "end": {"bits": [7]}},
         "cells": {"a": flop(20, 2), "l1": lut(2, out=3), "l2": lut(3, 5, out=4), "m": multiplexer, "b": flop(6, 7)},
     }
-    measured = synthesis._measure(netlist, {"top": netlist})
+    measured = netlist.measure(top, {"top": top})
     assert (measured["lut"], measured["ff"]) == (2, 2)
     assert measured["worst"] == [[2.5, "start", "end"]]
     found = {(source, sink): levels for source, sink, levels, *_ in measured["arcs"]}
@@ -84,18 +84,18 @@ def test_levels():
 @pytest.mark.parametrize(("name", "most"), [("base", 400), ("zcu102", 1300)])
 def test_committed_counts_are_of_this_hardware(name, most):
     """hw/resources.json must follow a change of the hardware: see its `command`."""
-    modules = synthesis._split(verilog(preset(name)))
-    stale = [m.name for m in modules.values() if m.key not in synthesis._committed()]
+    parts = modules.split(verilog(preset(name)))
+    stale = [m.name for m in parts.values() if m.key not in synthesis.committed()]
     assert not stale
     assert synthesis.dsp(preset(name)) <= most
 
 
 @pytest.mark.parametrize("unit", ["loader", "writer"])
 def test_committed_counts_are_what_yosys_counts(unit, tmp_path):
-    modules = synthesis._split(verilog(preset("base")))
-    module = next(m for m in modules.values() if m.name.endswith(f".{unit}"))
-    counted = synthesis._synthesise(modules, [module], True, tmp_path)[module.name]
-    committed = synthesis._committed()[module.key]
+    parts = modules.split(verilog(preset("base")))
+    module = next(m for m in parts.values() if m.name.endswith(f".{unit}"))
+    counted = synthesis.synthesise(parts, [module], True, tmp_path)[module.name]
+    committed = synthesis.committed()[module.key]
     assert all(counted[kind] == committed[kind] for kind in ("ff", "dsp", "bram", "uram"))
     # How many LUTs the mapper needs also depends on the modules that it maps beside this one.
     assert counted["lut"] == pytest.approx(committed["lut"], rel=0.1)
@@ -106,6 +106,6 @@ LEVELS = 8  # at 300 MHz on UltraScale+ a level may take some 0.4 ns, its wire i
 
 @pytest.mark.parametrize("name", ["tiny", *(pytest.param(name, marks=pytest.mark.full) for name in ("base", "zcu102"))])
 def test_no_path_is_deeper_than_promised(name):
-    deepest = {unit: paths[0] for unit, paths in synthesis.timing(preset(name), most=1).items() if paths}
+    deepest = {unit: paths[0] for unit, paths in timing.timing(preset(name), most=1).items() if paths}
     assert len(deepest) > 15
     assert not [path for path in deepest.values() if path.levels > LEVELS]

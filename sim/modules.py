@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The modules of generated Verilog, apart: what each holds, whom it instantiates, and to which unit of the core it belongs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edgemoe.hw.units import block_memory
+from edgemoe.sim import build
+
+TOP = "edgemoe"
+VERSION = 4  # of what is kept under a key: raise it when counting changes
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the generated Verilog: its name as Yosys knows it, its text, the modules inside it (one entry per instance)."""
+
+    name: str
+    text: str
+    children: tuple[tuple[str, str], ...]  # (instance, module)
+
+    @property
+    def stub(self) -> str:
+        """The ports alone, as a black box."""
+        header = self.text[: self.text.index(");") + 2]
+        ports = re.findall(r"^  (?:input|output|inout) .*;$", self.text, re.M)
+        return "(* blackbox *)\n" + "\n".join([header, *ports, "endmodule\n"])
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether a multiplication stands in the text."""
+        return " * " in self.text.replace(block_memory.SOURCE.read_text(), "")
+
+    @property
+    def key(self) -> str:
+        """Hash of the text without the numbers that the generator deals out over the whole design."""
+        numbers: dict[str, str] = {}
+        text = re.sub(r"(port\$\d+|dump_module\$\d+)", lambda found: numbers.setdefault(found[0], f"n{len(numbers)}"), self.text)
+        name = re.sub(r"\$\d+", "", self.name)
+        text = re.sub(r"(\\edgemoe[\w.]*)\$\d+", r"\1", text).replace(escaped(name), "self")
+        return build.digest(VERSION, text, [re.sub(r"\$\d+", "", child) for _, child in self.children])
+
+
+def escaped(name: str) -> str:
+    """A name as Verilog writes it."""
+    return name if re.fullmatch(r"\w+", name) else f"\\{name} "
+
+
+def split(text: str) -> dict[str, Module]:
+    """The modules of a generated file; the block memory goes with each module that instantiates it."""
+    memory = block_memory.SOURCE.read_text()
+    text = text.replace(memory, "")
+    parts = {}
+    for part in re.findall(r"^module .*?^endmodule", text, re.M | re.S):
+        header = re.match(r"module \\?([^\s(]+)", part)
+        assert header
+        parts[header[1]] = part + "\n"
+    modules = {}
+    for name, part in parts.items():
+        found = re.findall(r"^  \\?(\S+) +\\?(\S+) +\($", part, re.M)
+        children = tuple((instance, module) for module, instance in found if module in parts)
+        if block_memory.MODULE in part:
+            part += memory
+        modules[name] = Module(name, part, children)
+    return modules
+
+
+def instances(modules: Mapping[str, Module], name: str = TOP, path: str = "") -> Iterable[tuple[str, str]]:
+    """(path, module) of everything in the design."""
+    yield path, name
+    for instance, child in modules[name].children:
+        yield from instances(modules, child, f"{path}.{instance}" if path else instance)
+
+
+def unit_of(path: str) -> str:
+    """The unit of a path: what stands directly in the core or in the engine."""
+    parts = [re.sub(r"\$\d+$", "", part) for part in path.split(".") if part != "top"]
+    if parts[:1] == ["engine"]:
+        parts = parts[1:2] or ["engine"]
+    return parts[0] if parts else "top"
