@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgemoe.host import compiler, inference
+from edgemoe.host import inference
 from edgemoe.host.driver import Run
 from edgemoe.host.floor import floor
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import Opcode
+from edgemoe.hw.isa import INSTRUCTION_BYTES, Opcode
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
 from edgemoe.models.calibration import calibrate, default_images
@@ -68,7 +68,7 @@ def compulsory_bytes(run: Run, lengths: dict[int, list[int]]) -> int:
     program = run.program
     beat = program.hardware.bus_bytes
     once: dict[int, int] = {}  # address -> bytes
-    total = len(program.instructions) * compiler.INSTRUCTION_BYTES
+    total = len(program.instructions) * INSTRUCTION_BYTES
     inside = 0
     for i in program.instructions:
         size = i.values.get("beats", 0) * beat

@@ -10,57 +10,18 @@ Memory, in bytes from its base: program, constants (position embedding, zeros), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from edgemoe.host.packing import ALIGNMENT, pack, pad
+from edgemoe.host.assembler import Assembler, Region
+from edgemoe.host.packing import pad
 from edgemoe.host.program import Buffer, CompiledProgram, Stream, StreamResult, Trace
 from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.isa import Memory, Opcode, Scale, Stationary
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import Head, Layer, Linear, QuantisedModel
-from numpy.typing import NDArray
-
-
-class _Region:
-    """A part of the memory whose offset is decided when all is known."""
-
-    def __init__(self, size: int, data: NDArray[np.uint8] | None = None) -> None:
-        self.size, self.data, self.offset = size, data, -1
-
-
-class _Activations:
-    """First-fit allocator of activation words; what is freed may be used by the next instruction, as the array works in order."""
-
-    def __init__(self, words: int) -> None:
-        self.words, self.taken = words, dict[int, int]()
-
-    def take(self, size: int, high: bool = False) -> int | None:
-        """The lowest room, or, with `high`, the very end of the memory."""
-        if high:
-            start = self.words - size
-            if start < max((base + length for base, length in self.taken.items()), default=0):
-                return None
-            self.taken[start] = size
-            return start
-        start = 0
-        for base, length in sorted(self.taken.items()):
-            if base - start >= size:
-                break
-            start = base + length
-        if start + size > self.words:
-            return None
-        self.taken[start] = size
-        return start
-
-    def free(self, base: int) -> None:
-        del self.taken[base]
-
-    @property
-    def used(self) -> int:
-        return sum(self.taken.values())
+from edgemoe.models.quantise import Head, Layer, QuantisedModel
 
 
 def _slots(streams: Sequence[Stream], shared_to_the_end: bool) -> tuple[list[int], list[list[int]], int]:
@@ -87,20 +48,10 @@ def _slots(streams: Sequence[Stream], shared_to_the_end: bool) -> tuple[list[int
     return slots, rounds, len(streams)
 
 
-class _Compiler:
+class _Compiler(Assembler):
     def __init__(self, model: QuantisedModel, streams: list[Stream], hardware: HardwareConfig, trace: bool, save_tokens: bool) -> None:
-        self.model, self.config, self.hardware = model, model.config, hardware
-        self.streams, self.trace, self.save_tokens = streams, trace, save_tokens
-        self.instructions: list[tuple[Opcode, dict, str]] = []
-        self.weights: list[_Region] = []
-        self.constants: list[_Region] = []
-        self.outputs: list[_Region] = []
-        self.traced: list[tuple[int, str, _Region]] = []
-        self.activations = _Activations(hardware.activation_words)
-        self.written: dict[str, int] = {}  # operand -> instruction that wrote it last
-        self.complete = 0  # instructions before this one have written their results when the next one starts to stream
-        self.in_body = False
-        self.macs = 0
+        super().__init__(model.config.name, hardware, trace)
+        self.model, self.config, self.streams, self.save_tokens = model, model.config, streams, save_tokens
         c, h = self.config, hardware
         self.words_width, self.head_words = h.words(c.width), h.words(c.head_width)
         shared = not c.moe_layers
@@ -111,14 +62,6 @@ class _Compiler:
         self._check()
 
     # ------------------------------------------------------------------------------------------------ capacities
-
-    def need(self, what: str, amount: int, limit: int) -> None:
-        if amount > limit:
-            name = self.config.name
-            raise EdgemoeError(
-                f"model {name} does not fit hardware {self.hardware.name!r}: it needs {amount} {what}, the limit is {limit} "
-                f"({amount - limit} too many); choose a larger hardware preset, fewer streams or a smaller model"
-            )
 
     def _check(self) -> None:
         c, h = self.config, self.hardware
@@ -145,120 +88,11 @@ class _Compiler:
                 f"with {lanes} lanes it must be a multiple of {group}"
             )
 
-    def take(self, what: str, rows: int, stride: int, high: bool = False) -> int:
-        base = self.activations.take(rows * stride, high)
-        if base is None:
-            used = self.activations.used
-            self.need(f"activation words at once ({rows * stride} for {what})", used + rows * stride, self.activations.words)
-            raise EdgemoeError(f"model {self.config.name}: activation memory is too fragmented for {what}")
-        return base
-
-    # ------------------------------------------------------------------------------------------------ instructions
-
-    def emit(self, opcode: Opcode, label: str, **values) -> int:
-        index = len(self.instructions)
-        self.instructions.append((opcode, values, label))
-        return index
-
-    def matmul(
-        self,
-        label: str,
-        linear: Linear | None = None,
-        *,
-        reads: Sequence[str] = (),
-        holds: Sequence[str] = (),
-        writes: str,
-        macs: int,
-        **values,
-    ) -> None:
-        """One MATMUL. `reads`: operands that must be complete before it streams; `holds`: before it reads keys or values.
-
-        Where the hardware is known to have finished the writer (an instruction in between waited), no wait is asked for.
-        """
-        index = len(self.instructions)
-        if linear is not None:
-            region = self.weight_region(linear)
-            values.update(self.linear_fields(linear, region))
-        # The loader runs at most one block ahead of the array: when it reads keys, the instruction before this one has begun to stream.
-        if any(self.written.get(s, -1) >= self.complete for s in holds):
-            values["wait_load"] = 1
-        if any(self.written.get(s, -1) >= self.complete for s in reads):
-            values["wait_stream"] = 1
-            self.complete = index
-        self.emit(Opcode.MATMUL, label, **values)
-        for name in writes.split():
-            self.written[name] = index
-        self.macs += macs
-        if self.trace:
-            self.store_trace(index, label, values)
-
-    def blocking(self, opcode: Opcode, label: str, writes: str = "", **values) -> None:
-        """An instruction that waits for all earlier ones by itself."""
-        index = self.emit(opcode, label, **values)
-        self.complete = index
-        for name in writes.split():
-            self.written[name] = index
-
-    def linear_fields(self, linear: Linear, region: _Region) -> dict:
-        h = self.hardware
-        inputs, outputs = linear.weights.shape[-2:]
-        columns = linear.groups * h.words(outputs // linear.groups)
-        chunks = linear.input_groups * h.words(inputs // linear.input_groups)
-        size = columns * (h.parameter_words * h.word_bytes + chunks * h.lanes**2 * linear.bits // 8)
-        fields = dict(
-            stationary=Stationary.WEIGHTS16 if linear.bits == 16 else Stationary.WEIGHTS8,
-            accumulator_shift=linear.accumulator_shift,
-            residual_shift=linear.residual_shift,
-            output_shift=linear.output_shift,
-            chunks=chunks,
-            columns=columns,
-            address=region,
-            beats=-(-size // h.bus_bytes),
-        )
-        if linear.bias_first:
-            fields.update(bias_first=1, bias_shift=linear.bias_shift)
-        if linear.gelu:
-            fields["gelu"] = 1
-        if linear.weights.ndim == 3:
-            fields["expert_stride"] = region.size // len(linear.weights)
-        return fields
-
-    def weight_region(self, linear: Linear) -> _Region:
-        if linear.name in self.packed:
-            return self.packed[linear.name]
-        data = pack(linear, self.hardware)
-        region = self.packed[linear.name] = _Region(data.size, data.reshape(-1))
-        self.weights.append(region)
-        return region
-
-    def store_trace(self, index: int, label: str, values: Mapping[str, int]) -> None:
-        rows = self.slot_count * self.config.tokens if self.in_body else values["rows"]
-        copies = self.config.experts if self.in_body else 1
-        size = rows * values["columns"] * self.hardware.word_bytes
-        region = _Region(-(-size // ALIGNMENT) * ALIGNMENT * copies)
-        self.outputs.append(region)
-        self.traced.append((index, label, region))
-        kept = ("memory", "destination_base", "destination_stride", "columns")
-        fields: dict[str, Any] = {name: values[name] for name in kept if name in values}
-        if self.in_body:
-            fields.update({"scatter": 1} if values.get("scatter") else {"queued": 1}, expert_stride=region.size // copies)
-        fields.update(rows=rows, address=region, beats=-(-size // self.hardware.bus_bytes))
-        self.blocking(Opcode.STORE, f"trace of {label}", **fields)
-
-    def transfer(
-        self, opcode: Opcode, label: str, memory: Memory, base: int, rows: int, words: int, region: _Region, writes: str = ""
-    ) -> None:
-        """LOAD or STORE of rows that lie one after the other."""
-        beats = -(-rows * words * self.hardware.word_bytes // self.hardware.bus_bytes)
-        fields = dict(memory=memory, destination_base=base, destination_stride=words, rows=rows, columns=words, address=region, beats=beats)
-        self.blocking(opcode, label, writes, **fields)
-
     # ------------------------------------------------------------------------------------------------ the model
 
     def run(self) -> CompiledProgram:
         c = self.config
-        self.packed: dict[str, _Region] = {}
-        self.image_regions: list[list[_Region]] = [[] for _ in range(self.image_count)]
+        self.image_regions: list[list[Region]] = [[] for _ in range(self.image_count)]
         rows = self.slot_count * c.tokens
         copy = self.embed(rows)
         branch = c.moe_layers[0] if c.moe_layers else None
@@ -291,8 +125,8 @@ class _Compiler:
                 break
         image = self.take("a row of patches", 1 + per_row, pixels) if base is None else base
         position = pad(self.model.position, 1, 1, lanes).astype("<i2")
-        position_region = _Region(position.nbytes, position.view(np.uint8).reshape(-1))
-        zero_region = _Region(pixels * h.word_bytes, np.zeros(pixels * h.word_bytes, np.uint8))
+        position_region = Region(position.nbytes, position.view(np.uint8).reshape(-1))
+        zero_region = Region(pixels * h.word_bytes, np.zeros(pixels * h.word_bytes, np.uint8))
         self.constants += [position_region, zero_region]
         # The CLS token has no patch: its row of zeros leaves the position embedding's row 0 as it is.
         self.transfer(Opcode.LOAD, "no pixels for the CLS token", Memory.ACTIVATION, image, 1, pixels, zero_region, "image")
@@ -305,7 +139,7 @@ class _Compiler:
             for start in range(0, patch_rows, taller):
                 height = min(taller, patch_rows - start)
                 patches, cls = height * per_row, int(start == 0)
-                region = _Region(c.image_channels * height * c.patch * c.image_width)
+                region = Region(c.image_channels * height * c.patch * c.image_width)
                 self.image_regions[number].append(region)
                 part = f"image {number}" if taller == patch_rows else f"image {number}, patch rows {start}..{start + height - 1}"
                 self.blocking(
@@ -428,10 +262,10 @@ class _Compiler:
         runs: list[Sequence[int]] = [(0, 0, self.active)]
         if branches and self.rounds:
             # The followers need the residual that the projection adds to: it goes through memory, as nothing on chip copies rows.
-            shared: dict[tuple[int, int], _Region] = {}
+            shared: dict[tuple[int, int], Region] = {}
             for _, leader, count in self.rounds:
                 if (leader, count) not in shared:
-                    shared[leader, count] = region = _Region(count * c.tokens * width * h.word_bytes)
+                    shared[leader, count] = region = Region(count * c.tokens * width * h.word_bytes)
                     self.outputs.append(region)
                     self.transfer(
                         Opcode.STORE,
@@ -544,7 +378,7 @@ class _Compiler:
         hidden = self.take("the experts' hidden rows", rows, words)
         self.blocking(Opcode.EXPERTS, f"layer {n} experts", "copy norm queues residual", length=4 if self.trace else 2)
         self.written = {}  # the loop starts when all before it is done
-        self.in_body = True
+        self.body = (self.slot_count * c.tokens, c.experts)
         self.matmul(
             f"layer {n} expert 1",
             layer.first,
@@ -574,7 +408,7 @@ class _Compiler:
             stream_stride=words,
             **fields,
         )
-        self.in_body = False
+        self.body = None
         self.activations.free(hidden)
         if updated is None:
             return copy
@@ -590,7 +424,7 @@ class _Compiler:
         if any(t.head_outputs for t in heads):
             epsilon = next(iter(model.heads.values())).epsilon
             self.normalise("final norm", epsilon, self.active * c.tokens)
-        self.final: list[tuple[_Region | None, _Region | None]] = []
+        self.final: list[tuple[Region | None, Region | None]] = []
         for index, (stream, task) in enumerate(zip(self.streams, heads, strict=True)):
             first = self.slots[index] * c.tokens
             head = tokens = head_region = token_region = None
@@ -614,13 +448,13 @@ class _Compiler:
                     destination_stride=words,
                 )
                 head = Buffer(-1, c.patches, words, h.lanes, task.head_outputs, model.exponents[f"heads.{task.name}.output"])
-                head_region = _Region(head.size)
+                head_region = Region(head.size)
                 self.outputs.append(head_region)
                 self.transfer(Opcode.STORE, f"result {task.name}, stream {index}", Memory.ACTIVATION, base, c.patches, words, head_region)
                 self.activations.free(base)
             if self.save_tokens or not task.head_outputs:
                 tokens = Buffer(-1, c.tokens, width, h.lanes, c.width, model.token_exponent)
-                token_region = _Region(tokens.size)
+                token_region = Region(tokens.size)
                 self.outputs.append(token_region)
                 self.transfer(Opcode.STORE, f"tokens, stream {index}", Memory.RESIDUAL, first * width, c.tokens, width, token_region)
             results.append(StreamResult(stream, head, tokens))
@@ -630,48 +464,21 @@ class _Compiler:
     # ------------------------------------------------------------------------------------------------ layout
 
     def link(self, results: list[StreamResult]) -> CompiledProgram:
-        h = self.hardware
-        # The fetcher may run past the end of the program, so a little room follows it.
-        position = 0
+        instructions, memory, size = self.layout(strip for strips in self.image_regions for strip in strips)
 
-        def place(region: _Region) -> None:
-            nonlocal position
-            region.offset = position
-            position += -(-region.size // ALIGNMENT) * ALIGNMENT
-
-        program = _Region((len(self.instructions) + 16) * INSTRUCTION_BYTES)
-        for region in (program, *self.constants, *self.weights):
-            place(region)
-        constant_end = position
-        for region in (*(strip for strips in self.image_regions for strip in strips), *self.outputs):
-            place(region)
-        instructions = []
-        for opcode, given, label in self.instructions:
-            values = dict(given)
-            operand = values.get("address")
-            if isinstance(operand, _Region):
-                values["address"] = operand.offset
-            instructions.append(Instruction(opcode, {k: int(v) for k, v in values.items()}, label))
-        memory = np.zeros(constant_end, np.uint8)
-        code = b"".join(i.encode() for i in instructions)
-        memory[: len(code)] = np.frombuffer(code, np.uint8)
-        for region in (*self.constants, *self.weights):
-            assert region.data is not None
-            memory[region.offset : region.offset + region.size] = region.data
-
-        def located(buffer: Buffer | None, region: _Region | None) -> Buffer | None:
+        def located(buffer: Buffer | None, region: Region | None) -> Buffer | None:
             return None if buffer is None or region is None else replace(buffer, offset=region.offset)
 
         final = [StreamResult(r.stream, located(r.head, a), located(r.tokens, b)) for r, (a, b) in zip(results, self.final, strict=True)]
         c = self.config
         return CompiledProgram(
             config=c,
-            hardware=h,
+            hardware=self.hardware,
             weight_bits=self.model.weight_bits,
             streams=list(self.streams),
             memory=memory,
-            memory_size=-(-(position + ALIGNMENT) // 4096) * 4096,
-            program=program.offset,
+            memory_size=size,
+            program=0,
             instructions=instructions,
             images=[tuple(strip.offset for strip in strips) for strips in self.image_regions],
             image_bytes=c.image_channels * c.image_height * c.image_width,
