@@ -112,7 +112,7 @@ BOARDS: Mapping[str, Board] = {
             ("SDRAM, 16 bit",),
             32 * MIB,
             preset("schoko"),
-            "half a ULX3S, all of its multipliers: pictures of 112 x 112 (50 tokens)",
+            "half a ULX3S, nearly all of its multipliers: pictures of 112 x 112 (50 tokens)",
         ),
     )
 }

@@ -144,6 +144,7 @@ PRESETS = {
             rows=50,
             tokens=50,
             width=96,
+            hidden=448,
             experts=8,
             top_k=2,
             prefetch_beats=64,
