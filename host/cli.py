@@ -202,7 +202,7 @@ def verilog(
 def build(
     board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
-    bitstream: Annotated[bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (a quarter of an hour).")] = False,
+    bitstream: Annotated[bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (15 minutes).")] = False,
     json: Json = False,
 ) -> None:
     """Write all that a board's tools need: Verilog, scripts, register map, README of the steps to a running board."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -74,10 +73,10 @@ def synthesise(modules: Mapping[str, Module], wanted: list[Module], full: bool, 
     texts = [module.text.replace(block_memory.SOURCE.read_text(), "") for module in wanted] + [
         modules[name].stub for name in sorted(around)
     ]
-    instances = "\n".join(f"(* keep *) {escaped(module.name)} u{i} ();" for i, module in enumerate(wanted))
+    placed = "\n".join(f"(* keep *) {escaped(module.name)} u{i} ();" for i, module in enumerate(wanted))
     if any(block_memory.MODULE in module.text for module in wanted):
         texts.append(block_memory.SOURCE.read_text())
-    (folder / "design.v").write_text("\n".join([*texts, f"module edgemoe_units;\n{instances}\nendmodule\n"]))
+    (folder / "design.v").write_text("\n".join([*texts, f"module edgemoe_units;\n{placed}\nendmodule\n"]))
     start = "read_verilog -sv design.v\nsynth_xilinx -family xcup -top edgemoe_units -noiopad -noclkbuf -run begin:"
     run_yosys(folder, start + ("map_luts\n" + _MAP_LUTS if full else "coarse\ntee -q -o stat.json stat -json\n"))
     results: dict[str, dict[str, Any]] = {}
@@ -134,19 +133,6 @@ def dsp(config: HardwareConfig) -> int:
     """DSP48E2 slices of the whole core."""
     modules, results = results_of(config, "dsp")
     return sum(results[module]["dsp"] for _, module in instances(modules))
-
-
-def dsp_by_unit(config: HardwareConfig) -> dict[str, int]:
-    """DSP48E2 slices of each unit that has any."""
-    modules, results = results_of(config, "dsp")
-    return _by_unit(modules, {name: {"dsp": entry["dsp"]} for name, entry in results.items()}, "dsp")
-
-
-def _by_unit(modules: Mapping[str, Module], results: Mapping[str, Mapping[str, Any]], kind: str) -> dict[str, int]:
-    units: dict[str, int] = defaultdict(int)
-    for path, module in instances(modules):
-        units[unit_of(path)] += results[module].get(kind, 0)
-    return {unit: count for unit, count in units.items() if count}
 
 
 def resources(config: HardwareConfig) -> dict[str, dict[str, int]]:

@@ -84,10 +84,6 @@ class SdramConfig:
         return 2 << (self.row_bits + self.bank_bits + self.column_bits)
 
     @property
-    def beat_address_bits(self) -> int:
-        return self.row_bits + self.bank_bits + self.column_bits - (BURST_WORDS - 1).bit_length()
-
-    @property
     def power_up(self) -> int:
         return self.cycles(self.power_up_us * 1e3)
 
