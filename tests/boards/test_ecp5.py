@@ -102,6 +102,14 @@ def test_the_folder_is_complete(folder: Path) -> None:
             for part in re.findall(r"[\w.]+\.(?:v|lpf)\b", line):
                 assert (folder / part).exists(), part
     subprocess.run(["sh", "-n", "build.sh"], cwd=folder, check=True)
+    carrier = ecp5.CARRIERS[board.name]
+    for target, command in (("load", carrier.load), ("flash", carrier.flash)):
+        assert f"{target}: {board.name}.bit\n\t{command} $<\n" in texts["Makefile"] and f"`{command}`" in texts["README.md"]
+    # Without us a missed clock is nextpnr's error, and the releases and the seed are those of the committed report.
+    assert not [name for name, text in texts.items() if "--timing-allow-fail" in text]
+    assert f'--seed, "{ecp5.SEED}"' in texts["edgemoe.core"]
+    for name, version in json.loads((Path(ecp5.__file__).parent / "place_and_route.json").read_text())[board.name]["tools"].items():
+        assert f"{name}=={version}" in texts["README.md"] and f"{name}=={version}" in texts["build.sh"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {f"edgemoe_system.v, {board.name}.v", f"{board.name}.lpf"}
     listed = {r["name"]: r["offset"] for r in json.loads(texts["registers.json"])}
     assert listed == {r.name: r.offset for r in registers.REGISTERS}
@@ -130,7 +138,8 @@ def test_timing_is_judged() -> None:
 def test_a_missed_goal_leaves_no_bitstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = json.dumps(TIMING | {"fmax": {"$glbnet$clk": {"achieved": 42.0, "constraint": BOARD.clock_mhz}}})
     (tmp_path / "ulx3s.bit").write_text("an old one")
-    fake = {name: "" for name in ecp5._RUNNERS} | {"nextpnr-ecp5": f"open('timing.json', 'w').write({slow!r})"}
+    nextpnr = f"import sys; assert '--timing-allow-fail' in sys.argv; open('timing.json', 'w').write({slow!r})"
+    fake = {name: "" for name in ecp5._RUNNERS} | {"nextpnr-ecp5": nextpnr}
     monkeypatch.setattr(ecp5, "_RUNNERS", fake)
     with pytest.raises(EdgemoeError, match=f"the timing goal was missed: the clock reaches 42 MHz of {BOARD.clock_mhz:g}"):
         ecp5.bitstream(BOARD, tmp_path)
