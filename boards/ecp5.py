@@ -19,7 +19,7 @@ from typing import Any
 
 from edgemoe.boards.boards import Board
 from edgemoe.boards.zynq import fill
-from edgemoe.host.images import writable_folder
+from edgemoe.host.files import OutputFolder
 from edgemoe.hw import frames, isa, registers
 from edgemoe.hw.system import LEDS
 from edgemoe.hw.units import block_memory
@@ -230,10 +230,9 @@ def with_sliced_memories(verilog: str) -> str:
     return verilog.replace(plain, (files("edgemoe.boards") / "templates" / "ecp5_memory.v").read_text())
 
 
-def write(board: Board, folder: Path) -> list[Path]:
-    """Everything up to the bitstream; returns the paths."""
+def write(board: Board, folder: Path, *, force: bool = False) -> list[Path]:
+    """Everything up to the bitstream; returns the paths. force: replace files that edgemoe did not write."""
     _check(board)
-    writable_folder(folder)
     carrier, steps = CARRIERS[board.name], commands(board)
     tools = "".join(f"echo {_shell([what])}\n{_shell([f'yowasp-{program}', *arguments])}\n" for what, program, arguments in steps)
     values: dict[str, object] = {
@@ -286,10 +285,10 @@ def write(board: Board, folder: Path) -> list[Path]:
         "build.sh": fill((templates / "ecp5.sh.in").read_text(), words),
         "README.md": fill((templates / "ecp5.md.in").read_text(), words),
     }
-    for name, text in texts.items():
-        (folder / name).write_text(text)
+    with OutputFolder(folder, force=force) as outputs:
+        paths = outputs.write_all(texts)
     (folder / "build.sh").chmod(0o755)
-    return [folder / name for name in texts]
+    return paths
 
 
 # The programs are WebAssembly inside Python packages: each is a module's function.
@@ -367,9 +366,9 @@ def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None
     return figures
 
 
-def build(board: Board, folder: Path, *, with_bitstream: bool = False) -> tuple[list[Path], dict[str, Any] | None]:
+def build(board: Board, folder: Path, *, with_bitstream: bool = False, force: bool = False) -> tuple[list[Path], dict[str, Any] | None]:
     """The folder, and on demand the bitstream: (paths, figures)."""
-    paths = write(board, folder)
+    paths = write(board, folder, force=force)
     if not with_bitstream:
         return paths, None
     with builds.progress(f"building the bitstream of board {board.name!r}") as report:

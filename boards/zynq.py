@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from edgemoe.boards.boards import Board, Family
-from edgemoe.host.images import writable_folder
+from edgemoe.host.files import OutputFolder
 from edgemoe.hw import isa, registers
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.errors import EdgemoeError
@@ -166,14 +166,13 @@ def fill(template: str, values: dict[str, str]) -> str:
     return re.sub(r"@([A-Z_]+)@", lambda found: values[found[1]], template)
 
 
-def build(board: Board, folder: Path) -> list[Path]:
-    """Write everything; return the paths."""
+def build(board: Board, folder: Path, *, force: bool = False) -> list[Path]:
+    """Write everything; return the paths. force: replace files that edgemoe did not write."""
     if board.family is not Family.ZYNQ_ULTRASCALE_PLUS:
         names = "zcu102, kv260, ultra96"
         raise EdgemoeError(
             f"board {board.name!r} is no Zynq UltraScale+ ({names}); the Verilog alone: edgemoe verilog --hardware {board.hardware.name}"
         )
-    writable_folder(folder)
     verilog = simulator.verilog(board.hardware)
     values = words(board)
     templates = files("edgemoe.boards") / "templates"
@@ -188,6 +187,5 @@ def build(board: Board, folder: Path) -> list[Path]:
         "board.json": json.dumps(facts(board), indent=1) + "\n",
         **{name: fill((templates / f"{name}.in").read_text(), values) for name in TEMPLATES},
     }
-    for name, text in texts.items():
-        (folder / name).write_text(text)
-    return [folder / name for name in texts]
+    with OutputFolder(folder, force=force) as outputs:
+        return outputs.write_all(texts)

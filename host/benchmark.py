@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgemoe.host import inference
+from edgemoe.host import files, inference
 from edgemoe.host.driver import Run
 from edgemoe.host.floor import floor
 from edgemoe.hw import registers
@@ -20,6 +21,7 @@ from edgemoe.models import config as models
 from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.files import write_whole
 from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
 
@@ -225,10 +227,23 @@ def pyplot() -> Any:
     return plt
 
 
+def plottable(path: Path) -> None:
+    """Say, before any long work, if a plot cannot be made: no Matplotlib, no such format, no place to write."""
+    pyplot()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.filetypes
+    if _format(path) not in kinds:
+        raise EdgemoeError(f"cannot plot to {path}: its suffix is none of {', '.join(sorted(kinds))}")
+    files.writable_file(path)
+
+
+def _format(path: Path) -> str:
+    return path.suffix.lower().lstrip(".") or "png"
+
+
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as a picture."""
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise EdgemoeError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+    """Write a figure as a picture, in the format of the path's suffix."""
+    data = io.BytesIO()
+    figure.savefig(data, dpi=120, format=_format(path))
+    write_whole(path, data.getvalue())

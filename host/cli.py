@@ -54,45 +54,70 @@ class Stalls(StrEnum):
     NONE = "none"
 
 
+class Resize(StrEnum):
+    """What happens to a picture of another size than the model's."""
+
+    STRETCH = "stretch"
+    CROP = "crop"
+    PAD = "pad"
+
+
 DEMO_SEED = 1_000_020  # a scene that training never sees
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Hardware = Annotated[str, typer.Option("--hardware", help="Hardware preset.", metavar="PRESET")]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")]
 Bits = Annotated[WeightBits | None, typer.Option("--weight-bits", help="Format of the weights. Default: the hardware preset's.")]
+Resizing = Annotated[
+    Resize,
+    typer.Option("--resize", help="Pictures of another size: stretch all of it, crop its centre to the model's shape, or pad with black."),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace files that edgemoe did not write. Its own, listed in .edgemoe-outputs and unchanged since, it replaces anyway.",
+    ),
+]
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("out/demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("out/demo"),
+    force: Force = False,
+) -> None:
     """A street scene through the generated hardware: segmentation and depth, simulated cycle by cycle."""
     import numpy as np
-    from edgemoe.host import images, inference, outputs
+    from edgemoe.host import files, images, inference, outputs
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint, heads, metrics
     from edgemoe.models.scenes import scene
 
-    folder = images.writable_folder(out)
     model = checkpoint.load("m3vit-micro")
     config = model.config
+    hardware = preset("base")
     street = scene(DEMO_SEED)
-    result = inference.infer(model, [street.image], hardware=preset("base"))
     truth = {"segmentation": heads.colourise_segmentation(street.labels), "depth": heads.colourise_depth(street.depth)}
     blank = np.full((config.image_height, config.image_width, 3), 255, np.uint8)
     rows: list[tuple[str, object]] = []
     row = [("input", street.image.transpose(1, 2, 0))]
-    for stream, (_, task) in enumerate(result.streams):
-        kind, prediction = config.tasks[task].kind, result.map(stream)
-        assert prediction is not None
-        row += [(f"{kind}, computed by the RTL", inference.colourised(config, task, prediction)), (f"{kind}, ground truth", truth[kind])]
-        if kind == "segmentation":
-            share = metrics.mean_iou(prediction, street.labels, config.tasks[task].channels)
-            rows.append(("segmentation, mean IoU", f"{100 * share:.1f} %"))
-        else:
-            rows.append(("depth, RMSE", f"{metrics.depth_rmse(prediction, street.depth):.2f} m"))
-    picture = images.save_png(folder / "demo.png", outputs.sheet([row[:1] + row[1::2], [("", blank), *row[2::2]]]))
-    outputs.save_maps(result, ["scene"], folder)
-    images.save_png(folder / "scene.png", street.image.transpose(1, 2, 0))
-    summary = result.summary()
+    with files.OutputFolder(out, force=force) as folder:
+        folder.check(["demo.png", "scene.png", *outputs.map_names("scene", config, range(len(config.tasks)))])
+        result = inference.infer(model, [street.image], hardware=hardware)
+        for stream, (_, task) in enumerate(result.streams):
+            kind, prediction = config.tasks[task].kind, result.map(stream)
+            assert prediction is not None
+            coloured = inference.colourised(config, task, prediction)
+            row += [(f"{kind}, computed by the RTL", coloured), (f"{kind}, ground truth", truth[kind])]
+            if kind == "segmentation":
+                share = metrics.mean_iou(prediction, street.labels, config.tasks[task].channels)
+                rows.append(("segmentation, mean IoU", f"{100 * share:.1f} %"))
+            else:
+                rows.append(("depth, RMSE", f"{metrics.depth_rmse(prediction, street.depth):.2f} m"))
+            outputs.save_maps(folder, "scene", config, task, result.heads[stream])
+        picture = folder.write("demo.png", images.png(outputs.sheet([row[:1] + row[1::2], [("", blank), *row[2::2]]])))
+        folder.write("scene.png", images.png(street.image.transpose(1, 2, 0)))
+    summary = result.totals().summary(hardware)
     rows += [
         ("clock cycles, both tasks", f"{summary['cycles']:,}"),
         ("at 300 MHz", f"{summary['cycles'] / 300e3:.2f} ms"),
@@ -105,13 +130,18 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the picture
 
 @app.command()
 def infer(
-    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG, or .npy of uint8 H x W x 3.", metavar="IMAGE...")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="PNG, JPEG and the like, or .npy of uint8 H x W x 3; a folder of them; a pattern.", metavar="IMAGE..."),
+    ],
     checkpoint: CheckpointName = "m3vit-micro",
     task: Annotated[list[str] | None, typer.Option("--task", help="A task of the checkpoint; may be repeated. Default: all.")] = None,
     device: Annotated[DeviceName, typer.Option("--device", help="What computes.")] = DeviceName.VERILATOR,
     hardware: Hardware = "base",
     weight_bits: Bits = None,
+    resize: Resizing = Resize.STRETCH,
     out: Annotated[Path, typer.Option("--out", help="Folder for maps and raw predictions.")] = Path("out"),
+    force: Force = False,
     save_tokens: Annotated[
         Path | None, typer.Option("--save-tokens", help="Write the encoder's final tokens here.", metavar="FILE.npy")
     ] = None,
@@ -122,10 +152,12 @@ def infer(
     baud: Annotated[int | None, typer.Option("--baud", help="--device serial: bits a second. Default: 3000000.", min=1)] = None,
     json: Json = False,
 ) -> None:
-    """Run images through a checkpoint."""
-    import numpy as np
-    from edgemoe.host import images as pictures
-    from edgemoe.host import inference, outputs
+    """Run images through a checkpoint.
+
+    Maps are saved as they come, under the picture's name (with its folder's name or a number where names are alike). A picture that cannot
+    be read is left out, and the exit code is then 1.
+    """
+    from edgemoe.host import batch, files, inference, outputs
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint as checkpoints
 
@@ -134,31 +166,36 @@ def infer(
     chosen = preset(hardware)
     model = checkpoints.load(checkpoint)
     tasks = inference.tasks_of(model.config, task)
-    batch = [pictures.read_image(path, model.config, inference.notice) for path in images]
-    folder = pictures.writable_folder(out)
-    if save_tokens:
-        pictures.writable_folder(save_tokens.parent)
-    result = inference.infer(
-        model,
-        batch,
-        tasks=tasks,
-        device=device.value,
-        hardware=chosen,
-        weight_bits=weight_bits.value if weight_bits else chosen.weight_bits,
-        save_tokens=save_tokens is not None,
-        bitstream=bitstream,
-        port=inference.SerialPort(port, baud) if port else None,
-    )
-    stems = [path.stem for path in images]
-    names = [stem if stems.count(stem) == 1 else f"{i}-{stem}" for i, stem in enumerate(stems)]
-    summary = result.summary() | {"outputs": outputs.save_maps(result, names, folder)}
-    if save_tokens:
-        np.save(save_tokens, np.stack([tokens for tokens in result.tokens if tokens is not None]))
-        summary["outputs"].append(str(save_tokens))
+    paths = batch.picture_files(images)
+    with files.OutputFolder(out, force=force) as folder:
+        if save_tokens:
+            files.writable_file(save_tokens)
+        result = batch.infer_files(
+            model,
+            paths,
+            folder,
+            tasks=tasks,
+            hardware=chosen,
+            resize=resize.value,
+            tokens=save_tokens,
+            device=device.value,
+            weight_bits=weight_bits.value if weight_bits else chosen.weight_bits,
+            bitstream=bitstream,
+            port=inference.SerialPort(port, baud) if port else None,
+        )
+    summary = {"device": device.value, "hardware": chosen.name, "checkpoint": model.config.name} | result.totals.summary(chosen)
     if json:
-        _print_json(summary)
+        _print_json(summary | {"pictures": len(paths), "streams": result.streams, "outputs": result.outputs, "failed": result.failed})
     else:
-        outputs.table(f"{summary['checkpoint']} on {summary['device']}", [(k, v) for k, v in summary.items() if k != "streams"])
+        rows = [*summary.items(), ("pictures", f"{len(paths) - len(result.failed)} of {len(paths)}")]
+        rows.append(("outputs", files.listed(result.outputs, most=12).replace(", ", "\n")))
+        outputs.table(f"{model.config.name} on {device.value}", rows)
+    if result.failed:
+        for failed in result.failed[:5]:
+            inference.notice(failed["error"])
+        more = f" ({len(result.failed) - 5} of them not shown above)" if len(result.failed) > 5 else ""
+        inference.notice(f"error: {len(result.failed)} of {len(paths)} pictures could not be read{more}; the others are done")
+        raise typer.Exit(1)
 
 
 @importer.command("edge-moe")
@@ -168,14 +205,16 @@ def import_edge_moe(
     calibrate: Annotated[
         list[Path] | None, typer.Option("--calibrate", help="Images for calibration; may be repeated.", metavar="IMAGE")
     ] = None,
+    resize: Resizing = Resize.STRETCH,
     json: Json = False,
 ) -> None:
     """Convert the raw weights of the Edge-MoE project."""
-    from edgemoe.host import images, outputs
+    from edgemoe.host import batch, files, outputs
     from edgemoe.host.importing import import_edge_moe as run
+    from edgemoe.models.edge_moe import CONFIG
 
-    images.writable_folder(out.absolute().parent)
-    report = run(folder, out, calibrate or [])
+    files.writable_file(out)
+    report = run(folder, out, batch.read_images(calibrate or [], CONFIG, resize.value))
     if json:
         _print_json(report)
     else:
@@ -186,16 +225,17 @@ def import_edge_moe(
 def verilog(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
     hardware: Hardware = "base",
+    force: Force = False,
 ) -> None:
     """Write the hardware as Verilog, with its register map and instruction set as documents."""
-    from edgemoe.host import images, outputs
+    from edgemoe.host import files, outputs
     from edgemoe.hw.config import preset
     from edgemoe.sim.simulator import verilog as generate
 
     config = preset(hardware)
-    images.writable_folder(out)
-    for path in outputs.save_hardware(config, generate(config), out):
-        typer.echo(path)
+    with files.OutputFolder(out, force=force) as folder:
+        for path in folder.write_all(outputs.hardware_files(generate(config))):
+            typer.echo(path)
 
 
 @app.command()
@@ -203,6 +243,7 @@ def build(
     board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
     bitstream: Annotated[bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (15 minutes).")] = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Write all that a board's tools need: Verilog, scripts, register map, README of the steps to a running board."""
@@ -212,11 +253,11 @@ def build(
     chosen = boards.board(board)
     figures = None
     if chosen.family is boards.Family.ECP5:
-        paths, figures = ecp5.build(chosen, out, with_bitstream=bitstream)
+        paths, figures = ecp5.build(chosen, out, with_bitstream=bitstream, force=force)
     elif bitstream:
         raise EdgemoeError(f"--bitstream is for ECP5 boards: that of {board!r} comes from Vivado, by the folder's README.md")
     else:
-        paths = zynq.build(chosen, out)
+        paths = zynq.build(chosen, out, force=force)
     if json:
         _print_json({"board": board, "files": [str(path) for path in paths]} | ({"report": figures} if figures else {}))
         return
@@ -240,12 +281,12 @@ def bench(
     images: Annotated[int | None, typer.Option("--images", help="How many images. Default: those given, or one.", min=1)] = None,
     latency: Annotated[int, typer.Option("--latency", help="Cycles from a read's address to its first beat.", min=0)] = 64,
     stalls: Annotated[float, typer.Option("--stalls", help="Share of the beats withheld at random.", min=0, max=0.9)] = 0.0,
+    resize: Resizing = Resize.STRETCH,
     plot: Annotated[Path | None, typer.Option("--plot", help="Stacked bars of what the cycles went into.", metavar="FILE.png")] = None,
     json: Json = False,
 ) -> None:
     """Cycles of the RTL and what they went into, bytes, utilisation, DSP slices, and the distance to the floor."""
-    from edgemoe.host import benchmark, inference
-    from edgemoe.host import images as pictures
+    from edgemoe.host import batch, benchmark
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import config as models
@@ -255,13 +296,13 @@ def bench(
         raise EdgemoeError("give --checkpoint or --model, not both")
     chosen = preset(hardware)
     if plot:
-        benchmark.pyplot()
+        benchmark.plottable(plot)
     used = benchmark.random_checkpoint(models.preset(model)) if model else checkpoints.load(checkpoint or "m3vit-micro")
-    batch = [pictures.read_image(path, used.config, inference.notice) for path in image or []]
-    count = images or len(batch) or 1
-    batch = [*batch, *default_images(used.config, count)][:count]
+    given = batch.read_images(image or [], used.config, resize.value)
+    count = images or len(given) or 1
+    given = [*given, *default_images(used.config, count)][:count]
     bits = weight_bits.value if weight_bits else chosen.weight_bits
-    report = benchmark.benchmark(used, batch, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls) | {
+    report = benchmark.benchmark(used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls) | {
         "dsp": benchmark.count_dsp(chosen)
     }
     if plot:
@@ -281,7 +322,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest paths."""
-    from edgemoe.host import reporting
+    from edgemoe.host import benchmark, reporting
     from edgemoe.hw.config import preset
 
     if plot and not board:
@@ -290,6 +331,8 @@ def report(
         from edgemoe.boards import boards, fit
 
         device = boards.board(board)
+        if plot:
+            benchmark.plottable(plot)
         chosen = preset(hardware) if hardware else device.hardware
         resources = fit.report(device, chosen)
         if plot:
@@ -322,7 +365,7 @@ def growth(
     from edgemoe.host import growth as study
 
     if plot:
-        benchmark.pyplot()
+        benchmark.plottable(plot)
     points = study.study(tuple(lanes) if lanes else study.LANES)
     if plot:
         study.plot(points, plot)
@@ -338,25 +381,25 @@ def check(
     image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: a generated scene.")] = None,
     hardware: Hardware = "base",
     weight_bits: Bits = None,
+    resize: Resizing = Resize.STRETCH,
     json: Json = False,
 ) -> None:
     """Compare every instruction's result between emulator and RTL, and both with the float model."""
     import importlib.util
 
-    from edgemoe.host import checking, inference, outputs
-    from edgemoe.host import images as pictures
+    from edgemoe.host import batch, checking, inference, outputs
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models.calibration import default_images
 
     chosen = preset(hardware)
     model = checkpoints.load(checkpoint)
-    batch = [pictures.read_image(path, model.config, inference.notice) for path in image or []] or list(default_images(model.config, 1))
+    given = batch.read_images(image or [], model.config, resize.value) or list(default_images(model.config, 1))
     golden = importlib.util.find_spec("torch") is not None
     if not golden:
         inference.notice("PyTorch is not installed: no comparison with the float model (pip install 'edgemoe[golden]')")
     bits = weight_bits.value if weight_bits else chosen.weight_bits
-    report = checking.check(model, batch, hardware=chosen, weight_bits=bits, golden=golden)
+    report = checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden)
     if json:
         _print_json(report)
     else:
@@ -398,6 +441,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and order.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: the preset's.", min=1)] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = 1,
+    force: Force = False,
 ) -> None:
     """Train a checkpoint on generated street scenes, calibrate it, and write its model card beside it."""
     try:
@@ -410,19 +454,21 @@ def train(
     import time
     from dataclasses import replace
 
-    from edgemoe.host.images import writable_folder
+    from edgemoe.host import files
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models.calibration import calibrate
     from edgemoe.models.evaluate import card, evaluate
 
-    writable_folder(out.absolute().parent)
+    files.writable_file(out)
+    folder, model_card = files.OutputFolder(out.parent, force=force), out.with_suffix(".md").name
+    folder.check([model_card])
     started = time.monotonic()
     trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS)
     seconds = time.monotonic() - started
     checkpoints.save(replace(trained, calibration=calibrate(trained)), out)
-    out.with_suffix(".md").write_text(card(trained, evaluate(trained), seed, steps or STEPS, threads, seconds))
+    written = folder.write(model_card, card(trained, evaluate(trained), seed, steps or STEPS, threads, seconds))
     typer.echo(out)
-    typer.echo(out.with_suffix(".md"))
+    typer.echo(written)
 
 
 @app.command()

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,49 @@ DEVICES = ("verilator", "emulator", "fpga", "serial")
 
 
 def notice(text: str) -> None:
-    """A line for the user beside the results."""
-    print(f"edgemoe: {text}", file=sys.stderr)
+    """A line for the user beside the results. Whatever a file's name holds, it stays one line."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    print(f"edgemoe: {shown}", file=sys.stderr)
+
+
+class Notices:
+    """Notices about files: a line for the first of a kind, and at the end how many more there were of each."""
+
+    MOST = 10  # kinds that are shown
+
+    def __init__(self) -> None:
+        self._more: dict[str, int] = {}
+        self._others = 0
+
+    def __call__(self, file: str, text: str) -> None:
+        if text in self._more:
+            self._more[text] += 1
+        elif len(self._more) < self.MOST:
+            self._more[text] = 0
+            notice(f"{file}: {text}")
+        else:
+            self._others += 1
+
+    def close(self) -> None:
+        """Say what was kept back."""
+        for text, count in self._more.items():
+            if count:
+                notice(f"{count} more: {text}")
+        if self._others:
+            notice(f"{self._others} other notices of this sort are not shown")
 
 
 @contextmanager
 def shown(title: str) -> Iterator[Progress]:
-    """A bar on standard error that names the instruction being executed; yields the function that moves it."""
+    """A bar that names the instruction being executed, if standard error is a terminal; yields the function that moves it."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     step = TextColumn("{task.completed}/{task.total} {task.fields[step]}")
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), step, TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task(title, total=None, step="")
         yield lambda done, total, label: bar.update(task, completed=min(done, total), total=total, step=label)
 
@@ -88,8 +118,13 @@ def open_device(
 
 
 def tasks_of(config: ModelConfig, names: Sequence[str] | None) -> list[int]:
-    """Task indices; all of them if none is named."""
-    return [config.task_index(name) for name in names] if names else list(range(len(config.tasks)))
+    """Task indices, each once; all of them if none is named."""
+    return list(dict.fromkeys(config.task_index(name) for name in names)) if names else list(range(len(config.tasks)))
+
+
+def images_together(config: ModelConfig, hardware: HardwareConfig, tasks: int) -> int:
+    """Images that go through so many tasks each in one pass; 0 if the tasks of one image already need several."""
+    return hardware.rows // config.tokens // tasks
 
 
 def passes(config: ModelConfig, hardware: HardwareConfig, images: int, tasks: Sequence[int]) -> list[list[tuple[int, int]]]:
@@ -97,10 +132,47 @@ def passes(config: ModelConfig, hardware: HardwareConfig, images: int, tasks: Se
     room = hardware.rows // config.tokens
     if room == 0:  # let the compiler say by how much
         return [[(0, tasks[0])]]
-    together = max(1, room // len(tasks)) if len(tasks) <= room else 0
-    if together:
+    if together := images_together(config, hardware, len(tasks)):
         return [[(i, t) for i in range(first, min(first + together, images)) for t in tasks] for first in range(0, images, together)]
     return [[(i, t) for t in tasks[first : first + room]] for i in range(images) for first in range(0, len(tasks), room)]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one run of the hardware gave. streams: (number of the image, task), in the order of the run's heads and tokens."""
+
+    streams: list[tuple[int, int]]
+    run: Run
+
+
+@dataclass
+class Totals:
+    """Sums over passes."""
+
+    cycles: int = 0
+    macs: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    seconds: float = 0.0
+
+    def add(self, run: Run) -> None:
+        self.cycles += run.cycles
+        self.macs += run.program.macs
+        self.bytes_read += run.bytes_read
+        self.bytes_written += run.bytes_written
+        self.seconds += run.seconds
+
+    def summary(self, hardware: HardwareConfig) -> dict[str, Any]:
+        """The sums, and useful multiplications per multiplier and cycle (None where cycles are not counted)."""
+        utilisation = self.macs / (self.cycles * hardware.lanes**2) if self.cycles else None
+        return {
+            "cycles": self.cycles,
+            "macs": self.macs,
+            "mac_utilisation": utilisation,
+            "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass
@@ -118,30 +190,23 @@ class Inference:
     def total(self, what: Callable[[Run], float]) -> Any:
         return sum(what(run) for run in self.runs)
 
-    def summary(self) -> dict[str, Any]:
-        """What --json shows."""
-        cycles, macs = self.total(lambda r: r.cycles), self.total(lambda r: r.program.macs)
-        config = self.checkpoint.config
-        return {
-            "device": self.device,
-            "hardware": self.hardware.name,
-            "checkpoint": config.name,
-            "streams": [{"image": image, "task": config.tasks[task].name} for image, task in self.streams],
-            "cycles": cycles,
-            "macs": macs,
-            "mac_utilisation": macs / (cycles * self.hardware.lanes**2) if cycles else None,
-            "bytes_read": self.total(lambda r: r.bytes_read),
-            "bytes_written": self.total(lambda r: r.bytes_written),
-            "seconds": self.total(lambda r: r.seconds),
-        }
+    def totals(self) -> Totals:
+        sums = Totals()
+        for run in self.runs:
+            sums.add(run)
+        return sums
 
     def map(self, stream: int) -> NDArray[Any] | None:
-        """The full-size prediction of a stream: class numbers uint8 or metres float32, [H, W]; None for a task without a head."""
-        config, head = self.checkpoint.config, self.heads[stream]
-        task = config.tasks[self.streams[stream][1]]
-        if head is None:
-            return None
-        return (heads.segmentation_map if task.kind == "segmentation" else heads.depth_map)(head, config, task)
+        """The prediction of a stream, as `prediction` gives it."""
+        return prediction(self.checkpoint.config, self.streams[stream][1], self.heads[stream])
+
+
+def prediction(config: ModelConfig, task: int, head: NDArray[np.float32] | None) -> NDArray[Any] | None:
+    """A head as a full-size map: class numbers uint8 or metres float32, [H, W]; None for a task without a head."""
+    if head is None:
+        return None
+    chosen = config.tasks[task]
+    return (heads.segmentation_map if chosen.kind == "segmentation" else heads.depth_map)(head, config, chosen)
 
 
 def colourised(config: ModelConfig, task: int, prediction: NDArray[Any]) -> NDArray[np.uint8]:
@@ -150,9 +215,9 @@ def colourised(config: ModelConfig, task: int, prediction: NDArray[Any]) -> NDAr
     return heads.colourise_segmentation(prediction) if kind == "segmentation" else heads.colourise_depth(prediction)
 
 
-def infer(
+def stream(
     checkpoint: Checkpoint,
-    images: Sequence[NDArray[np.uint8]],
+    images: Iterable[NDArray[np.uint8]],
     *,
     tasks: Sequence[int] | None = None,
     device: str = "verilator",
@@ -164,42 +229,70 @@ def infer(
     bitstream: Path | None = None,
     port: SerialPort | None = None,
     model: QuantisedModel | None = None,
-) -> Inference:
-    """Run every image through every task. Passes of the same shape share one program, so weights are packed and loaded once for them."""
+    count: int | None = None,
+) -> Generator[Pass, None, None]:
+    """Run every image through every task, pass by pass; images are taken when their pass comes, and nothing of a pass is kept.
+
+    Passes of the same shape share one program, so weights are packed and loaded once for them. count: how many images there will be, for
+    the progress bar.
+    """
     config = checkpoint.config
     tasks = list(range(len(config.tasks))) if tasks is None else list(tasks)
-    planned = passes(config, hardware, len(images), tasks)
-    model = quantise(checkpoint, weight_bits) if model is None else model
-    result = Inference(device, hardware, checkpoint)
+    source = iter(images)
     programs: dict[tuple, CompiledProgram] = {}
     opened: Device | None = None
     driver: Driver | None = None
     loaded: CompiledProgram | None = None
-    try:
-        for number, streams in enumerate(planned):
-            first = streams[0][0]
-            shape = tuple((image - first, task) for image, task in streams)
-            if shape not in programs:
-                programs[shape] = compiler.compile(model, [Stream(i, t) for i, t in shape], hardware, trace=trace, save_tokens=save_tokens)
-            program = programs[shape]
-            if opened is None or opened.memory.size < program.memory_size:
-                if opened:
-                    opened.close()
-                opened, loaded = open_device(device, hardware, program.memory_size, dram, bitstream, port), None
-                driver = Driver(opened, hardware)
-            assert driver is not None
-            if loaded is not program:
-                driver.load(program)
-                loaded = program
-            title = f"{device}, {hardware.name}" + (f", pass {number + 1} of {len(planned)}" if len(planned) > 1 else "")
-            count = 1 + max(i for i, _ in shape)
-            with shown(title) as progress:
-                run = driver.run(program, list(images[first : first + count]), progress=progress)
-            result.runs.append(run)
-            result.streams += streams
-            result.heads += run.heads
-            result.tokens += run.tokens
-    finally:
-        if opened:
-            opened.close()
+    finished = 0
+    with shown(f"{device}, {hardware.name}") as bar:
+        try:
+            while group := list(islice(source, max(1, images_together(config, hardware, len(tasks))))):
+                model = quantise(checkpoint, weight_bits) if model is None else model
+                planned = passes(config, hardware, len(group), tasks)
+                for number, streams in enumerate(planned):
+                    shape = tuple(streams)
+                    if shape not in programs:
+                        asked = [Stream(image, task) for image, task in shape]
+                        programs[shape] = compiler.compile(model, asked, hardware, trace=trace, save_tokens=save_tokens)
+                    program = programs[shape]
+                    if opened is None or opened.memory.size < program.memory_size:
+                        if opened:
+                            opened.close()
+                        opened, loaded = open_device(device, hardware, program.memory_size, dram, bitstream, port), None
+                        driver = Driver(opened, hardware)
+                    assert driver is not None
+                    if loaded is not program:
+                        driver.load(program)
+                        loaded = program
+                    share = len(group) / len(planned)
+                    progress = bar if count == 1 else _part(bar, finished + number * share, share, count)
+                    first, last = streams[0][0], streams[-1][0]
+                    run = driver.run(program, group[first : last + 1], progress=progress)
+                    yield Pass([(finished + image, task) for image, task in streams], run)
+                finished += len(group)
+        finally:
+            if opened:
+                opened.close()
+
+
+def _part(bar: Progress, done: float, share: float, count: int | None) -> Progress:
+    """Moves the bar of a batch from `done` pictures on by `share` of them while a pass runs."""
+
+    def progress(instruction: int, instructions: int, label: str) -> None:
+        bar(int(done + share * min(instruction, instructions) / max(1, instructions)), count or 0, "pictures")
+
+    return progress
+
+
+def infer(
+    checkpoint: Checkpoint, images: Sequence[NDArray[np.uint8]], *, hardware: HardwareConfig, device: str = "verilator", **options: Any
+) -> Inference:
+    """All passes of `stream`, which says what the options are."""
+    result = Inference(device, hardware, checkpoint)
+    with closing(stream(checkpoint, images, hardware=hardware, device=device, count=len(images), **options)) as parts:
+        for part in parts:
+            result.runs.append(part.run)
+            result.streams += part.streams
+            result.heads += part.run.heads
+            result.tokens += part.run.tokens
     return result

@@ -3,33 +3,48 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from edgemoe.host.images import save_depth_png, save_png, writable_folder
-from edgemoe.host.inference import Inference, colourised
+from edgemoe.host.files import OutputFolder
+from edgemoe.host.images import depth_png, npy, png
+from edgemoe.host.inference import colourised, prediction
 from edgemoe.hw import isa, registers
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.models.config import ModelConfig
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+WIDE = 10_000  # columns: more than any line of a table needs
 
-def save_maps(result: Inference, names: list[str], folder: Path) -> list[str]:
-    """For each stream with a head: coloured PNG, raw prediction as .npy, depth as 16-bit PNG (metres x 256) too. Returns the paths."""
-    config = result.checkpoint.config
-    written: list[Path] = []
-    for stream, (image, task) in enumerate(result.streams):
-        prediction = result.map(stream)
-        if prediction is None:
-            continue
-        base = f"{names[image]}-{config.tasks[task].name}"
-        written.append(save_png(folder / f"{base}.png", colourised(config, task, prediction)))
-        np.save(folder / f"{base}.npy", prediction)
-        written.append(folder / f"{base}.npy")
-        if config.tasks[task].kind == "depth":
-            written.append(save_depth_png(folder / f"{base}-metres256.png", prediction))
-    return [str(path) for path in written]
+
+def map_files(config: ModelConfig, task: int) -> dict[str, Callable[[NDArray[Any]], bytes]]:
+    """What is written of a task's prediction: end of the file's name -> the file. A task without a head has none.
+
+    The coloured PNG, the raw prediction as .npy, and depth as a 16-bit PNG (metres x 256) too.
+    """
+    name, kind = config.tasks[task].name, config.tasks[task].kind
+    if kind == "tokens":
+        return {}
+    files: dict[str, Callable[[NDArray[Any]], bytes]] = {
+        f"-{name}.png": lambda prediction: png(colourised(config, task, prediction)),
+        f"-{name}.npy": npy,
+    }
+    return files | ({f"-{name}-metres256.png": depth_png} if kind == "depth" else {})
+
+
+def map_names(base: str, config: ModelConfig, tasks: Iterable[int]) -> list[str]:
+    """Names of all files of a picture."""
+    return [base + end for task in tasks for end in map_files(config, task)]
+
+
+def save_maps(folder: OutputFolder, base: str, config: ModelConfig, task: int, head: NDArray[np.float32] | None) -> list[str]:
+    """Write what is written of a stream's head; returns the paths."""
+    values = prediction(config, task, head)
+    if values is None:
+        return []
+    return [str(folder.write(base + end, encode(values))) for end, encode in map_files(config, task).items()]
 
 
 def sheet(rows: list[list[tuple[str, NDArray[np.uint8]]]], zoom: int = 2) -> NDArray[np.uint8]:
@@ -49,27 +64,26 @@ def sheet(rows: list[list[tuple[str, NDArray[np.uint8]]]], zoom: int = 2) -> NDA
     return np.asarray(canvas)
 
 
-def save_hardware(config: HardwareConfig, verilog: str, folder: Path) -> list[str]:
-    """The Verilog, and register map and instruction set for people and for other languages."""
-    writable_folder(folder)
-    files: dict[str, str] = {
+def hardware_files(verilog: str) -> dict[str, str]:
+    """The Verilog, and register map and instruction set for people and for other languages: name -> text."""
+    return {
         "edgemoe.v": verilog,
         "registers.md": registers.to_markdown(),
         "registers.json": registers.to_json(),
         "edgemoe.h": registers.to_c_header(),
         "instructions.md": isa.to_markdown(),
     }
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    return [str(folder / name) for name in files]
 
 
 def table(title: str, rows: list[tuple[str, Any]]) -> None:
-    """A two-column table on standard output."""
+    """A two-column table on standard output. Nothing in it is taken for markup; only a terminal's width makes lines break."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(title=title, show_header=False)
+    shown = Table(title=Text(title), show_header=False)
+    shown.add_column(overflow="fold")
+    shown.add_column(overflow="fold")
     for name, value in rows:
-        shown.add_row(name, str(value))
-    Console().print(shown)
+        shown.add_row(Text(name), Text(str(value)))
+    Console(width=None if sys.stdout.isatty() else WIDE).print(shown)

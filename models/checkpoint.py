@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialise
 
 from .config import ModelConfig
 from .errors import EdgemoeError
+from .files import write_whole
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -143,15 +144,10 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
     metadata = {"config": checkpoint.config.to_json()}
     if checkpoint.calibration is not None:
         metadata["calibration"] = json.dumps(checkpoint.calibration)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # safetensors writes a non-contiguous array's memory in its own order, so make every array contiguous.
-        save_file({name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}, temporary, metadata)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise EdgemoeError(f"cannot write {path} ({error}); choose a folder that can be written to") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    # safetensors writes a non-contiguous array's memory in its own order, so make every array contiguous.
+    write_whole(path, serialise({name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}, metadata))
     return path

@@ -67,7 +67,10 @@ def test_infer_prints_json_and_writes_maps(edgemoe: Command, street: Path, tmp_p
     assert code == 0 and "error" not in errors
     report = json.loads(text)
     assert report["device"] == "emulator" and report["hardware"] == "base" and report["checkpoint"] == "m3vit-micro"
-    assert report["streams"] == [{"image": 0, "task": "segmentation"}, {"image": 0, "task": "depth"}]
+    assert [(s["image"], s["file"], s["task"], s["pass"]) for s in report["streams"]] == [
+        (0, str(street), "segmentation", 0),
+        (0, str(street), "depth", 0),
+    ]
     wanted = {"device", "hardware", "checkpoint", "streams", "cycles", "macs", "mac_utilisation", "bytes_read", "bytes_written", "seconds"}
     assert wanted | {"outputs"} <= set(report)
     assert report["macs"] > 0 and report["bytes_read"] > 1_000_000
@@ -75,6 +78,8 @@ def test_infer_prints_json_and_writes_maps(edgemoe: Command, street: Path, tmp_p
         "street-segmentation.png", "street-segmentation.npy", "street-depth.png", "street-depth.npy", "tokens.npy",
     }  # fmt: skip
     assert all(Path(p).is_file() for p in report["outputs"])
+    assert [p for s in report["streams"] for p in s["outputs"]] + [str(tokens)] == report["outputs"]
+    assert report["pictures"] == 1 and report["failed"] == []
     labels, depth = np.load(out / "street-segmentation.npy"), np.load(out / "street-depth.npy")
     assert labels.shape == depth.shape == (128, 256) and labels.dtype == np.uint8 and depth.dtype == np.float32
     with Image.open(out / "street-depth.png") as shown:
@@ -99,7 +104,10 @@ def test_infer_as_a_table(edgemoe: Command, street: Path, tmp_path: Path) -> Non
 
 
 def test_several_images_and_tasks(edgemoe: Command, tmp_path: Path) -> None:
-    """Three images of one name: names stay apart, and each result is the image's own, whatever ran beside it."""
+    """Three images of one name: names stay apart, and each result is the image's own, whatever ran beside it.
+
+    A task named twice is computed once.
+    """
     folders = [tmp_path / str(i) for i in range(3)]
     for i, folder in enumerate(folders):
         folder.mkdir()
@@ -107,11 +115,12 @@ def test_several_images_and_tasks(edgemoe: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, text, _ = edgemoe(
         "infer", *(f / "street.png" for f in folders), "--device", "emulator", "--task", "depth", "--task", "segmentation",
-        "--out", out, "--json",
+        "--task", "depth", "--out", out, "--json",
     )  # fmt: skip
     assert code == 0
-    streams = json.loads(text)["streams"]
-    assert streams == [{"image": i, "task": t} for i in range(3) for t in ("depth", "segmentation")]
+    report = json.loads(text)
+    assert [(s["image"], s["task"]) for s in report["streams"]] == [(i, t) for i in range(3) for t in ("depth", "segmentation")]
+    assert len(report["outputs"]) == len(set(report["outputs"])) == 3 * 5
     assert edgemoe("infer", folders[2] / "street.png", "--device", "emulator", "--out", tmp_path / "alone", "--json")[0] == 0
     for task in ("depth", "segmentation"):
         alone = np.load(tmp_path / "alone" / f"street-{task}.npy")
@@ -159,7 +168,7 @@ def test_verilog(edgemoe: Command, tmp_path: Path) -> None:
     names = {"edgemoe.v", "registers.md", "registers.json", "edgemoe.h", "instructions.md"}
     assert code == 0 and {Path(line).name for line in text.split()} == names
     folder = tmp_path / "hardware"
-    assert {p.name for p in folder.iterdir()} == names
+    assert {p.name for p in folder.iterdir()} == names | {".edgemoe-outputs"}
     source = (folder / "edgemoe.v").read_text()
     assert "module edgemoe(" in source and "s_axil_awaddr" in source and "m_axi_arid" in source
     assert any(r["name"] == "CTRL" for r in json.loads((folder / "registers.json").read_text()))
@@ -202,6 +211,8 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
         (("--hardware", "tiny"), ("m3vit-micro does not fit hardware 'tiny'", "129 tokens a stream", "limit is 20", "(109 too many)")),
         (("--out", "/proc/nope"), ("cannot write to folder /proc/nope",)),
         (("--save-tokens", "/proc/nope/x.npy"), ("cannot write to folder /proc/nope",)),
+        (("--save-tokens", "/tmp"), ("cannot write /tmp: it is a folder",)),
+        (("--resize", "squash"), ("squash", "crop")),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
@@ -227,14 +238,20 @@ def test_bad_options(edgemoe: Command, street: Path, tmp_path: Path, arguments: 
 def test_bad_images(
     edgemoe: Command, street: Path, tmp_path: Path, name: str, content: bytes | np.ndarray | None, parts: tuple[str, ...]
 ) -> None:
-    """Beside a good one: nothing is written for either."""
+    """Alone: one line, and nothing is left behind. Beside a good one: that one's maps are saved, and the exit code says so."""
     path, out = tmp_path / name, tmp_path / "out"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
         np.save(path, content)
-    refused(edgemoe("infer", street, path, "--out", out), *parts)
+    refused(edgemoe("infer", path, "--out", out), *parts)
     assert not out.exists()
+    code, text, errors = edgemoe("infer", path, street, "--task", "depth", "--device", "emulator", "--out", out, "--json")
+    report = json.loads(text)
+    assert code == 1 and [s["file"] for s in report["streams"]] == [str(street)] and (out / "street-depth.npy").is_file()
+    assert [f["file"] for f in report["failed"]] == [str(path)] and all(part in report["failed"][0]["error"] for part in parts)
+    assert errors.splitlines()[-1] == "edgemoe: error: 1 of 2 pictures could not be read; the others are done"
+    assert len(errors.splitlines()) == 2 and parts[0] in errors
 
 
 def test_a_truncated_picture(edgemoe: Command, street: Path, tmp_path: Path) -> None:
@@ -307,6 +324,8 @@ def test_a_checkpoint_without_configuration(edgemoe: Command, street: Path, tmp_
         (("import", "edge-moe", "/nowhere", "-o", "/proc/nope/x.safetensors"), ("cannot write to folder /proc/nope",)),
         (("train", "--out", "/proc/nope/x.safetensors"), ("cannot write",)),
         (("train", "nothing"), ("nothing",)),
+        (("bench", "--plot", "x.xyz"), ("x.xyz", "svg")),
+        (("growth", "--plot", "/proc/nope/x.png"), ("cannot write to folder /proc/nope",)),
     ],
     ids=lambda value: " ".join(value[:4]),
 )

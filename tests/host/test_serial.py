@@ -215,7 +215,7 @@ def test_a_board_that_is_unplugged() -> None:
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    images.save_png(tmp_path / "street.png", scenes.scene(1).image.transpose(1, 2, 0))
+    (tmp_path / "street.png").write_bytes(images.png(scenes.scene(1).image.transpose(1, 2, 0)))
     command = [sys.executable, "-m", "edgemoe.host.cli", "infer", "street.png", "--hardware", "ulx3s", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == "" and message in done.stderr.splitlines()[-1]
@@ -224,7 +224,7 @@ def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_pa
 @pytest.mark.full
 def test_micro_by_the_command_line(tmp_path: Path) -> None:
     """The trained model on the ULX3S's hardware, as its user would start it; every value is the emulator's."""
-    images.save_png(tmp_path / "street.png", scenes.scene(7).image.transpose(1, 2, 0))
+    (tmp_path / "street.png").write_bytes(images.png(scenes.scene(7).image.transpose(1, 2, 0)))
     command = [sys.executable, "-m", "edgemoe.host.cli", "infer", "street.png", "--hardware", "ulx3s", "--weight-bits", "8", "--json"]
     command += ["--task", "segmentation"]
     with board("ulx3s") as there:

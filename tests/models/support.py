@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small models with random weights, for tests."""
+"""Small models with random weights, and a disk that is soon full, for tests."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from edgemoe.models import calibration
@@ -50,3 +54,14 @@ def random_checkpoint(config: ModelConfig, seed: int = 0, calibrated: bool = Tru
 def sqnr(reference: np.ndarray, value: np.ndarray) -> float:
     """Signal to quantisation noise, decibels."""
     return float(10 * np.log10(np.square(reference).sum() / np.square(reference - value).sum()))
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """No file grows beyond so many bytes: writing on fails as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

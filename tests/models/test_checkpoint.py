@@ -3,12 +3,12 @@
 
 import numpy as np
 import pytest
-from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors, load, save
 from edgemoe.models.errors import EdgemoeError
 from safetensors.numpy import save_file
 
 from .small import PLAIN, SMALL, random_checkpoint
+from .support import small_disk
 
 
 def write(path, tensors, config=SMALL):
@@ -97,7 +97,7 @@ def test_unknown_names_and_paths(tmp_path):
         load(tmp_path / "none.safetensors")
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_file(tmp_path):
     given = random_checkpoint(SMALL)
     path = save(given, tmp_path / "m.safetensors")
     before = path.read_bytes()
@@ -105,12 +105,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(EdgemoeError, match="pos_embed has 112 values that are NaN"):
         save(broken, path)
 
-    def full_disk(tensors, target, metadata):
-        target.write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(checkpoints, "save_file", full_disk)
-    with pytest.raises(EdgemoeError, match="cannot write .*No space left"):
+    with small_disk(1000), pytest.raises(EdgemoeError, match="cannot write .*m.safetensors: File too large"):
         save(given, path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.safetensors"]
