@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures named on a command line: which files they are, what their results are called, and one after the other through a model."""
+"""Pictures of a command line: which files they are, what their results are called, one by one through a model."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ from numpy.typing import NDArray
 
 
 def picture_files(arguments: Sequence[Path]) -> list[Path]:
-    """The files: a folder stands for the pictures in it (sorted, by their suffixes, without those of folders below), a pattern that is no
-    file's name for what matches it. Each file once, however often it is named."""
+    """The files, each once, however often it is named.
+
+    A folder stands for the pictures in it (by their suffixes, sorted, without hidden ones and those of folders below),
+    a pattern that is no file's name for the files that match it, sorted.
+    """
     found: dict[str, Path] = {}
     twice = []
     for argument in arguments:
         if argument.is_dir():
-            paths = sorted(p for p in argument.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+            paths = sorted(p for p in argument.glob("[!.]*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not paths:
                 raise EdgemoeError(f"folder {argument} holds no pictures ({' '.join(sorted(SUFFIXES))})")
         elif glob.has_magic(str(argument)) and not argument.exists():
@@ -66,7 +69,8 @@ def read_images(arguments: Sequence[Path], config: ModelConfig, resize: str = "s
 def result_names(paths: Sequence[Path], ends: Sequence[str]) -> list[str]:
     """A name for each picture such that no two files `name + end` are the same, also where upper and lower case are.
 
-    The file's name without its suffix; where several are alike, the name of its folder before it; where that is taken, a number after it.
+    The file's name without its suffix; where several are alike, its folder's name before it; where that is taken, a
+    number after it.
     """
 
     def same(name: str) -> set[str]:
@@ -127,8 +131,8 @@ class TokenFile:
 class Batch:
     """What became of a batch. failed: {"file", "error"} of each picture that could not be read.
 
-    streams: {"image": its place among the pictures, "file", "task", "outputs", "pass", "cycles"} of each; streams of one pass ran at the
-    same time, and the cycles are those of the whole pass.
+    streams: {"image": its place among the pictures, "file", "task", "outputs", "pass", "cycles"} of each; streams of
+    one pass ran together, and the cycles are those of the whole pass.
     """
 
     hardware: HardwareConfig
@@ -150,18 +154,20 @@ def infer_files(
     tokens: Path | None = None,
     **options: Any,
 ) -> Batch:
-    """Each picture is read when its turn comes, and its maps are saved before the next; one that cannot be read is noted and left out.
+    """Each picture is read when its pass comes, and its maps are saved before the next; one that cannot be read is
+    noted and left out.
 
-    tokens: the file for the final tokens. options: those of `inference.stream`. EdgemoeError if no picture can be read, and, before
-    anything is computed, if a result would replace a picture, another result, or a file that is not edgemoe's.
+    tokens: the file for the final tokens. options: those of `inference.stream`. EdgemoeError if no picture can be read,
+    and, before anything is computed, if a result would replace a picture, another result, or a file that is not
+    edgemoe's.
     """
     config = checkpoint.config
     ends = outputs.map_names("", config, tasks)
     names = result_names(paths, ends)
-    _check_names(paths, names, ends, folder, tokens)
+    _check_names(paths, [name + end for name in names for end in ends], folder, tokens)
     for task in tasks:
         if config.tasks[task].kind == "tokens" and not tokens:
-            notice(f"task {config.tasks[task].name} has no head: its result is its tokens, which only --save-tokens writes")
+            notice(f"task {config.tasks[task].name} has no head: it results in tokens, which --save-tokens writes")
     result = Batch(hardware, len(paths))
     notices = Notices()
     order: list[int] = []
@@ -214,15 +220,13 @@ def infer_files(
     return result
 
 
-def _check_names(paths: Sequence[Path], names: Sequence[str], ends: Sequence[str], folder: OutputFolder, tokens: Path | None) -> None:
+def _check_names(paths: Sequence[Path], files: Sequence[str], folder: OutputFolder, tokens: Path | None) -> None:
     """No result replaces a picture or another result, or what is not edgemoe's."""
     given = {os.path.realpath(path): path for path in paths}
-    files = [name + end for name in names for end in ends]
     written = [os.path.realpath(folder.path / name) for name in files]
     if both := [str(given[place]) for place in written if place in given]:
-        raise EdgemoeError(f"{listed(both)} would be replaced by results, but are pictures to be read; name another folder with --out")
+        raise EdgemoeError(f"{listed(both)}: both a picture to be read and the name of a result; name another --out")
     if tokens and (place := os.path.realpath(tokens)) in {*written, *given}:
-        raise EdgemoeError(
-            f"--save-tokens {tokens} is {'a picture to be read' if place in given else 'the name of a map'}; name another file"
-        )
+        what = "a picture to be read" if place in given else "the name of a map"
+        raise EdgemoeError(f"--save-tokens {tokens} is {what}; name another file")
     folder.check(files)

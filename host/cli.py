@@ -143,7 +143,7 @@ def infer(
     out: Annotated[Path, typer.Option("--out", help="Folder for maps and raw predictions.")] = Path("out"),
     force: Force = False,
     save_tokens: Annotated[
-        Path | None, typer.Option("--save-tokens", help="Write the encoder's final tokens here.", metavar="FILE.npy")
+        Path | None, typer.Option("--save-tokens", help="Write the encoder's final tokens here, replacing the file.", metavar="FILE.npy")
     ] = None,
     bitstream: Annotated[
         Path | None, typer.Option("--bitstream", help="--device fpga: load this through PYNQ. Default: the UIO device.", metavar="FILE.bit")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where results go: folders that can be written to, and whose file is whose.
 
-A file that the user named (``-o FILE``, ``--plot``, ``--save-tokens``) is replaced, as a compiler does. A file whose name edgemoe made up
-is written through an `OutputFolder`, which replaces only what edgemoe itself wrote.
+A file that the user named (``-o FILE``, ``--plot``, ``--save-tokens``) is replaced, as a compiler does. A file whose
+name edgemoe made up is written through an `OutputFolder`, which replaces only what edgemoe itself wrote.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ def writable_file(path: Path) -> Path:
 class OutputFolder:
     """A folder for files whose names edgemoe makes up: the user's own files of such a name stay.
 
-    A file is edgemoe's if its SHA-256 and name are in the folder's record, ``.edgemoe-outputs``, to which every file is added when it is
-    written (``sha256sum -c .edgemoe-outputs`` reads it). Any other file, also one that was changed since, is replaced with `force` only.
-    Used in a `with`, it is created at the start and, if an error ends the block, it goes again as far as nothing came to lie in it.
+    A file is edgemoe's if its SHA-256 and name are in the folder's record, ``.edgemoe-outputs``, to which every file is
+    added when it is written (``sha256sum -c`` reads it). Any other file, also one that was changed since, is replaced
+    with `force` only. Used in a `with`, the folder is created at the start and, if an error ends the block, removed
+    again if nothing came to lie in it.
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
@@ -64,7 +65,7 @@ class OutputFolder:
         writable_folder(self.path)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
             for folder in self._created:
                 with suppress(OSError):  # it is not empty
@@ -82,7 +83,8 @@ class OutputFolder:
             except OSError as error:
                 raise EdgemoeError(f"cannot write {path}: {error.strerror or error}") from error
             if path.exists() and not path.is_file():
-                raise EdgemoeError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'no regular file'}; name another folder")
+                what = "a folder" if path.is_dir() else "no regular file"
+                raise EdgemoeError(f"cannot write {path}: it is {what}; name another folder")
             if not self.force and not self._is_ours(name):
                 foreign.append(name)
         if foreign:
@@ -96,7 +98,7 @@ class OutputFolder:
         self.check([name])
         data = data.encode() if isinstance(data, str) else data
         line = _line(hashlib.sha256(data).hexdigest(), name)
-        # The record comes first: a line too many does no harm, a line too few would make the next run refuse its own file.
+        # The record comes first: a line too many does no harm, a line too few makes the next run refuse its own file.
         if line not in self._recorded():
             try:
                 with open(self.path / RECORD, "a", encoding="utf-8", errors="surrogateescape") as file:

@@ -31,6 +31,7 @@ DEPTH_PNG_SCALE = 256  # 16-bit PNG: metres x 256, as the KITTI benchmark does
 SUFFIXES = frozenset(
     ".apng .avif .bmp .gif .jp2 .jpeg .jpg .npy .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )  # what is taken from a folder
+UNREADABLE = "is no picture that can be read (PNG, JPEG or .npy)"
 RESIZES = ("stretch", "crop", "pad")
 SAME_SHAPE = 1.01  # a ratio of width to height that changes by less is not worth a word
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
@@ -39,8 +40,9 @@ TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
 def read_image(path: Path, config: ModelConfig, resize: str = "stretch") -> tuple[NDArray[np.uint8], list[str]]:
     """(pixels uint8 [C, H, W] of the model's size, what the user should know of how they were read).
 
-    `resize`, for pictures of another size: "stretch" the whole picture to the model's shape, "crop" its centre to that shape, or "pad" the
-    whole picture with black. Bilinear, over all pixels that a new one covers. EdgemoeError if it is no picture that can be read.
+    `resize`, for pictures of another size: "stretch" the whole picture to the model's shape, "crop" its centre to that
+    shape, or "pad" the whole picture with black. Bilinear, over all pixels that a new one covers. EdgemoeError if it is
+    no picture that can be read.
     """
     if path.is_dir():
         raise EdgemoeError(f"image {path} is a folder")
@@ -52,7 +54,8 @@ def read_image(path: Path, config: ModelConfig, resize: str = "stretch") -> tupl
     else:
         picture = _read_picture(path, remarks)
         if config.image_channels not in (1, 3):
-            raise EdgemoeError(f"{path} is a picture of colours; model {config.name} takes {config.image_channels} channels: give .npy")
+            takes = f"model {config.name} takes {config.image_channels} channels"
+            raise EdgemoeError(f"{path} holds colours, {takes}: give .npy")
         pixels = np.asarray(picture.convert("RGB" if config.image_channels == 3 else "L"))
         pixels = pixels.reshape(*pixels.shape[:2], config.image_channels)
     if 0 in pixels.shape:
@@ -74,9 +77,8 @@ def _read_array(path: Path, channels: int, remarks: list[str]) -> NDArray[np.uin
         array.close()
         raise EdgemoeError(f"{path} is an .npz archive, expected one array; save that with numpy.save")
     if array.dtype not in (np.uint8, np.uint16) or array.ndim != 3 or array.shape[2] != channels or 0 in array.shape:
-        raise EdgemoeError(
-            f"{path} holds {array.dtype} {list(array.shape)}, expected uint8 [height, width, {channels}]{_array_hint(array, channels)}"
-        )
+        expected = f"expected uint8 [height, width, {channels}]{_array_hint(array, channels)}"
+        raise EdgemoeError(f"{path} holds {array.dtype} {list(array.shape)}, {expected}")
     return array if array.dtype == np.uint8 else _high_byte(array, 16, path, remarks)
 
 
@@ -102,11 +104,11 @@ def _high_byte(values: NDArray, bits: int, path: Path, remarks: list[str]) -> ND
     top = int(values.max(initial=0))
     reduced = (values >> (bits - 8)).astype(np.uint8)
     if top and not reduced.any():
-        raise EdgemoeError(
-            f"{path} holds {bits}-bit values up to {top} only, which is black; scale them to {(1 << bits) - 1}, or save 8 bits"
-        )
+        remedy = f"scale them to {(1 << bits) - 1}, or save 8 bits"
+        raise EdgemoeError(f"{path} holds {bits}-bit values up to {top} only, which is black; {remedy}")
     if 0 < top < 1 << (bits - 4):
-        remarks.append(f"very dark: {bits}-bit values up to {top} of {(1 << bits) - 1} (scale them if they have fewer bits)")
+        most = (1 << bits) - 1
+        remarks.append(f"very dark: {bits}-bit values up to {top} of {most} (if they have fewer bits, scale them)")
     return reduced
 
 
@@ -136,17 +138,17 @@ def _read_picture(path: Path, remarks: list[str]) -> Image.Image:
                 picture = _grey(picture, bits, photometric == TIFF_WHITE_IS_ZERO, path, remarks)
             if picture.mode in ("I", "F"):
                 what = "floating-point values" if picture.mode == "F" else "32-bit or signed integers"
-                raise EdgemoeError(f"{path} holds {what}, whose white is not known; scale them and save 8 or 16 bits a channel")
+                raise EdgemoeError(f"{path} holds {what}, whose white is not known; scale them and save 8 or 16 bits")
             return _in_srgb(_opaque(picture, remarks), remarks)
     except EdgemoeError:
         raise
     except Image.DecompressionBombError as error:
         raise EdgemoeError(f"{path} is too large to be read ({_first_line(error)}); scale it down") from error
     except UnidentifiedImageError as error:
-        raise EdgemoeError(f"{path} is no picture that can be read (PNG, JPEG or .npy): its format is unknown") from error
+        raise EdgemoeError(f"{path} {UNREADABLE}: its format is unknown") from error
     except Exception as error:
         # A file from anywhere: Pillow's many decoders fail with whatever the damage leads them to.
-        raise EdgemoeError(f"{path} is no picture that can be read (PNG, JPEG or .npy): {_first_line(error)}") from error
+        raise EdgemoeError(f"{path} {UNREADABLE}: {_first_line(error)}") from error
 
 
 def _upright(picture: Image.Image, remarks: list[str]) -> Image.Image:
@@ -201,7 +203,9 @@ def _in_srgb(picture: Image.Image, remarks: list[str]) -> Image.Image:
 
     srgb = ImageCms.createProfile("sRGB")
     if picture.mode == "LAB":
-        return ImageCms.profileToProfile(picture, ImageCms.createProfile("LAB"), srgb, outputMode="RGB")  # type: ignore[return-value]
+        lab = ImageCms.profileToProfile(picture, ImageCms.createProfile("LAB"), srgb, outputMode="RGB")
+        assert lab is not None
+        return lab
     plain = picture.convert("RGB") if picture.mode == "CMYK" else picture
     if data:
         try:
@@ -249,11 +253,12 @@ def _resized(pixels: NDArray[np.uint8], width: int, height: int, how: str, remar
         remarks.append(f"resized {sides}{lost}")
     elif how == "pad":
         size = (max(1, round(width * min(1, 1 / wider))), max(1, round(height * min(1, wider))))
-        remarks.append(f"resized {sides}" + (f": {size[0]} x {size[1]} and black beside it" if size != (width, height) else ""))
+        black = f": {size[0]} x {size[1]} and black beside it" if size != (width, height) else ""
+        remarks.append(f"resized {sides}{black}")
     else:
         side, by = ("width", wider) if wider > 1 else ("height", 1 / wider)
-        note = f", which stretches its {side} by {by - 1:.0%} (--resize crop or pad keeps its shape)" if shape_changes else ""
-        remarks.append(f"resized {sides}{note}")
+        stretched = f", which stretches its {side} by {by - 1:.0%} (--resize crop or pad keeps its shape)"
+        remarks.append(f"resized {sides}{stretched if shape_changes else ''}")
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
     result = np.zeros((height, width, pixels.shape[2]), np.uint8)
     for channel in range(pixels.shape[2]):

@@ -16,10 +16,12 @@ from .errors import EdgemoeError
 
 @contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file to write to. It takes its name when all of it is there; if anything fails, what was there before stays.
+    """A binary file to write to. It takes its name when all of it is there; if anything fails, what was there before
+    stays.
 
-    It is written beside its place under a hidden name. A link is followed, a replaced file's permissions are kept, and what
-    is no regular file (a device, a pipe) is written to directly. Every OSError becomes an EdgemoeError that names the path.
+    It is written beside its place under a hidden name. A link is followed, a replaced file's permissions are kept, and
+    what is no regular file (a device, a pipe) is written to directly. Every OSError becomes an EdgemoeError that names
+    the path.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".edgemoe-{secrets.token_hex(6)}.tmp")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many pictures: which they are, what their results are called, saved as they come, and what is said of those that fail."""
+"""Many pictures: which they are, what results are called, saved as they come, and what is said of those that fail."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
 # ------------------------------------------------------------------------------------------------ which pictures
 
 
-def test_folders_patterns_and_repetitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_which_pictures(edgemoe: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder, a pattern, a name, and any of them again."""
     for name in ("d/b.PNG", "d/a.jpg", "d/c.NPY", "d/notes.txt", "d/.hidden.png", "d/below/e.png", "[x].png", "x.png"):
         picture(tmp_path / name)
 
@@ -108,9 +108,8 @@ def test_names_never_meet() -> None:
     parts = ["a", "A", "a-b", "b", "1", "2", "a-2", "\u00df", "ss", "-", "b-metres256"]
     ends = ["-a.png", "-a-b.png", "-b.png", "-b-metres256.png", ".png", "-2-a.png"]
     for _ in range(300):
-        paths = list(
-            {Path("/r", *rng.choice(parts, rng.integers(0, 3)), rng.choice(parts) + rng.choice([".png", ".jpg"])): 0 for _ in range(12)}
-        )
+        drawn = [[*rng.choice(parts, rng.integers(0, 3)), rng.choice(parts) + rng.choice([".png", ".jpg"])] for _ in range(12)]
+        paths = list(dict.fromkeys(Path("/r", *path) for path in drawn))
         chosen = list(rng.choice(ends, rng.integers(1, 5), replace=False))
         names = batch.result_names(paths, chosen)
         files = [(name + end).casefold() for name in names for end in chosen]
@@ -118,7 +117,8 @@ def test_names_never_meet() -> None:
 
 
 def test_each_picture_keeps_its_own_maps(edgemoe: Command, tmp_path: Path) -> None:
-    paths = [picture(tmp_path / name, seed) for seed, name in enumerate(["x.png", "d/x.png", "1-x.png", "x.bmp.png", "X.png"])]
+    given = ["x.png", "d/x.png", "1-x.png", "x.bmp.png", "X.png"]
+    paths = [picture(tmp_path / name, seed) for seed, name in enumerate(given)]
     code, text, errors = edgemoe(*paths, "--out", "out", "--json")
     assert code == 0, errors
     report = json.loads(text)
@@ -155,7 +155,7 @@ def test_a_picture_to_be_read_is_never_written(edgemoe: Command, tmp_path: Path)
     """Not even with --force: the results of one would be read as the other."""
     x, mine = picture(tmp_path / "x.png"), picture(tmp_path / "x-seg.png", 1)
     before = mine.read_bytes()
-    refused(edgemoe(x, mine, "--out", ".", "--force"), "x-seg.png would be replaced by results, but are pictures to be read")
+    refused(edgemoe(x, mine, "--out", ".", "--force"), "x-seg.png: both a picture to be read and the name of a result")
     refused(edgemoe(x, mine, "--out", "out", "--save-tokens", "x-seg.png"), "--save-tokens x-seg.png is a picture to be read")
     refused(edgemoe(x, "--out", "out", "--save-tokens", "out/x-dep.npy"), "is the name of a map")
     assert mine.read_bytes() == before and not (tmp_path / "out").exists()
@@ -209,7 +209,7 @@ def test_saved_as_they_come(tmp_path: Path) -> None:
 
 
 def test_memory_stays(tmp_path: Path) -> None:
-    """Of a picture of m3vit-micro, whose pixels, values and maps are 0.4 MB, only its lines in the report and in the record stay."""
+    """Of a picture of m3vit-micro (0.4 MB of pixels, values and maps) only lines in the report and the record stay."""
     checkpoint, hardware = checkpoints.load("m3vit-micro"), preset("base")
     pixels = np.random.default_rng(0).integers(0, 256, (128, 256, 3), np.uint8)
     paths = [tmp_path / f"{i}.png" for i in range(14)]
@@ -298,7 +298,8 @@ def test_tasks_without_a_head_are_not_lost_silently(tmp_path: Path, capsys: pyte
     config = replace(TINY, tasks=(TaskConfig(name="bare", kind="tokens"),))
     given = [picture(tmp_path / "x.png")]
     with OutputFolder(tmp_path / "out") as folder:
-        result = batch.infer_files(random_checkpoint(config), given, folder, tasks=[0], hardware=preset("tiny"), device="emulator")
+        options = dict(tasks=[0], hardware=preset("tiny"), device="emulator")
+        result = batch.infer_files(random_checkpoint(config), given, folder, **options)  # type: ignore[arg-type]
     assert result.outputs == [] and "task bare has no head" in capsys.readouterr().err
 
 
@@ -309,7 +310,8 @@ def test_nothing_on_standard_error_without_need(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgemoe.host.cli", "infer", "x.png", "--checkpoint", "tiny.safetensors"]
     command += ["--hardware", "tiny", "--device", "emulator"]
     for terminal in ({}, {"TERM": "dumb"}):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, **terminal})
+        environment = {**os.environ, **terminal}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0 and done.stderr == ""
 
 

@@ -175,6 +175,17 @@ def test_verilog(edgemoe: Command, tmp_path: Path) -> None:
     assert "MATMUL" in (folder / "instructions.md").read_text() and "EDGEMOE_CTRL" in (folder / "edgemoe.h").read_text()
 
 
+@pytest.mark.parametrize("command", [("verilog", "--hardware", "tiny"), ("build", "--board", "kv260")], ids=lambda c: c[0])
+def test_folders_of_hardware_replace_only_their_own(edgemoe: Command, tmp_path: Path, command: tuple[str, ...]) -> None:
+    header = tmp_path / "edgemoe.h"
+    header.write_text("mine")
+    refused(edgemoe(*command, "-o", tmp_path), "edgemoe.h, which edgemoe did not write", "--force")
+    assert header.read_text() == "mine" and [p.name for p in tmp_path.iterdir()] == ["edgemoe.h"]
+    assert edgemoe(*command, "-o", tmp_path, "--force")[0] == 0
+    assert edgemoe(*command, "-o", tmp_path)[0] == 0
+    assert "EDGEMOE_CTRL" in header.read_text()
+
+
 def test_check_finds_no_mismatch(edgemoe: Command) -> None:
     """The default: m3vit-micro, both tasks, RTL against emulator against the float model."""
     code, text, errors = edgemoe("check", "--json")
@@ -332,6 +343,11 @@ def test_a_checkpoint_without_configuration(edgemoe: Command, street: Path, tmp_
 def test_other_commands(edgemoe: Command, arguments: tuple[str, ...], parts: tuple[str, ...], monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     refused(edgemoe(*arguments), *parts)
+
+
+def test_a_model_card_is_not_written_over_another_file(edgemoe: Command, tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    refused(edgemoe("train", "--out", tmp_path / "notes.safetensors"), "notes.md, which edgemoe did not write")
 
 
 def test_import_names_every_missing_file(edgemoe: Command, tmp_path: Path) -> None:
