@@ -59,6 +59,7 @@ class OutputFolder:
         self.path, self.force = path, force
         self._created: list[Path] = []
         self._record: set[str] | None = None
+        self._before = ""  # what the next line of the record needs before it
 
     def __enter__(self) -> OutputFolder:
         self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -102,10 +103,11 @@ class OutputFolder:
         if line not in self._recorded():
             try:
                 with open(self.path / RECORD, "a", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(line + "\n")
+                    file.write(self._before + line + "\n")
             except OSError as error:
                 raise EdgemoeError(f"cannot write {self.path / RECORD}: {error.strerror or error}") from error
             self._recorded().add(line)
+            self._before = ""
         write_whole(self.path / name, data)
         return self.path / name
 
@@ -121,6 +123,7 @@ class OutputFolder:
             except OSError:
                 text = ""
             self._record = set(text.split("\n"))
+            self._before = "\n" if text and not text.endswith("\n") else ""  # its last line was cut off by a full disk
         return self._record
 
     def _is_ours(self, name: str) -> bool:

@@ -148,5 +148,12 @@ def test_the_record_is_sha256sums(tmp_path: Path) -> None:
         OutputFolder(tmp_path).write(name, b"again")
 
 
+def test_a_record_that_was_cut_off(tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text("0123abc")
+    OutputFolder(tmp_path).write("x", "1")
+    OutputFolder(tmp_path).write("x", "2")
+    assert (tmp_path / "x").read_text() == "2"
+
+
 def test_lists_are_short() -> None:
     assert listed("abc") == "a, b, c" and listed("abcdefg") == "a, b, c, d, e and 2 more"

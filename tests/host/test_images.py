@@ -85,9 +85,26 @@ def test_eight_and_sixteen_bits_are_the_same_picture(tmp_path: Path) -> None:
     header = f"P5 {GREY.shape[1]} {GREY.shape[0]} 65535\n".encode()
     (tmp_path / "x.pgm").write_bytes(header + (GREY.astype(">u2") * 257).tobytes())
     assert_read(tmp_path / "x.pgm", three(GREY))
+    swapped = Image.frombytes("I;16B", (256, 128), (GREY.astype(">u2") * 257).tobytes())
+    assert_read(saved(tmp_path / "big-endian.tif", swapped), three(GREY))
     for order in ("<u2", ">u2"):
         np.save(tmp_path / "x.npy", SCENE.astype(order) * 257)
         assert_read(tmp_path / "x.npy", SCENE)
+
+
+def test_twelve_bits(tmp_path: Path) -> None:
+    """PGM and TIFF that say so themselves: widened as x * 4095 / 255, 8 bits come back exactly."""
+    twelve = GREY.astype(np.uint16) << 4 | GREY >> 4
+    (tmp_path / "x.pgm").write_bytes(b"P5 256 128 4095\n" + twelve.astype(">u2").tobytes())
+    assert_read(tmp_path / "x.pgm", three(GREY))
+    pairs = twelve.reshape(-1, 2)
+    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], -1)
+    data = packed.astype(np.uint8).tobytes()
+    # Width, height, bits, no compression, black is zero, where the one strip begins, channels, its bytes.
+    entries = {256: 256, 257: 128, 258: 12, 259: 1, 262: 1, 273: 110, 277: 1, 279: len(data)}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    (tmp_path / "x.tif").write_bytes(struct.pack("<2sHIH", b"II", 42, 8, 8) + directory + bytes(4) + data)
+    assert_read(tmp_path / "x.tif", three(GREY))
 
 
 def png16(path: Path, values: NDArray[np.uint16], kind: int) -> Path:
