@@ -24,6 +24,7 @@ from edgemoe.hw import frames, isa, registers
 from edgemoe.hw.system import LEDS
 from edgemoe.hw.units import block_memory
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.files import write_whole
 from edgemoe.sim import build as builds
 from edgemoe.sim import serial_board
 
@@ -360,7 +361,7 @@ def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None
         if program == "nextpnr-ecp5":
             figures = judged(board, json.loads((folder / "timing.json").read_text()))
             versions = {name: importlib.metadata.version(name) for name in NEEDED}
-            (folder / "report.json").write_text(json.dumps(figures | {"seed": SEED, "tools": versions}, indent=1) + "\n")
+            write_whole(folder / "report.json", json.dumps(figures | {"seed": SEED, "tools": versions}, indent=1) + "\n")
             if wrong := complaints(board, figures):
                 raise EdgemoeError(f"board {board.name!r}: the timing goal was missed: {'; '.join(wrong)} (paths in {log})")
     return figures

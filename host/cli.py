@@ -188,13 +188,14 @@ def infer(
         _print_json(summary | {"pictures": len(paths), "streams": result.streams, "outputs": result.outputs, "failed": result.failed})
     else:
         rows = [*summary.items(), ("pictures", f"{len(paths) - len(result.failed)} of {len(paths)}")]
-        rows.append(("outputs", files.listed(result.outputs, most=12).replace(", ", "\n")))
+        more = [f"and {len(result.outputs) - 12} more"] if len(result.outputs) > 12 else []
+        rows.append(("outputs", "\n".join(result.outputs[:12] + more)))
         outputs.table(f"{model.config.name} on {device.value}", rows)
     if result.failed:
         for failed in result.failed[:5]:
             inference.notice(failed["error"])
-        more = f" ({len(result.failed) - 5} of them not shown above)" if len(result.failed) > 5 else ""
-        inference.notice(f"error: {len(result.failed)} of {len(paths)} pictures could not be read{more}; the others are done")
+        hidden = f" ({len(result.failed) - 5} of them not shown above)" if len(result.failed) > 5 else ""
+        inference.notice(f"error: {len(result.failed)} of {len(paths)} pictures could not be read{hidden}; the others are done")
         raise typer.Exit(1)
 
 
