@@ -34,11 +34,11 @@ def picture_files(arguments: Sequence[Path]) -> list[Path]:
     found: dict[str, Path] = {}
     twice = []
     for argument in arguments:
-        if argument.is_dir():
+        if os.path.isdir(argument):
             paths = sorted(p for p in argument.glob("[!.]*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not paths:
                 raise EdgemoeError(f"folder {argument} holds no pictures ({' '.join(sorted(SUFFIXES))})")
-        elif glob.has_magic(str(argument)) and not argument.exists():
+        elif glob.has_magic(str(argument)) and not os.path.exists(argument):
             paths = sorted(p for p in map(Path, glob.glob(str(argument), recursive=True)) if p.is_file())
             if not paths:
                 raise EdgemoeError(f"no file matches {argument}")

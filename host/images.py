@@ -18,6 +18,7 @@ What a picture becomes, by what its file holds; whatever is not listed is refuse
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -44,10 +45,10 @@ def read_image(path: Path, config: ModelConfig, resize: str = "stretch") -> tupl
     shape, or "pad" the whole picture with black. Bilinear, over all pixels that a new one covers. EdgemoeError if it is
     no picture that can be read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise EdgemoeError(f"image {path} is a folder")
-    if not path.is_file():
-        raise EdgemoeError(f"image {path} {'is no regular file' if path.exists() else 'does not exist'}")
+    if not os.path.isfile(path):
+        raise EdgemoeError(f"image {path} {'is no regular file' if os.path.exists(path) else 'does not exist'}")
     remarks: list[str] = []
     if path.suffix.lower() in (".npy", ".npz"):
         pixels = _read_array(path, config.image_channels, remarks)
@@ -76,6 +77,7 @@ def _read_array(path: Path, channels: int, remarks: list[str]) -> NDArray[np.uin
     if not isinstance(array, np.ndarray):
         array.close()
         raise EdgemoeError(f"{path} is an .npz archive, expected one array; save that with numpy.save")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype not in (np.uint8, np.uint16) or array.ndim != 3 or array.shape[2] != channels or 0 in array.shape:
         expected = f"expected uint8 [height, width, {channels}]{_array_hint(array, channels)}"
         raise EdgemoeError(f"{path} holds {array.dtype} {list(array.shape)}, {expected}")
@@ -127,7 +129,11 @@ def _read_picture(path: Path, remarks: list[str]) -> Image.Image:
             warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that are large but can be read
             with Image.open(path) as file:
                 frames = getattr(file, "n_frames", 1)
+                wide = any("RGB;16" in str(tile) for tile in file.tile)
                 file.load()
+                if wide and isinstance(transparent := file.info.get("transparency"), tuple):
+                    # Of 16-bit colours only the high bytes are there to be compared.
+                    file.info["transparency"] = tuple(value >> 8 for value in transparent)
                 tags = getattr(file, "tag_v2", {})
                 bits, photometric = tags.get(TIFF_BITS_PER_SAMPLE, (16,))[0], tags.get(TIFF_PHOTOMETRIC)
                 kind = file.format

@@ -88,7 +88,7 @@ def test_eight_and_sixteen_bits_are_the_same_picture(tmp_path: Path) -> None:
     swapped = Image.frombytes("I;16B", (256, 128), (GREY.astype(">u2") * 257).tobytes())
     assert_read(saved(tmp_path / "big-endian.tif", swapped), three(GREY))
     for order in ("<u2", ">u2"):
-        np.save(tmp_path / "x.npy", SCENE.astype(order) * 257)
+        np.save(tmp_path / "x.npy", (SCENE.astype(np.uint16) * 257).astype(order))
         assert_read(tmp_path / "x.npy", SCENE)
 
 
@@ -107,7 +107,7 @@ def test_twelve_bits(tmp_path: Path) -> None:
     assert_read(tmp_path / "x.tif", three(GREY))
 
 
-def png16(path: Path, values: NDArray[np.uint16], kind: int) -> Path:
+def png16(path: Path, values: NDArray[np.uint16], kind: int, transparent: tuple[int, ...] = ()) -> Path:
     """A PNG of 16 bits a channel, which Pillow cannot write: [H, W, channels] of colour type 2 (RGB), 4 (grey, alpha), 6 (RGBA)."""
     import zlib
 
@@ -116,7 +116,8 @@ def png16(path: Path, values: NDArray[np.uint16], kind: int) -> Path:
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    marked = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
+    parts = chunk(b"IHDR", header) + marked + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
     return path
 
@@ -218,6 +219,8 @@ def test_one_colour_that_means_transparent(tmp_path: Path) -> None:
     wide = Image.fromarray(marked.astype(np.uint16) * 257)
     assert_read(saved(tmp_path / "16.png", wide, transparency=7 * 257), expected, SHARE)
     assert_read(saved(tmp_path / "rgb.png", Image.fromarray(three(marked)), transparency=(7, 7, 7)), expected, SHARE)
+    colours = three(marked).astype(np.uint16) * 256 + 99
+    assert_read(png16(tmp_path / "rgb16.png", colours, 2, (7 * 256 + 99,) * 3), expected, SHARE)
     for name in ("p.png", "p.gif"):
         indices = Image.fromarray(marked)
         indices = Image.frombytes("P", indices.size, indices.tobytes())
@@ -416,6 +419,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name in ("cut.png", "text.png", "empty.jpg", "none.png"):
         assert "is no picture that can be read" in refusal(tmp_path / name)
     assert "does not exist" in refusal(tmp_path / "missing.png")
+    with pytest.raises(EdgemoeError, match="does not exist"):
+        read_image(tmp_path / ("n" * 300 + ".png"), CONFIG)
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in refusal(tmp_path / "folder.png")
     assert "is no regular file" in refusal(Path("/dev/null"))
