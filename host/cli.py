@@ -210,12 +210,11 @@ def import_edge_moe(
     json: Json = False,
 ) -> None:
     """Convert the raw weights of the Edge-MoE project."""
-    from edgemoe.host import batch, files, outputs
+    from edgemoe.host import files, outputs
     from edgemoe.host.importing import import_edge_moe as run
-    from edgemoe.models.edge_moe import CONFIG
 
     files.writable_file(out)
-    report = run(folder, out, batch.read_images(calibrate or [], CONFIG, resize.value))
+    report = run(folder, out, calibrate or [], resize.value)
     if json:
         _print_json(report)
     else:

@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgemoe.host.batch import read_images
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import edge_moe
 from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.quantise import WEIGHT_BITS, quantise
 from edgemoe.sim.build import progress
-from numpy.typing import NDArray
 
 
-def import_edge_moe(folder: Path, out: Path, images: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
-    """Read the folder, calibrate on `images` (uint8 [C, H, W] each), write the checkpoint.
+def import_edge_moe(folder: Path, out: Path, images: Sequence[Path], resize: str = "stretch") -> dict[str, Any]:
+    """Read the folder, calibrate on `images` (default: the folder's own image and generated street scenes), write the checkpoint.
 
-    Without images, the folder's own one and generated street scenes take their place.
     Returns what was done: images used and how many weights and biases each weight format had to limit.
     """
     source = edge_moe.load_folder(folder)
     config = source.config
     if images:
-        batch = np.stack(images)
+        batch = np.stack(read_images(images, config, resize))
     else:
         batch = np.concatenate([edge_moe.folder_image(folder)[None], default_images(config)])
     with progress("calibrating") as report:
