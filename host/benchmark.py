@@ -246,4 +246,4 @@ def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as a picture, in the format of the path's suffix."""
     data = io.BytesIO()
     figure.savefig(data, dpi=120, format=_format(path))
-    write_whole(path, data.getvalue())
+    write_whole(files.writable_file(path), data.getvalue())
