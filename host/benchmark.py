@@ -234,7 +234,7 @@ def plottable(path: Path) -> None:
 
     kinds = FigureCanvasBase.filetypes
     if _format(path) not in kinds:
-        raise EdgemoeError(f"cannot plot to {path}: its suffix is none of {', '.join(sorted(kinds))}")
+        raise EdgemoeError(f"cannot write {path}: its suffix is none of {', '.join(sorted(kinds))}")
     files.writable_file(path)
 
 
@@ -244,6 +244,7 @@ def _format(path: Path) -> str:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as a picture, in the format of the path's suffix."""
+    plottable(path)
     data = io.BytesIO()
     figure.savefig(data, dpi=120, format=_format(path))
-    write_whole(files.writable_file(path), data.getvalue())
+    write_whole(path, data.getvalue())
