@@ -128,8 +128,7 @@ class OutputFolder:
 
     def _is_ours(self, name: str) -> bool:
         try:
-            with open(self.path / name, "rb") as file:
-                return _line(hashlib.file_digest(file, "sha256").hexdigest(), name) in self._recorded()
+            return _line(hashlib.sha256((self.path / name).read_bytes()).hexdigest(), name) in self._recorded()
         except OSError:
             return False
 
