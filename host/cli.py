@@ -8,6 +8,7 @@ PyTorch or Amaranth can run what does not need them.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -79,6 +80,12 @@ Force = Annotated[
         help="Replace files that edgemoe did not write. Its own, listed in .edgemoe-outputs and unchanged since, it replaces anyway.",
     ),
 ]
+Bitstream = Annotated[
+    Path | None, typer.Option("--bitstream", help="--device fpga: load this through PYNQ. Default: the UIO device.", metavar="FILE.bit")
+]
+Port = Annotated[str | None, typer.Option("--port", help="--device serial: the board's serial port.", metavar="/dev/ttyUSB0")]
+Baud = Annotated[int | None, typer.Option("--baud", help="--device serial: bits a second. Default: 3000000.", min=1)]
+Uio = Annotated[str | None, typer.Option("--uio", help="--device fpga: which UIO device, where there are several.", metavar="uioN")]
 
 
 @app.command()
@@ -145,11 +152,10 @@ def infer(
     save_tokens: Annotated[
         Path | None, typer.Option("--save-tokens", help="Write the encoder's final tokens here, replacing the file.", metavar="FILE.npy")
     ] = None,
-    bitstream: Annotated[
-        Path | None, typer.Option("--bitstream", help="--device fpga: load this through PYNQ. Default: the UIO device.", metavar="FILE.bit")
-    ] = None,
-    port: Annotated[str | None, typer.Option("--port", help="--device serial: the board's serial port.", metavar="/dev/ttyUSB0")] = None,
-    baud: Annotated[int | None, typer.Option("--baud", help="--device serial: bits a second. Default: 3000000.", min=1)] = None,
+    bitstream: Bitstream = None,
+    port: Port = None,
+    baud: Baud = None,
+    uio: Uio = None,
     json: Json = False,
 ) -> None:
     """Run images through a checkpoint.
@@ -161,8 +167,7 @@ def infer(
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint as checkpoints
 
-    if baud and not port:
-        raise EdgemoeError("--baud is for --port")
+    where = inference.SerialPort.of(port, baud)
     chosen = preset(hardware)
     model = checkpoints.load(checkpoint)
     tasks = inference.tasks_of(model.config, task)
@@ -181,7 +186,8 @@ def infer(
             device=device.value,
             weight_bits=weight_bits.value if weight_bits else chosen.weight_bits,
             bitstream=bitstream,
-            port=inference.SerialPort(port, baud) if port else None,
+            port=where,
+            uio=uio,
         )
     summary = {"device": device.value, "hardware": chosen.name, "checkpoint": model.config.name} | result.totals.summary(chosen)
     if json:
@@ -197,6 +203,21 @@ def infer(
         hidden = f" ({len(result.failed) - 5} of them not shown above)" if len(result.failed) > 5 else ""
         inference.notice(f"error: {len(result.failed)} of {len(paths)} pictures could not be read{hidden}; the others are done")
         raise typer.Exit(1)
+
+
+@app.command()
+def reset(
+    device: Annotated[DeviceName, typer.Option("--device", help="fpga or serial.")] = DeviceName.FPGA,
+    bitstream: Bitstream = None,
+    port: Port = None,
+    baud: Baud = None,
+    uio: Uio = None,
+) -> None:
+    """Stop a board's core that an earlier process left running: abandon the run, drain the bus."""
+    from edgemoe.host import inference
+
+    inference.reset(device.value, bitstream, inference.SerialPort.of(port, baud), uio)
+    typer.echo(f"{device.value}: the core is idle")
 
 
 @importer.command("edge-moe")
@@ -437,7 +458,7 @@ def soak(
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="Model preset.", metavar="PRESET")] = "m3vit-micro",
-    out: Annotated[Path, typer.Option("--out", help="Checkpoint to write.")] = Path("out/m3vit-micro.safetensors"),
+    out: Annotated[Path | None, typer.Option("--out", help="Checkpoint to write. Default: out/PRESET.safetensors.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and order.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: the preset's.", min=1)] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = 1,
@@ -459,6 +480,7 @@ def train(
     from edgemoe.models.calibration import calibrate
     from edgemoe.models.evaluate import card, evaluate
 
+    out = out or Path("out") / f"{config}.safetensors"
     files.writable_file(out)
     folder, model_card = files.OutputFolder(out.parent, force=force), out.with_suffix(".md").name
     folder.check([model_card])
@@ -501,6 +523,10 @@ def _print_json(value: object) -> None:
 
 def main() -> None:
     """Run a command; what the user can mend is one line on standard error and exit code 2."""
+    # Ended from outside (kill, a connection that breaks), a run is cleaned up as after Ctrl-C: no board's core goes on behind our back.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         result = app(prog_name="edgemoe", standalone_mode=False)
     except EdgemoeError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from edgemoe.host.board_device import IDLE, SOFT_RESET, START, BoardDevice
 from edgemoe.host.device import Device
 from edgemoe.host.program import Buffer, CompiledProgram, image_buffers
 from edgemoe.hw import registers
@@ -16,7 +17,6 @@ from edgemoe.hw.isa import ErrorCode
 from edgemoe.models.errors import EdgemoeError
 from numpy.typing import NDArray
 
-START, IDLE, SOFT_RESET = 1 << 0, 1 << 2, 1 << 8
 INTERRUPT_DONE, INTERRUPT_ERROR = 1, 2
 WATCHDOG_CYCLES = 1_000_000  # far above any instruction's silence: the longest LOAD moves a beat every few cycles
 
@@ -139,11 +139,28 @@ class Driver:
         run.traces = [memory.read(memory.base + t.offset, t.size) for t in program.traces]
         return run
 
+    def require_idle(self) -> None:
+        """EdgemoeError if the core is at work for somebody else, or never came to rest."""
+        if not self.read("CTRL") & IDLE:
+            remedy = self.device.reset_command if isinstance(self.device, BoardDevice) else "open the device again"
+            raise EdgemoeError(f"device {self.device.name!r} is busy: an earlier process left it running; stop it: {remedy}")
+
     def execute(self, program: int, labels: Sequence[str], *, progress: Progress | None = None) -> float:
-        """Run the instructions in memory at a byte offset; return the seconds from start to interrupt. labels: one an instruction."""
+        """Run the instructions in memory at a byte offset; return the seconds from start to interrupt. labels: one an instruction.
+
+        However this ends, an interrupt included, a board's core is idle afterwards (`BoardDevice.stop`); a simulated one is freed together
+        with its memory and needs no such care.
+        """
+        self.require_idle()
+        try:
+            return self._execute(program, labels, progress)
+        except BaseException:
+            if isinstance(self.device, BoardDevice):
+                self.device.stop()
+            raise
+
+    def _execute(self, program: int, labels: Sequence[str], progress: Progress | None) -> float:
         memory, total = self.device.memory, len(labels)
-        if not self.read("CTRL") & IDLE:  # an earlier run that failed may still drain the bus
-            raise EdgemoeError(f"device {self.device.name!r} is busy: another program runs, or its memory no longer answers; reset it")
         self.write("GIE", 1)
         self.write("IER", INTERRUPT_DONE | INTERRUPT_ERROR)
         self.write("ISR", INTERRUPT_DONE | INTERRUPT_ERROR)

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 from edgemoe.host.board_device import BoardDevice
 from edgemoe.hw import registers
-from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.memory import StripedMemory
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ BUFFER_NAME = "edgemoe-memory"  # u-dma-buf devices, one a master: edgemoe-memor
 MODULE_NAMES = ("edgemoe:accelerator:edgemoe_ip:", "xilinx.com:module_ref:edgemoe_ip:")  # as PYNQ lists the core
 PAGE = 4096
 CACHE_LINE = 64
+OVERLAY = "the device-tree overlay (README.md of edgemoe build)"
 TO_DEVICE, FROM_DEVICE = 1, 2
 
 
@@ -85,11 +85,27 @@ class BoardMemory(StripedMemory):
         return super().read(address, size)
 
 
+def _bank_size(memory_size: int, masters: int) -> int:
+    """Bytes of each bank, whole pages, for so many bytes in all."""
+    return -(-memory_size // masters // PAGE) * PAGE
+
+
 class _Core(BoardDevice):
-    """What both transports share."""
+    """What both transports share: memory in this processor's DRAM, kept as long as the core may write it."""
 
     name = "fpga"
     memory: BoardMemory
+    _banks: Sequence[Bank] = ()
+
+    def _release(self, stopped: bool) -> None:
+        if hasattr(self, "memory"):
+            del self.memory
+        while self._banks:
+            *self._banks, bank = self._banks
+            if stopped:
+                bank.close()
+            else:
+                _KEPT.append(bank)
 
     def _layout(self) -> tuple[int, int]:
         """(masters, bytes of a beat) as the core states them."""
@@ -99,6 +115,9 @@ class _Core(BoardDevice):
                 f"no edgemoe core answers: its identity reads {magic:#010x}, expected {registers.MAGIC:#010x}; is the bitstream loaded?"
             )
         return masters, bits // 8
+
+
+_KEPT: list[Bank] = []  # what a core that did not stop may still write: never given back by this process
 
 
 # ---------------------------------------------------------------------------------------------------------- plain Linux
@@ -128,24 +147,27 @@ def _number(path: Path) -> int:
 
 
 class UdmaBuf:
-    """One u-dma-buf device: a physically contiguous, cached buffer."""
+    """One u-dma-buf device: a physically contiguous, cached buffer. needed: bytes, or less makes no sense."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, needed: int = PAGE) -> None:
         self.folder = root / "sys/class/u-dma-buf" / name
         if not self.folder.is_dir():
-            raise EdgemoeError(
-                f"no DMA buffer {self.folder}: load the module u-dma-buf and the device-tree overlay (README.md of edgemoe build)"
-            )
+            raise EdgemoeError(f"no DMA buffer {self.folder}: load the module u-dma-buf and {OVERLAY}")
         self.address, size = _number(self.folder / "phys_addr"), _number(self.folder / "size")
         if self.address % registers.BASE_ALIGNMENT:
             raise EdgemoeError(f"DMA buffer {name} begins at {self.address:#x}, which is no multiple of {registers.BASE_ALIGNMENT}")
-        handle = _open(root / "dev" / name, os.O_RDWR)
+        if size < needed:
+            raise EdgemoeError(f"DMA buffer {name} is too small: it has {size} bytes, {needed} are needed; raise its size in {OVERLAY}")
+        self._handle = _open(root / "dev" / name, os.O_RDWR)
         try:
-            self._map = mmap.mmap(handle, size)
+            _lock(self._handle, f"DMA buffer {name}")
+            self._map = mmap.mmap(self._handle, size)
         except (OSError, ValueError) as error:
+            os.close(self._handle)
             raise EdgemoeError(f"cannot map {size} bytes of {root / 'dev' / name}: {error}") from error
-        finally:
-            os.close(handle)
+        except BaseException:
+            os.close(self._handle)
+            raise
         self.data = np.frombuffer(self._map, np.uint8)
 
     def _sync(self, what: str, offset: int, size: int, direction: int) -> None:
@@ -168,36 +190,44 @@ class UdmaBuf:
     def close(self) -> None:
         # Its pages are given back with the last array that looks at them.
         del self.data
+        os.close(self._handle)
 
 
-def find_uio(root: Path, name: str = UIO_NAME) -> str:
-    """The UIO device of that name, as `uio0`."""
-    present = {}
-    for folder in sorted((root / "sys/class/uio").glob("uio*")):
+def find_uio(root: Path, chosen: str | None = None) -> str:
+    """The UIO device of the core, as `uio0`: the one named UIO_NAME; `chosen` (uio1, or /dev/uio1) where there are several."""
+    present: dict[str, str] = {}
+    for folder in sorted((root / "sys/class/uio").glob("uio*"), key=lambda folder: (len(folder.name), folder.name)):
         try:
-            present[(folder / "name").read_text().strip()] = folder.name
+            present[folder.name] = (folder / "name").read_text().strip()
         except OSError:
             continue
-    if name not in present:
-        others = f"found {', '.join(present)}" if present else "there is none at all"
-        raise EdgemoeError(
-            f"no UIO device named {name!r} in {root / 'sys/class/uio'} ({others}): load the device-tree overlay and uio_pdrv_genirq "
-            "(README.md of edgemoe build)"
-        )
-    return present[name]
+    found = [device for device, name in present.items() if name == UIO_NAME]
+    if chosen is not None:
+        wanted = Path(chosen).name
+        if wanted not in found:
+            is_what = f"is named {present[wanted]!r}" if wanted in present else "does not exist"
+            raise EdgemoeError(f"UIO device {wanted} {is_what}; those named {UIO_NAME!r} are: {', '.join(found) or 'none'}")
+        return wanted
+    if not found:
+        others = f"found {', '.join(dict.fromkeys(present.values()))}" if present else "there is none at all"
+        raise EdgemoeError(f"no UIO device named {UIO_NAME!r} in {root / 'sys/class/uio'} ({others}): load uio_pdrv_genirq and {OVERLAY}")
+    if len(found) > 1:
+        raise EdgemoeError(f"{len(found)} UIO devices are named {UIO_NAME!r}: {', '.join(found)}; choose one with --uio {found[0]}")
+    return found[0]
 
 
 class UioDevice(_Core):
     """A core that plain Linux shows through UIO, its memory through u-dma-buf.
 
-    root: where dev and sys are. Closing gives everything back; a second process that opens the same core is refused until then.
+    root: where dev and sys are. memory_size: bytes that are needed in all, if that is known. uio: which one, as `find_uio` takes it.
+    Closing gives everything back; a second process that opens the same core is refused until then.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, memory_size: int | None = None, uio: str | None = None) -> None:
         root = Path(os.environ.get("EDGEMOE_SYSROOT") or "/") if root is None else root
         self._events: int | None = None
-        self._banks: list[UdmaBuf] = []
-        uio = find_uio(root)
+        self.reset_command = "edgemoe reset --device fpga" + (f" --uio {uio}" if uio else "")
+        uio = find_uio(root, uio)
         path = root / "dev" / uio
         self._handle: int | None = _open(path, os.O_RDWR)
         try:
@@ -217,16 +247,16 @@ class UioDevice(_Core):
             self._interrupts = root == Path("/") or events.exists()
             masters, granule = self._layout()
             for i in range(masters):
-                self._banks.append(UdmaBuf(root, f"{BUFFER_NAME}{i}"))
+                self._banks = (*self._banks, UdmaBuf(root, f"{BUFFER_NAME}{i}", _bank_size(memory_size or 1, masters)))
             self.memory = BoardMemory(self._banks, granule)
         except BaseException:
-            self.close()
+            self._release(stopped=True)
             raise
 
     def read_register(self, offset: int) -> int:
         return int(self._words[offset >> 2])
 
-    def write_register(self, offset: int, value: int) -> None:
+    def _write(self, offset: int, value: int) -> None:
         self._words[offset >> 2] = value
 
     def _expect_event(self) -> None:
@@ -250,13 +280,8 @@ class UioDevice(_Core):
             if not self._interrupt():
                 self._expect_event()
 
-    def close(self) -> None:
-        """Give back registers, memory and the lock."""
-        if hasattr(self, "memory"):
-            del self.memory
-        for bank in self._banks:
-            bank.close()
-        self._banks = []
+    def _release(self, stopped: bool) -> None:
+        super()._release(stopped)
         if hasattr(self, "_words"):
             del self._words
             self._map.close()
@@ -270,7 +295,7 @@ class UioDevice(_Core):
 
 
 class PynqBuffer:
-    """Memory from PYNQ's allocator."""
+    """Memory from PYNQ's allocator: a slice of its arrays cleans, or invalidates, the cache lines of just that slice."""
 
     def __init__(self, size: int) -> None:
         import pynq
@@ -284,10 +309,10 @@ class PynqBuffer:
         self.data, self.address = np.asarray(self._buffer), int(self._buffer.device_address)
 
     def to_device(self, offset: int, size: int) -> None:
-        self._buffer.flush()
+        self._buffer[offset : offset + size].flush()
 
     def from_device(self, offset: int, size: int) -> None:
-        self._buffer.invalidate()
+        self._buffer[offset : offset + size].invalidate()
 
     def close(self) -> None:
         del self.data
@@ -297,45 +322,43 @@ class PynqBuffer:
 class PynqDevice(_Core):
     """A core in an overlay that PYNQ has loaded. mmio: what reads and writes its registers (`pynq.MMIO`). It has no interrupt controller.
 
-    bank_bytes: memory behind each master; memory_size: bytes that are needed in all, if that is known.
+    bank_bytes: memory behind each master; memory_size: bytes that are needed in all, if that is known; bitstream: where the core came
+    from, for messages.
     """
 
-    def __init__(self, mmio: Any, *, memory_size: int | None = None, bank_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self, mmio: Any, *, memory_size: int | None = None, bank_bytes: int = 64 << 20, bitstream: str | Path = "edgemoe.bit"
+    ) -> None:
         self._mmio = mmio
-        self._banks: list[PynqBuffer] = []
+        self.reset_command = f"edgemoe reset --device fpga --bitstream {bitstream}"
         folder = Path(os.environ.get("EDGEMOE_SYSROOT") or "/") / "run/lock"
         self._handle: int | None = _open(folder / "edgemoe-pynq.lock", os.O_RDWR | os.O_CREAT)
         try:
             _lock(self._handle, "the accelerator")
             masters, granule = self._layout()
-            size = bank_bytes if memory_size is None else -(-memory_size // masters // PAGE) * PAGE
+            size = bank_bytes if memory_size is None else _bank_size(memory_size, masters)
             for _ in range(masters):
-                self._banks.append(PynqBuffer(size))
+                self._banks = (*self._banks, PynqBuffer(size))
             self.memory = BoardMemory(self._banks, granule)
         except BaseException:
-            self.close()
+            self._release(stopped=True)
             raise
 
     def read_register(self, offset: int) -> int:
         return int(self._mmio.read(offset))
 
-    def write_register(self, offset: int, value: int) -> None:
+    def _write(self, offset: int, value: int) -> None:
         self._mmio.write(offset, value)
 
-    def close(self) -> None:
-        """Give back memory and the lock; the overlay stays loaded."""
-        if hasattr(self, "memory"):
-            del self.memory
-        for bank in self._banks:
-            bank.close()
-        self._banks = []
+    def _release(self, stopped: bool) -> None:
+        super()._release(stopped)  # the overlay stays loaded
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
 
-def open_pynq(bitstream: Path, memory_size: int) -> PynqDevice:
-    """Load a bitstream (its .hwh beside it) and open the core in it."""
+def open_pynq(bitstream: Path, memory_size: int, *, load: bool = True) -> PynqDevice:
+    """Load a bitstream (its .hwh beside it), unless it is loaded already, and open the core in it."""
     for path in (bitstream, bitstream.with_suffix(".hwh")):
         if not path.is_file():
             raise EdgemoeError(f"no such file {path}: PYNQ needs the bitstream and, beside it, its .hwh")
@@ -345,22 +368,9 @@ def open_pynq(bitstream: Path, memory_size: int) -> PynqDevice:
         raise EdgemoeError(
             f"--bitstream needs PYNQ, which is not installed here ({error}); load the bitstream otherwise and leave it out"
         ) from error
-    overlay = pynq.Overlay(str(bitstream))
+    overlay = pynq.Overlay(str(bitstream)) if load else pynq.Overlay(str(bitstream), download=False)
     for facts in overlay.ip_dict.values():
         if str(facts.get("type", "")).startswith(MODULE_NAMES):
-            return PynqDevice(pynq.MMIO(facts["phys_addr"], facts["addr_range"]), memory_size=memory_size)
+            mmio = pynq.MMIO(facts["phys_addr"], facts["addr_range"])
+            return PynqDevice(mmio, memory_size=memory_size, bitstream=bitstream)
     raise EdgemoeError(f"there is no edgemoe core in {bitstream}: it holds {', '.join(overlay.ip_dict) or 'nothing'}")
-
-
-def open_fpga(hardware: HardwareConfig, memory_size: int, bitstream: Path | None = None) -> UioDevice | PynqDevice:
-    """The core by PYNQ if a bitstream is given, else by UIO; a pattern has gone through its memory and back."""
-    from edgemoe.host.driver import Driver
-    from edgemoe.host.loopback import loop_back
-
-    device: UioDevice | PynqDevice = open_pynq(bitstream, memory_size) if bitstream else UioDevice()
-    try:
-        loop_back(Driver(device, hardware))
-    except BaseException:
-        device.close()
-        raise
-    return device

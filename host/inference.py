@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host import compiler
+from edgemoe.host.board_device import DRAIN, BoardDevice
 from edgemoe.host.device import Device
 from edgemoe.host.driver import Driver, Progress, Run
 from edgemoe.host.program import CompiledProgram, Stream
@@ -82,6 +83,50 @@ class SerialPort:
     name: str
     baud: int | None = None
 
+    @classmethod
+    def of(cls, name: str | None, baud: int | None) -> SerialPort | None:
+        """From the options --port and --baud."""
+        if baud and not name:
+            raise EdgemoeError("--baud is for --port")
+        return cls(name, baud) if name else None
+
+
+def _open_board(
+    name: str, memory_size: int, bitstream: Path | None, port: SerialPort | None, uio: str | None, *, load: bool = True
+) -> BoardDevice | None:
+    """A board by name as it is found, its core perhaps at work; None for a device that is no board."""
+    if (bitstream or uio) and name != "fpga":
+        raise EdgemoeError(f"{'--bitstream' if bitstream else '--uio'} is for --device fpga, not {name}")
+    if bitstream and uio:
+        raise EdgemoeError("give --bitstream (PYNQ) or --uio (plain Linux), not both")
+    if port and name != "serial":
+        raise EdgemoeError(f"--port and --baud are for --device serial, not {name}")
+    if name == "serial":
+        from edgemoe.host.serial_link import BAUD, SerialDevice
+
+        if port is None:
+            raise EdgemoeError("--device serial needs --port: /dev/ttyUSB0, or what your system calls the board's serial port")
+        return SerialDevice(port.name, port.baud or BAUD)
+    if name == "fpga":
+        from edgemoe.host import fpga
+
+        return fpga.open_pynq(bitstream, memory_size, load=load) if bitstream else fpga.UioDevice(memory_size=memory_size, uio=uio)
+    return None
+
+
+def reset(name: str, bitstream: Path | None = None, port: SerialPort | None = None, uio: str | None = None) -> None:
+    """Stop whatever a board's core does: soft reset, drain. EdgemoeError if it does not come to rest."""
+    board = _open_board(name, 1, bitstream, port, uio, load=False)
+    if board is None:
+        raise EdgemoeError(f"reset is for --device fpga and serial: {name} runs inside its own process and leaves nothing behind")
+    try:
+        stopped = board.stop()
+    finally:
+        board.close()
+    if not stopped:
+        reason = f"the core did not come to rest within {DRAIN:g} s of a soft reset: its memory no longer answers"
+        raise EdgemoeError(f"{reason}; load the bitstream again")
+
 
 def open_device(
     name: str,
@@ -90,22 +135,19 @@ def open_device(
     dram: Any = None,
     bitstream: Path | None = None,
     port: SerialPort | None = None,
+    uio: str | None = None,
 ) -> Device:
-    """A device by name; `dram`: behaviour of the simulated memory (sim.device.Dram); `bitstream`: what PYNQ is to load."""
-    if bitstream and name != "fpga":
-        raise EdgemoeError(f"--bitstream is for --device fpga, not {name}")
-    if port and name != "serial":
-        raise EdgemoeError(f"--port and --baud are for --device serial, not {name}")
-    if name == "serial":
-        from edgemoe.host.serial_link import BAUD, open_serial
+    """A device by name; `dram`: behaviour of the simulated memory (sim.device.Dram); `bitstream`: what PYNQ is to load; `uio`: which
+    UIO device, where several cores are there. Through a board's memory a pattern has gone and come back."""
+    if board := _open_board(name, memory_size, bitstream, port, uio):
+        from edgemoe.host.loopback import loop_back
 
-        if port is None:
-            raise EdgemoeError("--device serial needs --port: /dev/ttyUSB0, or what your system calls the board's serial port")
-        return open_serial(hardware, port.name, port.baud or BAUD)
-    if name == "fpga":
-        from edgemoe.host.fpga import open_fpga
-
-        return open_fpga(hardware, memory_size, bitstream)
+        try:
+            loop_back(Driver(board, hardware))
+        except BaseException:
+            board.close()
+            raise
+        return board
     if name == "emulator":
         from edgemoe.sim.emulator_device import EmulatorDevice
 
@@ -228,6 +270,7 @@ def stream(
     dram: Any = None,
     bitstream: Path | None = None,
     port: SerialPort | None = None,
+    uio: str | None = None,
     model: QuantisedModel | None = None,
     count: int | None = None,
 ) -> Generator[Pass, None, None]:
@@ -258,7 +301,7 @@ def stream(
                     if opened is None or opened.memory.size < program.memory_size:
                         if opened:
                             opened.close()
-                        opened, loaded = open_device(device, hardware, program.memory_size, dram, bitstream, port), None
+                        opened, loaded = open_device(device, hardware, program.memory_size, dram, bitstream, port, uio), None
                         driver = Driver(opened, hardware)
                     assert driver is not None
                     if loaded is not program:

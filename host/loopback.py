@@ -19,6 +19,7 @@ def loop_back(driver: Driver, seed: int = SEED) -> None:
     EdgemoeError says which bytes came back wrong: with two masters, whose.
     """
     hardware, memory = driver.hardware, driver.device.memory
+    driver.require_idle()
     columns = hardware.words(hardware.width)
     rows = min(hardware.rows, -(-2 * ALIGNMENT // (columns * hardware.word_bytes)))
     size = rows * columns * hardware.word_bytes

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from edgemoe.host.board_device import BoardDevice
 from edgemoe.hw import frames
-from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.frames import ANSWER_BYTES, ANSWER_SYNC, BLOCK, CRC_BYTES, LONGEST, Answer, Command, Request, Status
 from edgemoe.models.errors import EdgemoeError
 from numpy.typing import NDArray
@@ -117,8 +116,10 @@ class SerialDevice(BoardDevice):
 
     def __init__(self, port: str, baud: int = BAUD, *, silence: float = SILENCE, pause: float = PAUSE) -> None:
         self.port, self.baud, self.pause = port, baud, pause
+        self.reset_command = f"edgemoe reset --device serial --port {port}" + (f" --baud {baud}" if baud != BAUD else "")
         self.failures: list[str] = []
         self._sequence = 0
+        self._lost = False  # the board can no longer be reached
         self._line: Any = _port(port, baud)
         self._line.timeout = min(silence, GREETING)
         try:
@@ -127,14 +128,10 @@ class SerialDevice(BoardDevice):
             if value >> 24 != frames.VERSION:
                 raise EdgemoeError(f"the board on {port} speaks version {value >> 24} of the serial protocol, this driver {frames.VERSION}")
             self._line.timeout = silence
-            self._memory = SerialMemory(self, (value & 0xFFFFFF) * frames.PAGE_BYTES)
+            self.memory = SerialMemory(self, (value & 0xFFFFFF) * frames.PAGE_BYTES)
         except BaseException:
-            self.close()
+            self._release(stopped=True)
             raise
-
-    @property
-    def memory(self) -> SerialMemory:
-        return self._memory
 
     # ------------------------------------------------------------------------------------------------ the device contract
 
@@ -142,8 +139,7 @@ class SerialDevice(BoardDevice):
         """The register at a byte offset."""
         return self._ask(Command.READ_REGISTER, offset)[0].value
 
-    def write_register(self, offset: int, value: int) -> None:
-        """Set the register at a byte offset."""
+    def _write(self, offset: int, value: int) -> None:
         if not 0 <= value < 2**32:
             raise ValueError(f"register value {value:#x} does not fit 32 bits")
         self._ask(Command.WRITE_REGISTER, offset, value)
@@ -151,8 +147,20 @@ class SerialDevice(BoardDevice):
     def _event(self, seconds: float) -> None:
         """Every look at the registers already waits for the line."""
 
-    def close(self) -> None:
-        """Give back the port."""
+    def stop(self) -> bool:
+        """As every board's; an interrupt may have cut a frame short, so the line comes to rest first."""
+        import serial
+
+        if self._lost:  # another attempt would take as long as those before
+            return False
+        try:
+            self._quieten()
+        except (KeyboardInterrupt, serial.SerialException, OSError):
+            pass  # what asks next finds out
+        return super().stop()
+
+    def _release(self, stopped: bool) -> None:
+        # The memory is the board's own: there is none to keep.
         self._line.close()
 
     # ------------------------------------------------------------------------------------------------ blocks of memory
@@ -178,11 +186,15 @@ class SerialDevice(BoardDevice):
                 if attempt:
                     self._quieten()
                 try:
-                    return self._attempt(Request(command, self._sequence, attempt, address, value), payload)
+                    answered = self._attempt(Request(command, self._sequence, attempt, address, value), payload)
+                    self._lost = False
+                    return answered
                 except _Failed as failure:
                     self.failures.append(str(failure))
         except (serial.SerialException, OSError) as error:
+            self._lost = True
             raise EdgemoeError(f"serial port {self.port} no longer works ({error}): was the board unplugged?") from error
+        self._lost = True
         reason = ", ".join(dict.fromkeys(self.failures[earlier:]))
         advice = unheard or "check the cable, or try a lower --baud with a bitstream that was built for it"
         raise EdgemoeError(
@@ -245,17 +257,3 @@ class SerialDevice(BoardDevice):
                     break
         finally:
             self._line.timeout = kept
-
-
-def open_serial(hardware: HardwareConfig, port: str, baud: int = BAUD) -> SerialDevice:
-    """The core behind a port; a pattern has gone through its memory and back."""
-    from edgemoe.host.driver import Driver
-    from edgemoe.host.loopback import loop_back
-
-    device = SerialDevice(port, baud)
-    try:
-        loop_back(Driver(device, hardware))
-    except BaseException:
-        device.close()
-        raise
-    return device

@@ -28,14 +28,30 @@ from edgemoe.sim.device import VerilatorDevice
 CTRL, ISR = registers.offset("CTRL"), registers.offset("ISR")
 WRITABLE = [r.offset for r in registers.REGISTERS if r.access is not registers.Access.READ_ONLY and r.offset not in (CTRL, ISR)]
 READ_ONLY = [r.offset for r in registers.REGISTERS if r.access is registers.Access.READ_ONLY]
-START, MARK = 1, 1 << 31
+START, IDLE, SOFT_RESET, MARK = 1, 1 << 2, 1 << 8, 1 << 31
 SLICE = 20_000  # cycles
 
 
 class Platform:
-    """mute: events never come. no_interrupt: the UIO device has none. foreign: another core's identity."""
+    """mute: events never come. no_interrupt: the UIO device has none. foreign: another core's identity.
 
-    def __init__(self, root: Path, library: Path, bank_bytes: int, *, mute: bool, no_interrupt: bool, foreign: bool) -> None:
+    hang: a run never ends by itself. undrained: nor by a soft reset, for the memory no longer answers. ROOT/history: a line a start and a
+    line a soft reset.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        library: Path,
+        bank_bytes: int,
+        *,
+        mute: bool = False,
+        no_interrupt: bool = False,
+        foreign: bool = False,
+        hang: bool = False,
+        undrained: bool = False,
+    ) -> None:
+        self.hang, self.undrained, self.history = hang or undrained, undrained, root / "history"
         self.device = VerilatorDevice(library, memory_size=bank_bytes * self._masters(library))
         self.root, self.mute, self.no_interrupt, self.foreign = root, mute, no_interrupt, foreign
         uio = root / "sys/class/uio/uio0"
@@ -110,6 +126,13 @@ class Platform:
                 self.running = True
             self.device.write_register(CTRL, control)
             self._show(CTRL)
+            if control & SOFT_RESET and not self.undrained:
+                while not self.device.read_register(CTRL) & IDLE:
+                    self.device.step(100)
+                self.running = False
+                self._show(CTRL)
+            with self.history.open("a") as history:
+                history.write("start\n" if control & START else "reset\n")
             written = True
         return written
 
@@ -128,7 +151,7 @@ class Platform:
         print("ready", flush=True)
         while True:
             busy = self._take()
-            if self.running:
+            if self.running and not self.hang:
                 self.device.run(SLICE)
                 self._show(registers.offset("INSTRUCTION"))
                 if self.device.interrupt:
@@ -157,7 +180,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("library", type=Path)
     parser.add_argument("bank_bytes", type=int)
-    for flag in ("--mute", "--no-interrupt", "--foreign"):
+    for flag in ("--mute", "--no-interrupt", "--foreign", "--hang", "--undrained"):
         parser.add_argument(flag, action="store_true")
     options = vars(parser.parse_args())
     Platform(**options).serve()

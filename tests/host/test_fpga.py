@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgemoe.host import fpga, loopback
+from edgemoe.host import board_device, fpga, inference, loopback
 from edgemoe.host.driver import Driver
-from edgemoe.host.inference import infer
+from edgemoe.host.inference import infer, open_device
 from edgemoe.hw.config import HardwareConfig, preset
 from edgemoe.models import checkpoint, scenes
 from edgemoe.models.errors import EdgemoeError
@@ -83,6 +85,115 @@ def test_a_cache_that_is_not_cleaned_is_found_out(tmp_path: Path, monkeypatch: p
             loopback.loop_back(driver, seed=1)
 
 
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def command(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A command of edgemoe in a process of its own, on the platform at `root`."""
+    environment = {**os.environ, "EDGEMOE_SYSROOT": str(root), "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "edgemoe.host.cli", *arguments]
+    return subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def control(root: Path) -> int:
+    return int(np.fromfile(root / "dev/uio0", np.uint32, 1)[0])
+
+
+INFER = ("infer", "street.npy", "--hardware", "base", "--device", "fpga")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_ended_from_outside_stops_the_core(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, kill, a connection that breaks: the core is idle before its memory is anybody else's. kill -9 leaves it busy: `reset`."""
+    with platform(tmp_path, preset("base"), 8 << 20, "--hang") as root:
+        np.save(root / "street.npy", scenes.scene(3).image.transpose(1, 2, 0))
+        with command(root, *INFER) as process:
+            until(lambda: (root / "history").exists())
+            assert control(root) & 4 == 0
+            process.send_signal(number)
+            stderr = process.communicate()[1]
+        assert process.returncode == (130 if number == signal.SIGINT else 128 + number), stderr
+        assert (root / "history").read_text().split() == ["start", "reset"] and control(root) == 4 and "Traceback" not in stderr
+
+        with command(root, *INFER) as process:
+            until(lambda: (root / "history").read_text().split()[2:] == ["start"])
+            process.kill()
+        with command(root, *INFER) as process:
+            stderr = process.communicate()[1]
+        assert process.returncode == 2 and "is busy: an earlier process left it running; stop it: edgemoe reset --device fpga\n" in stderr
+        with command(root, "reset", "--device", "fpga") as process:
+            stdout, stderr = process.communicate()
+        assert (process.returncode, stdout, stderr) == (0, "fpga: the core is idle\n", "") and control(root) == 4
+
+
+def test_a_core_that_does_not_drain_keeps_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(board_device, "DRAIN", 0.2)
+    monkeypatch.setattr(inference, "DRAIN", 0.2)
+    with platform(tmp_path, STRIPED, BANK, "--undrained") as root:
+        opened = fpga.UioDevice(root)
+        opened.timeout = 0.1
+        kept = len(fpga._KEPT)
+        with pytest.raises(DeviceTimeout):
+            loopback.loop_back(Driver(opened, STRIPED))
+        assert (root / "history").read_text().split() == ["start", "reset"]
+        opened.close()
+        told = capsys.readouterr().err
+        assert len(fpga._KEPT) == kept + 2 and fpga._KEPT[-1].data.size == BANK
+        assert (
+            len(told.splitlines()) == 1 and "the memory that it may still write is kept" in told and "edgemoe reset --device fpga" in told
+        )
+        while len(fpga._KEPT) > kept:
+            fpga._KEPT.pop().close()
+        monkeypatch.setenv("EDGEMOE_SYSROOT", str(root))
+        with pytest.raises(EdgemoeError, match="did not come to rest within .* load the bitstream again"):
+            inference.reset("fpga")
+
+
+def test_two_cores_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with platform(tmp_path, TINY) as root:
+        monkeypatch.setenv("EDGEMOE_SYSROOT", str(root))
+        for number in (1, 10):
+            (root / f"sys/class/uio/uio{number}").mkdir(exist_ok=True)
+            (root / f"sys/class/uio/uio{number}/name").write_text("edgemoe\n")
+        with pytest.raises(EdgemoeError, match="3 UIO devices are named 'edgemoe': uio0, uio1, uio10; choose one with --uio uio0"):
+            fpga.UioDevice(root)
+        for name in ("uio0", "/dev/uio0"):
+            opened = open_device("fpga", TINY, 1, uio=name)
+            assert isinstance(opened, fpga.UioDevice) and opened.reset_command == f"edgemoe reset --device fpga --uio {name}"
+            opened.close()
+        (root / "sys/class/uio/uio1/name").write_text("axi-pmon\n")
+        with pytest.raises(EdgemoeError, match="UIO device uio1 is named 'axi-pmon'; those named 'edgemoe' are: uio0, uio10"):
+            fpga.UioDevice(root, uio="uio1")
+        with pytest.raises(EdgemoeError, match="UIO device uio7 does not exist"):
+            fpga.UioDevice(root, uio="uio7")
+        with pytest.raises(EdgemoeError, match="not both"):
+            open_device("fpga", TINY, 1, uio="uio0", bitstream=tmp_path)
+        with pytest.raises(EdgemoeError, match="--uio is for --device fpga, not emulator"):
+            open_device("emulator", TINY, 1, uio="uio0")
+
+
+def test_one_process_has_a_buffer(tmp_path: Path) -> None:
+    """Two cores with one buffer would overwrite each other's data."""
+    with (
+        platform(tmp_path, TINY) as root,
+        device(root),
+        pytest.raises(EdgemoeError, match="DMA buffer edgemoe-memory0 is in use by another"),
+    ):
+        fpga.UdmaBuf(root, "edgemoe-memory0")
+
+
+@pytest.mark.parametrize("name", ["emulator", "verilator"])
+def test_there_is_nothing_to_reset_in_a_simulation(name: str) -> None:
+    with pytest.raises(EdgemoeError, match=f"reset is for --device fpga and serial: {name} runs inside its own process"):
+        inference.reset(name)
+
+
 def test_one_process_drives_a_core(tmp_path: Path) -> None:
     with platform(tmp_path, TINY) as root:
         with device(root), pytest.raises(EdgemoeError, match="dev/uio0 is in use by another process"):
@@ -142,7 +253,7 @@ def test_memory_too_small_for_a_program(tmp_path: Path, monkeypatch: pytest.Monk
     hardware = preset("base")
     with platform(tmp_path, hardware, 1 << 18) as root:
         monkeypatch.setenv("EDGEMOE_SYSROOT", str(root))
-        with pytest.raises(EdgemoeError, match=r"the program needs \d+ bytes of device memory, 262144 are there"):
+        with pytest.raises(EdgemoeError, match=r"DMA buffer edgemoe-memory0 is too small: it has 262144 bytes, \d{7} are needed; raise"):
             infer(checkpoint.load("m3vit-micro"), [scenes.scene(1).image], tasks=[0], device="fpga", hardware=hardware)
 
 
@@ -182,16 +293,25 @@ def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 class Buffer(np.ndarray):
-    """As pynq.allocate returns it: the core sees it only after flush()."""
+    """As pynq.allocate returns it: the core sees it only after flush(). A slice knows where it lies, and flushes itself only."""
 
     device_address: int
     bank: np.ndarray
+    start: int
+    ranges: list[tuple[str, int, int]]  # what was flushed or invalidated: (how, first byte, bytes)
+
+    def __array_finalize__(self, whole: Any) -> None:
+        if isinstance(whole, Buffer) and hasattr(whole, "ranges"):
+            self.start = whole.start + self.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+            self.bank, self.ranges, self.device_address = whole.bank, whole.ranges, whole.device_address
 
     def flush(self) -> None:
-        self.bank[: self.size] = self
+        self.ranges.append(("flush", self.start, self.size))
+        self.bank[self.start : self.start + self.size] = self
 
     def invalidate(self) -> None:
-        self[:] = self.bank[: self.size]
+        self.ranges.append(("invalidate", self.start, self.size))
+        self[:] = self.bank[self.start : self.start + self.size]
 
     def freebuffer(self) -> None: ...
 
@@ -217,8 +337,9 @@ def pynq(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
             write = staticmethod(device.write_register)
 
         class Overlay:
-            def __init__(self, path: str) -> None:
+            def __init__(self, path: str, download: bool = True) -> None:
                 assert path.endswith(".bit")
+                loads.append(download)
                 self.ip_dict = {"core": {"type": kind, "phys_addr": 0xA0000000, "addr_range": 4096}}
 
         def allocate(shape: tuple[int, ...], dtype: Any) -> Buffer:
@@ -226,10 +347,11 @@ def pynq(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
                 raise RuntimeError("Failed to allocate Memory!")
             bank, address = banks.pop(0)
             buffer = np.zeros(shape, dtype).view(Buffer)
-            buffer.bank, buffer.device_address = bank.reshape(-1), address
+            buffer.bank, buffer.device_address, buffer.start, buffer.ranges = bank.reshape(-1), address, 0, []
             return buffer
 
         module = ModuleType("pynq")
+        module.loads = loads = []  # type: ignore[attr-defined]
         module.MMIO, module.Overlay, module.allocate = Mmio, Overlay, allocate  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "pynq", module)
 
@@ -245,7 +367,7 @@ def pynq(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
 @pytest.mark.parametrize("hardware", [TINY, STRIPED], ids=lambda h: h.name)
 def test_pynq(pynq: Callable[..., None], tmp_path: Path, hardware: HardwareConfig) -> None:
     pynq(hardware)
-    opened = fpga.open_fpga(hardware, 40_000, tmp_path / "x.bit")  # loops a pattern back
+    opened = open_device("fpga", hardware, 40_000, bitstream=tmp_path / "x.bit")  # loops a pattern back
     assert isinstance(opened, fpga.PynqDevice) and opened.memory.size >= 40_000
     with pytest.raises(EdgemoeError, match="in use by another process"):
         fpga.PynqDevice(opened._mmio)
@@ -253,17 +375,45 @@ def test_pynq(pynq: Callable[..., None], tmp_path: Path, hardware: HardwareConfi
     opened.close()
 
 
+def test_pynq_cleans_and_invalidates_what_is_touched(pynq: Callable[..., None], tmp_path: Path) -> None:
+    """A write cleans its cache lines and merges with what the core left at their ends; a read invalidates its own; nothing else moves."""
+    pynq(STRIPED)
+    opened = open_device("fpga", STRIPED, 2 * BANK, bitstream=tmp_path / "x.bit")
+    assert isinstance(opened, fpga.PynqDevice)
+    line, masters = fpga.CACHE_LINE, STRIPED.masters
+    for address, size in [(0, 1), (4096 * masters, 300), (12345, 777), (masters * BANK - 5, 5)]:
+        ranges = [bank._buffer.ranges for bank in opened._banks]  # type: ignore[attr-defined]
+        for found in ranges:
+            found.clear()
+        opened.memory.write(address, bytes(range(5)) * (size // 5) + bytes(size % 5))
+        assert all([how for how, _, _ in found] == ["invalidate", "invalidate", "flush"] for found in ranges)
+        opened.memory.read(address, size)
+        first, last = address // masters, -(-(address + size) // masters)
+        for found in ranges:
+            assert [how for how, _, _ in found[3:]] == ["invalidate"]
+            for _, start, length in found:
+                assert start % line == 0 == length % line and length > 0
+                assert first - line - 8 < start and start + length < last + line + 8, "more than what was touched"
+    opened.close()
+
+
+def test_pynq_reset_leaves_the_loaded_bitstream(pynq: Callable[..., None], tmp_path: Path) -> None:
+    pynq(TINY)
+    inference.reset("fpga", bitstream=tmp_path / "x.bit")
+    assert sys.modules["pynq"].loads == [False]
+
+
 def test_pynq_mistakes(pynq: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EdgemoeError, match=r"no such file .*y\.bit"):
-        fpga.open_fpga(TINY, 1, tmp_path / "y.bit")
+        open_device("fpga", TINY, 1, bitstream=tmp_path / "y.bit")
     with pytest.raises(EdgemoeError, match="which is not installed here"):
         monkeypatch.setitem(sys.modules, "pynq", None)
-        fpga.open_fpga(TINY, 1, tmp_path / "x.bit")
+        open_device("fpga", TINY, 1, bitstream=tmp_path / "x.bit")
     pynq(TINY, "xilinx.com:ip:axi_gpio:2.0")
     with pytest.raises(EdgemoeError, match="there is no edgemoe core in .*: it holds core"):
-        fpga.open_fpga(TINY, 1, tmp_path / "x.bit")
+        open_device("fpga", TINY, 1, bitstream=tmp_path / "x.bit")
     pynq(TINY)
     with pytest.raises(EdgemoeError, match="PYNQ has no 1 MiB of contiguous memory"):
-        fpga.open_fpga(TINY, 1 << 20, tmp_path / "x.bit")
+        open_device("fpga", TINY, 1 << 20, bitstream=tmp_path / "x.bit")
     with pytest.raises(EdgemoeError, match="--bitstream is for --device fpga"):
         infer(checkpoint.load("m3vit-micro"), [scenes.scene(1).image], device="emulator", hardware=preset("base"), bitstream=tmp_path)

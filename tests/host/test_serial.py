@@ -175,6 +175,32 @@ def test_registers(tiny: Board) -> None:
             Driver(opened, preset("base"))
 
 
+def test_an_interrupted_run(tiny: Board) -> None:
+    """Ctrl-C while an answer is on its way: the core is idle afterwards, the next run is whole. A core left busy is stopped by a reset."""
+    with device(tiny) as opened:
+        driver, asked, receive = Driver(opened, TINY), 0, opened._receive
+
+        def interrupted(count: int) -> bytes:
+            nonlocal asked
+            asked += opened._running
+            if asked == 4:
+                asked = 1 << 30
+                raise KeyboardInterrupt
+            return receive(count)
+
+        opened._receive = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            loopback.loop_back(driver)
+        assert asked > 4 and not opened._running and opened.read_register(registers.offset("CTRL")) & 4
+        loopback.loop_back(driver)
+    with device(tiny) as opened:
+        assert opened.stop() and opened.reset_command == f"edgemoe reset --device serial --port {tiny.port}"
+    slower = SerialDevice.__new__(SerialDevice)
+    with pytest.raises(EdgemoeError, match="cannot open"):
+        slower.__init__("/nowhere", 115200)  # type: ignore[misc]
+    assert slower.reset_command == "edgemoe reset --device serial --port /nowhere --baud 115200"
+
+
 def test_one_process_drives_a_board(tiny: Board) -> None:
     with device(tiny), pytest.raises(EdgemoeError, match=f"serial port {tiny.port} is in use by another process"):
         SerialDevice(tiny.port)
