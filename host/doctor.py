@@ -55,7 +55,7 @@ def examine() -> list[Finding]:
 def _python() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding(
-        "python", sys.version_info >= (3, 11), True, f"{version} ({sys.executable})", "everything", "install Python 3.11 or newer"
+        "python", sys.version_info >= (3, 10), True, f"{version} ({sys.executable})", "everything", "install Python 3.10 or newer"
     )
 
 

@@ -205,7 +205,7 @@ class _Quantiser:
         bias = f.bias + correction
         bias_shift = 0
         if bias_first:
-            accumulated = bias / step * math.exp2(fraction)
+            accumulated = bias / step * 2.0**fraction
             bias_shift = max(0, math.ceil(math.log2(max(1.0, float(np.abs(accumulated).max())) / (top - 1))))
             integer = np.round(accumulated / (1 << bias_shift))
         else:

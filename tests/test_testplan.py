@@ -5,8 +5,13 @@
 """
 
 import ast
-import tomllib
+import sys
 from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # what pytest itself uses there
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

@@ -74,7 +74,7 @@ def test_launcher_refuses_an_old_python(tmp_path: Path) -> None:
     path = tools(tmp_path / "bin", 'if [ "$1" = --version ]; then echo Python 3.9.2; else exit 1; fi')
     done = launch(tmp_path / "clone", "doctor", PATH=path)
     assert done.returncode == 2
-    assert done.stderr == "edgemoe: error: needs Python 3.11 or newer; found python3 is Python 3.9.2 (EDGEMOE_PYTHON names another)\n"
+    assert done.stderr == "edgemoe: error: needs Python 3.10 or newer; found python3 is Python 3.9.2 (EDGEMOE_PYTHON names another)\n"
 
 
 def test_launcher_without_ensurepip(tmp_path: Path) -> None:
