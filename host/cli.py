@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from edgemoe.models.compatibility import StrEnum
 from edgemoe.models.errors import EdgemoeError
 
 # The emulator's matrix products are too small to gain from threads, and lose much on a busy machine. NumPy reads this when it loads.
@@ -460,13 +460,13 @@ def train(
     config: Annotated[str, typer.Argument(help="Model preset.", metavar="PRESET")] = "m3vit-micro",
     out: Annotated[Path | None, typer.Option("--out", help="Checkpoint to write. Default: out/PRESET.safetensors.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and order.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: the preset's.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: the recipe's.", min=1)] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = 1,
     force: Force = False,
 ) -> None:
-    """Train a checkpoint on generated street scenes, calibrate it, and write its model card beside it."""
+    """Train a checkpoint on generated street scenes, calibrate it, and write its model card beside it. m3vit-nano: cut from m3vit-micro."""
     try:
-        from edgemoe.models.train import STEPS
+        from edgemoe.models.train import STEPS, WINDOWED, windowed
         from edgemoe.models.train import train as run
     except ModuleNotFoundError as error:
         raise EdgemoeError(
@@ -478,6 +478,7 @@ def train(
     from edgemoe.host import files
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models.calibration import calibrate
+    from edgemoe.models.config import preset
     from edgemoe.models.evaluate import card, evaluate
 
     out = out or Path("out") / f"{config}.safetensors"
@@ -485,7 +486,12 @@ def train(
     folder, model_card = files.OutputFolder(out.parent, force=force), out.with_suffix(".md").name
     folder.check([model_card])
     started = time.monotonic()
-    trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS)
+    if config in WINDOWED:
+        if steps:
+            raise EdgemoeError(f"{config} is cut from {WINDOWED[config]}, no step is taken: leave out --steps")
+        trained = windowed(checkpoints.load(WINDOWED[config]), preset(config))
+    else:
+        trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS)
     seconds = time.monotonic() - started
     checkpoints.save(replace(trained, calibration=calibrate(trained)), out)
     written = folder.write(model_card, card(trained, evaluate(trained), seed, steps or STEPS, threads, seconds))

@@ -19,12 +19,12 @@ from .rounding import Moments
 
 
 def default_images(config: ModelConfig, count: int = 8) -> NDArray[np.uint8]:
-    """Generated street scenes [count, C, H, W] where the model's images have their size, otherwise noise with soft edges."""
-    shape = (config.image_channels, config.image_height, config.image_width)
-    if shape == (3, 128, 256):
-        from .scenes import scene
+    """Generated street scenes [count, C, H, W] where the model's images have a size of theirs, otherwise noise with soft edges."""
+    from .scenes import WINDOWS, cut, scene
 
-        return np.stack([scene(1_000_003 + i).image for i in range(count)])
+    size = (config.image_height, config.image_width)
+    if config.image_channels == 3 and size in WINDOWS:
+        return np.stack([cut(scene(1_000_003 + i), *size).image for i in range(count)])
     rng = np.random.default_rng(0)
     coarse = rng.random((count, config.image_channels, -(-config.image_height // 4), -(-config.image_width // 4)))
     image = coarse.repeat(4, axis=2).repeat(4, axis=3)[:, :, : config.image_height, : config.image_width]

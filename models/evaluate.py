@@ -10,8 +10,9 @@ import torch
 
 from . import heads, metrics, scenes
 from .checkpoint import Checkpoint
+from .config import ModelConfig
 from .golden import Golden
-from .train import BATCH, HELD_OUT, SCENES, make_scenes
+from .train import BATCH, HELD_OUT, SCENES, WINDOWED, make_scenes
 
 
 @dataclass
@@ -34,8 +35,9 @@ def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: i
     position       for every pixel position its commonest class and its mean depth
     """
     config, classes = source.config, len(scenes.CLASSES)
+    size = (config.image_height, config.image_width)
     model = Golden(source).eval()
-    known = make_scenes(fit, 0)
+    known = make_scenes(fit, 0, size=size)
     depth = np.exp(known.log_depth.astype(np.float32)) * heads.DEPTH_UNIT
     pixels = known.images.transpose(0, 2, 3, 1).reshape(-1, 3).astype(np.float32)
     flat_labels, flat_depth = known.labels.ravel(), depth.ravel()
@@ -52,7 +54,7 @@ def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: i
     use = {layer: np.zeros((len(config.tasks), config.experts)) for layer in config.moe_layers}
     with torch.no_grad():
         for index in range(count):
-            scene = scenes.scene(first_seed + index)
+            scene = scenes.cut(scenes.scene(first_seed + index), *size)
             colour = scene.image.reshape(3, -1).T.astype(np.float32)
             nearest = ((colour[:, None] - mean_colours[None]) ** 2).sum(-1).argmin(1).reshape(scene.labels.shape)
             maps = {
@@ -88,6 +90,20 @@ def expert_table(evaluation: Evaluation, tasks: list[str]) -> str:
         for task, shares in zip(tasks, table, strict=True):
             lines.append(f"| {layer} | {task} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |")
     return "\n".join(lines)
+
+
+def recipe(config: ModelConfig, seed: int, steps: int, threads: int, seconds: float) -> str:
+    """How the weights were made."""
+    if config.name in WINDOWED:
+        row, column = scenes.WINDOWS[config.image_height, config.image_width]
+        size = f"{config.image_height}x{config.image_width}"
+        whole = WINDOWED[config.name]
+        return f"""`./edgemoe train {config.name}` cuts it from {whole}: the same weights, looking at the window of {size} pixels
+from row {row}, column {column} of a scene on, with the position embeddings of that window. Nothing was trained anew; the calibration is
+its own. `edgemoe infer` squeezes a picture of other proportions: give it a square one."""
+    return f"""`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, {SCENES} scenes, bfloat16 products,
+{threads} thread{"s" if threads > 1 else ""}. These weights took {seconds:.0f} s of wall-clock time, the making of the scenes included.
+With the same PyTorch, kind of CPU and number of threads, training repeats itself."""
 
 
 def card(source: Checkpoint, evaluation: Evaluation, seed: int, steps: int, threads: int, seconds: float) -> str:
@@ -140,9 +156,7 @@ Share of each task's routes, in per cent, on the same scenes.
 
 ## Reproduce
 
-`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, {SCENES} scenes, bfloat16 products,
-{threads} thread{"s" if threads > 1 else ""}. These weights took {seconds:.0f} s of wall-clock time, the making of the scenes included.
-With the same PyTorch, kind of CPU and number of threads, training repeats itself.
+{recipe(config, seed, steps, threads, seconds)}
 
 Licence: Apache-2.0, the weights and the generated scenes alike.
 """

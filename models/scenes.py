@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A seeded generator of street scenes with exact labels and depth: the data on which m3vit-micro is trained. NumPy only.
+"""A seeded generator of street scenes with exact labels and depth: the data of the published checkpoints. NumPy only.
 
 The geometry is that of `edgemoe.models.street.canvas`: depth is along the optical axis, in metres, at most MAX_DEPTH, which is also the
 sky's.
@@ -7,7 +7,7 @@ sky's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from edgemoe.models.street.buildings import draw_building
@@ -16,7 +16,10 @@ from edgemoe.models.street.ground import draw_background, draw_ground
 from edgemoe.models.street.layout import Street, plan_buildings
 from edgemoe.models.street.things import draw_car, draw_person, draw_pole, draw_tree
 
-__all__ = ["CLASSES", "HEIGHT", "MAX_DEPTH", "ROAD", "SKY", "WIDTH", "Camera", "Scene", "scene"]
+__all__ = ["CLASSES", "HEIGHT", "MAX_DEPTH", "ROAD", "SKY", "WIDTH", "Camera", "Scene", "cut", "scene"]
+
+#: Rows and columns of a model's picture -> (first row, first column) in the scene: whole patches, with the road and its middle in view.
+WINDOWS = {(HEIGHT, WIDTH): (0, 0), (112, 112): (16, 64)}
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,13 @@ class Scene:
     labels: np.ndarray
     depth: np.ndarray
     camera: Camera
+
+
+def cut(found: Scene, height: int, width: int) -> Scene:
+    """The window of that size, one of WINDOWS: image, labels and depth [.., height, width]. The camera stays that of the whole scene."""
+    row, column = WINDOWS[height, width]
+    there = (..., slice(row, row + height), slice(column, column + width))
+    return replace(found, image=np.ascontiguousarray(found.image[there]), labels=found.labels[there], depth=found.depth[there])
 
 
 def _finish(canvas: Canvas, haze: np.ndarray, reach: float) -> np.ndarray:

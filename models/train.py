@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains m3vit-micro on generated street scenes, from nothing, on one CPU core.
+"""Trains m3vit-micro on generated street scenes, from nothing, on one CPU core; m3vit-nano is cut from it.
 
 Loss, for every image and both tasks: cross-entropy of the classes, L1 of the logarithm of depth, and per MoE layer a
 load-balancing term E * sum over experts e of f_e * P_e, with f_e the share of routes and P_e the mean probability of expert e. It is
@@ -31,6 +31,8 @@ STEPS = 2250  # what the published m3vit-micro was trained with
 SCENES = 6000
 HELD_OUT = 1_000_000  # seeds from here on are never trained with
 
+WINDOWED = {"m3vit-nano": "m3vit-micro"}  # presets that are not trained but cut from another (`windowed`)
+
 BATCH = 32
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.05
@@ -59,18 +61,30 @@ def _progress(show: bool) -> Progress:
     return Progress(*columns, console=Console(stderr=True), disable=not show)
 
 
-def make_scenes(count: int, first_seed: int, progress: bool = False) -> SceneSet:
-    """The scenes of seeds first_seed, first_seed + 1, ..."""
-    size = (scenes.HEIGHT, scenes.WIDTH)
+def make_scenes(count: int, first_seed: int, progress: bool = False, size: tuple[int, int] = (scenes.HEIGHT, scenes.WIDTH)) -> SceneSet:
+    """The scenes of seeds first_seed, first_seed + 1, ..., or their windows of that size."""
     result = SceneSet(np.empty((count, 3, *size), np.uint8), np.empty((count, *size), np.uint8), np.empty((count, *size), np.float16))
     with _progress(progress) as bar:
         job = bar.add_task("scenes", total=count)
         for index in range(count):
-            scene = scenes.scene(first_seed + index)
+            scene = scenes.cut(scenes.scene(first_seed + index), *size)
             result.images[index], result.labels[index] = scene.image, scene.labels
             result.log_depth[index] = np.log(scene.depth / heads.DEPTH_UNIT)
             bar.advance(job)
     return result
+
+
+def windowed(source: Checkpoint, config: ModelConfig) -> Checkpoint:
+    """The model `source` on a window of its picture (`scenes.WINDOWS`): the same weights; of the position embeddings the window's.
+
+    source: of the scenes' size; config: the same model, but for name and picture. Nothing is trained, and nothing but position tells
+    the model how large its picture is. It sees less around the window, though, so its quality is a little lower.
+    """
+    row, column = (start // config.patch for start in scenes.WINDOWS[config.image_height, config.image_width])
+    embedding = source.tensors["pos_embed"]  # [1 + rows * columns, D]
+    grid = embedding[1:].reshape(source.config.patches_per_column, source.config.patches_per_row, -1)
+    window = grid[row : row + config.patches_per_column, column : column + config.patches_per_row].reshape(config.patches, -1)
+    return Checkpoint(config, {**source.tensors, "pos_embed": np.concatenate([embedding[:1], window])})
 
 
 def _check(config: ModelConfig) -> None:

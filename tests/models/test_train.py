@@ -50,6 +50,19 @@ def test_committed_checkpoint_beats_the_baselines():
         assert np.abs(use[0] - use[1]).sum() > 0.2, "the tasks route alike"
 
 
+def test_nano_is_cut_from_micro():
+    """The committed checkpoint is what the recipe gives, and is hardly worse on its window than micro on the whole scene."""
+    nano, made = checkpoints.load("m3vit-nano"), train.windowed(checkpoints.load("m3vit-micro"), PRESETS["m3vit-nano"])
+    assert made.config == nano.config and made.tensors.keys() == nano.tensors.keys()
+    assert all(np.array_equal(made.tensors[name], nano.tensors[name]) for name in made.tensors)
+    found = evaluate.evaluate(nano, count=20, fit=20)
+    baselines = ("constant", "mean colour", "position")
+    assert found.mean_iou["model"] > 0.62 > 2 * max(found.mean_iou[name] for name in baselines)
+    assert found.depth_rmse["model"] < 0.55 * min(found.depth_rmse[name] for name in baselines)
+    card = checkpoints.resolve("m3vit-nano").with_suffix(".md").read_text()
+    assert evaluate.recipe(nano.config, 0, 0, 1, 0) in card
+
+
 def test_card_names_the_figures():
     use = {1: np.array([[0.25, 0.75], [0.5, 0.5]])}
     names = ("constant", "mean colour", "position", "model")
