@@ -13,6 +13,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units import block_memory
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build, simulator
+from edgemoe.sim.modules import instances, split, unit_of
 from edgemoe.sim.yosys import run_yosys
 
 ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH = 4096, 72
@@ -51,28 +53,29 @@ def _cells(verilog: str, top: str, script: str, parameters: Mapping[str, int]) -
     return json.loads((folder / "cells.json").read_text())
 
 
-def _deep_memories(verilog: str) -> list[dict[str, int]]:
-    """Parameters of the memories that a board with UltraRAM keeps there."""
+def _deep_memories(verilog: str) -> list[tuple[str, dict[str, int]]]:
+    """(unit, parameters) of the memories that a board with UltraRAM keeps there."""
     found = []
-    for text in re.findall(rf"^ +{block_memory.MODULE} #\((\s*\..*?)\)\s*\w+ \(", verilog, re.S | re.M):
-        parameters = {name: int(value) for name, value in re.findall(r"\.(\w+)\(32'd(\d+)\)", text)}
-        if parameters["DEPTH"] > ULTRA_RAM_WORDS:
-            found.append(parameters)
+    modules = split(verilog)
+    for path, module in instances(modules):
+        for text in re.findall(rf"^ +{block_memory.MODULE} #\((\s*\..*?)\)\s*\w+ \(", modules[module].text, re.S | re.M):
+            parameters = {name: int(value) for name, value in re.findall(r"\.(\w+)\(32'd(\d+)\)", text)}
+            if parameters["DEPTH"] > ULTRA_RAM_WORDS:
+                found.append((unit_of(path), parameters))
     return found
 
 
-def _move_to_ultra_ram(hardware: HardwareConfig, units: dict[str, dict[str, int]]) -> None:
-    """Take the deep memories' block RAM off, as Yosys maps each of them alone, and put UltraRAM in its place."""
+def _move_to_ultra_ram(hardware: HardwareConfig, units: dict[str, dict[str, float]]) -> None:
+    """Take the deep memories' block RAM off their units, as Yosys maps each of them alone, and put UltraRAM in its place."""
     source = block_memory.SOURCE.read_text()
-    for parameters in _deep_memories(simulator.verilog(hardware)):
+    for unit, parameters in _deep_memories(simulator.verilog(hardware)):
         cells = _cells(
             source, block_memory.MODULE, f"synth_xilinx -family xcup -top {block_memory.MODULE} -run begin:map_ffram", parameters
         )
         half = sum(count * (2 if name.startswith("RAMB36") else 1) for name, count in cells.items() if name.startswith("RAMB"))
         blocks = -(-parameters["DEPTH"] // ULTRA_RAM_DEPTH) * -(-parameters["WIDTH"] // ULTRA_RAM_WIDTH)
-        unit = units["memories"]
-        unit["bram"] -= half // 2
-        unit["uram"] += blocks
+        units[unit]["bram"] -= half / 2
+        units[unit]["uram"] += blocks
 
 
 def usage(board: Board, hardware: HardwareConfig) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
@@ -81,12 +84,8 @@ def usage(board: Board, hardware: HardwareConfig) -> tuple[dict[str, dict[str, i
         verilog = ecp5.with_sliced_memories(simulator.verilog(hardware))
         cells = _cells(verilog, "edgemoe", "synth_ecp5 -top edgemoe -run begin:map_ffram", {})
         return {}, {"dsp": cells.get("MULT18X18D", 0), "bram": cells.get("DP16KD", 0)}
-    report = reporting.resources(hardware)
-    units, total = report["units"], report["total"]
-    if board.ultra_ram:
-        _move_to_ultra_ram(hardware, units)
-        total = {kind: sum(unit[kind] for unit in units.values()) for kind in total}
-    return units, total
+    report = reporting.resources(hardware, partial(_move_to_ultra_ram, hardware) if board.ultra_ram else None)
+    return report["units"], report["total"]
 
 
 def check(board: Board, hardware: HardwareConfig, total: Mapping[str, int]) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from edgemoe.hw.config import HardwareConfig
@@ -29,11 +31,17 @@ def timing(hardware: HardwareConfig) -> dict[str, Any]:
     }
 
 
-def resources(hardware: HardwareConfig) -> dict[str, Any]:
-    """units: unit -> LUTs, flip-flops, DSP slices, block RAMs, UltraRAMs; total: their sums."""
+def resources(hardware: HardwareConfig, adjust: Callable[[dict[str, dict[str, float]]], None] | None = None) -> dict[str, Any]:
+    """units: unit -> LUTs, flip-flops, DSP slices, block RAMs (halves rounded up), UltraRAMs; total: their sums.
+
+    adjust: changes the exact counts of the units in place, before they are rounded.
+    """
     from edgemoe.sim import synthesis
 
-    units = synthesis.resources(hardware)
+    exact = synthesis.resources(hardware)
+    if adjust is not None:
+        adjust(exact)
+    units = {unit: {kind: math.ceil(count) for kind, count in entry.items()} for unit, entry in exact.items()}
     total = {kind: sum(unit[kind] for unit in units.values()) for kind in synthesis.KINDS}
     return {"hardware": hardware.name, "units": units, "total": total}
 

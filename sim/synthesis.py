@@ -135,15 +135,15 @@ def dsp(config: HardwareConfig) -> int:
     return sum(results[module]["dsp"] for _, module in instances(modules))
 
 
-def resources(config: HardwareConfig) -> dict[str, dict[str, int]]:
-    """Unit -> LUTs, flip-flops, DSP48E2, block RAMs (of 36 Kbit; halves are rounded up), UltraRAMs. The units add up to the core."""
+def resources(config: HardwareConfig) -> dict[str, dict[str, float]]:
+    """Unit -> LUTs, flip-flops, DSP48E2, block RAMs (of 36 Kbit; there are halves), UltraRAMs. The units add up to the core."""
     modules, results = results_of(config, "lut")
     units: dict[str, dict[str, float]] = {}
     for path, module in instances(modules):
         entry = units.setdefault(unit_of(path), dict.fromkeys(KINDS, 0))
         for kind in KINDS:
             entry[kind] += results[module][kind]
-    return {unit: {kind: int(-(-count // 1)) for kind, count in entry.items()} for unit, entry in units.items()}
+    return units
 
 
 def main() -> None:

