@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.models.compatibility import StrEnum
 from edgemoe.models.errors import EdgemoeError
 
 
@@ -39,6 +39,8 @@ class Board:
     board_part: str = ""  # Vivado's board file, any version
     core_address: int = 0  # of the registers, as the processor sees them
     ultra_ram: bool = False  # put the large memories into UltraRAM
+    checkpoint: str = "m3vit-micro"  # one that it has room for
+    linux: str = ""  # images with plain Linux and with PYNQ, for the README
 
 
 MIB = 1 << 20
@@ -60,6 +62,8 @@ BOARDS: Mapping[str, Board] = {
             "32 x 32 multipliers are two fifths of the device's; two 128-bit ports stream the weights that they take",
             board_part="xilinx.com:zcu102",
             core_address=REGISTERS_AT,
+            linux="Plain Linux: Ubuntu 22.04 for ZCU102, or PetaLinux. PYNQ publishes no image for this board: one has to be built "
+            "from its sources (https://github.com/Xilinx/PYNQ, folder sdbuild).",
         ),
         Board(
             "kv260",
@@ -74,6 +78,8 @@ BOARDS: Mapping[str, Board] = {
             "a 32 x 32 array and its epilogue would take every multiplier; the activations lie in UltraRAM, for block RAM is scarce",
             board_part="xilinx.com:kv260_som",
             core_address=REGISTERS_AT,
+            linux="Plain Linux: Ubuntu 22.04 for Kria. PYNQ: the same Ubuntu with https://github.com/Xilinx/Kria-PYNQ "
+            "(`sudo bash install.sh -b KV260`).",
             ultra_ram=True,
         ),
         Board(
@@ -89,6 +95,8 @@ BOARDS: Mapping[str, Board] = {
             "360 multipliers and 216 block RAMs: 8 x 8, and room for one picture and one task at a time",
             board_part="avnet.com:ultra96v2",
             core_address=REGISTERS_AT,
+            linux="Plain Linux: https://github.com/ikwzm/ZynqMP-FPGA-Ubuntu22.04-Console (which brings u-dma-buf), or PetaLinux. PYNQ: the "
+            "images of https://github.com/Avnet/Ultra96-PYNQ.",
         ),
         Board(
             "ulx3s",
@@ -113,6 +121,7 @@ BOARDS: Mapping[str, Board] = {
             32 * MIB,
             preset("schoko"),
             "half a ULX3S, nearly all of its multipliers: pictures of 112 x 112 (50 tokens)",
+            checkpoint="m3vit-nano",
         ),
     )
 }

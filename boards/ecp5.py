@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from edgemoe.boards import kit
 from edgemoe.boards.boards import Board
 from edgemoe.boards.zynq import fill
 from edgemoe.host.files import OutputFolder
@@ -241,6 +242,8 @@ def write(board: Board, folder: Path, *, force: bool = False) -> list[Path]:
         "TITLE": board.title,
         "PART": board.part,
         "HARDWARE": board.hardware.name,
+        "CHECKPOINT": board.checkpoint,
+        "WHEEL": kit.wheel_name(),
         "LANES": board.hardware.lanes,
         "TOKENS": board.hardware.tokens,
         "WHY": board.why,
@@ -287,7 +290,7 @@ def write(board: Board, folder: Path, *, force: bool = False) -> list[Path]:
         "README.md": fill((templates / "ecp5.md.in").read_text(), words),
     }
     with OutputFolder(folder, force=force) as outputs:
-        paths = outputs.write_all(texts)
+        paths = outputs.write_all(kit.with_kit(texts, board.checkpoint))
     (folder / "build.sh").chmod(0o755)
     return paths
 

@@ -12,6 +12,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+from edgemoe.boards import kit
 from edgemoe.boards.boards import Board, Family
 from edgemoe.host.files import OutputFolder
 from edgemoe.hw import isa, registers
@@ -24,11 +25,17 @@ VLNV = f"{VENDOR_NAME}:1.0"
 REGISTER_BYTES = 1 << registers.ADDRESS_BITS
 MASTER_ADDRESS_BITS = 40
 ULTRA_RAM_WORDS = 2048  # a memory deeper than this goes into UltraRAM (4096 words a block) on boards that have it
+# Device-tree overlays: with the core's interrupt (pl_ps_irq0 is number 89 of the GIC's shared ones), and without, for a system in which
+# something else holds it: the driver then looks at the registers.
+OVERLAYS = {
+    "edgemoe.dtso": {"WAITING": "", "INTERRUPT": "\t\tinterrupt-parent = <&gic>;\n\t\tinterrupts = <0 89 4>;\n"},
+    "edgemoe-poll.dtso": {"WAITING": "Without an interrupt.", "INTERRUPT": ""},
+}
 BUFFER = "edgemoe-memory"  # u-dma-buf devices: one a master, edgemoe-memory0, ...
 # Processor port -> (interface, its clock, number in the settings, address segments).
 HP_PORTS = {f"HP{i}": (f"S_AXI_HP{i}_FPD", f"saxihp{i}_fpd_aclk", i + 2, f"SAXIGP{i + 2}/HP{i}_DDR_LOW") for i in range(4)}
 TEMPLATES = (
-    *("package_ip.tcl", "build.tcl", "edgemoe.xdc", "Makefile", "edgemoe.core", "edgemoe.dtso", "99-edgemoe.rules"),
+    *("package_ip.tcl", "build.tcl", "edgemoe.xdc", "Makefile", "edgemoe.core", "99-edgemoe.rules"),
     *("edgemoe_pynq.py", "README.md"),
 )
 
@@ -102,7 +109,8 @@ def facts(board: Board) -> dict[str, object]:
         "board": board.name,
         "part": board.part,
         "hardware": config.name,
-        "clock_mhz": board.clock_mhz,
+        "clock_mhz": board.clock_mhz,  # build.tcl puts the clock that the processor really gives in its place
+        "clock_asked_mhz": board.clock_mhz,
         "registers": {"address": board.core_address, "bytes": REGISTER_BYTES, "module": VLNV},
         "memory": [
             {"master": master, "port": port, "bytes": board.memory_bytes}
@@ -149,7 +157,8 @@ def words(board: Board) -> dict[str, str]:
         "CORE_ADDRESS": f"{board.core_address:#x}",
         "CORE_ADDRESS_DIGITS": f"{board.core_address:x}",
         "CLOCK_MHZ": f"{board.clock_mhz:g}",
-        "CLOCK_HZ": round(board.clock_mhz * 1e6),
+        "WHEEL": kit.wheel_name(),
+        "LINUX": board.linux,
         "SLOW_MHZ": f"{board.clock_mhz * 2 / 3:.0f}",
         "PORT_LIST": " and ".join(board.memory_ports),
         "PORT_SETTINGS": settings.rstrip(" \\\n") + " \\\n",
@@ -185,7 +194,9 @@ def build(board: Board, folder: Path, *, force: bool = False) -> list[Path]:
         "edgemoe.h": registers.to_c_header(),
         "edgemoe_registers.py": registers_python(board),
         "board.json": json.dumps(facts(board), indent=1) + "\n",
+        "clock.dtsi": f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>;\n",
         **{name: fill((templates / f"{name}.in").read_text(), values) for name in TEMPLATES},
+        **{name: fill((templates / "edgemoe.dtso.in").read_text(), values | more) for name, more in OVERLAYS.items()},
     }
     with OutputFolder(folder, force=force) as outputs:
-        return outputs.write_all(texts)
+        return outputs.write_all(kit.with_kit(texts, board.checkpoint))

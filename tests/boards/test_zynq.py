@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgemoe.sim.build import verilator_root
 
 from tests.boards.vivado import Refused, Vivado, attributes
 
+ROOT = Path(__file__).resolve().parents[2]
 ZYNQ = [b for b in boards.BOARDS.values() if b.family is boards.Family.ZYNQ_ULTRASCALE_PLUS]
 
 
@@ -50,6 +52,8 @@ def test_scripts_package_and_build(built: tuple[boards.Board, Path]) -> None:
     assert run.addresses.pop("core/s_axil/reg0") == (board.core_address, 1 << registers.ADDRESS_BITS, "ps/Data")
     assert {space for _, _, space in run.addresses.values()} == {f"core/{name}" for name in board.hardware.master_names}
     assert len(run.addresses) == len(board.memory_ports) == board.hardware.masters
+    assert all(segment.endswith("_DDR_LOW") for segment in run.addresses)
+    assert len(run.excluded) == 4 * board.hardware.masters and not [name for _, name in run.excluded if name in run.addresses]
     settings = run.settings["ps"]
     assert settings["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == f"{board.clock_mhz:g}"
     widths = [value for name, value in settings.items() if "SAXIGP" in name]
@@ -60,7 +64,7 @@ def test_scripts_package_and_build(built: tuple[boards.Board, Path]) -> None:
 def test_no_bitstream_that_misses_its_clock(built: tuple[boards.Board, Path]) -> None:
     board, folder = built
     (folder / "edgemoe.bit").unlink(missing_ok=True)
-    with pytest.raises(Refused, match=r"slack is -0\.1 ns at 123 MHz"):
+    with pytest.raises(Refused, match=r"slack is -0\.1 ns at 124\.987500 MHz"):
         vivado(board, folder, slack=-0.1).source("build.tcl", "123")
     assert not (folder / "edgemoe.bit").exists()
 
@@ -120,26 +124,126 @@ def test_register_maps_agree(built: tuple[boards.Board, Path], monkeypatch: pyte
     assert facts["constants"]["CONFIG_HASH"] == board.hardware.hash and facts["registers"]["address"] == board.core_address
 
 
-def test_device_tree(built: tuple[boards.Board, Path]) -> None:
+def dtc() -> str:
+    """The device-tree compiler; a machine without it skips, but never the one that judges changes."""
+    found = shutil.which("dtc")
+    if found is None and os.environ.get("CI") != "true":
+        pytest.skip("needs dtc, the device-tree compiler (Debian, Ubuntu: apt install device-tree-compiler)")
+    assert found, "dtc is missing"
+    return found
+
+
+def compiled(folder: Path, name: str) -> str:
+    """An overlay as dtc compiles it, without a single warning, and then understands it."""
+    done = subprocess.run(
+        [dtc(), "-@", "-I", "dts", "-O", "dtb", "-o", f"{name}.dtbo", f"{name}.dtso"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # (Of the compiled overlay dtc complains that labels of the running system are unknown, which is what an overlay is.)
+    return subprocess.run(
+        [dtc(), "-q", "-q", "-I", "dtb", "-O", "dts", folder / f"{name}.dtbo"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def values(tree: str, node: str, name: str) -> list[int]:
+    """The cells of a node's property."""
+    body = re.search(rf"{re.escape(node)} \{{(.*?)\}};", tree, re.S)
+    assert body, f"no node {node}"
+    found = re.search(rf"\s{re.escape(name)} = <(.*?)>;", body[1])
+    return [int(cell, 0) for cell in found[1].split()] if found else []
+
+
+@pytest.mark.parametrize("name", zynq.OVERLAYS)
+def test_device_tree(built: tuple[boards.Board, Path], name: str) -> None:
     board, folder = built
-    text = re.sub(r"/\*.*?\*/", "", (folder / "edgemoe.dtso").read_text(), flags=re.S)
-    assert text.count("{") == text.count("}") and text.count("<") == text.count(">")
-    assert f"edgemoe@{board.core_address:x} {{" in text and f"reg = <0x0 {board.core_address:#x} 0x0 0x1000>;" in text
-    assert re.findall(r'device-name = "(\S+)";', text) == [f"edgemoe-memory{i}" for i in range(board.hardware.masters)]
-    assert f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>" in text
+    (folder / "clock.dtsi").write_text(f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>;\n")
+    tree = compiled(folder, name.removesuffix(".dtso"))
+    core = f"edgemoe@{board.core_address:x}"
+    assert values(tree, core, "reg") == [0, board.core_address, 0, 1 << registers.ADDRESS_BITS]
+    assert values(tree, core, "interrupts") == ([] if "poll" in name else [0, 121 - 32, 4])  # GIC: pl_ps_irq0, a level
+    assert values(tree, "clocking0", "assigned-clock-rates") == [round(board.clock_mhz * 1e6)]
+    assert f"{core}:interrupt-parent:0" in tree if "poll" not in name else "gic" not in tree
+    assert re.findall(r'device-name = "(\S+)";', tree) == [f"edgemoe-memory{i}" for i in range(board.hardware.masters)]
+    for i in range(board.hardware.masters):
+        assert values(tree, f"edgemoe-memory{i}", "size") == [board.memory_bytes]
+    assert 'firmware-name = "edgemoe.bit.bin"' in tree
+
+
+def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None:
+    """`make CLOCK_MHZ=200`: bitstream, overlays and board.json are made again, with the clock that the processor gives."""
+    pytest.importorskip("tkinter", reason="needs a Tcl interpreter (Debian, Ubuntu: apt install python3-tk)")
+    if not shutil.which("make"):
+        pytest.skip("needs make")
+    dtc()
+    board, folder = built
+    zynq.build(board, tmp_path)
+    model = f"VIVADO=PYTHONPATH={ROOT} {sys.executable} -m tests.boards.vivado"
+
+    def make(*arguments: str) -> str:
+        targets = ("edgemoe.bit", "edgemoe.dtbo", "edgemoe-poll.dtbo")
+        done = subprocess.run(["make", model, *arguments, *targets], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def clocks() -> list[float]:
+        facts = json.loads((tmp_path / "board.json").read_text())
+        trees = [
+            subprocess.run(
+                [dtc(), "-q", "-q", "-I", "dtb", "-O", "dts", tmp_path / name], capture_output=True, text=True, check=True
+            ).stdout
+            for name in ("edgemoe.dtbo", "edgemoe-poll.dtbo")
+        ]
+        return [
+            facts["clock_asked_mhz"],
+            facts["clock_mhz"],
+            *(values(tree, "clocking0", "assigned-clock-rates")[0] / 1e6 for tree in trees),
+        ]
+
+    first = make()
+    assert "build.tcl" in first and clocks()[0] == board.clock_mhz
+    assert all(abs(mhz / board.clock_mhz - 1) < 0.1 for mhz in clocks()[1:])
+    assert "build.tcl" not in make() and "dtc" not in make(), "nothing has changed"
+    changed = make("CLOCK_MHZ=200") if board.clock_mhz != 200 else make("CLOCK_MHZ=187")
+    if board.clock_mhz != 200:
+        assert "build.tcl" in changed and clocks() == [200, 187.48125, 187.48125, 187.48125]
+        assert "build.tcl" not in make(), "the clock is remembered"
+        assert clocks()[0] == 200 and "build.tcl" in make("CLOCK_MHZ=150") and clocks()[1:] == [149.985] * 3
+    else:
+        assert clocks() == [187, 187.48125, 187.48125, 187.48125] and "build.tcl" in make("CLOCK_MHZ=200")
+    assert json.loads((tmp_path / "board.json").read_text())["constants"]["CONFIG_HASH"] == board.hardware.hash
 
 
 def test_the_rest_is_complete(built: tuple[boards.Board, Path]) -> None:
     board, folder = built
-    texts = {path.name: path.read_text() for path in folder.iterdir() if path.is_file() and path.suffix not in (".v", ".bit", ".hwh")}
+    texts = {
+        path.name: path.read_text()
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix not in (".v", ".bit", ".hwh", ".whl", ".dtbo", ".png")
+    }
     assert not [name for name, text in texts.items() if re.search(r"@[A-Z_]+@", text)]
     compile(texts["edgemoe_pynq.py"], "edgemoe_pynq.py", "exec")
     assert f'"{zynq.VLNV}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {"edgemoe.v, edgemoe_ip.v", "edgemoe.xdc"}
-    assert all((folder / name).exists() for name in re.findall(r"(\S+\.(?:tcl|v|xdc|dtso)) *", texts["Makefile"]) if "/" not in name)
+    assert all((folder / name).exists() for name in re.findall(r"([\w.-]+\.(?:tcl|v|xdc|dtso)) *", texts["Makefile"]) if "/" not in name)
     for name in re.findall(r"`([\w.-]+\.\w+)`", texts["README.md"]):
-        assert (folder / name).exists() or name in ("edgemoe.bit", "edgemoe.hwh"), name
+        assert (folder / name).exists() or name in ("edgemoe.bit", "edgemoe.hwh", "edgemoe-poll.dtbo"), name
     assert texts["README.md"].count(f"--hardware {board.hardware.name}") == 2
+    needed = (
+        "github.com/ikwzm/udmabuf",
+        "groupadd",
+        "uio_pdrv_genirq.of_id=generic-uio",
+        "xmutil unloadapp",
+        "edgemoe reset",
+        "PYNQ",
+        board.linux,
+    )
+    assert not [word for word in needed if word not in texts["README.md"]] and board.linux
+    wheels = re.findall(r"pip install (\./\S+\.whl)`", texts["README.md"])
+    assert len(wheels) == 1 and (folder / wheels[0]).is_file()
 
 
 def test_large_memories_go_to_ultra_ram() -> None:

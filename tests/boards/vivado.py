@@ -2,11 +2,15 @@
 """As much of Vivado as our scripts touch, behind a real Tcl interpreter: every command checks that what it is given exists.
 
 A command that is not modelled is an error, as is a pin, an interface or a property that nothing has.
+`python -m tests.boards.vivado -source SCRIPT [-log FILE] [-tclargs ...]` runs a script of the current folder, for its Makefile.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,10 @@ INTERFACES = {
     "proc_sys_reset": {},
     "smartconnect": {"S00_AXI": "slave", "M00_AXI": "master"},
 }
-SEGMENTS = {f"SAXIGP{i + 2}/HP{i}_DDR_LOW" for i in HP}
+# What is behind a high-performance port; every part is assigned to a master or excluded, else Vivado assigns it as it likes.
+SEGMENTS = {f"SAXIGP{i + 2}/HP{i}_{part}" for i in HP for part in ("DDR_LOW", "DDR_HIGH", "LPS_OCM", "QSPI", "PCIE_LOW")}
+PLL_MHZ = 33.33 * 45  # what a board's reference clock makes of 1,500
+DIVISORS = range(1, 64)  # of each of the two dividers behind it
 PROPERTIES = {
     "zynq_ultra_ps_e": {
         *("PSU__FPGA_PL0_ENABLE", "PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ", "PSU__USE__IRQ0", "PSU__MAXIGP0__DATA_WIDTH"),
@@ -65,6 +72,7 @@ class Vivado:
         self.nets: list[list[str]] = []
         self.interface_nets: list[tuple[str, str]] = []
         self.addresses: dict[str, tuple[int | None, int | None, str]] = {}  # segment -> (offset, range, space)
+        self.excluded: set[tuple[str, str]] = set()  # (space, segment)
         self.settings: dict[str, dict[str, str]] = {}
         self.log: list[str] = []
         self.core_made: set[str] = set()
@@ -72,7 +80,8 @@ class Vivado:
         for name in dir(self):
             if name.startswith("do_"):
                 self._define(name[3:], getattr(self, name))
-        self._define("puts", lambda *words: self.log.append(" ".join(words)) or "")
+        self.tcl.createcommand("note", self.log.append)
+        self.tcl.eval("rename puts put; proc puts args {if {[llength $args] == 1} {note [lindex $args 0]} else {put {*}$args}}")
         self.tcl.eval("namespace eval ipx {}; rename unknown {}")
 
     def _define(self, name: str, function: Callable[..., Any]) -> None:
@@ -89,7 +98,7 @@ class Vivado:
                     else:
                         values.append(word)
                 self.log.append(f"{name} {' '.join(map(str, words))}")
-                result = function(*values, **({"flags": flags, "options": options} if name != "puts" else {}))
+                result = function(*values, flags=flags, options=options)
                 return "" if result is None else str(result)
             except Exception as error:
                 self.failure = self.failure or error
@@ -158,6 +167,10 @@ class Vivado:
             "DIRECTORY": str(self.folder / "runs"),
             "SLACK": str(self.slack),
         }
+        if name == "CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ" and self._kind(target)[0] == "zynq_ultra_ps_e":
+            asked = float(self.settings[target]["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"])
+            given = min((PLL_MHZ / (a * b) for a in DIVISORS for b in DIVISORS), key=lambda mhz: abs(mhz - asked))
+            return f"{given:.6f}"
         return fixed.get(name) or self.settings.get(target, {}).get(name, "")
 
     # ------------------------------------------------------------------------------------------------ the IP packager
@@ -260,13 +273,21 @@ class Vivado:
         return name
 
     def do_get_bd_addr_segs(self, name, flags, options):
-        kind, segment = self._kind(name)
-        self._need(segment == "s_axil/reg0" if kind == "edgemoe_ip" else segment in SEGMENTS, f"no segment {name}")
-        return name
+        kind, segment = self._kind(name.removeprefix("/"))
+        if kind == "edgemoe_ip":
+            self._need(segment == "s_axil/reg0", f"no segment {name}")
+            return name
+        found = sorted(f"/ps/{known}" for known in SEGMENTS if fnmatch.fnmatchcase(known, segment))
+        self._need(found, f"no segment {name}")
+        return " ".join(found)
 
     def do_assign_bd_address(self, segment, flags, options):
         place = (int(options[name], 0) if name in options else None for name in ("offset", "range"))
         self.addresses[segment] = (*place, options["target_address_space"])
+
+    def do_exclude_bd_addr_seg(self, segment, flags, options):
+        self._need(segment.removeprefix("/ps/") in SEGMENTS, f"no segment {segment}")
+        self.excluded.add((options["target_address_space"], segment))
 
     def do_validate_bd_design(self, flags, options):
         """Every pin we know is driven, every interface of the core is connected."""
@@ -291,6 +312,9 @@ class Vivado:
                 used == (settings.get(f"CONFIG.PSU__USE__S_AXI_GP{i + 2}") == "1"), f"HP{i} is used but not enabled, or the other way round"
             )
             self._need(used == (f"ps/saxihp{i}_fpd_aclk" in clocks), f"HP{i} has no clock")
+            for segment in (f"/ps/{known}" for known in SEGMENTS if f"/HP{i}_" in known and used):
+                assigned, excluded = segment in self.addresses, segment in {name for _, name in self.excluded}
+                self._need(assigned != excluded, f"{segment} is {'both' if assigned else 'neither'} assigned and excluded")
 
     def do_save_bd_design(self, flags, options):
         pass
@@ -327,3 +351,22 @@ class Vivado:
         pass
 
     do_open_run = do_close_design = do_report_utilization = do_report_timing_summary = do_write_hw_platform = _anything
+
+
+def main() -> None:
+    """`vivado -mode batch` in a board's folder, for the part and the board that it is for."""
+    from edgemoe.boards import boards
+
+    folder = Path.cwd()
+    board = boards.board(json.loads((folder / "board.json").read_text())["board"])
+    script, _, rest = " ".join(sys.argv[1:]).partition(" -tclargs ")
+    found = re.match(r"-source (\S+)", script)
+    assert found, sys.argv
+    Vivado(folder, parts=(board.part,), board_parts=(f"{board.board_part}:part0:1.0",)).source(found[1], *rest.split())
+    if found[1] == "package_ip.tcl":
+        (folder / "ip").mkdir(exist_ok=True)
+        (folder / "ip/component.xml").write_text("<component/>")
+
+
+if __name__ == "__main__":
+    main()
