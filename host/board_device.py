@@ -24,6 +24,8 @@ SLICE = 0.1  # seconds between calls of a progress function, and between looks a
 DRAIN = 5.0  # seconds that a core may take, after a soft reset, to finish the bursts it has begun: it needs microseconds
 CTRL = registers.offset("CTRL")
 START, IDLE, SOFT_RESET = (registers.BY_NAME["CTRL"].field(name).mask for name in ("START", "IDLE", "SOFT_RESET"))
+#: Requests to end: kill, and a terminal or connection that is closed (which not every system knows).
+ENDINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
@@ -33,7 +35,7 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     kept: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDINGS)}
     for number in before:
         signal.signal(number, lambda caught, frame: kept.append(caught))
     try:

@@ -530,8 +530,8 @@ def _print_json(value: object) -> None:
 def main() -> None:
     """Run a command; what the user can mend is one line on standard error and exit code 2."""
     # Ended from outside (kill, a connection that breaks), a run is cleaned up as after Ctrl-C: no board's core goes on behind our back.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
+    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+        if number and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         result = app(prog_name="edgemoe", standalone_mode=False)
