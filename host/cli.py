@@ -481,7 +481,8 @@ def train(
     from edgemoe.models.config import preset
     from edgemoe.models.evaluate import card, evaluate
 
-    out = out or Path("out") / f"{config}.safetensors"
+    chosen = preset(config)
+    out = out or Path("out") / f"{chosen.name}.safetensors"
     files.writable_file(out)
     folder, model_card = files.OutputFolder(out.parent, force=force), out.with_suffix(".md").name
     folder.check([model_card])
@@ -489,7 +490,7 @@ def train(
     if config in WINDOWED:
         if steps:
             raise EdgemoeError(f"{config} is cut from {WINDOWED[config]}, no step is taken: leave out --steps")
-        trained = windowed(checkpoints.load(WINDOWED[config]), preset(config))
+        trained = windowed(checkpoints.load(WINDOWED[config]), chosen)
     else:
         trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS)
     seconds = time.monotonic() - started

@@ -100,7 +100,7 @@ def recipe(config: ModelConfig, seed: int, steps: int, threads: int, seconds: fl
         whole = WINDOWED[config.name]
         return f"""`./edgemoe train {config.name}` cuts it from {whole}: the same weights, looking at the window of {size} pixels
 from row {row}, column {column} of a scene on, with the position embeddings of that window. Nothing was trained anew; the calibration is
-its own. `edgemoe infer` squeezes a picture of other proportions: give it a square one."""
+its own. `edgemoe infer --resize crop` takes the middle of a wide picture; without it, all of it is squeezed into the square."""
     return f"""`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, {SCENES} scenes, bfloat16 products,
 {threads} thread{"s" if threads > 1 else ""}. These weights took {seconds:.0f} s of wall-clock time, the making of the scenes included.
 With the same PyTorch, kind of CPU and number of threads, training repeats itself."""

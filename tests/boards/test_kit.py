@@ -46,8 +46,7 @@ def test_the_run_step_runs(board: boards.Board, tmp_path: Path) -> None:
     for words in commands:
         options = dict(zip(words[3::2], words[4::2], strict=True))
         model = checkpoint.load(options.get("--checkpoint", "m3vit-micro"))
-        told: list[str] = []
-        picture = images.read_image(tmp_path / words[2], model.config, told.append)
+        picture, told = images.read_image(tmp_path / words[2], model.config)
         assert not told, "the picture has the size of the checkpoint's"
         found = infer(model, [picture], device="emulator", hardware=preset(options["--hardware"]))
         assert len(found.heads) == len(model.config.tasks)
@@ -167,7 +166,7 @@ for shift in range(5):
     take(arithmetic.exp2_fine(every, shift))
 for model in map(checkpoint.load, ("m3vit-micro", "m3vit-nano")):
     for bits in ("16", "8", "mixed"):
-        image = read_image(Path("street.png"), model.config)
+        image, _ = read_image(Path("street.png"), model.config)
         found = infer(model, [image], device="emulator", hardware=preset("base"), weight_bits=bits, save_tokens=True)
         take(*found.heads, *found.tokens)
 print(digest.hexdigest())
