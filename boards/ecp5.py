@@ -24,6 +24,7 @@ from edgemoe.host.files import OutputFolder
 from edgemoe.hw import frames, isa, registers
 from edgemoe.hw.system import LEDS
 from edgemoe.hw.units import block_memory
+from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.files import write_whole
 from edgemoe.sim import build as builds
@@ -345,7 +346,7 @@ def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name.replace("-", "_")) is None]
     if missing:
-        raise EdgemoeError(f"a bitstream needs {', '.join(missing)} (pip install 'edgemoe[ecp5]')")
+        raise extras.missing(" and ".join(missing), "a bitstream", "ecp5")
     result = folder / f"{board.name}.bit"
     result.unlink(missing_ok=True)
     steps = commands(board)
@@ -356,7 +357,7 @@ def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None
         log = folder / f"{program}.log"
         with open(log, "w") as output:
             judged_here = ["--timing-allow-fail"] if program == "nextpnr-ecp5" else []
-            command = [sys.executable, "-c", _RUNNERS[program], *arguments, *judged_here]
+            command = [sys.executable, "-I", "-c", _RUNNERS[program], *arguments, *judged_here]
             done = subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             errors = [line for line in log.read_text().splitlines() if "ERROR" in line]

@@ -23,6 +23,7 @@ from edgemoe.boards.zynq import ULTRA_RAM_WORDS
 from edgemoe.host import reporting
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units import block_memory
+from edgemoe.models.console import show_table
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build, simulator
 from edgemoe.sim.modules import instances, split, unit_of
@@ -41,7 +42,7 @@ def _cells(verilog: str, top: str, script: str, parameters: Mapping[str, int]) -
     chosen = f"chparam{parts} {top}; " if parts else ""
 
     def make(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="edgemoe-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
             (Path(scratch) / "design.v").write_text(verilog)
             run_yosys(Path(scratch), f"read_verilog -sv design.v; {chosen}{script}; tee -o stat.json stat -json")
             report = json.loads((Path(scratch) / "stat.json").read_text())
@@ -122,17 +123,12 @@ def report(board: Board, hardware: HardwareConfig | None = None) -> dict[str, An
 
 def show(report: Mapping[str, Any], board: Board) -> None:
     """A table on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
     kinds = [kind for kind in report["total"] if report["device"][kind] or report["total"][kind]]
-    table = Table(
-        "unit", *(NAMES[board.family][kind] for kind in kinds), title=f"{report['hardware']} on {board.title} ({report['part']}), by Yosys"
-    )
-    for unit, counts in [*report["units"].items(), ("total", report["total"]), ("device", report["device"])]:
-        table.add_row(unit, *(f"{counts[kind]:,}" for kind in kinds))
-    table.add_row("share", *(f"{100 * report['share'][kind]:.1f} %" for kind in kinds))
-    Console().print(table)
+    counted = [*report["units"].items(), ("total", report["total"]), ("device", report["device"])]
+    rows = [(unit, *(f"{counts[kind]:,}" for kind in kinds)) for unit, counts in counted]
+    rows.append(("share", *(f"{100 * report['share'][kind]:.1f} %" for kind in kinds)))
+    title = f"{report['hardware']} on {board.title} ({report['part']}), by Yosys"
+    show_table(title, rows, ("unit", *(NAMES[board.family][kind] for kind in kinds)))
 
 
 def plot(report: Mapping[str, Any], board: Board, file: Path) -> None:

@@ -18,6 +18,7 @@ from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Opcode
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
+from edgemoe.models import extras
 from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
@@ -175,9 +176,7 @@ def count_dsp(hardware: HardwareConfig) -> int | None:
 
 def table(report: dict[str, Any]) -> None:
     """The report on standard output."""
-    from edgemoe.host import outputs
-    from rich.console import Console
-    from rich.table import Table
+    from edgemoe.models.console import show_table
 
     rows: list[tuple[str, Any]] = []
     for name, value in report.items():
@@ -185,14 +184,14 @@ def table(report: dict[str, Any]) -> None:
             if isinstance(value, int | float):
                 value = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
             rows.append((name.replace("_", " "), value))
-    outputs.table(f"{report['model']} on {report['hardware']}", rows)
-    shown = Table("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share", title="What the cycles went into")
+    show_table(f"{report['model']} on {report['hardware']}", [(name, str(value)) for name, value in rows])
+    shown = []
     parts = report["breakdown"]
     for kind, states in [*parts["kinds"].items(), ("total", parts["total"])]:
         total = sum(states.values())
         counts = [f"{states[name]:,}" if states.get(name) else "" for name in STATES]
-        shown.add_row(kind, *counts, f"{total:,}", f"{total / report['cycles']:.1%}")
-    Console(width=max(110, Console().width)).print(shown)
+        shown.append((kind, *counts, f"{total:,}", f"{total / report['cycles']:.1%}"))
+    show_table("What the cycles went into", shown, ("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share"))
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -220,7 +219,7 @@ def pyplot() -> Any:
     try:
         import matplotlib
     except ModuleNotFoundError:
-        raise EdgemoeError("plots need the package matplotlib (pip install 'edgemoe[dev]')") from None
+        raise extras.missing("matplotlib", "--plot", "plot") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

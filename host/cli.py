@@ -8,12 +8,11 @@ PyTorch or Amaranth can run what does not need them.
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from edgemoe.host.start import main
 from edgemoe.models.compatibility import StrEnum
 from edgemoe.models.errors import EdgemoeError
 
@@ -22,12 +21,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     name="edgemoe",
-    help="An FPGA accelerator for multi-task Mixture-of-Experts vision transformers.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: whole on a narrow console, and one without Unicode
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-importer = typer.Typer(help="Convert foreign checkpoints.", no_args_is_help=True)
+importer = typer.Typer(help="Convert foreign checkpoints.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(importer, name="import")
 
 
@@ -86,6 +86,21 @@ Bitstream = Annotated[
 Port = Annotated[str | None, typer.Option("--port", help="--device serial: the board's serial port.", metavar="/dev/ttyUSB0")]
 Baud = Annotated[int | None, typer.Option("--baud", help="--device serial: bits a second. Default: 3000000.", min=1)]
 Uio = Annotated[str | None, typer.Option("--uio", help="--device fpga: which UIO device, where there are several.", metavar="uioN")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"edgemoe {importlib.metadata.version('edgemoe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """An FPGA accelerator for multi-task Mixture-of-Experts vision transformers."""
 
 
 @app.command()
@@ -411,6 +426,7 @@ def check(
     from edgemoe.host import batch, checking, inference, outputs
     from edgemoe.hw.config import preset
     from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models import extras
     from edgemoe.models.calibration import default_images
 
     chosen = preset(hardware)
@@ -418,7 +434,7 @@ def check(
     given = batch.read_images(image or [], model.config, resize.value) or list(default_images(model.config, 1))
     golden = importlib.util.find_spec("torch") is not None
     if not golden:
-        inference.notice("PyTorch is not installed: no comparison with the float model (pip install 'edgemoe[golden]')")
+        inference.notice(f"PyTorch is not installed: no comparison with the float model (to have it: {extras.remedy('golden')})")
     bits = weight_bits.value if weight_bits else chosen.weight_bits
     report = checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden)
     if json:
@@ -465,13 +481,6 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a checkpoint on generated street scenes, calibrate it, and write its model card beside it. m3vit-nano: cut from m3vit-micro."""
-    try:
-        from edgemoe.models.train import STEPS, WINDOWED, windowed
-        from edgemoe.models.train import train as run
-    except ModuleNotFoundError as error:
-        raise EdgemoeError(
-            f"training needs the package {error.name} (pip install 'edgemoe[golden]', or start this command as ./edgemoe train)"
-        ) from error
     import time
     from dataclasses import replace
 
@@ -480,6 +489,8 @@ def train(
     from edgemoe.models.calibration import calibrate
     from edgemoe.models.config import preset
     from edgemoe.models.evaluate import card, evaluate
+    from edgemoe.models.train import STEPS, WINDOWED, windowed
+    from edgemoe.models.train import train as run
 
     chosen = preset(config)
     out = out or Path("out") / f"{chosen.name}.safetensors"
@@ -507,8 +518,10 @@ def doctor(json: Json = False) -> None:
 
     findings = examine()
     show(findings, as_json=json)
-    if any(finding.needed and not finding.present for finding in findings):
-        raise typer.Exit(1)
+    if lacking := [finding for finding in findings if finding.needed and not finding.present]:
+        first = lacking[0]
+        others = f"; also {', '.join(finding.name for finding in lacking[1:])}" if lacking[1:] else ""
+        raise EdgemoeError(f"{first.name} is missing, for {first.purpose}: {first.remedy}{others}")
 
 
 @app.command()
@@ -526,42 +539,6 @@ def _print_json(value: object) -> None:
     import json
 
     typer.echo(json.dumps(value, indent=1, default=float))
-
-
-def main() -> None:
-    """Run a command; what the user can mend is one line on standard error and exit code 2."""
-    # Ended from outside (kill, a connection that breaks), a run is cleaned up as after Ctrl-C: no board's core goes on behind our back.
-    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
-        if number and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    try:
-        result = app(prog_name="edgemoe", standalone_mode=False)
-    except EdgemoeError as error:
-        # One line, whatever the message holds.
-        _stop(" ".join(str(error).split()), 2)
-    except (KeyboardInterrupt, EOFError):
-        _stop("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our output has gone; Python would complain once more while closing it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        # Usage errors of the command line library; it lives in another package in each of its versions.
-        message = getattr(error, "format_message", None)
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error, file=sys.stderr)
-            sys.exit(2)
-        if type(error).__name__ == "Abort":
-            _stop("interrupted", 130)
-        if message is None:
-            raise
-        _stop(" ".join(message().split()), getattr(error, "exit_code", 2))
-    sys.exit(result if isinstance(result, int) else 0)
-
-
-def _stop(message: str, code: int) -> None:
-    print(f"edgemoe: error: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

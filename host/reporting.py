@@ -48,25 +48,20 @@ def resources(hardware: HardwareConfig, adjust: Callable[[dict[str, dict[str, fl
 
 def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] | None) -> None:
     """Tables on standard output."""
-    from rich.console import Console
-    from rich.table import Table
+    from edgemoe.models.console import show_table
 
-    console = Console(width=max(120, Console().width))
     if resource_report:
         kinds = list(resource_report["total"])
-        table = Table("unit", *(kind.upper() for kind in kinds), title=f"Resources of {resource_report['hardware']} (Yosys, xcup)")
-        for unit, counts in [*resource_report["units"].items(), ("total", resource_report["total"])]:
-            table.add_row(unit, *(f"{counts[kind]:,}" for kind in kinds))
-        console.print(table)
+        counted = [*resource_report["units"].items(), ("total", resource_report["total"])]
+        rows = [(unit, *(f"{counts[kind]:,}" for kind in kinds)) for unit, counts in counted]
+        show_table(f"Resources of {resource_report['hardware']} (Yosys, xcup)", rows, ("unit", *(kind.upper() for kind in kinds)))
     if timing_report:
-        table = Table("unit", "levels", "from", "to", title=f"Deepest paths of {timing_report['hardware']} in LUT levels (Yosys, xcup)")
-        for unit, entry in timing_report["units"].items():
-            path = entry["paths"][0]
-            table.add_row(unit, f"{entry['levels']:.2f}", path["from"], path["to"])
-        console.print(table)
+        deepest = [(unit, entry["levels"], entry["paths"][0]) for unit, entry in timing_report["units"].items()]
+        shown = [(unit, f"{levels:.2f}", path["from"], path["to"]) for unit, levels, path in deepest]
+        show_table(f"Deepest paths of {timing_report['hardware']} in LUT levels (Yosys, xcup)", shown, ("unit", "levels", "from", "to"))
         if timing_report["offenders"]:
-            console.print(f"{len(timing_report['offenders'])} paths deeper than {timing_report['limit']} levels:")
+            print(f"{len(timing_report['offenders'])} paths deeper than {timing_report['limit']} levels:")
             for path in timing_report["offenders"]:
-                console.print(f"  {path['levels']:.2f}  {path['from']} -> {path['to']}", soft_wrap=True, highlight=False, markup=False)
+                print(f"  {path['levels']:.2f}  {path['from']} -> {path['to']}")
         else:
-            console.print(f"no path deeper than {timing_report['limit']} levels")
+            print(f"no path deeper than {timing_report['limit']} levels")

@@ -14,6 +14,7 @@ import numpy as np
 from edgemoe.host.board_device import BoardDevice
 from edgemoe.hw import frames
 from edgemoe.hw.frames import ANSWER_BYTES, ANSWER_SYNC, BLOCK, CRC_BYTES, LONGEST, Answer, Command, Request, Status
+from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 from numpy.typing import NDArray
 
@@ -84,7 +85,7 @@ def _port(name: str, baud: int) -> Any:
         import serial
         from serial.tools import list_ports
     except ImportError as error:
-        raise EdgemoeError("--device serial needs the package pyserial (pip install 'edgemoe[serial]')") from error
+        raise extras.missing("pyserial", "--device serial", "serial") from error
     try:
         port = serial.Serial(name, baud, timeout=SILENCE, write_timeout=STUCK, exclusive=True)
     except ValueError as error:

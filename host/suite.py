@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,7 @@ def run(*, full: bool, arguments: list[str]) -> int:
         raise EdgemoeError("the tests are run from a clone of the repository: ./edgemoe test")
     missing = [name for name in ("pytest", "xdist", "ruff", "mypy", "cocotb") if importlib.util.find_spec(name) is None]
     if missing:
-        raise EdgemoeError(f"the tests need {', '.join(missing)} (pip install 'edgemoe[dev]', or start them as ./edgemoe test)")
+        raise EdgemoeError(f"the tests need {', '.join(missing)}; ./edgemoe test brings them, or {extras.remedy('dev')}")
     failed = []
     for task in ("check", "format --check"):
         if _step(f"ruff {task}", ["ruff", *task.split(), "--quiet", *PACKAGES, "tests"]):
@@ -40,7 +41,7 @@ def run(*, full: bool, arguments: list[str]) -> int:
 
 def _step(name: str, module: list[str], **environment: str) -> int:
     print(f"edgemoe test: {name}", file=sys.stderr, flush=True)
-    return subprocess.run([sys.executable, "-m", *module], cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
+    return subprocess.run([sys.executable, "-I", "-m", *module], cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
 
 
 def _types() -> int:

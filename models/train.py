@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +23,7 @@ from . import checkpoint as checkpoints
 from . import heads, scenes
 from .checkpoint import Checkpoint
 from .config import ModelConfig, TaskConfig, preset
+from .console import bar as progress_bar
 from .errors import EdgemoeError
 from .golden import Golden, Mlp
 
@@ -57,8 +57,9 @@ class SceneSet:
 
 
 def _progress(show: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not show)
+    shown = progress_bar("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown.disable |= not show
+    return shown
 
 
 def make_scenes(count: int, first_seed: int, progress: bool = False, size: tuple[int, int] = (scenes.HEIGHT, scenes.WIDTH)) -> SceneSet:

