@@ -521,7 +521,7 @@ def doctor(json: Json = False) -> None:
     if lacking := [finding for finding in findings if finding.needed and not finding.present]:
         first = lacking[0]
         others = f"; also {', '.join(finding.name for finding in lacking[1:])}" if lacking[1:] else ""
-        raise EdgemoeError(f"{first.name} is missing, for {first.purpose}: {first.remedy}{others}")
+        raise EdgemoeError(f"{first.name} is missing or cannot be used ({first.purpose}): {first.remedy}{others}")
 
 
 @app.command()

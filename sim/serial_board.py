@@ -162,7 +162,10 @@ def main() -> None:
     try:
         sys.exit(serve(replace(preset(options.hardware), data_bits=options.data_bits)))
     except EdgemoeError as error:
-        sys.exit(f"edgemoe: error: {error}")
+        print(f"edgemoe: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -98,5 +98,5 @@ main()
 """
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False, env=environment)
     assert "no home folder" in done.stdout and done.returncode == 2
-    assert done.stderr.startswith("edgemoe: error: build cache is missing") and "EDGEMOE_CACHE" in done.stderr
+    assert done.stderr.startswith("edgemoe: error: build cache is missing or cannot be used") and "EDGEMOE_CACHE" in done.stderr
     assert len(done.stderr.splitlines()) == 1

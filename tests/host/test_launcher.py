@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,18 @@ def test_a_failed_installation_is_tried_again(clone: Clone) -> None:
     assert clone.fetched("demo") == {"sim"}
 
 
+def test_ctrl_c_while_fetching(clone: Clone) -> None:
+    python = clone.root / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\ncase "$*" in *"pip install"*) echo begun; exec /bin/sleep 60 ;; esac\n')
+    command = ["/bin/sh", str(clone.root / "edgemoe"), "demo"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={"PATH": clone.path}, start_new_session=True)
+    assert process.stderr
+    while process.stderr.readline() != "begun\n":
+        pass
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "edgemoe: error: interrupted\n" and process.returncode == 130
+
+
 # ------------------------------------------------------------------------------------------------ other people's modules
 
 
@@ -291,6 +304,11 @@ main()
 NO_STUDY = """
 from edgemoe.host import growth
 growth.study = lambda *_: [growth.Point("tokens", tokens, 1000 * tokens, 900.0 * tokens, 0.9) for tokens in (33, 65)]
+"""
+NOTHING_COUNTED = """
+from edgemoe.sim import build
+kept = build.kept
+build.kept = lambda kind, key: None if kind == "synthesis" else kept(kind, key)
 """
 NO_PLACE_AND_ROUTE = """
 from edgemoe.boards import ecp5
@@ -448,8 +466,7 @@ def test_without_a_package(words: list[str], names: set[str], code: int, message
     place(tmp_path)
     if "tiny" in words and words[0] in ("check", "infer", "bench"):
         words = [*words, "--checkpoint", str(model)]
-    # What is kept of earlier runs needs no package.
-    done = run_with(names, words, tmp_path, "import os; os.environ['EDGEMOE_CACHE'] = 'cache'" if "--timing" in words else "")
+    done = run_with(names, words, tmp_path, NOTHING_COUNTED)
     assert done.returncode == code and message in done.stderr, done.stderr
     assert f"{sys.executable} -m pip install -e " in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("edgemoe: error: ") == (code == 2)
