@@ -101,6 +101,8 @@ def clone(tmp_path: Path) -> Clone:
         ("infer x.png --device=emulator", ""),
         ("infer --device fpga --bitstream x.bit x.png", ""),
         ("infer x.png --device serial --port /dev/ttyUSB0", "serial"),
+        ("reset --device serial --port /dev/ttyUSB0", "serial"),
+        ("reset --device fpga --uio uio1", ""),
         ("infer --device=serial --port=/dev/ttyUSB0 x.png", "serial"),
         ("check", "sim golden"),
         ("verilog -o x", "hw"),
@@ -391,6 +393,7 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
 REFUSED = {
     "infer --device fpga": "no UIO device",
     "infer --device serial": "--device serial needs --port",
+    "reset --device fpga": "no UIO device",
     "train": "no-such-preset",
     "import": "no-such-folder",
 }
@@ -398,7 +401,22 @@ REFUSED = {
 
 def test_the_readme_shows_every_command() -> None:
     shown = {line.split()[0] for line in commands()}
-    assert shown >= {"demo", "test", "infer", "check", "verilog", "bench", "build", "report", "soak", "train", "doctor", "growth", "import"}
+    assert shown >= {
+        "demo",
+        "test",
+        "infer",
+        "check",
+        "verilog",
+        "bench",
+        "build",
+        "report",
+        "soak",
+        "train",
+        "doctor",
+        "growth",
+        "import",
+        "reset",
+    }
     assert any("--plot" in line for line in commands()) and any("--bitstream" in line for line in commands())
 
 

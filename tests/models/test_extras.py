@@ -6,10 +6,10 @@ from __future__ import annotations
 import importlib.metadata
 import shlex
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 from edgemoe.models import console, extras
 
 ROOT = Path(__file__).resolve().parents[2]
