@@ -29,11 +29,13 @@ import importlib.metadata
 import json
 import os
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from edgemoe.hw.units.block_memory import with_primitives
 from edgemoe.models.errors import EdgemoeError
@@ -105,8 +107,8 @@ def run_bench(
 ) -> None:
     """Run the cocotb tests of ``test_module`` (all, or those named by ``testcase``) on a component.
 
-    ``parameters`` (JSON) are what :func:`parameters` returns in the bench.  Raises AssertionError with the end of the log if a test
-    fails, if none ran, or if the simulation died.
+    ``parameters`` (JSON) are what :func:`parameters` returns in the bench.  Raises :class:`BenchFailure` if a test fails, if none ran,
+    or if the simulation died.
     """
     name = name or type(component).__name__.lower()
     ports = flat_ports(component)
@@ -128,7 +130,6 @@ def run_verilog(
 ) -> None:
     """As :func:`run_bench`, for the Verilog of a module ``name`` whose ``ports`` the bench uses."""
     import find_libpython
-    from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner
 
     if find_libpython.find_libpython() is None:
@@ -137,12 +138,12 @@ def run_verilog(
 
     work = Path(tempfile.mkdtemp(prefix="edgemoe-bench-"))
     # The runner wants a log file by name; the bench's own temporary folder makes parallel runs independent.
-    log = work / "bench.log"
+    log, results = work / "bench.log", work / "results.xml"
     try:
         environment = {_PARAMETERS: json.dumps(dict(parameters or {})), "COCOTB_ANSI_OUTPUT": "0", "NO_COLOR": "1"}
-        problem = ""
+        died: BaseException | None = None
         try:
-            results = get_runner("verilator").test(
+            get_runner("verilator").test(
                 test_module=test_module,
                 hdl_toplevel=name,
                 hdl_toplevel_lang="verilog",
@@ -150,21 +151,55 @@ def run_verilog(
                 seed=seed,
                 build_dir=folder,
                 test_dir=work,
-                results_xml=str(work / "results.xml"),
+                results_xml=str(results),
                 log_file=log,
                 extra_env=environment,
             )
-            ran, failed = get_results(results)
-            if failed or not ran:
-                problem = f"{failed} of {ran} tests failed" if ran else "no test ran"
-        except (RuntimeError, SystemExit) as error:
-            problem = f"the simulation died: {error}"
+        except (RuntimeError, SystemExit) as error:  # the runner's way of saying that something failed; what did is in the results
+            died = error
+        problem = _problem(results, log, died)
         if problem:
-            text = log.read_text(errors="replace") if log.exists() else ""
-            raise AssertionError(f"{name}, {test_module}: {problem}\n{text[-8000:]}")
+            kept = build.cache_folder() / "failed" / f"{name}-{build.digest(test_module, testcase, parameters, seed)[:8]}.log"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            if log.exists():
+                shutil.copyfile(log, kept)
+            raise BenchFailure(f"{name}: {problem}\n\nThe whole log: {kept}")
     finally:
         if not os.environ.get("EDGEMOE_KEEP_BENCH"):
             shutil.rmtree(work, ignore_errors=True)
+
+
+class BenchFailure(AssertionError):
+    """A bench failed.  The first line says which test, how, and where; then come the first failure whole and the path of the whole log."""
+
+
+def _problem(results: Path, log: Path, died: BaseException | None) -> str:
+    """What failed first, or nothing: a line, an empty line, and the failure whole."""
+    tests = list(ElementTree.parse(results).iter("testcase")) if results.exists() else []
+    failed = [(test, found) for test in tests for found in (*test.iter("failure"), *test.iter("error"))]
+    if failed:
+        test, found = failed[0]
+        whole = (found.text or "").rstrip()
+        message = (found.get("message") or "").split("\n")[0]
+        frames = re.findall(r'File "(.+)", line (\d+)', whole)
+        file, line = frames[-1] if frames else (_property(test, "file"), _property(test, "line"))
+        heading = f"{test.get('classname')}.{test.get('name')} failed: {found.get('type')}{message and ': '}{message}"
+        place = f"{Path(file).name}:{line}" if file else "no line"
+        return f"{heading} ({place}; {len(failed)} of {len(tests)} tests failed)\n\n{whole}"
+    if tests and died is None:
+        return ""
+    # Nothing failed, yet the run did: a module that cannot be imported, no such test, or a simulator that crashed.
+    text = (log.read_text(errors="replace") if log.exists() else "").rstrip()
+    if error := re.search(r"^Traceback [^\n]*\n(?:[ \n].*\n)*(\S.*)$", text, re.M):
+        return f"the bench did not begin: {error[1]}\n\n{error[0]}"
+    if nothing := re.search(r"No tests left .*", text):
+        return f"no test ran: {nothing[0]}\n\n{text[-8000:]}"
+    running = re.findall(r"running (\S+) \(\d+/\d+\)", text)
+    return f"the simulation died in {running[-1] if running else 'no test'}: {died or 'no results'}\n\n{text[-8000:]}"
+
+
+def _property(test: ElementTree.Element, name: str) -> str:
+    return next((found.get("value", "") for found in test.iter("property") if found.get("name") == name), "")
 
 
 # ---------------------------------------------------------------------------------------------------------- cocotb side

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import time
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import cocotb
@@ -12,7 +15,7 @@ import pytest
 from amaranth.hdl import Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.sim.bench import StreamDriver, StreamMonitor, flat_ports, pack, parameters, run_bench, start, to_verilog, unpack
+from edgemoe.sim.bench import BenchFailure, StreamDriver, StreamMonitor, flat_ports, pack, parameters, run_bench, start, to_verilog, unpack
 
 PAIR = data.StructLayout({"value": signed(8), "last": 1})
 
@@ -59,21 +62,53 @@ async def fails(dut: Any) -> None:
     raise AssertionError("as it should")
 
 
+@cocotb.test()
+async def chatters(dut: Any) -> None:
+    for line in range(3000):
+        dut._log.info(f"line {line} of much")
+    raise AssertionError("another")
+
+
+@cocotb.test()
+async def dies(dut: Any) -> None:
+    print("the last words", flush=True)
+    os.abort()
+
+
 @pytest.mark.parametrize("idle, stall", list(product((0.0, 0.4), (0.0, 0.4))))
 def test_streams(idle: float, stall: float) -> None:
     run_bench(Adder(3), __name__, testcase="adds", parameters={"amount": 3, "idle": idle, "stall": stall})
 
 
 def test_broken_contract_is_found() -> None:
-    with pytest.raises(AssertionError, match="valid fell before the payload was taken"):
+    with pytest.raises(BenchFailure, match="valid fell before the payload was taken"):
         run_bench(Adder(3, forgetful=True), __name__, testcase="adds", parameters={"amount": 3, "idle": 0.4, "stall": 0.4})
 
 
-def test_failures_and_empty_runs_fail() -> None:
-    with pytest.raises(AssertionError, match="as it should"):
-        run_bench(Adder(3), __name__, testcase="fails")
-    with pytest.raises(AssertionError):
-        run_bench(Adder(3), __name__, testcase="absent")
+def failure(testcase: str | list[str] | None, module: str = __name__) -> tuple[str, str, str]:
+    """Of a bench that must fail: the first line, all of it, and the log that it names."""
+    with pytest.raises(BenchFailure) as stop:
+        run_bench(Adder(3), module, testcase=testcase)
+    message = str(stop.value)
+    log = Path(message.rsplit("The whole log: ", 1)[1])
+    return message.splitlines()[0], message, log.read_text()
+
+
+def test_a_failure_is_told_whole() -> None:
+    """The first line says which test failed, how and where; the first failure is whole, however much was logged behind it."""
+    heading, message, log = failure(["fails", "chatters"])
+    own, line = inspect.getsourcelines(inspect.getmodule(failure))[0], 'raise AssertionError("as it should")'
+    number = next(n for n, text in enumerate(own, 1) if text.strip() == line)
+    assert heading == f"adder: {__name__}.fails failed: AssertionError: as it should (test_bench.py:{number}; 2 of 2 tests failed)"
+    assert line in message and "in fails" in message and "another" not in message
+    assert "AssertionError: as it should" in log and "line 2999 of much" in log and len(log) > 100_000
+
+
+def test_what_did_not_run_is_told() -> None:
+    assert failure("absent")[0].startswith("adder: no test ran: No tests left after filtering")
+    assert failure(None, "no_such_bench")[0] == "adder: the bench did not begin: ModuleNotFoundError: No module named 'no_such_bench'"
+    heading, message, _ = failure("dies")
+    assert heading.startswith(f"adder: the simulation died in {__name__}.dies: ") and "the last words" in message
 
 
 def test_second_conversion_comes_from_the_cache() -> None:
