@@ -25,7 +25,7 @@ class ExpertQueues(wiring.Component):
     """config.experts queues in one memory; entries keep the order in which they were pushed.
 
     Ports, writing:
-        reset: empties every queue (counts are 0 in the next cycle).
+        reset: empties every queue (counts are 0 in the next cycle); a push in the same cycle is forgotten too.
         push, push_expert, push_entry (row, score): appends; one entry a cycle, to any queue; readable PUSH_DELAY cycles later.
     Ports, reading:
         entry_expert, entry_index -> entry (row, score) one cycle later.

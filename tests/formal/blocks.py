@@ -11,9 +11,10 @@ from edgemoe.hw.layouts import EXPERT_BITS, ROW_BITS
 from edgemoe.hw.units.loader import Loader
 from edgemoe.hw.units.streamer import Streamer
 
+from ..mutants import Mutant
 from .configurations import small
 from .rules import counter, instruction_of, stream
-from .runner import Mutant, Proof, Property
+from .runner import Proof, Property
 
 BLOCKS = small("blocks", data_bits=64)
 
@@ -100,6 +101,25 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     p.cover((banks == 2) & dut.row_valid & ~dut.row_ready)
 
 
+def loader_waits(p: Property, unit: Any) -> None:
+    """Keys and values are loaded only when what they may depend on is written."""
+    m = p.m
+    dut = p.unit(unit(BLOCKS))
+    instruction = dut.jobs.payload.instruction
+    stream(p, dut.jobs, assume=True)
+    p.assume((instruction.opcode == Opcode.MATMUL) & (instruction.chunks != 0) & (instruction.columns != 0))
+    stationary, waits, met = p.register(1, "stationary"), p.register(1, "waits"), p.register(1, "met")
+    number = p.register(8, "number")
+    with m.If(dut.jobs.valid & dut.jobs.ready):
+        m.d.sync += [stationary.eq(instruction.stationary[1]), waits.eq(instruction.wait_load), met.eq(0)]
+        m.d.sync += number.eq(dut.jobs.payload.sequence)
+    with m.Elif(dut.completed == number):
+        m.d.sync += met.eq(1)
+    p.check(~(dut.load_valid & stationary & waits) | met)
+    p.cover(dut.load_valid & stationary & waits & ~dut.load_by_column)
+    p.cover(dut.load_valid & stationary & waits & dut.load_by_column)
+
+
 def streamer(p: Property, unit: Any) -> None:
     """A block starts only when one was announced, lasts for all its rows without a gap; each instruction streams all its blocks once."""
     m = p.m
@@ -158,6 +178,30 @@ def streamer(p: Property, unit: Any) -> None:
     p.cover(dut.operation & (dut.completed == 1))
 
 
+def streamer_waits(p: Property, unit: Any) -> None:
+    """A job that must wait streams when all before it are done; only probabilities follow probabilities closely."""
+    m = p.m
+    latency = 5  # longer than it takes to begin with another job
+    dut = p.unit(unit(BLOCKS, block_spacing=1, probability_latency=latency))
+    job, present = dut.jobs.payload, dut.current.instruction
+    stream(p, dut.jobs, assume=True)
+    sequence = counter(p, 8, dut.jobs.valid & dut.jobs.ready, name="sequence")
+    p.assume((job.sequence == sequence) & (job.rows == 1) & (job.instruction.opcode == Opcode.MATMUL))
+    p.assume((job.instruction.chunks == 1) & (job.instruction.columns == 1))
+    finals = counter(p, 3, dut.issue.tag.valid & dut.issue.tag.final, dut.final_written, name="finals")
+    p.assume(~dut.operation_done & (~dut.final_written | (finals != 0)))
+    p.check(~dut.active | ~present.wait_stream | (dut.completed == dut.current.sequence))
+    late = p.register(3, "late")  # cycles since a row of probabilities, as far as they matter
+    probable = p.register(1, "probable")
+    with m.If(dut.active & present.probabilities):
+        m.d.sync += [late.eq(1), probable.eq(1)]
+    with m.Elif(late != 7):
+        m.d.sync += late.eq(late + 1)
+    p.check(~dut.active | present.probabilities | ~probable | (late > latency))
+    p.cover(dut.active & present.wait_stream & (dut.completed == 1))
+    p.cover(dut.active & ~present.probabilities & probable)
+
+
 PROOFS = [
     Proof(
         "loader",
@@ -181,6 +225,13 @@ PROOFS = [
         full=True,
     ),
     Proof(
+        "loader, dependencies",
+        loader_waits,
+        Loader,
+        8,
+        {"keys are read before they are written": Mutant("~instruction.wait_load | (self.completed == job.sequence)", "1")},
+    ),
+    Proof(
         "streamer",
         streamer,
         Streamer,
@@ -192,5 +243,16 @@ PROOFS = [
                                             "with m.If(in_flight <= 2):\n                        m.d.comb += self.operation.eq(1)"),
         },
         cover_depth=17,
+    ),
+    Proof(
+        "streamer, dependencies",
+        streamer_waits,
+        Streamer,
+        11,
+        {
+            "a job does not wait": Mutant("Mux(instruction.wait_stream, in_flight == 1,", "Mux(instruction.wait_stream, 1,"),
+            "a short path overtakes": Mutant("(instruction.probabilities | (since_probabilities == self.probability_latency + 1))", "1"),
+        },
+        cover_depth=16,
     ),
 ]  # fmt: skip

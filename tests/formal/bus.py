@@ -11,9 +11,10 @@ from edgemoe.hw.units.axi import PAGE_BYTES, burst_limit
 from edgemoe.hw.units.reader import SKEW_BEATS, Reader, ReadMaster
 from edgemoe.hw.units.writer import Writer
 
+from ..mutants import Mutant
 from .configurations import ONE, TWO
 from .rules import Queue, counter, held, stream
-from .runner import Mutant, Proof, Property
+from .runner import Proof, Property
 
 ADDRESS = 6  # low bits of addresses that requests use here
 
@@ -179,6 +180,7 @@ def writer(config: HardwareConfig, stops: bool = False, beats: int = 3):
         number = p.constant(2, "number")  # of the watched beat
         given, kept, known = p.register(4, "given"), p.register(len(dut.beats.p), "kept"), p.register(1, "known")
         moves = dut.beats.valid & dut.beats.ready
+        p.check(dut.stop | (dut.moved == moves))
         with m.If(moves):
             m.d.sync += given.eq(given + 1)
             with m.If(given == number):
@@ -249,6 +251,7 @@ PROOFS = [
         {
             "WLAST follows the request, not the burst": Mutant("Cat(part, left == 1, ~self.stop)", "Cat(part, burst.p.last, ~self.stop)"),
             "an address is overwritten": Mutant("[axi.awvalid & ~axi.awready for", "[axi.awvalid & 0 for"),
+            "a beat that is offered counts as moved": Mutant("self.moved.eq(take)", "self.moved.eq(self.beats.valid & (left != 0))"),
             "answers are not awaited": Mutant("self.done.eq(active & quiet &", "self.done.eq(active & (left == 0) &"),
             "VALID does not wait for READY": Mutant("with m.If(axi.awready):", "with m.If(1):"),
         },

@@ -8,8 +8,9 @@ from typing import Any
 from amaranth.hdl import Mux
 from edgemoe.hw.units.expert_queues import ExpertQueues
 
+from ..mutants import Mutant
 from .configurations import small
-from .runner import Mutant, Proof, Property
+from .runner import Proof, Property
 
 QUEUES = small("queues", rows=2, experts=4)  # powers of two: an address is then no product
 
@@ -21,7 +22,6 @@ def expert_queues(p: Property, unit: Any) -> None:
     expert, number = p.constant(len(dut.push_expert), "expert"), p.constant(len(dut.entry_index), "number")
     p.assume((expert < QUEUES.experts) & (number < QUEUES.rows))
     p.assume((dut.push_expert < QUEUES.experts) & (dut.count_expert < QUEUES.experts))
-    p.assume(~(dut.push & dut.reset))
     counts = [p.register(3, f"count{i}") for i in range(QUEUES.experts)]
     mine = dut.push & (dut.push_expert == expert)
     kept, age = p.register(len(dut.push_entry.as_value()), "kept"), p.register(2, "age")
@@ -29,7 +29,7 @@ def expert_queues(p: Property, unit: Any) -> None:
         m.d.sync += age.eq(age + 1)
     for i, count in enumerate(counts):
         here = dut.push & (dut.push_expert == i)
-        p.assume(~here | (count < QUEUES.rows))
+        p.assume(~here | dut.reset | (count < QUEUES.rows))
         with m.If(here):
             m.d.sync += count.eq(count + 1)
             with m.If(mine & (count == number)):
@@ -54,6 +54,7 @@ def expert_queues(p: Property, unit: Any) -> None:
     p.cover((counts[0] == 2) & (counts[3] == 2))
     p.cover(dut.next_found & (dut.next_expert == 2))
     p.cover(p.past(dut.reset) & p.past(p.past(counts[0] == 2)) & (dut.count == 0))
+    p.cover(p.past(dut.reset & mine) & (age == 0) & (kept != 0))
 
 
 PROOFS = [
@@ -68,6 +69,12 @@ PROOFS = [
             "queues overlap": Mutant("write_address.eq(self.push_expert * config.rows + position)",
                                     "write_address.eq(self.push_expert * (config.rows - 1) + position)"),
             "emptying spares an expert": Mutant("m.d.sync += filled.eq(0)", "m.d.sync += filled.eq(filled & 4)"),
+            "a push wins over a reset": Mutant(
+                "with m.If(self.reset):\n            m.d.sync += filled.eq(0)\n        with m.Elif(self.push):",
+                "with m.If(self.reset & ~self.push):\n            m.d.sync += filled.eq(0)\n        with m.Elif(self.push):",
+            ),
+            "the last queue is an entry short": Mutant("BlockMemory(layout.size, config.experts * config.rows)",
+                                                       "BlockMemory(layout.size, config.experts * config.rows - 1)"),
             "entries arrive a cycle late": Mutant('delay(m, self.push, 1, name="write"', 'delay(m, self.push, 2, name="write"'),
             "the next expert is the next but one": Mutant("(self.next_from <= k)", "(self.next_from < k)"),
         },

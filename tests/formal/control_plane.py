@@ -11,9 +11,10 @@ from edgemoe.hw.isa import ErrorCode
 from edgemoe.hw.units.control import Control
 from edgemoe.hw.units.registers import OKAY, SLVERR, RegisterFile
 
+from ..mutants import Mutant
 from .configurations import ONE
 from .rules import counter, held
-from .runner import Mutant, Proof, Property
+from .runner import Proof, Property
 
 LATENCY = 6  # cycles from a request to its answer's acceptance, of a master that takes answers at once
 
@@ -87,7 +88,6 @@ def register_file(p: Property, unit: Any) -> None:
 def control(p: Property, unit: Any) -> None:
     """Every run ends; errors and resets hold `reset` and `stop` until the bus is quiet, and leave IDLE with both released."""
     dut = p.unit(unit())
-    states = (dut.idle, dut.running, dut.stop)
     p.check(dut.reset == dut.stop)
     p.check(dut.idle + dut.running + dut.stop == 1)
     p.check(~dut.run | (dut.idle & dut.start))
@@ -109,6 +109,7 @@ def control(p: Property, unit: Any) -> None:
                 ErrorCode.WATCHDOG)))  # fmt: skip
     place = Mux(dut.decode_error, 0, Mux(dut.read_error, dut.read_address, Mux(dut.write_error, dut.write_address, 0)))
     p.check(~dut.error | (dut.error_code == p.past(cause)) & (dut.error_address == p.past(place)))
+    p.check(~dut.error | (dut.error_instruction == dut.instruction))
     # Stopped until the bus is quiet, and not longer; the cycle that reports an error does not count.
     p.check(~(p.later & p.past(dut.stop & ~dut.bus_idle)) | dut.stop)
     p.check(~(p.later & p.past(dut.stop & dut.bus_idle & ~dut.error)) | dut.idle)
@@ -119,7 +120,6 @@ def control(p: Property, unit: Any) -> None:
     stopped = counter(p, 4, dut.stop, clear=dut.idle & dut.start, name="stopped")
     p.cover(dut.idle & (stopped == 4))
     p.cover(dut.done)
-    assert len(states) == 3
 
 
 PROOFS = [
@@ -145,6 +145,16 @@ PROOFS = [
         {
             "the bus is not awaited": Mutant('with m.If(self.bus_idle):\n                    m.next = "IDLE"', 'm.next = "IDLE"'),
             "the units stay reset": Mutant("m.d.comb += self.idle.eq(1)", "m.d.comb += [self.idle.eq(1), self.reset.eq(1)]"),
+            "an error has no instruction": Mutant("self.error_instruction.eq(self.instruction)", "self.error_instruction.eq(0)"),
+            "a failed write wins over a failed read": Mutant(
+                "with m.Elif(self.read_error):", "with m.Elif(self.read_error & ~self.write_error):"
+            ),
+            "a watchdog of 0 barks": Mutant("(self.watchdog != 0) & (waited", "(waited"),
+            "a watchdog's error has an address": Mutant("code.eq(ErrorCode.WATCHDOG), address.eq(0)", "code.eq(ErrorCode.WATCHDOG)"),
+            "a soft reset loses to END": Mutant("with m.If(self.soft_reset):", "with m.If(self.soft_reset & ~self.finished):"),
+            "an error does not stop the bus at once": Mutant(
+                "[self.error.eq(1), self.reset.eq(1), self.stop.eq(1)]", "[self.error.eq(1), self.reset.eq(1)]"
+            ),
             "an error goes unnoticed": Mutant("with m.Elif(self.write_error):", "with m.Elif(self.write_error & self.progress):"),
             "the watchdog is never fed": Mutant("m.d.sync += waited.eq(0)\n                with m.If(self.soft_reset)",
                                                "m.d.sync += waited.eq(waited)\n                with m.If(self.soft_reset)"),

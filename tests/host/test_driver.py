@@ -82,9 +82,13 @@ def test_a_device_that_is_not_what_programs_are_for(name: str, value: int, messa
         Driver(device, HARDWARE)
 
 
-def test_a_newer_minor_version_is_refused_by_its_difference_only() -> None:
+def test_a_newer_minor_version_and_another_name_are_no_reason_to_refuse() -> None:
+    """Another major version is one (above), another size too: what is compared are the registers that say so."""
     device = EmulatorDevice(HARDWARE, 1 << 16)
-    Driver(device, replace(HARDWARE, name="another name"))
+    minor = registers.VERSION + 7
+    device._words[registers.offset("VERSION")] = minor
+    driver = Driver(device, replace(HARDWARE, name="another name"))
+    assert driver.read("VERSION") == minor and driver.read("MAGIC") == registers.MAGIC
 
 
 def test_refusals(program: CompiledProgram) -> None:

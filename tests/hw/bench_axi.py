@@ -45,7 +45,8 @@ class WithIds(wiring.Component):
 
 
 class Memory:
-    """DRAM behind all masters; reads and writes of linear byte offsets. `failing`: linear addresses of beats or bursts that are refused."""
+    """DRAM behind all masters; reads and writes of linear byte offsets. `failing`: linear addresses of beats that are refused, by all
+    masters, or (master, address), by one."""
 
     def __init__(self, dut, config, *, write: bool, stall=(0.0, 0.0), seed=1):
         self.config, self.failing = config, set()
@@ -81,6 +82,10 @@ class Memory:
         parts = [_peek(ram, BASES[m] + address // count, length // count) for m, ram in enumerate(self.rams)]
         return b"".join(part[i : i + size] for i in range(0, length // count, size) for part in parts)
 
+    def fails(self, m: int, address: int) -> bool:
+        linear = self.linear(m, address)
+        return linear in self.failing or (m, linear) in self.failing
+
     def linear(self, m: int, address: int) -> int:
         return (address - BASES[m]) * self.config.masters
 
@@ -97,7 +102,7 @@ def _peek(ram, address, length):
 def _read_ram(memory, m):
     class Ram(AxiRamRead):
         async def _read(self, address, length):
-            if memory.linear(m, address) in memory.failing:
+            if memory.fails(m, address):
                 raise ValueError("refused")
             return await super()._read(address, length)
 
@@ -107,7 +112,7 @@ def _read_ram(memory, m):
 def _write_ram(memory, m):
     class Ram(AxiRamWrite):
         async def _write(self, address, data):
-            if memory.linear(m, address) in memory.failing:
+            if memory.fails(m, address):
                 raise ValueError("refused")
             await super()._write(address, data)
 

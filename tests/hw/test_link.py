@@ -14,7 +14,7 @@ from edgemoe.hw.frames import BLOCK, Answer, Command, Request, Status
 from edgemoe.hw.periphery.link import Link
 
 TIMEOUT = 60
-MEMORY_BYTES = 1 << 13
+MEMORY_BYTES = 2 * frames.LONGEST
 HELLO_VALUE = frames.VERSION << 24 | MEMORY_BYTES // frames.PAGE_BYTES
 
 
@@ -274,6 +274,9 @@ def test_what_is_refused() -> None:
         for command in (0, 6, 255):
             assert (await line.ask(Request(command, 1, 0))).status == Status.UNKNOWN_COMMAND
         assert world.memory == before and not world.accesses
+        # The longest payload is heard: its bytes are awaited.
+        await line.send(Request(Command.WRITE_MEMORY, 1, 0, 0, frames.LONGEST).pack())
+        assert (await line.answer()).status == Status.PAYLOAD_SHORT
         assert (await line.ask(Request(Command.READ_MEMORY, 1, 0, MEMORY_BYTES - BLOCK, BLOCK))).status == Status.OK
         await line.payload(BLOCK)
 
@@ -322,6 +325,16 @@ def test_a_repeated_register_access_happens_once() -> None:
         await line.ask(Request(Command.HELLO, 7, 0))
         await line.ask(Request(Command.WRITE_REGISTER, 6, 0, 0, 2))
         assert world.accesses[-1] == ("write", 0, 2) and len(world.accesses) == 3
+        await line.ask(Request(Command.READ_MEMORY, 7, 0, 0, BLOCK))
+        await line.payload(BLOCK)
+        await line.ask(Request(Command.WRITE_REGISTER, 6, 0, 0, 3))
+        assert world.accesses[-1] == ("write", 0, 3) and len(world.accesses) == 4
+        # What failed is repeated as it was, too.
+        world.failing = {0x40}
+        assert (await line.ask(Request(Command.READ_REGISTER, 8, 0, 0x40))).status == Status.BUS_ERROR
+        world.failing = set()
+        assert (await line.ask(Request(Command.READ_REGISTER, 8, 1, 0x40))).status == Status.BUS_ERROR
+        assert len(world.accesses) == 5
 
     run(test)
 

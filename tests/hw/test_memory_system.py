@@ -13,6 +13,7 @@ from bench_axi import NARROW, STALLS, STRIPED, Memory, cycles
 from cocotb.triggers import RisingEdge
 from edgemoe.hw.config import PRESETS
 from edgemoe.hw.isa import Opcode
+from edgemoe.hw.units.axi import burst_limit
 from edgemoe.hw.units.dma import Dma, DmaCommand
 from edgemoe.hw.units.fetch import Fetch
 from edgemoe.hw.units.image import GROUP_LANES
@@ -236,7 +237,7 @@ async def load_then_store_gives_the_same(dut):
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def images_become_patches(dut):
     bench = Bench(dut)
-    c = bench.config
+    c, rng = bench.config, bench.random
     await start(dut)
     for patch, across, down, channels in ((4, 4, 2, 3), (8, 3, 2, 1), (16, 2, 2, 3), (4, 3, 1, 1)):
         bench.chip[0].clear()
@@ -245,7 +246,9 @@ async def images_become_patches(dut):
         picture = bench.content[640 : 640 + size]
         beats = -(-size // c.bus_bytes)
         shape = {"image_width": width, "image_height": height, "channels": channels, "patch": patch}
-        took = await bench.move(opcode=int(Opcode.IMAGE), memory=3, base=1000, stride=200, address=640, beats=beats, **shape)
+        # Fields of LOAD and STORE that an IMAGE does not have may hold anything.
+        others = {"memory": rng.randrange(4), "gather": 1, "rows": rng.randrange(1 << 16), "columns": rng.randrange(1 << 10)}
+        took = await bench.move(opcode=int(Opcode.IMAGE), base=1000, stride=200, address=640, beats=beats, **shape, **others)
         got = {a: list(w) for a, w in bench.chip[0].items()}
         for ch in range(channels):
             for y in range(height):
@@ -302,13 +305,16 @@ async def everything_stops_and_starts_again(dut):
     bench = Bench(dut)
     c, rng = bench.config, bench.random
     await start(dut)
-    dut.weights_row_ready.value = 0
+    dut.weights_row_ready.value, dut.fetch_instruction_ready.value = 0, 0
     for round_ in range(8):
         store = round_ % 2
         bench.chip[0] = {i: [i * 7 + lane & 0xFFFF for lane in range(c.lanes)] for i in range(400)}
         fields = {"rows": 40, "columns": 5, "stride": 5, "address": 4096 * 3, "opcode": int(Opcode.STORE if store else Opcode.LOAD)}
         bench.written.write(4096 * 2, b"\x5a" * 32768)
         jobs = StreamDriver(dut, "weights_job").send([bench.job(False, 2, 2)[0]] * 3)
+        dut.fetch_pc.value, dut.fetch_jump.value = 64 * rng.randrange(1000), 1
+        await RisingEdge(dut.clk)
+        dut.fetch_jump.value = 0
         tasks = [cocotb.start_soon(bench.move(**fields)), cocotb.start_soon(jobs)]
         await cycles(dut, rng.randrange(3, 90))
         for task in tasks:
@@ -328,6 +334,13 @@ async def everything_stops_and_starts_again(dut):
             n = next((i for i in range(4096, 32768) if back[i] != whole[i]), 32768)
             assert back == whole[:n] + b"\x5a" * (32768 - n)
         dut.stop.value = 0
+        # Instructions come again only after a jump.
+        await cycles(dut, 40)
+        assert not dut.fetch_instruction_valid.value and dut.idle.value
+        at = 64 * rng.randrange(1000)
+        dut.fetch_pc.value, dut.fetch_jump.value = at, 1
+        await RisingEdge(dut.clk)
+        dut.fetch_jump.value = 0
         monitor = StreamMonitor(dut, "weights_row")
         job, rows = bench.job(True, 1, 2)
         await StreamDriver(dut, "weights_job").send([job])
@@ -338,10 +351,20 @@ async def everything_stops_and_starts_again(dut):
         monitor._task.cancel()
         dut.weights_row_ready.value = 0
         await RisingEdge(dut.clk)
-    bench.written.failing = {4096 * 3}
-    await bench.move(rows=2, columns=1, stride=5, address=4096 * 3, opcode=int(Opcode.STORE))
-    await cycles(dut, 2)
-    assert set(bench.errors) == {("write", 4096 * 3)}, "of either master or both"
+        assert dut.fetch_instruction_valid.value and int(dut.fetch_address.value) == at
+        assert int(dut.fetch_instruction_payload.value) == int.from_bytes(bench.content[at : at + 64], "little")
+    # An answer that is not OKAY, of either master or both, is told with the offset of its burst.
+    assert not bench.errors
+    begin, length = 4096 * 3 + 5 * c.bus_bytes, burst_limit(c) * c.bus_bytes
+    starts = [begin, *range(4096 * 3 + length, 4096 * 3 + 4 * length, length)]
+    for failing in ([begin], [(0, starts[1])], [(c.masters - 1, starts[2])], [(c.masters - 1, starts[1]), (0, starts[3])]):
+        bench.errors.clear()
+        bench.written.failing = set(failing)
+        words = 4 * burst_limit(c) * c.words_per_beat // c.beats_per_word
+        await bench.move(rows=words // 4, columns=4, stride=5, address=begin, opcode=int(Opcode.STORE))
+        await cycles(dut, 2)
+        told = [f if isinstance(f, int) else f[1] for f in failing]
+        assert sorted(set(bench.errors)) == [("write", at) for at in told], f"{failing}: {bench.errors}"
 
 
 TESTS = [

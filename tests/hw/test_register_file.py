@@ -12,7 +12,7 @@ from edgemoe.hw import registers
 from edgemoe.hw.config import PRESETS
 from edgemoe.hw.registers import BY_NAME, COUNTERS, KIND_COUNTERS, REGISTERS, STATE_COUNTERS, Access, offset
 from edgemoe.hw.units.registers import KINDS, RegisterFile
-from edgemoe.sim.bench import parameters, run_bench, start
+from edgemoe.sim.bench import flat_ports, parameters, run_verilog, start, to_verilog
 
 INPUTS = ("done", "error", "error_code", "error_instruction", "error_address", "instruction")
 INPUTS += ("running", "state", "kind", "read_beat", "write_beat", "retired")
@@ -145,11 +145,16 @@ async def a_run_starts_ends_and_interrupts(dut):
     await host.write("ISR", 3)
     await host.write("CTRL", 1)
     assert await host.read("ERROR_CODE") == 0 and await host.read64("ERROR_ADDRESS") == 0
-    # A soft reset ends the run without DONE.
+    # A soft reset ends the run without DONE, forgets one that nobody read, and errors of the draining bus are none.
+    await host.pulse(done=1)
+    await host.write("ISR", 1)
     dut.idle.value = 0
     await host.write("CTRL", 0x101)
     await cycles(dut, 2)
     assert pulses == {"start": 3, "soft_reset": 1} and await host.read("CTRL") == 0x100
+    await host.pulse(error=1, error_code=5, error_instruction=6, error_address=7)
+    assert await host.read("ERROR_CODE") == 0 and await host.read("ISR") == 2
+    await host.write("ISR", 2)
     dut.idle.value = 1
     await cycles(dut, 2)
     assert await host.read("CTRL") == 4 and await host.read("ISR") == 0
@@ -228,11 +233,58 @@ async def write_channels_come_in_any_order(dut):
     assert RegisterFile.LATENCY == 2 and dut.bus_rvalid.value and int(dut.bus_rdata.value) == registers.MAGIC
 
 
-TESTS = ["every_register_keeps_its_access", "a_run_starts_ends_and_interrupts", "counters_count_one_state_a_cycle"]
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def what_sets_a_bit_wins(dut):
+    """An event in the very cycle in which its bit is cleared is not lost: ISR by a write, CTRL.DONE by a read."""
+    host = Host(dut)
+    await start(dut)
+    edge = RisingEdge(dut.clk)
+    kept = {"ISR": [], "CTRL": []}
+    for name, bit, channel in (("ISR", 1, "b"), ("CTRL", 2, "r")):
+        for wait in range(9):
+            await host.write("ISR", 3)
+            await host.read("CTRL")
+            access = cocotb.start_soon(host.write("ISR", 1) if name == "ISR" else host.read("CTRL"))
+            pulsed = answered = None
+            for cycle in range(12):
+                dut.done.value = int(cycle == wait)
+                await edge
+                pulsed = cycle if cycle == wait else pulsed
+                answered = cycle if answered is None and getattr(dut, f"bus_{channel}valid").value else answered
+            await access
+            # The bit is cleared at the edge that raises VALID, which is seen one later.
+            late = pulsed >= answered - 1
+            assert bool(await host.read(name) & bit) == late, f"{name}: event in cycle {pulsed}, answer in cycle {answered}"
+            kept[name].append(late)
+    assert all(set(found) == {False, True} for found in kept.values()), "before, at and behind the access"
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def counters_have_64_bits(dut):
+    """The high word is that of the moment at which the low word was read; a counter is set just below 2^32 from outside."""
+    host = Host(dut)
+    await start(dut)
+    dut.count_cycles.value = (5 << 32) + 0xFFFFFFFF - 3
+    await cycles(dut, 2)
+    assert await host.read("CYCLES_LO") == 0xFFFFFFFC
+    dut.running.value = 1
+    await cycles(dut, 8)
+    dut.running.value = 0
+    await cycles(dut, 3)
+    assert await host.read("CYCLES_HI") == 5, "kept"
+    assert await host.read64("CYCLES") == (6 << 32) + 4
+
+
+TESTS = ["every_register_keeps_its_access", "a_run_starts_ends_and_interrupts", "counters_count_one_state_a_cycle", "counters_have_64_bits"]
 
 
 def run(config, stall="no stall", testcase=None):
-    run_bench(RegisterFile(PRESETS[config]), __name__, parameters={"config": config, "stall": stall}, testcase=testcase)
+    unit = RegisterFile(PRESETS[config])
+    ports = flat_ports(unit)
+    verilog = to_verilog(unit, "registerfile", ports)
+    inside = "count_cycles"  # a register that no run would fill in a test's time
+    given = {"config": config, "stall": stall}
+    run_verilog(verilog, "registerfile", [*ports, "clk", "rst", inside], __name__, parameters=given, testcase=testcase)
 
 
 @pytest.mark.parametrize("stall", STALLS)
@@ -242,7 +294,7 @@ def test_registers(config, stall):
 
 
 def test_write_channels():
-    run("tiny", testcase=["write_channels_come_in_any_order"])
+    run("tiny", testcase=["write_channels_come_in_any_order", "what_sets_a_bit_wins"])
 
 
 def test_every_register_is_in_the_map():

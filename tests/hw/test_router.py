@@ -96,18 +96,23 @@ async def compare(dut):
 
 @cocotb.test()
 async def queues(dut):
-    """Pushes at random, to one expert or many, back to back; an entry is read PUSH_DELAY cycles after its push."""
+    """Pushes at random, to one expert or many, or until all queues are full; an entry is read PUSH_DELAY cycles after its push."""
     given = parameters()
     config, bench = config_of(given["lanes"]), Bench(dut, given["gap"])
     layout, random = entry_layout(config), np.random.default_rng(4)
     await bench.begin()
-    for spread in (1, config.experts):
-        bench.set(reset=1)
+    everywhere = np.repeat(np.arange(config.experts), config.rows)
+    for order in (np.zeros(config.rows), random.integers(0, config.experts, config.rows), random.permutation(everywhere)):
+        # A push in the cycle of the reset is forgotten like all before it.
+        bench.set(reset=1, push=1, push_expert=config.experts - 1, push_entry=0)
         await bench.step()
-        bench.set(reset=0)
+        bench.set(reset=0, push=0)
+        for expert in range(config.experts):
+            bench.set(count_expert=expert)
+            await bench.step()
+            assert bench.get("count") == 0 and not bench.get("next_found"), f"expert {expert} is not empty after a reset"
         expected: list[list[int]] = [[] for _ in range(config.experts)]
-        for _ in range(config.rows):
-            expert = int(random.integers(0, spread))
+        for expert in order.astype(int).tolist():
             entry = pack(layout, {"row": int(random.integers(0, config.rows)), "score": int(random.integers(0, 1 << 16))})
             await bench.send("push", push_expert=expert, push_entry=entry)
             expected[expert].append(entry)

@@ -34,8 +34,10 @@ class Rows:
         """scores [rows, keys] -> probabilities [repeat, rows, keys], mantissas, exponents [rows]; row-major revisits a row at once."""
         bench, (rows, keys) = self.bench, scores.shape
         blocks = padded(scores, self.lanes)
-        # Lanes that do not count hold something: the largest score.
+        # Lanes that do not count hold something that would count much: the largest score, and then the row's own maximum.
+        again = blocks.copy()
         blocks.reshape(rows, -1)[:, keys:] = 32767
+        again.reshape(rows, -1)[:, keys:] = scores.max(1, keepdims=True)
         columns = blocks.shape[1]
         order = [(i, c) for c in range(columns) for i in range(rows)]
         order = sorted(order) if row_major else order
@@ -48,14 +50,21 @@ class Rows:
         await bench.step(self.unit.MAX_DELAY - 1)
         for turn in range(repeat):
             for i, c in order:
-                word = vector(blocks[i, c], 16)
-                flags = {"first": c == 0, "last": c == columns - 1, "accumulate": turn == 0}
+                word = vector(again[i, c], 16)
+                # What is only multiplied leaves the sums and the scales alone, whatever it says of first and last.
+                counts = turn == 0
+                first, last = (c == 0, c == columns - 1) if counts else (bench.random.random() < 0.5 for _ in range(2))
+                flags = {"first": first, "last": last, "accumulate": counts}
                 await bench.send(index=i, word=word, lanes=lanes[c], shift=shift, **flags)
                 self.expected_words.add(bench.cycle - 1 + self.unit.LATENCY)
                 if turn == 0 and c == columns - 1:
                     self.due[bench.cycle - 1 + self.unit.SCALE_DELAY] = i
         bench.set(valid=0)
         await bench.step(self.unit.SCALE_DELAY + 3)
+        early = dict(self.scales)
+        self.due = {bench.cycle + i: i for i in range(rows)}
+        await bench.step(rows + 2)
+        assert self.scales == early, "scales stay"
         result = np.zeros((repeat, rows, columns, self.lanes), np.int64)
         for n, word in enumerate(self.words):
             i, c = order[n % len(order)]

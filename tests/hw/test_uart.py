@@ -60,8 +60,12 @@ def test_receives_every_byte(cycles: int, error: float) -> None:
 
 
 def test_a_byte_without_stop_bit_is_dropped() -> None:
-    line = levels([0x12], 4) + levels([0x34], 4, stop=0) + [0] * 30 + [1] * 4 + levels([0x56], 4)
-    assert received(4, line) == ([0x12, 0x56], 0)
+    """However long the line stays low: the next byte begins when it was high again."""
+    lows = range(0, 48, 3)
+    line = levels([0x12], 4)
+    for low in lows:
+        line += levels([0x34], 4, stop=0) + [0] * low + [1] * 4 + levels([0x80 + low], 4)
+    assert received(4, line) == ([0x12, *(0x80 + low for low in lows)], 0)
 
 
 def test_a_byte_that_nobody_takes_stays() -> None:

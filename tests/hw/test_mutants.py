@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benches of units catch faults of these units: a bench that lets one live does not hold what it says.
+
+Proofs have their mutants beside them (`tests/formal`); whatever a proof catches needs none here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import test_layernorm
+import test_link
+import test_memory_system
+import test_reader
+import test_register_file
+import test_router
+import test_softmax
+import test_uart
+from edgemoe.hw.periphery.blocks import BlockReader, BlockWriter
+from edgemoe.hw.periphery.frame_receiver import FrameReceiver
+from edgemoe.hw.periphery.link import Link
+from edgemoe.hw.periphery.uart import UartReceiver, UartTransmitter
+from edgemoe.hw.units.dma import Dma
+from edgemoe.hw.units.expert_queues import ExpertQueues
+from edgemoe.hw.units.fetch import Fetch
+from edgemoe.hw.units.layernorm import LayerNorm
+from edgemoe.hw.units.reader import Reader
+from edgemoe.hw.units.registers import RegisterFile
+from edgemoe.hw.units.router import Router
+from edgemoe.hw.units.softmax import Softmax
+from edgemoe.hw.units.writer import Writer
+
+from tests.mutants import Mutant, mutated, planted
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A unit, tests of its own that must hold without a fault (they stand beside it and run by themselves), and faults."""
+
+    unit: Callable[..., Any]
+    tests: tuple[Callable[[], None], ...]
+    mutants: Mapping[str, Mutant]
+
+
+BENCHES = [
+    Bench(
+        Softmax,
+        (partial(test_softmax.test_rows, 4, "gaps"), partial(test_softmax.test_rows, 4, "back to back")),
+        {
+            "accumulate is ignored": Mutant("(self.valid & self.accumulate)", "self.valid"),
+            "a row's maximum never starts afresh": Mutant("Mux(first | (best > read.data), best,", "Mux(best > read.data, best,"),
+            "scores that do not count do": Mutant("Mux(self.score_mask[lane], self.score_word[lane], LOWEST)", "self.score_word[lane]"),
+            "a sum never starts afresh": Mutant("Mux(first, 0, read.data)", "read.data"),
+            "lanes that do not count do": Mutant("mask_1.eq(((1 << lanes) - 1) >>", "mask_1.eq(((2 << lanes) - 1) >>"),
+            "a maximum just written is not seen": Mutant("maxima.read_port(transparent_for=[write])", "maxima.read_port()"),
+            "a sum just written is not seen": Mutant("sums.read_port(transparent_for=[write])", "sums.read_port()"),
+            "a scale just written is not seen": Mutant("scales.read_port(transparent_for=[store])", "scales.read_port()"),
+            "last counts without accumulate": Mutant("reciprocal.valid.eq(delay(m, counts & last,", "reciprocal.valid.eq(delay(m, last,"),
+            "the shift comes early": Mutant("delay(m, self.shift, 2,", "delay(m, self.shift, 1,"),
+        },
+    ),
+    Bench(
+        ExpertQueues,
+        (partial(test_router.test_queues, "gaps"), partial(test_router.test_queues, "back to back")),
+        {
+            "the last queue is an entry short": Mutant("config.experts * config.rows)", "config.experts * config.rows - 1)"),
+            "every queue is an entry short": Mutant(
+                "write_address.eq(self.push_expert * config.rows + position)",
+                "write_address.eq(self.push_expert * config.rows + Mux(position == config.rows - 1, config.rows - 2, position))",
+            ),
+            "a push wins over a reset": Mutant(
+                """        with m.If(self.reset):
+            m.d.sync += filled.eq(0)
+        with m.Elif(self.push):
+            m.d.sync += filled.eq(filled | (Const(1, 1) << self.push_expert))
+""",
+                """        with m.If(self.push):
+            m.d.sync += filled.eq(filled | (Const(1, 1) << self.push_expert))
+        with m.Elif(self.reset):
+            m.d.sync += filled.eq(0)
+""",
+            ),
+            "an emptied queue keeps its count": Mutant("Mux(filled.bit_select(self.count_expert, 1), shown.data, 0)", "shown.data"),
+            "an emptied queue goes on where it was": Mutant("Mux(filled.bit_select(self.push_expert, 1), current.data, 0)", "current.data"),
+        },
+    ),
+    Bench(
+        Router,
+        (partial(test_router.test_routes, 4),),
+        {
+            "a tie is chosen twice": Mutant("(candidate < chosen)", "(candidate <= chosen)"),
+            "queues are always emptied": Mutant("queues.reset.eq(self.start & self.reset_queues)", "queues.reset.eq(self.start)"),
+        },
+    ),
+    Bench(
+        LayerNorm,
+        (partial(test_layernorm.test_rows, 4, "gaps"),),
+        {"epsilon is cut short": Mutant("scaled + epsilon", "scaled + epsilon[:40]")},
+    ),
+    Bench(
+        Dma,
+        (partial(test_memory_system.run, "tiny", testcase=["images_become_patches"]),),
+        {
+            "an image is scattered by the queue": Mutant("command.gather & ~image", "command.gather"),
+            "an image goes where LOAD would": Mutant("Mux(image, Memory.ACTIVATION, command.memory)", "command.memory"),
+        },
+    ),
+    Bench(
+        Fetch,
+        (partial(test_memory_system.run, "tiny", testcase=["everything_stops_and_starts_again"]),),
+        {"instructions survive a stop": Mutant("return ResetInserter(self.stop)(m)", "return ResetInserter(Signal())(m)")},
+    ),
+    Bench(
+        Writer,
+        (partial(test_memory_system.run, "striped", testcase=["everything_stops_and_starts_again"]),),
+        {
+            "every error is the first burst's": Mutant("with m.Elif(axi.bvalid):", "with m.Elif(0):"),
+            "the second master never fails": Mutant("self.error.eq(Cat(bad for bad, _ in failed).any()", "self.error.eq(failed[0][0]"),
+        },
+    ),
+    Bench(
+        Reader,
+        (partial(test_reader.test_data_under_stalls, "striped", "no stall"), partial(test_reader.test_rate_and_fairness, "striped")),
+        {
+            "a failed beat has its burst's address": Mutant("current.burst.address + position * config.bus_bytes", "current.burst.address"),
+            "the second master never fails": Mutant("Cat(fifo.r_data[-1] for fifo in fifos).any()", "fifos[0].r_data[-1]"),
+            "the last but one always goes first": Mutant("turn.eq(pick[-2])", "turn.eq(0)"),
+            "the last always goes first": Mutant("turn.eq(pick[-2])", "turn.eq(1)"),
+        },
+    ),
+    Bench(
+        RegisterFile,
+        (
+            test_register_file.test_write_channels,
+            partial(test_register_file.test_registers, "tiny", "no stall"),
+        ),
+        {
+            "clearing wins over an event": Mutant(
+                'status & ~Mux(written("ISR"), value[:2], 0) | Cat(over, self.error)',
+                '(status | Cat(over, self.error)) & ~Mux(written("ISR"), value[:2], 0)',
+            ),
+            "errors of a reset are kept": Mutant("self.error & ~failed & ~resetting", "self.error & ~failed"),
+            "a reset keeps DONE": Mutant("[started.eq(0), resetting.eq(1), done.eq(0), ready.eq(0)]", "[started.eq(0), resetting.eq(1)]"),
+            "the high word runs on": Mutant(
+                'counter[:32]), words[f"{name}_HI"].eq(kept)', 'counter[:32]), words[f"{name}_HI"].eq(counter[32:])'
+            ),
+            "counters have 32 bits": Mutant("counter = Signal(64,", "counter = Signal(32,"),
+        },
+    ),
+    Bench(
+        Link,
+        (test_link.test_a_repeated_register_access_happens_once, test_link.test_what_is_refused, test_link.test_errors_of_the_bus_are_told),
+        {
+            "a repeated error is fine": Mutant(
+                "kept_status.eq(Mux(response[1], Status.BUS_ERROR, Status.OK))", "kept_status.eq(Status.OK)"
+            ),
+            "an access is never forgotten": Mutant("                    m.d.sync += kept_valid.eq(0)\n", ""),
+            "payloads have no limit": Mutant("(value != 0) & (value <= LONGEST)", "(value != 0)", FrameReceiver),
+            "the longest payload is refused": Mutant("(value <= LONGEST)", "(value < LONGEST)", FrameReceiver),
+            "the block behind the memory is read": Mutant(
+                "<= self.memory_bytes // BLOCK)", "<= self.memory_bytes // BLOCK + 1)", FrameReceiver
+            ),
+            "an odd register is read": Mutant("& (address[:2] == 0)", "", FrameReceiver),
+            "a read's error stays": Mutant(
+                "left.eq(self.length // self.block), self.error.eq(0)", "left.eq(self.length // self.block)", BlockReader
+            ),
+            "a write's error stays": Mutant("address.eq(self.address), self.error.eq(0),", "address.eq(self.address),", BlockWriter),
+        },
+    ),
+    Bench(
+        UartReceiver,
+        (test_uart.test_a_byte_without_stop_bit_is_dropped, test_uart.test_a_byte_that_nobody_takes_stays),
+        {
+            "a break is many bytes": Mutant('m.next = "BROKEN"', 'm.next = "IDLE"'),
+            "an untaken byte is overwritten": Mutant("with m.If(~self.bytes.valid | self.bytes.ready):", "with m.If(1):"),
+        },
+    ),
+    Bench(
+        UartTransmitter,
+        (partial(test_uart.test_transmitter_to_receiver, 4, 0.0),),
+        {"a gap between bytes": Mutant("(bits == 0) | (bits == 1) & over", "(bits == 0)")},
+    ),
+]
+CASES = [pytest.param(bench, name, id=f"{bench.unit.__name__}-{name}") for bench in BENCHES for name in bench.mutants]
+
+
+@pytest.mark.parametrize("bench, name", CASES)
+def test_a_mutant_applies(bench: Bench, name: str) -> None:
+    """Its text still stands in the source, once."""
+    mutant = bench.mutants[name]
+    assert mutant.old != mutant.new and mutated(mutant.of or bench.unit, mutant)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("bench, name", CASES)
+def test_a_mutant_is_caught(bench: Bench, name: str) -> None:
+    with planted(bench.unit, bench.mutants[name]):
+        for test in bench.tests:
+            try:
+                test()
+            except AssertionError:
+                return
+    pytest.fail(f"{bench.unit.__name__}: nothing fails when {name}")
