@@ -251,7 +251,7 @@ PROOFS = [
         {
             "WLAST follows the request, not the burst": Mutant("Cat(part, left == 1, ~self.stop)", "Cat(part, burst.p.last, ~self.stop)"),
             "an address is overwritten": Mutant("[axi.awvalid & ~axi.awready for", "[axi.awvalid & 0 for"),
-            "a beat that is offered counts as moved": Mutant("self.moved.eq(take)", "self.moved.eq(self.beats.valid & (left != 0))"),
+            "a beat that is offered counts as moved": Mutant("self.moved.eq(take)", "self.moved.eq(self.beats.valid)"),
             "answers are not awaited": Mutant("self.done.eq(active & quiet &", "self.done.eq(active & (left == 0) &"),
             "VALID does not wait for READY": Mutant("with m.If(axi.awready):", "with m.If(1):"),
         },
