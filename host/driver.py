@@ -69,7 +69,7 @@ class Run:
 
 
 class Driver:
-    """Opens a device for one hardware configuration: identity, version and every capacity must be those that programs are compiled for."""
+    """Opens a device for one hardware configuration: identity, major version and all capacities must be as programs are compiled for."""
 
     def __init__(self, device: Device, hardware: HardwareConfig) -> None:
         self.device, self.hardware = device, hardware
@@ -83,6 +83,7 @@ class Driver:
             raise EdgemoeError(
                 f"device {device.name!r} has version {found['VERSION'] >> 16}, this driver is for version {expected['VERSION'] >> 16}"
             )
+        expected["VERSION"] = found["VERSION"]  # another minor version is no other core
         different = [f"{name} is {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]]
         if different:
             raise EdgemoeError(f"device {device.name!r} was built for other sizes than hardware {hardware.name!r}: {', '.join(different)}")
