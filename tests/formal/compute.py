@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proofs of the compute side's bookkeeping: expert queues, router, loader and streamer."""
+"""Proofs of the compute side's bookkeeping: expert queues and router."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Mux
+from amaranth.hdl import Mux, Signal
 from edgemoe.hw.units.expert_queues import ExpertQueues
+from edgemoe.hw.units.router import Router
 
 from ..mutants import Mutant
 from .configurations import small
+from .rules import counter
 from .runner import Proof, Property
 
 QUEUES = small("queues", rows=2, experts=4)  # powers of two: an address is then no product
@@ -57,6 +59,37 @@ def expert_queues(p: Property, unit: Any) -> None:
     p.cover(p.past(dut.reset & mine) & (age == 0) & (kept != 0))
 
 
+ROUTING = small("routing", tokens=2)
+LOGIT_BITS = 2
+
+
+def router(p: Property, unit: Any) -> None:
+    """Of a row with any logits: it is in the queues of its best experts, ties to the lower one, once each, and in no other; `done` comes
+    in exactly the stated cycle. (More rows, and the scores, which are arithmetic, are held against the twin.)"""
+    m = p.m
+    top_k, experts = p.constant(2, "top_k"), p.constant(3, "experts")
+    p.assume((top_k != 0) & (top_k <= ROUTING.top_k) & (experts >= top_k) & (experts <= ROUTING.experts))
+    logits = [p.constant(LOGIT_BITS, f"logit{lane}").as_signed() for lane in range(ROUTING.lanes)]
+    expert, word = p.constant(2, "expert"), Signal(16 * ROUTING.lanes)
+    for lane, logit in enumerate(logits):
+        m.d.comb += word[16 * lane : 16 * lane + 16].eq(logit)
+    settings = dict(rows=1, top_k=top_k, experts=experts, columns=1, stride=1, base=0, row_base=0, shift=0, reset_queues=1)
+    dut = p.unit(unit(ROUTING), **settings, score_data=word, count_expert=expert)
+    begun = p.register(1, "begun")
+    m.d.sync += begun.eq(begun | dut.start)
+    p.assume(~dut.start | ~begun)
+    elapsed = counter(p, 6, 1, clear=dut.start, name="elapsed")
+    p.check(dut.done == (begun & (elapsed + 1 == Mux(top_k == 2, 2, 1) * (1 + dut.TURN) + 1 + dut.DRAIN)))
+    mine, rank = 0, 0  # the expert's logit, and how many are before it in the order
+    for other, logit in enumerate(logits):
+        mine = Mux(expert == other, logit, mine)
+    for other, logit in enumerate(logits):
+        rank = rank + ((other < experts) & ((logit > mine) | (logit == mine) & (other < expert)))
+    p.check(~dut.done | (dut.count == ((expert < experts) & (rank < top_k))))
+    p.cover(dut.done & (dut.count == 1) & (expert == 3) & (experts == 4) & (logits[0] == logits[3]))
+    p.cover(dut.done & (dut.count == 0) & (top_k == 2))
+
+
 PROOFS = [
     Proof(
         "expert queues",
@@ -77,6 +110,21 @@ PROOFS = [
                                                        "BlockMemory(layout.size, config.experts * config.rows - 1)"),
             "entries arrive a cycle late": Mutant('delay(m, self.push, 1, name="write"', 'delay(m, self.push, 2, name="write"'),
             "the next expert is the next but one": Mutant("(self.next_from <= k)", "(self.next_from < k)"),
+        },
+    ),
+    Proof(
+        "router",
+        router,
+        Router,
+        34,
+        {
+            "a tie is chosen twice": Mutant("(candidate < chosen)", "(candidate <= chosen)"),
+            "a tie goes to the higher expert": Mutant("Cat(~(expert | Const(0, EXPERT_BITS)), word[lane])",
+                                                      "Cat(expert | Const(0, EXPERT_BITS), word[lane])"),
+            "one that does not exist is chosen": Mutant("exists = expert < self.experts", "exists = expert <= self.experts"),
+            "the first row is forgotten": Mutant("valids[self.PUSH] & token.last & ~token.maximum", "valids[self.PUSH] & token.row.any()"),
+            "done comes early": Mutant("self.PUSH + ExpertQueues.PUSH_DELAY - 1, name", "self.PUSH + ExpertQueues.PUSH_DELAY - 2, name"),
+            "a pass begins too early": Mutant("self.columns + (self.TURN - 1)", "self.columns + (self.TURN - 3)"),
         },
     ),
 ]  # fmt: skip
