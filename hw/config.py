@@ -1,16 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one build of the hardware can hold: the single set of sizes that hardware, compiler and driver share."""
 
+from __future__ import annotations
+
+import difflib
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
 
+from edgemoe.hw.isa import BY_NAME
 from edgemoe.models.errors import EdgemoeError
 
 WORD_BITS = 16  # one activation or weight lane
 ACCUMULATOR_BITS = 48  # a DSP48E2's sum: exact for every product chain that fits
 FINE_BITS = 27  # the wide operand of a DSP48E2: values inside the epilogue, between multiplications
 PARAMETER_WORDS = 3  # per column block in the weight stream: bias low halves, bias high halves, multipliers
+PAGE_BYTES = 4096  # no AXI4 burst crosses a page
+MESSAGE_LENGTH = 400  # characters of an error line; further shortages are counted
+
+CHOICES: Mapping[str, tuple[int | str, ...]] = {
+    "lanes": (4, 8, 16, 32),
+    "masters": (1, 2),
+    "data_bits": (64, 128, 256),
+    "weight_bits": ("16", "8", "mixed"),
+}
+RANGES: Mapping[str, tuple[int, int]] = {
+    "rows": (1, 4096),  # layouts.ROW_BITS
+    "tokens": (1, 500),  # a softmax sum has 28 bits
+    "width": (1, BY_NAME["elements"].limit),
+    "hidden": (1, BY_NAME["columns"].limit * 32),
+    "experts": (1, 64),  # layouts.EXPERT_BITS, and an order of logits and experts in 23 bits
+    "top_k": (1, 8),
+    "prefetch_beats": (1, 1 << 16),
+    "burst_beats": (16, 256),  # AXI4
+    "outstanding": (1, 256),
+}
+
+
+def _joined(head: str, found: Sequence[str]) -> str:
+    """One line of all shortages; those that would make it too long are counted."""
+    shown = head + found[0]
+    for index, text in enumerate(found[1:], 1):
+        if len(shown) + len(text) > MESSAGE_LENGTH - 20:
+            return f"{shown}; and {len(found) - index} more"
+        shown += f"; {text}"
+    return shown
 
 
 @dataclass(frozen=True)
@@ -37,28 +73,105 @@ class HardwareConfig:
     weight_bits: str = "16"  # the format that programs use unless told otherwise: 16, 8 or mixed (8-bit experts, 16-bit trunk)
 
     def __post_init__(self) -> None:
-        def need(condition: bool, message: str) -> None:
-            if not condition:
-                raise EdgemoeError(f"hardware {self.name!r}: {message}")
+        found = self.shortages()
+        if found:
+            raise EdgemoeError(_joined(f"hardware {self.name!r}: ", found))
 
-        need(self.weight_bits in ("16", "8", "mixed"), f"weight_bits must be 16, 8 or mixed, not {self.weight_bits!r}")
-        need(self.lanes in (4, 8, 16, 32), f"lanes must be 4, 8, 16 or 32, not {self.lanes}")
-        need(self.masters in (1, 2), f"masters must be 1 or 2, not {self.masters}")
-        need(self.data_bits in (64, 128, 256), f"data_bits must be 64, 128 or 256, not {self.data_bits}")
-        need(self.bus_bytes <= 4 * self.lanes, f"a bus of {self.bus_bytes} bytes is wider than two words of {self.lanes} lanes")
-        need(1 <= self.tokens <= self.rows, f"tokens must be 1..rows ({self.rows}), not {self.tokens}")
-        need(self.tokens <= 500, f"tokens must be at most 500 (a softmax sum has 28 bits), not {self.tokens}")
-        need(self.rows <= 4096, f"rows must be at most 4096, not {self.rows}")
-        need(1 <= self.experts <= 64, f"experts must be 1..64, not {self.experts}")
-        need(1 <= self.top_k <= 8, f"top_k must be 1..8, not {self.top_k}")
-        need(self.prefetch_beats >= 4 * self.burst_beats, "prefetch_beats must hold four bursts")
-        burst_bytes = self.burst_beats * self.data_bits // 8
-        need(16 <= self.burst_beats <= 256 and burst_bytes <= 4096, "a burst must be 16..256 beats and at most 4 KiB")
+    @classmethod
+    def from_fields(cls, values: Mapping[str, object], base: HardwareConfig | None = None) -> HardwareConfig:
+        """The configuration with these fields, the others as in `base` (or their defaults; then name and lanes must be given).
+
+        Numbers are integers, names texts; weight_bits may be the integer 16 or 8, too. EdgemoeError names every unknown field (with the
+        field that was probably meant), every wrong type and every shortage at once.
+        """
+        known = {f.name: f for f in fields(cls)}
+        found = []
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                found.append(f"no field {name!r}, " + (f"perhaps {near[0]!r}" if near else f"they are {', '.join(known)}"))
+        given: dict[str, Any] = {} if base is None else {name: getattr(base, name) for name in known}
+        given |= {name: value for name, value in values.items() if name in known}
+        if type(given.get("weight_bits")) is int and given["weight_bits"] in (8, 16):
+            given["weight_bits"] = str(given["weight_bits"])
+        missing = [f.name for f in known.values() if f.default is MISSING and f.name not in given]
+        found += [f"{name} is missing" for name in missing]
+        trial = object.__new__(cls)  # unchecked, so that its shortages can be named beside the misspelt fields
+        for name, field in known.items():
+            object.__setattr__(trial, name, given.get(name, field.default))
+        found += trial.shortages(ignored=missing)
+        if found:
+            raise EdgemoeError(_joined(f"hardware {given.get('name', 'of these fields')!r}: ", found))
+        return cls(**given)
+
+    def shortages(self, ignored: Sequence[str] = ()) -> list[str]:
+        """All that cannot be built, a phrase each: fields outside their range, or else sizes that do not go together."""
+        found = []
+        if "name" not in ignored and not (isinstance(self.name, str) and self.name and self.name.isprintable()):
+            found.append(f"name must be a text of one line, not {self.name!r}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if name not in ignored and (type(value) not in (int, str) or value not in choices):
+                allowed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+                found.append(f"{name} must be {allowed}, not {value!r}")
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                found.append(f"{name} must be an integer of {least} to {most}, not {value!r}")
+        return found if found or ignored else [text for holds, text in self._rules() if not holds]
+
+    def _rules(self) -> list[tuple[bool, str]]:
+        """What must hold between the sizes, given that each is within its range: (holds, what is wrong otherwise)."""
+        row, address = BY_NAME["destination_stride"].limit, BY_NAME["destination_base"].limit + 1
+        memories = {
+            "activation": (self.activation_words, "rows, width or hidden"),
+            "key/value": (self.key_value_words, "rows or width"),
+            "residual": (self.residual_words, "rows or width"),
+            "score": (self.score_words, "tokens or experts"),
+        }
+        block = (self.lanes + self.parameter_words) * self.word_bytes // self.bus_bytes + self.burst_limit
+        held = self.prefetch_beats // self.beats_per_word * self.beats_per_word
+        return [
+            (self.bus_bytes <= 4 * self.lanes, f"a bus of {self.bus_bytes} bytes is wider than two words of {self.lanes} lanes"),
+            (self.tokens <= self.rows, f"tokens must be 1..rows ({self.rows}), not {self.tokens}"),
+            (
+                2 * self.words(self.width) <= row,
+                f"width must be at most {row // 2 * self.lanes} with {self.lanes} lanes (keys and values of a row in {row} words), "
+                f"not {self.width}",
+            ),
+            (
+                self.words(self.hidden) <= row,
+                f"hidden must be at most {row * self.lanes} with {self.lanes} lanes (a row in {row} words), not {self.hidden}",
+            ),
+            *(
+                (words <= address, f"{name} memory has {words} words, an address reaches {address}: fewer {less}")
+                for name, (words, less) in memories.items()
+            ),
+            (
+                self.burst_beats * self.data_bits // 8 <= PAGE_BYTES,
+                f"a burst must be at most {PAGE_BYTES // 1024} KiB: burst_beats at most {PAGE_BYTES * 8 // self.data_bits}, "
+                f"not {self.burst_beats}",
+            ),
+            (
+                self.prefetch_beats >= 4 * self.burst_beats,
+                f"prefetch_beats must hold four bursts, {4 * self.burst_beats} beats, not {self.prefetch_beats}",
+            ),
+            # A loader that waits for a whole block would wait for ever.
+            (held >= block, f"prefetch_beats must hold a 16-bit block and a burst, {block} beats, not {self.prefetch_beats}"),
+        ]
 
     @property
     def bus_bytes(self) -> int:
         """Bytes a cycle of all masters together: one beat as the core sees it."""
         return self.masters * self.data_bits // 8
+
+    @property
+    def burst_limit(self) -> int:
+        """Beats of the longest burst: the largest power of two that configuration and page allow.
+
+        Aligned bursts then never cross a page.
+        """
+        return 1 << (min(self.burst_beats, PAGE_BYTES * 8 // self.data_bits).bit_length() - 1)
 
     @property
     def word_bytes(self) -> int:

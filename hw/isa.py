@@ -65,6 +65,11 @@ class Field:
     doc: str
     signed: bool = False
 
+    @property
+    def limit(self) -> int:
+        """The largest value that it holds."""
+        return (1 << self.bits - self.signed) - 1
+
 
 FIELDS = (
     Field("opcode", 4, "Opcode"),

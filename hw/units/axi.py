@@ -10,7 +10,6 @@ from ..config import HardwareConfig
 ADDRESS_BITS = 64  # of a master
 OFFSET_BITS = 40  # linear byte offset, as instructions give it
 BEAT_COUNT_BITS = 24
-PAGE_BYTES = 4096
 BURST_INCR = 1
 
 
@@ -25,12 +24,7 @@ class Burst(data.StructLayout):
     """One burst, the same on every master; `last` of its request."""
 
     def __init__(self, config: HardwareConfig) -> None:
-        super().__init__({"address": OFFSET_BITS, "beats": range(burst_limit(config) + 1), "last": 1})
-
-
-def burst_limit(config: HardwareConfig) -> int:
-    """Beats of the longest burst: the largest power of two that configuration and page allow. Aligned bursts then never cross a page."""
-    return 1 << (min(config.burst_beats, PAGE_BYTES * 8 // config.data_bits).bit_length() - 1)
+        super().__init__({"address": OFFSET_BITS, "beats": range(config.burst_limit + 1), "last": 1})
 
 
 def bus_bits(config: HardwareConfig) -> int:
@@ -73,7 +67,7 @@ class BurstSplitter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        limit = burst_limit(self.config)
+        limit = self.config.burst_limit
         shift = (self.config.bus_bytes - 1).bit_length()
         address = Signal(OFFSET_BITS - shift)  # in beats
         remaining = Signal(BEAT_COUNT_BITS)

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import HardwareConfig
 from ..isa import Memory, Opcode
 from ..layouts import word
-from .axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, burst_limit, bus_bits
+from .axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, bus_bits
 from .gearbox import BeatsToWords, WordsToBeats
 from .image import GROUP_LANES, ImagePixels
 
@@ -68,7 +68,7 @@ class Dma(wiring.Component):
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
-        self.CAPACITY = 2 * burst_limit(config)
+        self.CAPACITY = 2 * config.burst_limit
         super().__init__(
             {
                 "start": In(1),

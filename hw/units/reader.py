@@ -9,7 +9,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import HardwareConfig
-from .axi import ADDRESS_BITS, BURST_INCR, OFFSET_BITS, AxiRead, Burst, BurstSplitter, Request, burst_limit, bus_bits
+from .axi import ADDRESS_BITS, BURST_INCR, OFFSET_BITS, AxiRead, Burst, BurstSplitter, Request, bus_bits
 
 SKEW_BEATS = 16  # by which one master's data may run ahead of another's
 
@@ -130,7 +130,7 @@ class Reader(wiring.Component):
 
         # Beats go to the client of the oldest burst.
         current = data.View(tag, tags.r_data)
-        position = Signal(range(burst_limit(config)))
+        position = Signal(range(config.burst_limit))
         ends = position + 1 == current.burst.beats
         m.d.comb += [tags.w_en.eq(pick), tags.r_en.eq(master.valid & ends)]
         m.d.sync += [

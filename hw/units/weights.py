@@ -5,10 +5,9 @@ from amaranth import Array, Cat, Const, Module, Mux, ResetInserter, Signal, sign
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
-from edgemoe.models.errors import EdgemoeError
 
 from ..config import HardwareConfig
-from .axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, burst_limit, bus_bits
+from .axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, bus_bits
 
 JOBS = 4  # whose beats may be under way at the same time
 
@@ -25,18 +24,6 @@ class WeightRow(data.StructLayout):
 
     def __init__(self, config: HardwareConfig) -> None:
         super().__init__({"parameter": 1, "word": data.ArrayLayout(signed(16), config.lanes)})
-
-
-def fifo_depth(config: HardwareConfig) -> int:
-    """Elements (beats or words, whichever is wider) that the prefetch FIFO holds."""
-    depth = config.prefetch_beats // config.beats_per_word
-    need = (config.lanes + config.parameter_words) * config.word_bytes // config.bus_bytes + burst_limit(config)
-    if depth * config.beats_per_word < need:
-        # A consumer that waits for a whole block (`level` = N) would wait for ever.
-        raise EdgemoeError(
-            f"hardware {config.name!r}: prefetch_beats must hold a 16-bit block and a burst, {need} beats, not {config.prefetch_beats}"
-        )
-    return depth
 
 
 class Weights(wiring.Component):
@@ -61,7 +48,7 @@ class Weights(wiring.Component):
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
-        self.DEPTH = fifo_depth(config)
+        self.DEPTH = config.prefetch_beats // config.beats_per_word  # elements: beats or words, whichever is wider
         self.CAPACITY = self.DEPTH * config.beats_per_word
         super().__init__(
             {

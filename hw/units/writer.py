@@ -7,7 +7,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from ..config import HardwareConfig
-from .axi import ADDRESS_BITS, BURST_INCR, OFFSET_BITS, AxiWrite, BurstSplitter, Request, burst_limit, bus_bits
+from .axi import ADDRESS_BITS, BURST_INCR, OFFSET_BITS, AxiWrite, BurstSplitter, Request, bus_bits
 
 SKEW_BEATS = 4  # by which one master may take data ahead of another
 
@@ -54,7 +54,7 @@ class Writer(wiring.Component):
         m.submodules.splitter = ResetInserter(self.stop)(splitter)
         burst = splitter.burst
         active, begin, take, room = Signal(), Signal(), Signal(), Signal()
-        left = Signal(range(burst_limit(config) + 1))  # beats of the present burst
+        left = Signal(range(config.burst_limit + 1))  # beats of the present burst
         unanswered = [Signal(range(config.outstanding + 1), name=f"unanswered{i}") for i in range(config.masters)]
         blocked = Cat([axi.awvalid & ~axi.awready for axi in self.axi] + [count == config.outstanding for count in unanswered]).any()
         quiet = ~Cat([count.any() for count in unanswered]).any() & (left == 0)
@@ -115,7 +115,7 @@ class Writer(wiring.Component):
             with m.If(self.request.valid & self.request.ready):
                 m.d.sync += oldest.eq(self.request.p.address)
             with m.Elif(axi.bvalid):
-                m.d.sync += oldest.eq((oldest | (burst_limit(config) * config.bus_bytes - 1)) + 1)
+                m.d.sync += oldest.eq((oldest | (config.burst_limit * config.bus_bytes - 1)) + 1)
             failed.append((axi.bvalid & (axi.bresp != 0), oldest))
         m.d.comb += room.eq(Cat(ready).all())
         m.d.sync += self.error.eq(Cat(bad for bad, _ in failed).any() & ~self.stop)

@@ -6,8 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Mux, Signal
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.units.axi import PAGE_BYTES, burst_limit
+from edgemoe.hw.config import PAGE_BYTES, HardwareConfig
 from edgemoe.hw.units.reader import SKEW_BEATS, Reader, ReadMaster
 from edgemoe.hw.units.writer import Writer
 
@@ -28,7 +27,7 @@ def address_rules(p: Property, config: HardwareConfig, axi: Any, channel: str) -
     beat = config.data_bits // 8
     p.check(~p.past(~p.begun) | ~valid)
     with p.m.If(valid):
-        p.check(length < burst_limit(config))
+        p.check(length < config.burst_limit)
         p.check((burst == 1) & (cache == 3) & (prot == 0) & (1 << size == beat))
         p.check(address[:12] + (length + 1) * beat <= PAGE_BYTES)
     return valid & ready, (length + 1)[:4]
@@ -106,8 +105,8 @@ def read_master(p: Property, unit: Any) -> None:
     dut = p.unit(unit(TWO, 0b0011, 0), base=0)
     burst, size = dut.burst, TWO.data_bits // 8
     stream(p, burst, assume=True)
-    p.assume((burst.p.beats != 0) & (burst.p.beats <= burst_limit(TWO)))
-    p.assume((burst.p.address < 1 << ADDRESS) & (burst.p.address % (burst_limit(TWO) * TWO.bus_bytes) == 0))
+    p.assume((burst.p.beats != 0) & (burst.p.beats <= TWO.burst_limit))
+    p.assume((burst.p.address < 1 << ADDRESS) & (burst.p.address % (TWO.burst_limit * TWO.bus_bytes) == 0))
     taken = burst.valid & burst.ready
     for i, axi in enumerate(dut.axi):
         accepted, length = address_rules(p, TWO, axi, "ar")

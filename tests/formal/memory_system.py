@@ -7,8 +7,8 @@ from typing import Any
 
 from amaranth.hdl import Mux, Signal
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
-from edgemoe.hw.config import PRESETS, HardwareConfig
-from edgemoe.hw.units.axi import PAGE_BYTES, BurstSplitter, burst_limit
+from edgemoe.hw.config import PAGE_BYTES, PRESETS, HardwareConfig
+from edgemoe.hw.units.axi import BurstSplitter
 from edgemoe.hw.units.gearbox import BeatsToWords, WordsToBeats
 
 from ..mutants import Mutant
@@ -26,7 +26,7 @@ def splitter(config: HardwareConfig, address_bits: int = 14, beat_bits: int = 12
         request, burst = dut.request, dut.burst
         stream(p, request, assume=True)
         stream(p, burst, assume=False)
-        size, limit = config.bus_bytes, burst_limit(config)
+        size, limit = config.bus_bytes, config.burst_limit
         p.assume(request.p.address[: (size - 1).bit_length()] == 0)
         p.assume((request.p.address < 1 << address_bits) & (request.p.beats < 1 << beat_bits))
         # Requests taken and not wholly given out: the oldest one and, behind it, the next; how far the oldest one has come.

@@ -2,7 +2,6 @@
 """Reader, writer, weight prefetch, DMA and fetch together, against AXI memories of cocotbext-axi."""
 
 import random
-from dataclasses import replace
 
 import cocotb
 import pytest
@@ -18,9 +17,8 @@ from edgemoe.hw.units.dma import Dma, DmaCommand
 from edgemoe.hw.units.fetch import Fetch
 from edgemoe.hw.units.image import GROUP_LANES
 from edgemoe.hw.units.reader import Reader
-from edgemoe.hw.units.weights import WeightJob, Weights, fifo_depth
+from edgemoe.hw.units.weights import WeightJob, Weights
 from edgemoe.hw.units.writer import Writer
-from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.bench import StreamDriver, StreamMonitor, pack, parameters, run_bench, start
 
 CONFIGS = {c.name: c for c in (PRESETS["tiny"], PRESETS["base"], PRESETS["zcu102"], STRIPED, NARROW)}
@@ -390,8 +388,3 @@ def test_under_stalls(config, stall):
 @pytest.mark.parametrize("config", CONFIGS)
 def test_weight_rate(config):
     run(config, testcase=["full_fifo_streams_without_a_gap"])
-
-
-def test_a_fifo_that_cannot_hold_a_block_is_refused():
-    with pytest.raises(EdgemoeError, match="prefetch_beats must hold a 16-bit block and a burst, 296 beats, not 128"):
-        fifo_depth(replace(NARROW, prefetch_beats=128))

@@ -9,7 +9,7 @@ import pytest
 from bench_axi import NARROW, STALLS, STRIPED, Memory, WithIds, cycles
 from cocotb.triggers import RisingEdge
 from edgemoe.hw.config import PRESETS
-from edgemoe.hw.units.axi import Request, burst_limit
+from edgemoe.hw.units.axi import Request
 from edgemoe.hw.units.reader import Reader
 from edgemoe.sim.bench import StreamDriver, pack, parameters, run_bench, start
 
@@ -17,7 +17,7 @@ CONFIGS = {c.name: c for c in (PRESETS["tiny"], PRESETS["zcu102"], STRIPED, NARR
 
 
 def clients(config):
-    limit = burst_limit(config)
+    limit = config.burst_limit
     return {"fetch": 128 // config.bus_bytes, "dma": 8 * limit, "weights": max(8 * limit, config.prefetch_beats)}
 
 
@@ -82,7 +82,7 @@ async def every_client_gets_its_beats_in_order(dut):
     instruction = 64 // size
     asked = {"fetch": [(64 * rng.randrange(end // 64), instruction) for _ in range(30)]}
     for name in ("dma", "weights"):
-        lengths = [rng.choice((0, 1, 2, 3, burst_limit(config), rng.randrange(200))) for _ in range(10)]
+        lengths = [rng.choice((0, 1, 2, 3, config.burst_limit, rng.randrange(200))) for _ in range(10)]
         asked[name] = [(size * rng.randrange(end // size - n), n) for n in lengths]
     users = {n: Client(dut, config, n, c, 0.8 if stall[1] == 0 else 0.3, seed + i) for i, (n, c) in enumerate(clients(config).items())}
     await start(dut)
@@ -119,7 +119,7 @@ async def a_long_transfer_runs_at_full_rate(dut):
                 moments.append(count)
 
     cocotb.start_soon(note())
-    beats = 6 * burst_limit(config)
+    beats = 6 * config.burst_limit
     await user.ask([(0, beats)])
     await user.wait(beats)
     # The memory model itself pauses between bursts; inside one there is no gap.
@@ -204,13 +204,13 @@ async def others_pass_between_the_bursts_of_a_long_transfer(dut):
     memory.fill(1)
     users = {n: Client(dut, config, n, c, 1.0, i) for i, (n, c) in enumerate(clients(config).items())}
     await start(dut)
-    long = cocotb.start_soon(users["weights"].ask([(0, 40 * burst_limit(config))]))
-    await users["weights"].wait(2 * burst_limit(config))
+    long = cocotb.start_soon(users["weights"].ask([(0, 40 * config.burst_limit)]))
+    await users["weights"].wait(2 * config.burst_limit)
     before = len(users["weights"].beats)
     await users["fetch"].ask([(64, 64 // config.bus_bytes)])
     await users["fetch"].wait(64 // config.bus_bytes)
     # At most what was in flight already, and the bursts chosen meanwhile, come first.
-    assert len(users["weights"].beats) - before <= (config.outstanding + 3) * burst_limit(config)
+    assert len(users["weights"].beats) - before <= (config.outstanding + 3) * config.burst_limit
     await long
 
 
@@ -262,4 +262,4 @@ def test_rate_and_fairness(config):
 
 
 def test_burst_limits():
-    assert {c.name: burst_limit(c) for c in CONFIGS.values()} == {"tiny": 16, "zcu102": 64, "striped": 16, "narrow": 16}
+    assert {c.name: c.burst_limit for c in CONFIGS.values()} == {"tiny": 16, "zcu102": 64, "striped": 16, "narrow": 16}
