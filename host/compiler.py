@@ -19,7 +19,7 @@ from edgemoe.host.assembler import Assembler, Region
 from edgemoe.host.packing import pad
 from edgemoe.host.program import Buffer, CompiledProgram, Stream, StreamResult, Trace
 from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import Memory, Opcode, Scale, Stationary
+from edgemoe.hw.isa import BY_NAME, Memory, Opcode, Scale, Stationary
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import Head, Layer, QuantisedModel
 
@@ -75,18 +75,11 @@ class _Compiler(Assembler):
             self.need("experts", c.experts, h.experts)
             self.need("experts a token (top_k)", c.top_k, h.top_k)
             self.need("score words", c.tokens * h.words(c.experts), h.score_words)
-        self.need("channels of a row", c.width, 4095)
+        self.need("channels of a row", c.width, h.width)
         widest = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * self.head_words * lanes)
-        self.need("words a row", max(h.words(widest), *(h.words(t.head_outputs) for t in c.tasks)), 1023)
-        self.need("pixels an image side", max(c.image_width, c.image_height), 4095)
-        self.need("pixels a patch side", c.patch, 63)
-        self.need("image channels", c.image_channels, 15)
-        group = min(lanes, 16, c.patch)
-        if c.patch % group:
-            raise EdgemoeError(
-                f"model {c.name} does not fit hardware {h.name!r}: the patch side is {c.patch}, "
-                f"with {lanes} lanes it must be a multiple of {group}"
-            )
+        self.need("words a row", max(h.words(widest), *(h.words(t.head_outputs) for t in c.tasks)), BY_NAME["columns"].limit)
+        self.need("pixels a patch side", c.patch, BY_NAME["patch"].limit)
+        self.need("image channels", c.image_channels, BY_NAME["channels"].limit)
 
     # ------------------------------------------------------------------------------------------------ the model
 
@@ -152,8 +145,8 @@ class _Compiler(Assembler):
                     columns=pixels,
                     destination_base=image + pixels,
                     destination_stride=pixels,
-                    image_width=c.image_width,
-                    image_height=height * c.patch,
+                    across=per_row,
+                    down=height,
                     channels=c.image_channels,
                     patch=c.patch,
                 )

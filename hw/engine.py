@@ -26,8 +26,8 @@ class Engine(wiring.Component):
     Stream path: streamer -> activation or score memory -> (exponentials) -> array -> accumulators -> epilogue -> memories.
     """
 
-    def __init__(self, config: HardwareConfig, group: int):
-        self.config, self.group = config, group
+    def __init__(self, config: HardwareConfig):
+        self.config = config
         super().__init__(
             {
                 "jobs": In(stream.Signature(JOB)),
@@ -49,7 +49,7 @@ class Engine(wiring.Component):
                 "dma_write_memory": In(Memory),
                 "dma_write_address": In(20),
                 "dma_write_word": In(word(config)),
-                "dma_write_groups": In(config.lanes // group),
+                "dma_write_lanes": In(config.lanes),
                 "dma_read_memory": In(Memory),
                 "dma_read_address": In(20),
                 "dma_read_data": Out(word(config)),
@@ -71,7 +71,7 @@ class Engine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        m.submodules.memories = memories = Memories(config, self.group)
+        m.submodules.memories = memories = Memories(config)
         m.submodules.array = array = Array(config)
         m.submodules.accumulator = accumulator = Accumulator(config)
         m.submodules.epilogue = epilogue = Epilogue(config)
@@ -248,7 +248,7 @@ class Engine(wiring.Component):
             memories.dma_write_memory.eq(self.dma_write_memory),
             memories.dma_write_address.eq(self.dma_write_address),
             memories.dma_write_word.eq(self.dma_write_word),
-            memories.dma_write_groups.eq(self.dma_write_groups),
+            memories.dma_write_lanes.eq(self.dma_write_lanes),
             memories.dma_read_memory.eq(self.dma_read_memory),
             memories.dma_read_address.eq(self.dma_read_address),
             self.dma_read_data.eq(memories.dma_read_data),

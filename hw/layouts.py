@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every payload that crosses a unit boundary, declared once."""
 
-from amaranth.hdl import signed, unsigned
+from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 
 from .config import HardwareConfig
@@ -9,6 +9,16 @@ from .isa import FIELDS, INSTRUCTION_BYTES, OFFSETS, Opcode
 
 ROW_BITS = 13  # absolute token rows (HardwareConfig allows 4096, and counts reach it)
 EXPERT_BITS = 7
+
+
+def index_shape(count: int) -> Shape:
+    """Shape of an index below `count`, at least one bit, as every address has."""
+    return Shape.cast(range(max(2, count)))
+
+
+def count_shape(most: int) -> Shape:
+    """Shape of a number 0..most, at least two bits, so that it may be compared with 1."""
+    return Shape.cast(range(max(3, most + 1)))
 
 
 def word(config: HardwareConfig) -> data.ArrayLayout:

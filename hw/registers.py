@@ -14,7 +14,7 @@ from edgemoe.hw.config import PARAMETER_WORDS, HardwareConfig
 
 ADDRESS_BITS = 12
 MAGIC = int.from_bytes(b"EMOE", "little")
-VERSION = 1 << 16  # major << 16 | minor: a driver refuses another major
+VERSION = 2 << 16  # major << 16 | minor: a driver refuses another major
 BASE_ALIGNMENT = 4096  # of a master's memory base: no burst then crosses a 4 KiB page
 MAX_MASTERS = 2
 

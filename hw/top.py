@@ -20,7 +20,6 @@ from .units.block_memory import with_primitives
 from .units.control import Control
 from .units.dma import Dma
 from .units.fetch import Fetch
-from .units.image import GROUP_LANES
 from .units.reader import Reader
 from .units.registers import AxiLite, RegisterFile
 from .units.sequencer import Sequencer
@@ -56,7 +55,7 @@ class Top(wiring.Component):
         clients = {"fetch": fetch.CAPACITY, "weights": weights.CAPACITY, "dma": dma.CAPACITY}
         m.submodules.reader = reader = Reader(config, clients)
         m.submodules.writer = writer = Writer(config)
-        sequencer, engine = Sequencer(config), Engine(config, GROUP_LANES)
+        sequencer, engine = Sequencer(config), Engine(config)
         m.submodules.sequencer = ResetInserter(control.reset)(sequencer)
         m.submodules.engine = ResetInserter(control.reset)(engine)
 
@@ -214,8 +213,8 @@ class Top(wiring.Component):
             dma.command.gather.eq(instruction.gather | instruction.scatter),
             dma.command.address.eq(job.address),
             dma.command.beats.eq(instruction.beats),
-            dma.command.image_width.eq(instruction.image_width),
-            dma.command.image_height.eq(instruction.image_height),
+            dma.command.across.eq(instruction.across),
+            dma.command.down.eq(instruction.down),
             dma.command.channels.eq(instruction.channels),
             dma.command.patch.eq(instruction.patch),
             engine.dma_done.eq(dma.done),
@@ -223,7 +222,7 @@ class Top(wiring.Component):
             engine.dma_write_memory.eq(dma.write_memory),
             engine.dma_write_address.eq(dma.write_address),
             engine.dma_write_word.eq(dma.write_word),
-            engine.dma_write_groups.eq(dma.write_groups),
+            engine.dma_write_lanes.eq(dma.write_lanes),
             engine.dma_read_memory.eq(dma.read_memory),
             engine.dma_read_address.eq(dma.read_address),
             dma.read_data.eq(engine.dma_read_data),

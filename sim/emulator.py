@@ -125,7 +125,8 @@ class Emulator:
         matmul, route, norm = (i.opcode == o for o in (Opcode.MATMUL, Opcode.ROUTE, Opcode.LAYERNORM))
         on_chip = i.stationary in (Stationary.KEYS, Stationary.VALUES)
         queue = i.gather or i.scatter or i.queued
-        transfer = i.opcode in (Opcode.LOAD, Opcode.STORE, Opcode.IMAGE)
+        image = i.opcode == Opcode.IMAGE
+        transfer = image or i.opcode in (Opcode.LOAD, Opcode.STORE)
         wrong = (
             i.residual and (not matmul or i.memory != Memory.RESIDUAL),
             i.opcode == Opcode.LOAD and i.memory == Memory.SCORE,
@@ -135,6 +136,7 @@ class Emulator:
             (transfer or matmul and not on_chip) and (i.address + expert * i.expert_stride) % 64,
             looping and i.opcode not in (Opcode.LOAD, Opcode.STORE, Opcode.MATMUL),
             i.opcode == Opcode.EXPERTS and not i.length,
+            image and not (i.across and i.down and i.channels and i.patch and i.memory == Memory.ACTIVATION),
         )
         if any(wrong):
             raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION)
@@ -151,10 +153,11 @@ class Emulator:
             route and i.experts > i.columns * h.lanes,
             route and i.columns > h.words(h.experts),
             norm and not 1 <= i.elements <= h.width,
+            image and i.across * i.down > i.rows,
+            image and i.channels * i.patch * i.patch > i.columns * h.lanes,
         )
         keys = i.stationary == Stationary.KEYS
         streamed = Memory.SCORE if i.probabilities or route else Memory.ACTIVATION
-        transfer = i.opcode in (Opcode.LOAD, Opcode.STORE, Opcode.IMAGE)
         operands = (
             (matmul or route, streamed, i.rows, i.stream_stride, i.stream_base, i.columns if route else i.chunks),
             (matmul and on_chip, Memory.KEY_VALUE, i.valid, i.stationary_stride, i.stationary_base, i.chunks if keys else i.columns),
@@ -248,12 +251,16 @@ class Emulator:
         self.result.bytes_written += padded
 
     def _image(self, i: Instruction) -> None:
-        """Lanes beyond the last pixel of a patch keep their old value: the weights that they meet are zero."""
-        shape = (i.channels, i.image_height, i.image_width)
+        """Lanes beyond the last pixel of a patch keep their old value: the weights that they meet are zero.
+
+        A picture that is longer than its beats is waited for until the watchdog ends the run; what follows the picture is not used.
+        """
+        shape = (i.channels, i.down * i.patch, i.across * i.patch)
         size = int(np.prod(shape))
-        if not i.patch or i.image_height % i.patch or i.image_width % i.patch:
-            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION)
-        image = self._read(i.address, self._padded(size))[:size].reshape(shape)
+        content = self._read(i.address, i.beats * self.hardware.bus_bytes)
+        if content.size < size:
+            raise _Fault(ErrorCode.WATCHDOG)
+        image = content[:size].reshape(shape)
         patches = unit.image_patches(image, i.patch)
         lanes = self.hardware.lanes
         count, pixels = patches.shape

@@ -36,7 +36,7 @@ class Accumulator(wiring.Component):
         super().__init__(
             {
                 "valid": In(1),
-                "index": In(range(config.rows)),
+                "index": In(layouts.index_shape(config.rows)),
                 "first": In(1),
                 "last": In(1),
                 "sums": In(sums),

@@ -11,7 +11,7 @@ from ..isa import Memory, Opcode
 from ..layouts import word
 from .axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, bus_bits
 from .gearbox import BeatsToWords, WordsToBeats
-from .image import GROUP_LANES, ImagePixels
+from .image import ImagePixels
 
 STORE_WORDS = 16  # read from a memory and on their way to the writer
 
@@ -31,8 +31,8 @@ class DmaCommand(data.StructLayout):
                 "gather": 1,
                 "address": OFFSET_BITS,
                 "beats": BEAT_COUNT_BITS,
-                "image_width": 12,
-                "image_height": 12,
+                "across": 10,
+                "down": 10,
                 "channels": 4,
                 "patch": 6,
             }
@@ -40,8 +40,8 @@ class DmaCommand(data.StructLayout):
 
 
 def move(config: HardwareConfig) -> data.StructLayout:
-    """A word on its way to its address: column in its row, contents and lane groups (LOAD, IMAGE), the last of the command (STORE)."""
-    return data.StructLayout({"column": 10, "word": 8 * config.word_bytes, "groups": config.lanes // GROUP_LANES, "last": 1})
+    """A word on its way to its address: column in its row, contents and lanes (LOAD, IMAGE), the last of the command (STORE)."""
+    return data.StructLayout({"column": 10, "word": 8 * config.word_bytes, "lanes": config.lanes, "last": 1})
 
 
 class Dma(wiring.Component):
@@ -54,7 +54,7 @@ class Dma(wiring.Component):
       done              pulse: everything is written (STORE: and answered). rows = 0 or columns = 0: nothing is moved
       request, valid, data, release          to the Reader; its client must be given CAPACITY beats
       write_request, write_beats, write_done to the Writer. STORE fills up its last beat with zeros
-      write_valid, write_memory, write_address, write_word, write_groups   a word to an on-chip memory; enables of GROUP_LANES lanes each
+      write_valid, write_memory, write_address, write_word, write_lanes   a word to an on-chip memory; an enable for each lane
                         (all of them set for LOAD)
       read_valid, read_memory, read_address -> read_data one cycle later
       entry_index -> entry_row one cycle later: the queue of the current expert
@@ -85,7 +85,7 @@ class Dma(wiring.Component):
                 "write_memory": Out(Memory),
                 "write_address": Out(20),
                 "write_word": Out(word(config)),
-                "write_groups": Out(config.lanes // GROUP_LANES),
+                "write_lanes": Out(config.lanes),
                 "read_valid": Out(1),
                 "read_memory": Out(Memory),
                 "read_address": Out(20),
@@ -122,8 +122,8 @@ class Dma(wiring.Component):
             words.words.ready.eq(1),
             words.clear.eq(self.start),
             pixels.start.eq(self.start),
-            pixels.width.eq(command.image_width),
-            pixels.height.eq(command.image_height),
+            pixels.across.eq(command.across),
+            pixels.down.eq(command.down),
             pixels.channels.eq(command.channels),
             pixels.patch.eq(command.patch),
             pixels.data.eq(beats.r_data),
@@ -141,17 +141,18 @@ class Dma(wiring.Component):
             moved.last.eq(last),
             moved.column.eq(Mux(image, pixels.word, column)),
             moved.word.eq(words.words.p),
-            moved.groups.eq(~0),
+            moved.lanes.eq(~0),
         ]
-        with m.If(image):
-            m.d.comb += moved.groups.eq(pixels.groups)
-            m.d.comb += [moved.word[16 * i : 16 * i + 16].eq(pixels.pixels.word_select(i, 8)) for i in range(config.lanes)]
         on_the_way = Signal(self.ADDRESS_LATENCY)
         m.d.sync += on_the_way.eq(Cat(turns, on_the_way))
         stages = [moved]
         for i in range(self.ADDRESS_LATENCY):
             stage = Signal(move(config), reset_less=True, name=f"moved{i}")
             m.d.sync += stage.eq(stages[-1])
+            if i == 1:  # where the pixels of the turn before come out
+                with m.If(image):
+                    m.d.sync += stage.lanes.eq(pixels.lanes)
+                    m.d.sync += [stage.word.word_select(k, 16).eq(pixels.pixels.word_select(k, 8)) for k in range(config.lanes)]
             stages.append(stage)
         own_row, row_number, product, address = (Signal(n, reset_less=True) for n in (16, 16, 26, 20))
         m.d.sync += [
@@ -166,7 +167,7 @@ class Dma(wiring.Component):
             self.write_memory.eq(memory),
             self.write_address.eq(address),
             self.write_word.as_value().eq(stages[-1].word),
-            self.write_groups.eq(stages[-1].groups),
+            self.write_lanes.eq(stages[-1].lanes),
             self.read_valid.eq(on_the_way[-1] & store),
             self.read_memory.eq(memory),
             self.read_address.eq(address),

@@ -6,6 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.layouts import index_shape
 from edgemoe.hw.units.block_memory import BlockMemory
 from edgemoe.hw.units.fixed import delay
 
@@ -13,12 +14,7 @@ SCORE_BITS = 16
 
 
 def entry_layout(config: HardwareConfig) -> data.StructLayout:
-    return data.StructLayout({"row": Shape.cast(range(config.rows)), "score": SCORE_BITS})
-
-
-def expert_shape(config: HardwareConfig) -> Shape:
-    """Shape of an expert number, at least one bit."""
-    return Shape.cast(range(max(2, config.experts)))
+    return data.StructLayout({"row": index_shape(config.rows), "score": SCORE_BITS})
 
 
 class ExpertQueues(wiring.Component):
@@ -43,7 +39,7 @@ class ExpertQueues(wiring.Component):
 
     def __init__(self, config: HardwareConfig):
         self.config = config
-        expert, entry = expert_shape(config), entry_layout(config)
+        expert, entry = index_shape(config.experts), entry_layout(config)
         super().__init__(
             {
                 "reset": In(1),
@@ -51,7 +47,7 @@ class ExpertQueues(wiring.Component):
                 "push_expert": In(expert),
                 "push_entry": In(entry),
                 "entry_expert": In(expert),
-                "entry_index": In(range(config.rows)),
+                "entry_index": In(index_shape(config.rows)),
                 "entry": Out(entry),
                 "count_expert": In(expert),
                 "count": Out(range(config.rows + 1)),

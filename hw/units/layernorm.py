@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Row statistics of the residual, kept up to date as it is written, and 1/sigma of them."""
 
-from amaranth.hdl import Const, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.isa import BY_NAME
+from edgemoe.hw.layouts import count_shape, index_shape
 from edgemoe.hw.units.fixed import delay
 from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS
 from edgemoe.hw.units.rsqrt import ReciprocalSquareRoot
@@ -50,7 +51,7 @@ class LayerNorm(wiring.Component):
         self.square_bits = 2 * WORD_BITS - 1 + ceil_log2(elements)
         self.stages = tree_stages(config.lanes)
         self.STATISTICS_DELAY = 2 + self.stages
-        word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), Shape.cast(range(config.rows))
+        word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), index_shape(config.rows)
         super().__init__(
             {
                 "valid": In(1),
@@ -60,7 +61,7 @@ class LayerNorm(wiring.Component):
                 "new": In(word),
                 "old": In(word),
                 "start": In(1),
-                "rows": In(range(config.rows + 1)),
+                "rows": In(count_shape(config.rows)),
                 "row_base": In(row),
                 "elements": In(ELEMENT_BITS),
                 "epsilon": In(EPSILON_BITS),
@@ -74,7 +75,7 @@ class LayerNorm(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = data.StructLayout({"sum": signed(self.sum_bits), "squares": self.square_bits})
-        m.submodules.statistics = statistics = Memory(shape=layout, depth=self.config.rows, init=[])
+        m.submodules.statistics = statistics = Memory(shape=layout, depth=max(2, self.config.rows), init=[])
         self.update(m, statistics)
         self.sweep(m, statistics)
         return m
@@ -113,7 +114,7 @@ class LayerNorm(wiring.Component):
     def sweep(self, m: Module, statistics: Memory) -> None:
         read = statistics.read_port()
         m.submodules.rsqrt = rsqrt = ReciprocalSquareRoot()
-        m.submodules.scales = scales = Memory(shape=MANTISSA_BITS + EXPONENT_BITS, depth=self.config.rows, init=[])
+        m.submodules.scales = scales = Memory(shape=MANTISSA_BITS + EXPONENT_BITS, depth=max(2, self.config.rows), init=[])
         store, fetch = scales.write_port(), scales.read_port()
 
         remaining, row = Signal.like(self.rows), Signal.like(self.row)

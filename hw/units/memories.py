@@ -16,7 +16,7 @@ class Memories(wiring.Component):
 
     | memory | read by | written by |
     |---|---|---|
-    | activation | the stream, STORE | write-back, LOAD, IMAGE (groups of lanes) |
+    | activation | the stream, STORE | write-back, LOAD, IMAGE (lane by lane) |
     | key/value | the loader, STORE | write-back, LOAD |
     | residual | the epilogue, STORE | write-back, LOAD |
     | score | the stream (probabilities), the router, STORE | write-back |
@@ -25,8 +25,8 @@ class Memories(wiring.Component):
     Read data stands one cycle after its address. Never more than two words are written in a cycle, in two memories: a result and its copy.
     """
 
-    def __init__(self, config: HardwareConfig, group: int):
-        self.config, self.group = config, group
+    def __init__(self, config: HardwareConfig):
+        self.config = config
         super().__init__(
             {
                 "stream_address": In(20),
@@ -49,7 +49,7 @@ class Memories(wiring.Component):
                 "dma_write_memory": In(Memory),
                 "dma_write_address": In(20),
                 "dma_write_word": In(word(config)),
-                "dma_write_groups": In(config.lanes // group),  # enable of each group of lanes
+                "dma_write_lanes": In(config.lanes),  # an enable for each, of activation memory
                 "dma_read_memory": In(Memory),
                 "dma_read_address": In(20),
                 "dma_read_data": Out(word(config)),
@@ -75,7 +75,7 @@ class Memories(wiring.Component):
         read_data = {}
         for which, depth in depths.items():
             name = which.name.lower()
-            groups = config.lanes // self.group if which == Memory.ACTIVATION else 1
+            groups = config.lanes if which == Memory.ACTIVATION else 1
             m.submodules[name] = memory = BlockMemory(bits, depth, groups)
             read_data[which] = memory.read_data
             m.d.comb += memory.read_address.eq(Mux(self.dma_active, self.dma_read_address, readers[which]))
@@ -90,7 +90,7 @@ class Memories(wiring.Component):
                 memory.write_data.eq(Mux(self.dma_active, Cat(*self.dma_write_word), Cat(*self.write_word))),
             ]
             dma_enable = self.dma_write_valid & (self.dma_write_memory == which)
-            dma_enables = Mux(dma_enable, self.dma_write_groups, 0) if which == Memory.ACTIVATION else dma_enable
+            dma_enables = Mux(dma_enable, self.dma_write_lanes, 0) if which == Memory.ACTIVATION else dma_enable
             m.d.comb += memory.write_enable.eq(Mux(self.dma_active, dma_enables, enable.replicate(groups)))
         chosen = Signal(Memory)
         m.d.sync += chosen.eq(self.dma_read_memory)

@@ -125,7 +125,7 @@ class Reader(wiring.Component):
         m.d.comb += master.base.eq(self.base)
 
         tag = data.StructLayout({"client": range(len(self.clients)), "burst": Burst(config)})
-        m.submodules.tags = tags = SyncFIFO(width=tag.size, depth=config.outstanding)
+        m.submodules.tags = tags = SyncFIFO(width=tag.size, depth=max(2, config.outstanding))
         pick = self._arbitrate(m, tag, tags, master.burst)
 
         # Beats go to the client of the oldest burst.
@@ -153,7 +153,9 @@ class Reader(wiring.Component):
         bursts, able = [], Signal(len(self.clients))
         pick = Signal(len(self.clients))
         turn = Signal()  # the last client's turn
-        free = (~out.valid | out.ready) & tags.w_rdy & ~self.stop
+        # A queue of one place does not exist: of two, the second stays empty.
+        tag_room = tags.w_rdy if self.config.outstanding > 1 else ~tags.r_rdy
+        free = (~out.valid | out.ready) & tag_room & ~self.stop
         for i, (name, capacity) in enumerate(self.clients.items()):
             splitter = BurstSplitter(self.config)
             m.submodules[f"{name}_splitter"] = ResetInserter(self.stop)(splitter)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Top-k routing: softmax over the router's logits, the best experts of each row into the experts' queues."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
-from edgemoe.hw.units.expert_queues import SCORE_BITS, ExpertQueues, expert_shape
+from edgemoe.hw.layouts import count_shape, index_shape
+from edgemoe.hw.units.expert_queues import SCORE_BITS, ExpertQueues
 from edgemoe.hw.units.exponential import FINE_BITS, Exponential
 from edgemoe.hw.units.fixed import delay, half_shift, round_half
 from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS, Reciprocal
@@ -52,18 +53,18 @@ class Router(wiring.Component):
         self.SUM = 4 + Exponential.LATENCY + self.stages  # address of a row's last word to the sum of its probabilities
         self.PUSH = self.SUM + Reciprocal.LATENCY + 2  # ... to the queue
         self.DRAIN = self.PUSH + ExpertQueues.PUSH_DELAY
-        word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), Shape.cast(range(config.rows))
-        expert = expert_shape(config)
+        word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), index_shape(config.rows)
+        expert = index_shape(config.experts)
         super().__init__(
             {
                 "start": In(1),
-                "rows": In(range(config.tokens + 1)),
+                "rows": In(count_shape(config.tokens)),
                 "row_base": In(row),
                 "base": In(ADDRESS_BITS),
                 "stride": In(STRIDE_BITS),
                 "columns": In(range(config.words(config.experts) + 1)),
                 "experts": In(range(config.experts + 1)),
-                "top_k": In(range(config.top_k + 1)),
+                "top_k": In(count_shape(config.top_k)),
                 "shift": In(4),
                 "reset_queues": In(1),
                 "done": Out(1),
@@ -92,8 +93,8 @@ class Router(wiring.Component):
         token = Signal(
             data.StructLayout(
                 {
-                    "row": Shape.cast(range(config.tokens)),
-                    "column": Shape.cast(range(max(2, config.words(config.experts)))),
+                    "row": index_shape(config.tokens),
+                    "column": index_shape(config.words(config.experts)),
                     "first": 1,  # word of the row
                     "last": 1,
                     "fresh": 1,  # nothing of the row has been chosen yet
@@ -145,8 +146,8 @@ class Router(wiring.Component):
     def route(self, m: Module, valid, token) -> None:
         config, lanes, stages = self.config, self.config.lanes, self.stages
         # 0: row tables: maximum (written by the first pass), last choice
-        m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=config.tokens, init=[])
-        m.submodules.choices = choices = Memory(shape=KEY, depth=config.tokens, init=[])
+        m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=max(2, config.tokens), init=[])
+        m.submodules.choices = choices = Memory(shape=KEY, depth=max(2, config.tokens), init=[])
         write_maximum, read_maximum = maxima.write_port(), maxima.read_port()
         write_choice, read_choice = choices.write_port(), choices.read_port()
         m.d.comb += [read_maximum.addr.eq(token.row), read_maximum.en.eq(valid), read_choice.addr.eq(token.row), read_choice.en.eq(valid)]

@@ -6,7 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import HardwareConfig
-from ..isa import INSTRUCTION_BYTES, ErrorCode, Memory, Opcode, Scale, Stationary
+from ..isa import BY_NAME, INSTRUCTION_BYTES, ErrorCode, Memory, Opcode, Scale, Stationary
 from ..layouts import EXPERT_BITS, INSTRUCTION, JOB, MEMORY_OPERATIONS, ROW_BITS
 
 CHECK = data.StructLayout({"used": 1, "rows": 16, "stride": 10, "base": 20, "words": 10, "depth": 21})
@@ -17,7 +17,8 @@ class Sequencer(wiring.Component):
 
     The queues behind `jobs`, `loads` and `weights` let the prefetch run ahead of execution across instructions. Only EXPERTS waits
     for everything before it, because its trip count is data. Before issue, every operand must lie within its memory
-    (base + (rows - 1) x stride + words <= depth) and every count within the build's capacity.
+    (base + (rows - 1) x stride + words <= depth) and every count within the build's capacity. A picture's patches must be within
+    the rows, and its pixels a patch within the words a row, that the instruction names: both are products, too, and checked alike.
 
     An instruction takes about 10 cycles here, hidden behind the execution of those before it.
     """
@@ -48,20 +49,40 @@ class Sequencer(wiring.Component):
             }
         )
 
-    def checks(self, instruction) -> list[data.View]:
-        """The operands of an instruction that must lie within a memory."""
+    def checks(self, instruction, pixel_columns: Signal) -> list[tuple]:
+        """The operands of an instruction that must lie within a memory; of IMAGE also what its picture takes.
+
+        pixel_columns: channels x patch, the pixels of a patch in one row of each plane.
+        """
         config = self.config
         depth = data.ArrayLayout(21, 4)
         depths = Const([config.activation_words, config.key_value_words, config.residual_words, config.score_words], depth)
         matmul, route = instruction.opcode == Opcode.MATMUL, instruction.opcode == Opcode.ROUTE
         transfer = Cat(*(instruction.opcode == o for o in MEMORY_OPERATIONS)).any()
         stream_memory = Mux(instruction.probabilities | route, Memory.SCORE, Memory.ACTIVATION)
-        keys = instruction.stationary == Stationary.KEYS
+        keys, image = instruction.stationary == Stationary.KEYS, instruction.opcode == Opcode.IMAGE
+        across, patch_words = instruction.across, instruction.columns * config.lanes
+        patches = (1, instruction.down, across, 0, across, instruction.rows)
+        pixels = (1, instruction.patch, pixel_columns, 0, pixel_columns, patch_words)
+        streamed = (
+            matmul | route,
+            instruction.rows,
+            instruction.stream_stride,
+            instruction.stream_base,
+            Mux(route, instruction.columns, instruction.chunks),
+            depths[stream_memory],
+        )
+        stationary = (
+            matmul & instruction.stationary[1],
+            instruction.valid,
+            instruction.stationary_stride,
+            instruction.stationary_base,
+            Mux(keys, instruction.chunks, instruction.columns),
+            config.key_value_words,
+        )
         return [
-            (matmul | route, instruction.rows, instruction.stream_stride, instruction.stream_base,
-             Mux(route, instruction.columns, instruction.chunks), depths[stream_memory]),
-            (matmul & instruction.stationary[1], instruction.valid, instruction.stationary_stride, instruction.stationary_base,
-             Mux(keys, instruction.chunks, instruction.columns), config.key_value_words),
+            tuple(Mux(image, a, b) for a, b in zip(patches, streamed, strict=True)),
+            tuple(Mux(image, a, b) for a, b in zip(pixels, stationary, strict=True)),
             (matmul | transfer, instruction.rows, instruction.destination_stride, instruction.destination_base,
              instruction.columns, depths[instruction.memory]),
             (matmul & instruction.copy, instruction.rows, instruction.copy_stride, instruction.copy_base,
@@ -86,14 +107,19 @@ class Sequencer(wiring.Component):
         ]
 
         # Counts against capacities: one bit each, registered before they are judged.
-        over, wrong = Signal(11), Signal(9)
+        over, wrong = Signal(11), Signal(10)
         opcode = instruction.opcode
+        pixel_columns = Signal(10)
+        m.d.sync += pixel_columns.eq(instruction.channels * instruction.patch)
         tables = (opcode == Opcode.LAYERNORM) | (opcode == Opcode.ROUTE) | matmul
         softmax_tables = instruction.probabilities | (instruction.memory == Memory.SCORE) | (instruction.scale == Scale.SOFTMAX)
         scores = (matmul & softmax_tables) | (opcode == Opcode.ROUTE)
         queue = instruction.gather | instruction.scatter | instruction.queued
         route = opcode == Opcode.ROUTE
         in_dram = Cat(*(opcode == o for o in MEMORY_OPERATIONS)).any() | (matmul & ~instruction.stationary[1])
+        picture = (instruction.across, instruction.down, instruction.channels, instruction.patch)
+        too_many = instruction.elements > config.width if config.width < BY_NAME["elements"].limit else 0
+        nothing = Cat(size == 0 for size in picture).any()
         has_rows = (opcode != Opcode.END) & (opcode != Opcode.EXPERTS)
         m.d.sync += [
             over.eq(
@@ -108,7 +134,7 @@ class Sequencer(wiring.Component):
                     route & (instruction.top_k > instruction.experts),
                     route & (instruction.experts > instruction.columns * config.lanes),
                     route & (instruction.columns > config.words(config.experts)),
-                    (opcode == Opcode.LAYERNORM) & ((instruction.elements == 0) | (instruction.elements > config.width)),
+                    (opcode == Opcode.LAYERNORM) & ((instruction.elements == 0) | too_many),
                 )
             ),
             wrong.eq(
@@ -122,6 +148,7 @@ class Sequencer(wiring.Component):
                     in_dram & job.address[:6].any(),
                     looping & ~(matmul | (opcode == Opcode.LOAD) | (opcode == Opcode.STORE)),
                     (opcode == Opcode.EXPERTS) & (instruction.length == 0),
+                    (opcode == Opcode.IMAGE) & (nothing | (instruction.memory != Memory.ACTIVATION)),
                 )
             ),
         ]
@@ -132,7 +159,7 @@ class Sequencer(wiring.Component):
         used1, depth1, used2, depth2 = Signal(), Signal(21), Signal(), Signal(21)
         rest1 = Signal(22)
         with m.Switch(step):
-            for i, (used, rows, stride, base, words, depth) in enumerate(self.checks(instruction)):
+            for i, (used, rows, stride, base, words, depth) in enumerate(self.checks(instruction, pixel_columns)):
                 with m.Case(i):
                     m.d.sync += [
                         chosen.used.eq(used), chosen.rows.eq(rows - 1), chosen.stride.eq(stride), chosen.base.eq(base),

@@ -9,6 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
+from edgemoe.hw.layouts import index_shape
 from edgemoe.hw.units.exponential import FINE_BITS, Exponential
 from edgemoe.hw.units.fixed import delay
 from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS, Reciprocal
@@ -78,7 +79,7 @@ class Softmax(wiring.Component):
         self.stages = tree_stages(lanes)
         self.MAX_DELAY = self.stages + 1
         self.SCALE_DELAY = self.LATENCY + self.stages + 1 + Reciprocal.LATENCY
-        word, index, count = data.ArrayLayout(signed(WORD_BITS), lanes), Shape.cast(range(config.tokens)), Shape.cast(range(lanes + 1))
+        word, index, count = data.ArrayLayout(signed(WORD_BITS), lanes), index_shape(config.tokens), Shape.cast(range(lanes + 1))
         super().__init__(
             {
                 "score_valid": In(1),
@@ -104,7 +105,7 @@ class Softmax(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=self.config.tokens, init=[])
+        m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=max(2, self.config.tokens), init=[])
         self.update_maxima(m, maxima)
         self.update_sums(m, self.probabilities(m, maxima))
         return m
@@ -156,7 +157,7 @@ class Softmax(wiring.Component):
     def update_sums(self, m: Module, fine: data.View) -> None:
         config = self.config
         bits = FINE_BITS + ceil_log2(config.tokens)
-        m.submodules.sums = sums = Memory(shape=bits, depth=config.tokens, init=[])
+        m.submodules.sums = sums = Memory(shape=bits, depth=max(2, config.tokens), init=[])
         write = sums.write_port()
         read = sums.read_port(transparent_for=[write])
         flags = delay(m, self.flags(m), self.LATENCY - 1 + self.stages, name="flags", reset_less=False)
@@ -176,7 +177,7 @@ class Softmax(wiring.Component):
             m.d.sync += total_1.eq(total)
         m.d.comb += [reciprocal.valid.eq(delay(m, counts & last, 1, name="total_valid", reset_less=False)), reciprocal.value.eq(total_1)]
 
-        m.submodules.scales = scales = Memory(shape=MANTISSA_BITS + EXPONENT_BITS, depth=config.tokens, init=[])
+        m.submodules.scales = scales = Memory(shape=MANTISSA_BITS + EXPONENT_BITS, depth=max(2, config.tokens), init=[])
         store = scales.write_port()
         fetch = scales.read_port(transparent_for=[store])
         m.d.comb += [

@@ -70,7 +70,7 @@ def test_registers_of_the_emulator() -> None:
     "name, value, message",
     [
         ("MAGIC", 0, "is no edgemoe core: its identity reads 0x00000000"),
-        ("VERSION", 7 << 16, "has version 7, this driver is for version 1"),
+        ("VERSION", 7 << 16, "has version 7, this driver is for version 2"),
         ("LANES", 16, "was built for other sizes than hardware 'tiny': LANES is 16 instead of 4"),
         ("CONFIG_HASH", 1, "CONFIG_HASH is 1 instead of"),
     ],

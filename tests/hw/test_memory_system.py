@@ -12,10 +12,8 @@ from bench_axi import NARROW, STALLS, STRIPED, Memory, cycles
 from cocotb.triggers import RisingEdge
 from edgemoe.hw.config import PRESETS
 from edgemoe.hw.isa import Opcode
-from edgemoe.hw.units.axi import burst_limit
 from edgemoe.hw.units.dma import Dma, DmaCommand
 from edgemoe.hw.units.fetch import Fetch
-from edgemoe.hw.units.image import GROUP_LANES
 from edgemoe.hw.units.reader import Reader
 from edgemoe.hw.units.weights import WeightJob, Weights
 from edgemoe.hw.units.writer import Writer
@@ -104,10 +102,10 @@ class Bench:
                 continue
             assert bool(dut.weights_row_valid.value) == (int(dut.weights_level.value) != 0), "level promises a row that is not there"
             if dut.dma_write_valid.value:
-                word, groups = int(dut.dma_write_word.value), int(dut.dma_write_groups.value)
+                word, lanes_meant = int(dut.dma_write_word.value), int(dut.dma_write_lanes.value)
                 held = self.chip[int(dut.dma_write_memory.value)].setdefault(int(dut.dma_write_address.value), [0] * lanes)
                 for lane in range(lanes):
-                    if groups >> lane // GROUP_LANES & 1:
+                    if lanes_meant >> lane & 1:
                         held[lane] = word >> 16 * lane & 0xFFFF
             word = 0
             if dut.dma_read_valid.value:
@@ -237,13 +235,15 @@ async def images_become_patches(dut):
     bench = Bench(dut)
     c, rng = bench.config, bench.random
     await start(dut)
-    for patch, across, down, channels in ((4, 4, 2, 3), (8, 3, 2, 1), (16, 2, 2, 3), (4, 3, 1, 1)):
+    shapes = [(4, 4, 2, 3), (8, 3, 2, 1), (16, 2, 2, 3), (4, 3, 1, 1)]  # patch side, patches across, down, channels
+    shapes += [(1, 5, 3, 3), (2, 3, 2, 1), (7, 2, 3, 2), (14, 3, 1, 3), (24, 1, 2, 1), (63, 1, 1, 1)]
+    for patch, across, down, channels in shapes:
         bench.chip[0].clear()
         width, height = across * patch, down * patch
         size = width * height * channels
         picture = bench.content[640 : 640 + size]
         beats = -(-size // c.bus_bytes)
-        shape = {"image_width": width, "image_height": height, "channels": channels, "patch": patch}
+        shape = {"across": across, "down": down, "channels": channels, "patch": patch}
         # Fields of LOAD and STORE that an IMAGE does not have may hold anything.
         others = {"memory": rng.randrange(4), "gather": 1, "rows": rng.randrange(1 << 16), "columns": rng.randrange(1 << 10)}
         took = await bench.move(opcode=int(Opcode.IMAGE), base=1000, stride=200, address=640, beats=beats, **shape, **others)
@@ -257,7 +257,7 @@ async def images_become_patches(dut):
                     assert got[address][q % c.lanes] == picture[(ch * height + y) * width + x], (patch, ch, y, x)
         assert len(got) == across * down * -(-channels * patch * patch // c.lanes)
         if bench.stall == (0.0, 0.0):
-            assert took <= size / min(patch, c.lanes, 16, c.bus_bytes) * 1.4 + 60, "IMAGE is slow"
+            assert took <= size / min(patch & -patch, c.lanes, 16, c.bus_bytes) * 1.4 + 60, "IMAGE is slow"
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -353,12 +353,12 @@ async def everything_stops_and_starts_again(dut):
         assert int(dut.fetch_instruction_payload.value) == int.from_bytes(bench.content[at : at + 64], "little")
     # An answer that is not OKAY, of either master or both, is told with the offset of its burst.
     assert not bench.errors
-    begin, length = 4096 * 3 + 5 * c.bus_bytes, burst_limit(c) * c.bus_bytes
+    begin, length = 4096 * 3 + 5 * c.bus_bytes, c.burst_limit * c.bus_bytes
     starts = [begin, *range(4096 * 3 + length, 4096 * 3 + 4 * length, length)]
     for failing in ([begin], [(0, starts[1])], [(c.masters - 1, starts[2])], [(c.masters - 1, starts[1]), (0, starts[3])]):
         bench.errors.clear()
         bench.written.failing = set(failing)
-        words = 4 * burst_limit(c) * c.words_per_beat // c.beats_per_word
+        words = 4 * c.burst_limit * c.words_per_beat // c.beats_per_word
         await bench.move(rows=words // 4, columns=4, stride=5, address=begin, opcode=int(Opcode.STORE))
         await cycles(dut, 2)
         told = [f if isinstance(f, int) else f[1] for f in failing]

@@ -223,7 +223,7 @@ async def the_last_two_take_turns(dut):
     memory.fill(1)
     users = {n: Client(dut, config, n, c, 1.0, i) for i, (n, c) in enumerate(clients(config).items())}
     await start(dut)
-    beats, limit = 12 * burst_limit(config), burst_limit(config)
+    beats, limit = 12 * config.burst_limit, config.burst_limit
     places = {"dma": 0, "weights": 1 << 16}
     tasks = [cocotb.start_soon(users[n].ask([(at, beats)])) for n, at in places.items()]
     for name in places:

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
-from edgemoe.hw.units.image import GROUP_LANES
 from numpy.typing import NDArray
 
 MAX_INSTRUCTIONS = 200
@@ -480,7 +479,7 @@ class Generator:
 
     def image(self) -> None:
         h = self.h
-        patch = min(h.lanes, 16) * int(self.rng.integers(1, 3)) if GROUP_LANES != 1 else 4
+        patch = int(self.rng.integers(1, self.choose(4, 10, 64)))
         across, down, channels = (int(v) for v in self.rng.integers(1, 4, 3))
         words = h.words(channels * patch * patch)
         place = self.operand(Memory.ACTIVATION, across * down, words, True)
@@ -495,8 +494,8 @@ class Generator:
             columns=words,
             destination_base=place[0],
             destination_stride=place[1],
-            image_width=across * patch,
-            image_height=down * patch,
+            across=across,
+            down=down,
             channels=channels,
             patch=patch,
         )
