@@ -253,8 +253,11 @@ class Emulator:
     def _image(self, i: Instruction) -> None:
         """Lanes beyond the last pixel of a patch keep their old value: the weights that they meet are zero.
 
-        A picture that is longer than its beats is waited for until the watchdog ends the run; what follows the picture is not used.
+        No beats: nothing is moved. A picture that is longer than its beats is waited for until the watchdog ends the run; beats that
+        follow the picture are not used.
         """
+        if not i.beats:
+            return
         shape = (i.channels, i.down * i.patch, i.across * i.patch)
         size = int(np.prod(shape))
         content = self._read(i.address, i.beats * self.hardware.bus_bytes)

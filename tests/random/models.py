@@ -22,8 +22,7 @@ def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelCo
     def among(*values):
         return values[int(rng.integers(len(values)))]
 
-    group = min(hardware.lanes, 16)
-    patch = group * among(1, 1, 2)
+    patch = among(hardware.lanes, int(rng.integers(1, 9)), int(rng.integers(1, 64)))
     across = int(rng.integers(1, 5))
     down = int(rng.integers(1, max(2, (hardware.tokens - 1) // across + 1)))
     heads = among(1, 1, 2, 3, 4)
@@ -35,7 +34,7 @@ def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelCo
     tasks = []
     for number in range(int(rng.integers(1, 4))):
         kind, channels = among(*KINDS)
-        grid = {"channels": channels, "grid": among(1, 2, patch)} if channels else {}
+        grid = {"channels": channels, "grid": among(1, min(2, patch), patch)} if channels else {}
         tasks.append(TaskConfig(name=f"task{number}", kind=kind, **grid))
     return ModelConfig(
         name="random",
@@ -78,7 +77,10 @@ def random_model(hardware: HardwareConfig, seed: int, trace: bool = True) -> tup
     while True:
         config = random_config(hardware, rng)
         room = hardware.rows // config.tokens
-        if room < 1:
+        # The least of a picture that is on chip at once: a row of patches beside the residual's copy.
+        row_of_patches = (1 + config.patches_per_row) * hardware.words(config.patch_size_words)
+        least = row_of_patches + config.tokens * hardware.words(config.width)
+        if room < 1 or least > hardware.activation_words:
             continue
         streams = [
             Stream(image, task) for image in range(int(rng.integers(1, 4))) for task in range(len(config.tasks)) if rng.random() < 0.8

@@ -373,7 +373,7 @@ class Generator:
     def burst_of_short_ones(self) -> None:
         """Streams shorter than the pipeline, back to back."""
         for _ in range(int(self.rng.integers(2, 7))):
-            self.matmul(rows=self.pick(1, 5))
+            self.matmul(rows=self.pick(1, min(5, self.h.rows)))
 
     def residual(self) -> None:
         """Rows of the residual in their usual place, whose statistics begin afresh."""

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 from edgemoe.hw.config import preset
-from edgemoe.hw.isa import BY_NAME, FIELDS, INSTRUCTION_BYTES, OFFSETS, ErrorCode, Instruction, Opcode
+from edgemoe.hw.isa import BY_NAME, FIELDS, INSTRUCTION_BYTES, OFFSETS, ErrorCode, Instruction, Memory, Opcode
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.device import VerilatorDevice
 from edgemoe.sim.emulator import Emulator
@@ -139,6 +139,35 @@ def test_single_bits_of_every_instruction():
             word = int.from_bytes(victim.memory[index * 64 : index * 64 + 64].tobytes(), "little")
             value = (word ^ 1 << bit) >> OFFSETS[name] & ((1 << BY_NAME[name].bits) - 1)
             victim.bad(index, name, value)
+            victim.good()
+    finally:
+        victim.device.close()
+
+
+def test_pictures_that_disagree_with_their_instruction():
+    """Hardware and emulator alike refuse patches that are none, more than the rows or longer than the words a row that are named.
+
+    A picture longer than its beats ends with the watchdog; one that is shorter is complete.
+    """
+    victim = Victim()
+    index, image = next((n, i) for n, i in enumerate(victim.instructions) if i.opcode == Opcode.IMAGE)
+    cases = [(name, 0, ErrorCode.ILLEGAL_INSTRUCTION) for name in ("across", "down", "channels", "patch")]
+    cases += [("memory", int(m), ErrorCode.ILLEGAL_INSTRUCTION) for m in Memory if m != Memory.ACTIVATION]
+    cases += [(name, getattr(image, name) + 1, ErrorCode.CAPACITY) for name in ("across", "down", "channels", "patch")]
+    cases += [(name, (1 << BY_NAME[name].bits) - 1, ErrorCode.CAPACITY) for name in ("across", "down", "channels", "patch")]
+    cases += [(name, getattr(image, name) - 1, ErrorCode.CAPACITY) for name in ("rows", "columns")]
+    cases += [("beats", image.beats - 1, ErrorCode.WATCHDOG), ("beats", 0, ErrorCode.NONE), ("beats", image.beats + 1, ErrorCode.NONE)]
+    try:
+        for name, value, code in cases:
+            memory = victim.memory.copy()
+            place = slice(index * INSTRUCTION_BYTES, (index + 1) * INSTRUCTION_BYTES)
+            memory[place] = np.frombuffer(corrupted(memory[place].tobytes(), name, value), np.uint8)
+            outcome = execute(victim.device, memory, watchdog=WATCHDOG)
+            copy = memory.copy()
+            result = Emulator(TINY).run(copy)
+            assert (outcome.code, result.error_code) == (code, code), f"{name} = {value}"
+            if code in (ErrorCode.ILLEGAL_INSTRUCTION, ErrorCode.CAPACITY):
+                assert outcome.instruction == result.error_instruction == index
             victim.good()
     finally:
         victim.device.close()
