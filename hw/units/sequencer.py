@@ -110,7 +110,9 @@ class Sequencer(wiring.Component):
         over, wrong = Signal(11), Signal(10)
         opcode = instruction.opcode
         pixel_columns = Signal(10)
-        m.d.sync += pixel_columns.eq(instruction.channels * instruction.patch)
+        # channels x patch, four bits by six: a sum, for which no DSP slice is worth its place.
+        parts = [Mux(instruction.channels[k], instruction.patch << k, 0) for k in range(len(instruction.channels))]
+        m.d.sync += pixel_columns.eq((parts[0] + parts[1]) + (parts[2] + parts[3]))
         tables = (opcode == Opcode.LAYERNORM) | (opcode == Opcode.ROUTE) | matmul
         softmax_tables = instruction.probabilities | (instruction.memory == Memory.SCORE) | (instruction.scale == Scale.SOFTMAX)
         scores = (matmul & softmax_tables) | (opcode == Opcode.ROUTE)
