@@ -97,7 +97,12 @@ def test_dinov2_patches():
 @pytest.mark.full
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ENDS.items() for value in values])
 def test_ends_of_a_field(name, value):
-    others = {"rows": {"rows": 40, "width": 4, "hidden": 16}, "tokens": {"rows": 40}, "burst_beats": {"prefetch_beats": 1024}}
+    others = {
+        "rows": {"width": 4, "hidden": 16},
+        "tokens": {"rows": 40},
+        "burst_beats": {"prefetch_beats": 1024},
+        "masters": {"data_bits": 64},
+    }
     hardware = dataclasses.replace(TINY, **{"name": f"{name} {value}", **others.get(name, {}), name: value})
     for seed in range(4):
         compare(hardware, seed)
