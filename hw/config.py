@@ -64,7 +64,7 @@ class HardwareConfig:
     rows: int = 264  # token rows over all streams of a pass
     tokens: int = 136  # tokens of one stream: bounds the attention's score memory
     width: int = 192
-    hidden: int = 768  # widest of: MLP hidden, 2 x width + head padding, patch pixels
+    hidden: int = 768  # widest of: MLP hidden, 2 x width + head padding, channels x side^2 of a patch
     experts: int = 16
     top_k: int = 4
     prefetch_beats: int = 512  # weight FIFO
@@ -79,10 +79,10 @@ class HardwareConfig:
 
     @classmethod
     def from_fields(cls, values: Mapping[str, object], base: HardwareConfig | None = None) -> HardwareConfig:
-        """The configuration with these fields, the others as in `base` (or their defaults; then name and lanes must be given).
+        """The configuration with these fields, the others as in `base` (or their defaults; name and lanes have none).
 
-        Numbers are integers, names texts; weight_bits may be the integer 16 or 8, too. EdgemoeError names every unknown field (with the
-        field that was probably meant), every wrong type and every shortage at once.
+        Numbers are integers, names texts; weight_bits may be the integer 16 or 8, too. EdgemoeError names every unknown
+        field (with the field that was probably meant), every wrong type and every shortage at once.
         """
         known = {f.name: f for f in fields(cls)}
         found = []
@@ -105,7 +105,10 @@ class HardwareConfig:
         return cls(**given)
 
     def shortages(self, ignored: Sequence[str] = ()) -> list[str]:
-        """All that cannot be built, a phrase each: fields outside their range, or else sizes that do not go together."""
+        """All that cannot be built, a phrase each: fields outside their range, or else sizes that do not go together.
+
+        ignored: fields that are not given, and said to be missing elsewhere.
+        """
         found = []
         if "name" not in ignored and not (isinstance(self.name, str) and self.name and self.name.isprintable()):
             found.append(f"name must be a text of one line, not {self.name!r}")

@@ -13,15 +13,20 @@ MOST_PIXELS = 16  # a cycle
 
 class ImagePixels(wiring.Component):
     """Walks a CHW picture in the order of its bytes, G pixels a cycle: pixel (channel, y, x) belongs to patch
-    t = (y // P) across + x // P, place q = channel P^2 + (y % P) P + x % P, that is word q // N, lane q % N of that patch's row.
+    t = (y // P) across + x // P, place q = channel P^2 + (y % P) P + x % P, that is word q // N, lane q % N of that
+    patch's row.
 
-    Ports: `across`, `down` (patches), `channels`, `patch` (P), all at least 1, stand still while `start` (pulse) .. `last`; `data_valid`,
-    `data`, `data_taken`: bus beats, taken when used up; `valid`: in this cycle G pixels go to patch `token`, word `word`; one cycle
-    later `pixels` holds them at every place where the lanes may want them, and `lanes` enables those that are meant; `last`: they are
-    the last of the picture (what is left of the beat is dropped).
+    Ports
+      across, down, channels, patch   patches side by side and below each other, planes, P; all at least 1, and standing
+                        still from `start` to `last`
+      start             pulse
+      data_valid, data, data_taken   bus beats, taken when used up
+      valid, token, word   in this cycle G pixels go to patch `token`, word `word`
+      pixels, lanes     one cycle later: they stand at every place where the lanes may want them; the lanes that are meant
+      last              they are the last of the picture (what is left of the beat is dropped)
 
-    G is the largest power of two, at most MOST_PIXELS, that divides P and fits into a word and a beat: then no group of pixels meets
-    the end of a patch, a word or a beat. No division: only counters. Combinational in `data_valid`.
+    G is the largest power of two, at most MOST_PIXELS, that divides P and fits into a word and a beat: then no group of
+    pixels meets the end of a patch, a word or a beat. No division: only counters. Combinational in `data_valid`.
     Twin: `models.emulator.image_patches`.
     """
 
@@ -60,7 +65,7 @@ class ImagePixels(wiring.Component):
         return m
 
     def _walk(self, m: Module, place: Signal, byte: Signal, step: Signal) -> None:
-        """Counters, from the innermost on: pixel in its row of the patch, patch in its row, row of pixels, row of patches, channel.
+        """Counters, from the innermost on: pixel in its row of the patch, patch, row of pixels, row of patches, channel.
 
         They count what is left, so that an end is a comparison and not a sum.
         """
