@@ -15,6 +15,17 @@ from edgemoe.models.quantise import Linear
 from numpy.typing import NDArray
 
 
+class Shortage(EdgemoeError):
+    """A model does not fit.
+
+    remedy: hardware fields, and the least values that give room for what was short; none if no field does.
+    """
+
+    def __init__(self, message: str, remedy: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.remedy = dict(remedy)
+
+
 class Region:
     """A part of the memory whose offset is decided when all is known."""
 
@@ -76,21 +87,24 @@ class Assembler:
         self.body: tuple[int, int] | None = None  # in the body of EXPERTS: (rows of a queue at most, experts)
         self.macs = 0
 
-    def need(self, what: str, amount: int, limit: int) -> None:
-        """EdgemoeError if more is needed than there is, with both and the difference."""
+    def need(self, what: str, amount: int, limit: int, **remedy: int) -> None:
+        """Shortage if more is needed than there is, with both and the difference."""
         if amount > limit:
-            raise EdgemoeError(
+            raise Shortage(
                 f"model {self.name} does not fit hardware {self.hardware.name!r}: it needs {amount} {what}, the limit is {limit} "
-                f"({amount - limit} too many); choose a larger hardware preset, fewer streams or a smaller model"
+                f"({amount - limit} too many)",
+                remedy,
             )
 
     def take(self, what: str, rows: int, stride: int, high: bool = False) -> int:
         """Base of so many activation words; EdgemoeError if they are not free."""
         base = self.activations.take(rows * stride, high)
         if base is None:
-            used = self.activations.used
-            self.need(f"activation words at once ({rows * stride} for {what})", used + rows * stride, self.activations.words)
-            raise EdgemoeError(f"model {self.name}: activation memory is too fragmented for {what}")
+            h, limit = self.hardware, self.activations.words
+            amount = self.activations.used + rows * stride
+            wider = (h.words(h.hidden) + max(1, -(-(amount - limit) // h.rows))) * h.lanes  # a word more in every row, at least
+            self.need(f"activation words at once ({rows * stride} for {what})", amount, limit, hidden=wider)
+            raise Shortage(f"model {self.name} on hardware {h.name!r}: activation memory is too fragmented for {what}", {"hidden": wider})
         return base
 
     def emit(self, opcode: Opcode, label: str, **values) -> int:

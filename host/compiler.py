@@ -10,15 +10,15 @@ Memory, in bytes from its base: program, constants (position embedding, zeros), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from edgemoe.host.assembler import Assembler, Region
+from edgemoe.host.assembler import Assembler, Region, Shortage
 from edgemoe.host.packing import pad
 from edgemoe.host.program import Buffer, CompiledProgram, Stream, StreamResult, Trace
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.config import CHOICES, HardwareConfig
 from edgemoe.hw.isa import BY_NAME, Memory, Opcode, Scale, Stationary
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import Head, Layer, QuantisedModel
@@ -66,20 +66,27 @@ class _Compiler(Assembler):
     def _check(self) -> None:
         c, h = self.config, self.hardware
         lanes, rows = h.lanes, self.slot_count * c.tokens
-        self.need("tokens a stream", c.tokens, h.tokens)
-        self.need(f"token rows ({self.slot_count} x {c.tokens})", rows, h.rows)
-        self.need("residual words", rows * self.words_width, h.residual_words)
-        self.need("key/value words", rows * 2 * c.heads * self.head_words, h.key_value_words)
+        self.need("tokens a stream", c.tokens, h.tokens, tokens=c.tokens, rows=max(rows, h.rows))
+        self.need(f"token rows ({self.slot_count} x {c.tokens})", rows, h.rows, rows=rows)
+        residual, key_value = rows * self.words_width, rows * 2 * c.heads * self.head_words
+        self.need("residual words", residual, h.residual_words, width=-(-residual // h.rows) * lanes)
+        self.need("key/value words", key_value, h.key_value_words, width=-(-key_value // (2 * h.rows)) * lanes)
         self.need("score words", c.tokens * h.words(c.tokens), h.score_words)
         if c.moe_layers:
-            self.need("experts", c.experts, h.experts)
-            self.need("experts a token (top_k)", c.top_k, h.top_k)
+            self.need("experts", c.experts, h.experts, experts=c.experts)
+            self.need("experts a token (top_k)", c.top_k, h.top_k, top_k=c.top_k)
             self.need("score words", c.tokens * h.words(c.experts), h.score_words)
-        self.need("channels of a row", c.width, h.width)
+        self.need("channels of a row", c.width, h.width, width=c.width)
         widest = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * self.head_words * lanes)
-        self.need("words a row", max(h.words(widest), *(h.words(t.head_outputs) for t in c.tasks)), BY_NAME["columns"].limit)
+        widest, most = max(widest, *(t.head_outputs for t in c.tasks)), BY_NAME["columns"].limit
+        self.need("words a row", h.words(widest), most, **self._more_lanes(lambda n: n > lanes and -(-widest // n) <= most))
         self.need("pixels a patch side", c.patch, BY_NAME["patch"].limit)
         self.need("image channels", c.image_channels, BY_NAME["channels"].limit)
+
+    @staticmethod
+    def _more_lanes(suits: Callable[[int], bool]) -> dict[str, int]:
+        """The remedy that a larger array is; none if none suits."""
+        return next(({"lanes": lanes} for lanes in map(int, CHOICES["lanes"]) if suits(lanes)), {})
 
     # ------------------------------------------------------------------------------------------------ the model
 
@@ -495,9 +502,32 @@ def compile(
     """A program for `streams`, each an (image index, task index or name).
 
     save_tokens: also store the final tokens of streams whose task has a head. trace: store the destination of every MATMUL.
-    EdgemoeError if the model does not fit, naming the capacity and the excess.
+    EdgemoeError if the model does not fit, naming the capacity, the excess, and the hardware fields with which it would.
     """
     if not streams:
         raise EdgemoeError("nothing to compile: give at least one stream (image, task)")
     listed = [s if isinstance(s, Stream) else Stream(int(s[0]), model.config.task_index(s[1])) for s in streams]
-    return _Compiler(model, listed, hardware, trace, save_tokens).run()
+    try:
+        return _Compiler(model, listed, hardware, trace, save_tokens).run()
+    except Shortage as shortage:
+        changes = _remedy(shortage, lambda larger: _Compiler(model, listed, larger, trace, save_tokens).run(), hardware)
+        advice = "choose a larger hardware preset, fewer streams or a smaller model"
+        if changes:
+            advice = "it fits with " + " ".join(f"--set {name}={value}" for name, value in changes.items())
+        raise EdgemoeError(f"{shortage}; {advice}") from None
+
+
+def _remedy(shortage: Shortage, attempt: Callable[[HardwareConfig], object], hardware: HardwareConfig) -> dict[str, int]:
+    """Hardware fields to change, and to what, so that `attempt` succeeds; none if no legal hardware was found that way."""
+    changes: dict[str, int] = {}
+    while shortage.remedy and shortage.remedy.items() - changes.items():
+        changes |= shortage.remedy
+        try:
+            attempt(HardwareConfig.from_fields(changes, hardware))
+        except Shortage as further:
+            shortage = further
+        except EdgemoeError:  # no such hardware can be built
+            return {}
+        else:
+            return changes
+    return {}
