@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgemoe.hw.config import HardwareConfig, preset
 from edgemoe.models.compatibility import StrEnum
@@ -41,6 +41,20 @@ class Board:
     ultra_ram: bool = False  # put the large memories into UltraRAM
     checkpoint: str = "m3vit-micro"  # one that it has room for
     linux: str = ""  # images with plain Linux and with PYNQ, for the README
+
+    def carrying(self, hardware: HardwareConfig) -> Board:
+        """The board with another build of the core; EdgemoeError if its memory ports are not for that one."""
+        ports = len(self.memory_ports)
+        if hardware.masters > ports:
+            raise EdgemoeError(
+                f"hardware {hardware.name!r} has {hardware.masters} masters; board {self.name!r} has {ports} memory port for them"
+            )
+        if hardware.data_bits != self.hardware.data_bits:
+            raise EdgemoeError(
+                f"hardware {hardware.name!r} has data_bits {hardware.data_bits}; the memory ports of board {self.name!r} are "
+                f"{self.hardware.data_bits} bits wide"
+            )
+        return replace(self, hardware=hardware, memory_ports=self.memory_ports[: hardware.masters])
 
 
 MIB = 1 << 20

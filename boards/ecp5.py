@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -21,9 +22,12 @@ from edgemoe.boards import kit
 from edgemoe.boards.boards import Board
 from edgemoe.boards.zynq import fill
 from edgemoe.host.files import OutputFolder
-from edgemoe.hw import frames, isa, registers
+from edgemoe.host.hardware_option import option
+from edgemoe.host.outputs import documents
+from edgemoe.hw import frames, registers
 from edgemoe.hw.system import LEDS
 from edgemoe.hw.units import block_memory
+from edgemoe.hw.verilog_text import NAME, SYSTEM_INTERFACES, head, named
 from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.files import write_whole
@@ -126,12 +130,12 @@ CARRIERS: Mapping[str, Carrier] = {
     ),
 }
 
-# Step -> (what it does, program, arguments). NAME, MHZ and SEED are filled in.
+# Step -> (what it does, program, arguments). The words in capitals are filled in.
 STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Yosys: Verilog to cells",
         "yosys",
-        ("-q", "-p", "read_verilog -sv edgemoe_system.v NAME.v; synth_ecp5 -top NAME -json NAME.json"),
+        ("-q", "-p", "read_verilog -sv MODULE_system.v NAME.v; synth_ecp5 -top TOP -json NAME.json"),
     ),
     (
         "nextpnr: place and route",
@@ -155,16 +159,26 @@ def tools_needed() -> list[str]:
     return sorted(requirement for requirement in stated if requirement.partition("==")[0] in NEEDED)
 
 
-def commands(board: Board) -> list[tuple[str, str, list[str]]]:
-    """STEPS for this board."""
+def top(board: Board, name: str = NAME) -> str:
+    """The module with the board's pins, which belongs to this one board and has no prefix unless one is asked for."""
+    return board.name if name == NAME else f"{name}_{board.name}"
 
+
+def commands(board: Board, name: str = NAME) -> list[tuple[str, str, list[str]]]:
+    """STEPS for this board."""
     carrier = CARRIERS[board.name]
-    values = {"NAME": board.name, "MHZ": f"{board.clock_mhz:g}", "SEED": str(SEED), "DEVICE": carrier.device, "PACKAGE": carrier.package}
+    values = {
+        "MODULE": name,
+        "TOP": top(board, name),
+        "NAME": board.name,
+        "MHZ": f"{board.clock_mhz:g}",
+        "SEED": str(SEED),
+        "DEVICE": carrier.device,
+        "PACKAGE": carrier.package,
+    }
 
     def filled(text: str) -> str:
-        for word, value in values.items():
-            text = text.replace(word, value)
-        return text
+        return re.sub("|".join(values), lambda found: values[found[0]], text)
 
     return [(what, program, [filled(argument) for argument in arguments]) for what, program, arguments in STEPS]
 
@@ -201,12 +215,13 @@ def cycles_per_bit(board: Board) -> int:
     return round(board.clock_mhz * 1e6 / BAUD)
 
 
-def facts(board: Board) -> dict[str, object]:
+def facts(board: Board, name: str = NAME) -> dict[str, object]:
     """The board and its core for programs."""
     return {
         "board": board.name,
         "part": board.part,
         "hardware": board.hardware.name,
+        "module": f"{name}_system",
         "clock_mhz": board.clock_mhz,
         "serial": {"baud": BAUD, "protocol": frames.VERSION},
         "memory": {"port": board.memory_ports[0], "bytes": board.memory_bytes},
@@ -233,18 +248,23 @@ def with_sliced_memories(verilog: str) -> str:
     return verilog.replace(plain, (files("edgemoe.boards") / "templates" / "ecp5_memory.v").read_text())
 
 
-def write(board: Board, folder: Path, *, force: bool = False) -> list[Path]:
-    """Everything up to the bitstream; returns the paths. force: replace files that edgemoe did not write."""
+def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) -> list[Path]:
+    """Everything up to the bitstream, the system as module `NAME_system`; returns the paths. force: replace files that edgemoe did
+    not write.
+    """
     _check(board)
-    carrier, steps = CARRIERS[board.name], commands(board)
+    carrier, steps = CARRIERS[board.name], commands(board, name)
     tools = "".join(f"echo {_shell([what])}\n{_shell([f'yowasp-{program}', *arguments])}\n" for what, program, arguments in steps)
     values: dict[str, object] = {
         "NAME": board.name,
+        "MODULE": name,
+        "TOP": top(board, name),
         "TITLE": board.title,
         "PART": board.part,
         "HARDWARE": board.hardware.name,
         "CHECKPOINT": board.checkpoint,
         "WHEEL": kit.wheel_name(),
+        "HARDWARE_OPTION": option(board.hardware, f"{name}.toml"),
         "LANES": board.hardware.lanes,
         "TOKENS": board.hardware.tokens,
         "WHY": board.why,
@@ -264,28 +284,24 @@ def write(board: Board, folder: Path, *, force: bool = False) -> list[Path]:
         "LED_TEXT": ", ".join(f"{i} {LEDS[number]}" for i, number in enumerate(carrier.leds) if LEDS[number]),
         "LAST_LED": len(carrier.leds) - 1,
         "LEDS": ", ".join(f"leds[{number}]" for number in reversed(carrier.leds)),
-        "EXTRA_PORTS": "".join(f"    output {name},\n" for name in carrier.high),
-        "EXTRA_ASSIGNMENTS": "".join(f"    assign {name} = 1'b1;  // {why}\n" for name, why in carrier.high.items()),
+        "EXTRA_PORTS": "".join(f"    output wire {pin},\n" for pin in carrier.high),
+        "EXTRA_ASSIGNMENTS": "".join(f"    assign {pin} = 1'b1;  // {why}\n" for pin, why in carrier.high.items()),
         "STEPS": tools.rstrip("\n"),
         "YOSYS": _shell(["$(TOOLS)yosys", *steps[0][2]]),
         "NEXTPNR": _shell(["$(TOOLS)nextpnr-ecp5", *steps[1][2]]),
         "ECPPACK": _shell(["$(TOOLS)ecppack", *steps[2][2]]),
         **clocking(board),
     }
-    words = {name: str(value) for name, value in values.items()}
+    words = {word: str(value) for word, value in values.items()}
     templates = files("edgemoe.boards") / "templates"
+    plain = serial_board.verilog(board.hardware, clock_hz=board.clock_mhz * 1e6, cycles_per_bit=cycles_per_bit(board))
     texts = {
-        "edgemoe_system.v": with_sliced_memories(
-            serial_board.verilog(board.hardware, clock_hz=board.clock_mhz * 1e6, cycles_per_bit=cycles_per_bit(board))
-        ),
+        f"{name}_system.v": head(board.hardware, f"{name}_system", SYSTEM_INTERFACES) + named(with_sliced_memories(plain), name),
         f"{board.name}.v": fill((templates / "ecp5.v.in").read_text(), words),
         f"{board.name}.lpf": constraints(carrier),
-        "registers.json": registers.to_json(),
-        "registers.md": registers.to_markdown(),
-        "instructions.md": isa.to_markdown(),
-        "edgemoe.h": registers.to_c_header(),
-        "board.json": json.dumps(facts(board), indent=1) + "\n",
-        "edgemoe.core": fill((templates / "ecp5.core.in").read_text(), words),
+        **documents(board.hardware, name),
+        "board.json": json.dumps(facts(board, name), indent=1) + "\n",
+        f"{name}.core": fill((templates / "ecp5.core.in").read_text(), words),
         "Makefile": fill((templates / "ecp5.mk.in").read_text(), words),
         "build.sh": fill((templates / "ecp5.sh.in").read_text(), words),
         "README.md": fill((templates / "ecp5.md.in").read_text(), words),
@@ -339,7 +355,7 @@ def complaints(board: Board, report: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None], None] | None = None) -> dict[str, Any]:
+def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None], None] | None = None, name: str = NAME) -> dict[str, Any]:
     """Runs the steps in a folder that `write` has filled; returns the figures, which are also in report.json.
 
     EdgemoeError if a step fails, or if the timing goal is missed: then there is no .bit.
@@ -349,7 +365,7 @@ def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None
         raise extras.missing(" and ".join(missing), "a bitstream", "ecp5")
     result = folder / f"{board.name}.bit"
     result.unlink(missing_ok=True)
-    steps = commands(board)
+    steps = commands(board, name)
     figures: dict[str, Any] = {}
     for number, (what, program, arguments) in enumerate(steps):
         if report:
@@ -371,11 +387,13 @@ def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None
     return figures
 
 
-def build(board: Board, folder: Path, *, with_bitstream: bool = False, force: bool = False) -> tuple[list[Path], dict[str, Any] | None]:
+def build(
+    board: Board, folder: Path, name: str = NAME, *, with_bitstream: bool = False, force: bool = False
+) -> tuple[list[Path], dict[str, Any] | None]:
     """The folder, and on demand the bitstream: (paths, figures)."""
-    paths = write(board, folder, force=force)
+    paths = write(board, folder, name, force=force)
     if not with_bitstream:
         return paths, None
     with builds.progress(f"building the bitstream of board {board.name!r}") as report:
-        figures = bitstream(board, folder, report)
+        figures = bitstream(board, folder, report, name)
     return [*paths, folder / "report.json", folder / f"{board.name}.bit"], figures

@@ -15,13 +15,16 @@ from pathlib import Path
 from edgemoe.boards import kit
 from edgemoe.boards.boards import Board, Family
 from edgemoe.host.files import OutputFolder
-from edgemoe.hw import isa, registers
+from edgemoe.host.hardware_option import option
+from edgemoe.host.outputs import documents
+from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.isa import ENUMERATIONS
+from edgemoe.hw.verilog_text import NAME, SYSTEMC_WORDS, core_interfaces, head, named, waived
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import simulator
 
-VENDOR_NAME = "edgemoe:accelerator:edgemoe_ip"
-VLNV = f"{VENDOR_NAME}:1.0"
+VENDOR = "edgemoe:accelerator"
 REGISTER_BYTES = 1 << registers.ADDRESS_BITS
 MASTER_ADDRESS_BITS = 40
 ULTRA_RAM_WORDS = 2048  # a memory deeper than this goes into UltraRAM (4096 words a block) on boards that have it
@@ -35,12 +38,17 @@ BUFFER = "edgemoe-memory"  # u-dma-buf devices: one a master, edgemoe-memory0, .
 # Processor port -> (interface, its clock, number in the settings, address segments).
 HP_PORTS = {f"HP{i}": (f"S_AXI_HP{i}_FPD", f"saxihp{i}_fpd_aclk", i + 2, f"SAXIGP{i + 2}/HP{i}_DDR_LOW") for i in range(4)}
 TEMPLATES = (
-    *("package_ip.tcl", "build.tcl", "edgemoe.xdc", "Makefile", "edgemoe.core", "99-edgemoe.rules"),
+    *("package_ip.tcl", "build.tcl", "edgemoe.xdc", "Makefile", "99-edgemoe.rules"),
     *("edgemoe_pynq.py", "README.md"),
 )
 
 
-def ports(verilog: str, module: str = "edgemoe") -> dict[str, tuple[str, int]]:
+def vlnv(name: str) -> str:
+    """Vivado's name of the packaged core."""
+    return f"{VENDOR}:{name}_ip:1.0"
+
+
+def ports(verilog: str, module: str = NAME) -> dict[str, tuple[str, int]]:
     """Name -> (input or output, bits) of every port of a generated module."""
     body = re.search(rf"^module {module}\(.*?^endmodule", verilog, re.M | re.S)
     assert body, f"no module {module} in the generated Verilog"
@@ -48,13 +56,13 @@ def ports(verilog: str, module: str = "edgemoe") -> dict[str, tuple[str, int]]:
     return {name: (way, int(high or 0) + 1) for way, high, name in found}
 
 
-def wrapper(verilog: str, config: HardwareConfig) -> str:
-    """Module `edgemoe_ip`: the core's ports with the attributes by which Vivado knows interfaces, and nothing else."""
+def wrapper(verilog: str, config: HardwareConfig, name: str = NAME) -> str:
+    """Module `NAME_ip`: the core's ports with the attributes by which Vivado knows interfaces, and nothing else."""
     buses = ("s_axil", *config.master_names)
     described = {"s_axil": f"XIL_INTERFACENAME s_axil, PROTOCOL AXI4LITE, DATA_WIDTH 32, ADDR_WIDTH {registers.ADDRESS_BITS}"}
-    for name in config.master_names:
-        described[name] = (
-            f"XIL_INTERFACENAME {name}, PROTOCOL AXI4, DATA_WIDTH {config.data_bits}, ADDR_WIDTH {MASTER_ADDRESS_BITS}, ID_WIDTH 1, "
+    for master in config.master_names:
+        described[master] = (
+            f"XIL_INTERFACENAME {master}, PROTOCOL AXI4, DATA_WIDTH {config.data_bits}, ADDR_WIDTH {MASTER_ADDRESS_BITS}, ID_WIDTH 1, "
             f"READ_WRITE_MODE READ_WRITE, HAS_BURST 1, SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH {config.burst_beats}, "
             f"NUM_READ_OUTSTANDING {config.outstanding}, NUM_WRITE_OUTSTANDING {config.outstanding}"
         )
@@ -67,20 +75,21 @@ def wrapper(verilog: str, config: HardwareConfig) -> str:
         "interrupt": ("xilinx.com:signal:interrupt:1.0 interrupt INTERRUPT", "XIL_INTERFACENAME interrupt, SENSITIVITY LEVEL_HIGH"),
     }
     declared, connected = [], []
-    for name, (way, bits) in ports(verilog).items():
-        width = f"[{bits - 1}:0] " if bits > 1 or re.search(r"_(ar|aw|r|b)id$", name) else ""
-        if name in single:
-            info, parameters = single[name]
+    for port, (way, bits) in ports(verilog, name).items():
+        width = f"[{bits - 1}:0] " if bits > 1 or re.search(r"_(ar|aw|r|b)id$", port) else ""
+        if port in single:
+            info, parameters = single[port]
         else:
-            bus, member = next((b, name.removeprefix(f"{b}_")) for b in buses if name.startswith(f"{b}_"))
+            bus, member = next((b, port.removeprefix(f"{b}_")) for b in buses if port.startswith(f"{b}_"))
             info, parameters = f"xilinx.com:interface:aximm:1.0 {bus} {member.upper()}", described.pop(bus, "")
         attributes = f'(* X_INTERFACE_INFO = "{info}"' + (f', X_INTERFACE_PARAMETER = "{parameters}"' if parameters else "") + " *)"
-        declared.append(f"    {attributes}\n    {way} wire {width}{name}")
-        connected.append(f"      .{name}({name})")
+        text = f"    {attributes}\n    {way} wire {width}{port}"
+        declared.append(waived("SYMRSVDWORD", text) if port in SYSTEMC_WORDS else text)
+        connected.append(f"      .{port}({port})")
     return (
         "// SPDX-License-Identifier: Apache-2.0\n"
-        "// The core under the names and attributes that Vivado's IP packager reads.\n"
-        "module edgemoe_ip (\n" + ",\n".join(declared) + "\n);\n  edgemoe core (\n" + ",\n".join(connected) + "\n  );\nendmodule\n"
+        f"// {name}_ip: the core under the names and attributes that Vivado's IP packager reads.\n"
+        f"module {name}_ip (\n" + ",\n".join(declared) + f"\n);\n  {name} core (\n" + ",\n".join(connected) + "\n  );\nendmodule\n"
     )
 
 
@@ -99,10 +108,12 @@ def registers_python(board: Board) -> str:
     for r in registers.REGISTERS:
         lines.append(f"{r.name} = {r.offset:#05x}  # {r.access.value}: {r.doc}")
         lines += [f"{r.name}_{f.name} = {f.mask:#x}" for f in r.fields]
+    for e in ENUMERATIONS:
+        lines += ["", f"# {e.doc}", *(f"{e.name.upper()}_{value.name} = {int(value)}  # {doc}" for value, doc in e.meanings.items())]
     return "\n".join(lines) + "\n"
 
 
-def facts(board: Board) -> dict[str, object]:
+def facts(board: Board, name: str = NAME) -> dict[str, object]:
     """The board and its core for programs."""
     config = board.hardware
     return {
@@ -111,7 +122,7 @@ def facts(board: Board) -> dict[str, object]:
         "hardware": config.name,
         "clock_mhz": board.clock_mhz,  # build.tcl puts the clock that the processor really gives in its place
         "clock_asked_mhz": board.clock_mhz,
-        "registers": {"address": board.core_address, "bytes": REGISTER_BYTES, "module": VLNV},
+        "registers": {"address": board.core_address, "bytes": REGISTER_BYTES, "module": vlnv(name)},
         "memory": [
             {"master": master, "port": port, "bytes": board.memory_bytes}
             for master, port in zip(config.master_names, board.memory_ports, strict=True)
@@ -129,7 +140,7 @@ def _buffers(board: Board) -> str:
     return text
 
 
-def words(board: Board) -> dict[str, str]:
+def words(board: Board, name: str = NAME) -> dict[str, str]:
     """What the templates' @WORDS@ stand for."""
     config = board.hardware
     memory_ports = [HP_PORTS[name] for name in board.memory_ports]
@@ -141,10 +152,12 @@ def words(board: Board) -> dict[str, str]:
         "TITLE": board.title,
         "PART": board.part,
         "BOARD_PART": board.board_part,
-        "VLNV": VLNV,
-        "VENDOR_NAME": VENDOR_NAME,
+        "MODULE": name,
+        "VLNV": vlnv(name),
+        "VENDOR_NAME": vlnv(name).rpartition(":")[0],
         "VERSION": importlib.metadata.version("edgemoe"),
         "HARDWARE": config.name,
+        "HARDWARE_OPTION": option(config, f"{name}.toml"),
         "LANES": config.lanes,
         "WHY": board.why,
         "INTERFACES": " ".join(("aclk", "aresetn", "interrupt", "s_axil", *config.master_names)),
@@ -175,28 +188,27 @@ def fill(template: str, values: dict[str, str]) -> str:
     return re.sub(r"@([A-Z_]+)@", lambda found: values[found[1]], template)
 
 
-def build(board: Board, folder: Path, *, force: bool = False) -> list[Path]:
-    """Write everything; return the paths. force: replace files that edgemoe did not write."""
+def build(board: Board, folder: Path, name: str = NAME, *, force: bool = False) -> list[Path]:
+    """Write everything, the core as module `name`; return the paths. force: replace files that edgemoe did not write."""
     if board.family is not Family.ZYNQ_ULTRASCALE_PLUS:
         names = "zcu102, kv260, ultra96"
         raise EdgemoeError(
             f"board {board.name!r} is no Zynq UltraScale+ ({names}); the Verilog alone: edgemoe verilog --hardware {board.hardware.name}"
         )
-    verilog = simulator.verilog(board.hardware)
-    values = words(board)
+    verilog = named(simulator.verilog(board.hardware), name)
+    values = words(board, name)
     templates = files("edgemoe.boards") / "templates"
     texts = {
-        "edgemoe.v": with_ultra_ram(verilog) if board.ultra_ram else verilog,
-        "edgemoe_ip.v": wrapper(verilog, board.hardware),
-        "registers.json": registers.to_json(),
-        "registers.md": registers.to_markdown(),
-        "instructions.md": isa.to_markdown(),
-        "edgemoe.h": registers.to_c_header(),
-        "edgemoe_registers.py": registers_python(board),
-        "board.json": json.dumps(facts(board), indent=1) + "\n",
+        f"{name}.v": head(board.hardware, name, core_interfaces(board.hardware))
+        + (with_ultra_ram(verilog) if board.ultra_ram else verilog),
+        f"{name}_ip.v": wrapper(verilog, board.hardware, name),
+        **documents(board.hardware, name),
+        f"{name}_registers.py": registers_python(board),
+        "board.json": json.dumps(facts(board, name), indent=1) + "\n",
         "clock.dtsi": f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>;\n",
-        **{name: fill((templates / f"{name}.in").read_text(), values) for name in TEMPLATES},
-        **{name: fill((templates / "edgemoe.dtso.in").read_text(), values | more) for name, more in OVERLAYS.items()},
+        f"{name}.core": fill((templates / "edgemoe.core.in").read_text(), values),
+        **{file: fill((templates / f"{file}.in").read_text(), values) for file in TEMPLATES},
+        **{file: fill((templates / "edgemoe.dtso.in").read_text(), values | more) for file, more in OVERLAYS.items()},
     }
     with OutputFolder(folder, force=force) as outputs:
         return outputs.write_all(kit.with_kit(texts, board.checkpoint))

@@ -66,7 +66,14 @@ class Resize(StrEnum):
 DEMO_SEED = 1_000_020  # a scene that training never sees
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
-Hardware = Annotated[str, typer.Option("--hardware", help="Hardware preset.", metavar="PRESET")]
+Hardware = Annotated[
+    str,
+    typer.Option("--hardware", help="Hardware preset, or a file of hardware fields (base = another preset).", metavar="PRESET|FILE.toml"),
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a field of the hardware: --set rows=400; may be repeated.", metavar="FIELD=VALUE")
+]
+ModuleName = Annotated[str, typer.Option("--name", help="Name of the core's module; those of all others begin with it.", metavar="NAME")]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")]
 Bits = Annotated[WeightBits | None, typer.Option("--weight-bits", help="Format of the weights. Default: the hardware preset's.")]
 Resizing = Annotated[
@@ -106,18 +113,20 @@ def options(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("out/demo"),
+    hardware: Hardware = "base",
+    changes: Changes = None,
     force: Force = False,
 ) -> None:
     """A street scene through the generated hardware: segmentation and depth, simulated cycle by cycle."""
     import numpy as np
     from edgemoe.host import files, images, inference, outputs
-    from edgemoe.hw.config import preset
+    from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint, heads, metrics
     from edgemoe.models.scenes import scene
 
+    chosen = configured(hardware, changes)
     model = checkpoint.load("m3vit-micro")
     config = model.config
-    hardware = preset("base")
     street = scene(DEMO_SEED)
     truth = {"segmentation": heads.colourise_segmentation(street.labels), "depth": heads.colourise_depth(street.depth)}
     blank = np.full((config.image_height, config.image_width, 3), 255, np.uint8)
@@ -125,7 +134,7 @@ def demo(
     row = [("input", street.image.transpose(1, 2, 0))]
     with files.OutputFolder(out, force=force) as folder:
         folder.check(["demo.png", "scene.png", *outputs.map_names("scene", config, range(len(config.tasks)))])
-        result = inference.infer(model, [street.image], hardware=hardware)
+        result = inference.infer(model, [street.image], hardware=chosen)
         for stream, (_, task) in enumerate(result.streams):
             kind, prediction = config.tasks[task].kind, result.map(stream)
             assert prediction is not None
@@ -139,7 +148,7 @@ def demo(
             outputs.save_maps(folder, "scene", config, task, result.heads[stream])
         picture = folder.write("demo.png", images.png(outputs.sheet([row[:1] + row[1::2], [("", blank), *row[2::2]]])))
         folder.write("scene.png", images.png(street.image.transpose(1, 2, 0)))
-    summary = result.totals().summary(hardware)
+    summary = result.totals().summary(chosen)
     rows += [
         ("clock cycles, both tasks", f"{summary['cycles']:,}"),
         ("at 300 MHz", f"{summary['cycles'] / 300e3:.2f} ms"),
@@ -147,7 +156,7 @@ def demo(
         ("simulated in", f"{summary['seconds']:.1f} s"),
         ("look at", picture),
     ]
-    outputs.table("m3vit-micro on the generated hardware (preset base)", rows)
+    outputs.table(f"m3vit-micro on the generated hardware ({chosen.name})", rows)
 
 
 @app.command()
@@ -160,6 +169,7 @@ def infer(
     task: Annotated[list[str] | None, typer.Option("--task", help="A task of the checkpoint; may be repeated. Default: all.")] = None,
     device: Annotated[DeviceName, typer.Option("--device", help="What computes.")] = DeviceName.VERILATOR,
     hardware: Hardware = "base",
+    changes: Changes = None,
     weight_bits: Bits = None,
     resize: Resizing = Resize.STRETCH,
     out: Annotated[Path, typer.Option("--out", help="Folder for maps and raw predictions.")] = Path("out"),
@@ -179,11 +189,11 @@ def infer(
     be read is left out, and the exit code is then 1.
     """
     from edgemoe.host import batch, files, inference, outputs
-    from edgemoe.hw.config import preset
+    from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
 
     where = inference.SerialPort.of(port, baud)
-    chosen = preset(hardware)
+    chosen = configured(hardware, changes)
     model = checkpoints.load(checkpoint)
     tasks = inference.tasks_of(model.config, task)
     paths = batch.picture_files(images)
@@ -261,16 +271,19 @@ def import_edge_moe(
 def verilog(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
     hardware: Hardware = "base",
+    changes: Changes = None,
+    name: ModuleName = "edgemoe",
     force: Force = False,
 ) -> None:
     """Write the hardware as Verilog, with its register map and instruction set as documents."""
     from edgemoe.host import files, outputs
-    from edgemoe.hw.config import preset
+    from edgemoe.host.hardware_option import configured
+    from edgemoe.hw.verilog_text import checked_name
     from edgemoe.sim.simulator import verilog as generate
 
-    config = preset(hardware)
+    config, name = configured(hardware, changes), checked_name(name)
     with files.OutputFolder(out, force=force) as folder:
-        for path in folder.write_all(outputs.hardware_files(generate(config))):
+        for path in folder.write_all(outputs.hardware_files(config, generate(config), name)):
             typer.echo(path)
 
 
@@ -279,21 +292,29 @@ def build(
     board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
     bitstream: Annotated[bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (15 minutes).")] = False,
+    hardware: Annotated[
+        str | None, typer.Option("--hardware", help="Preset or file. Default: the board's hardware.", metavar="PRESET|FILE.toml")
+    ] = None,
+    changes: Changes = None,
+    name: ModuleName = "edgemoe",
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Write all that a board's tools need: Verilog, scripts, register map, README of the steps to a running board."""
     from edgemoe.boards import boards, ecp5, zynq
     from edgemoe.host import outputs
+    from edgemoe.host.hardware_option import changed, configured
+    from edgemoe.hw.verilog_text import checked_name
 
-    chosen = boards.board(board)
+    chosen, name = boards.board(board), checked_name(name)
+    chosen = chosen.carrying(configured(hardware, changes) if hardware else changed(chosen.hardware, changes))
     figures = None
     if chosen.family is boards.Family.ECP5:
-        paths, figures = ecp5.build(chosen, out, with_bitstream=bitstream, force=force)
+        paths, figures = ecp5.build(chosen, out, name, with_bitstream=bitstream, force=force)
     elif bitstream:
         raise EdgemoeError(f"--bitstream is for ECP5 boards: that of {board!r} comes from Vivado, by the folder's README.md")
     else:
-        paths = zynq.build(chosen, out, force=force)
+        paths = zynq.build(chosen, out, name, force=force)
     if json:
         _print_json({"board": board, "files": [str(path) for path in paths]} | ({"report": figures} if figures else {}))
         return
@@ -312,6 +333,7 @@ def bench(
     model: Annotated[str | None, typer.Option("--model", help="A model preset with seeded random weights.", metavar="NAME")] = None,
     image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated ones.")] = None,
     hardware: Hardware = "base",
+    changes: Changes = None,
     weight_bits: Bits = None,
     tasks: Annotated[int, typer.Option("--tasks", help="The first so many tasks of each image.", min=1)] = 1,
     images: Annotated[int | None, typer.Option("--images", help="How many images. Default: those given, or one.", min=1)] = None,
@@ -323,14 +345,14 @@ def bench(
 ) -> None:
     """Cycles of the RTL and what they went into, bytes, utilisation, DSP slices, and the distance to the floor."""
     from edgemoe.host import batch, benchmark
-    from edgemoe.hw.config import preset
+    from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import config as models
     from edgemoe.models.calibration import default_images
 
     if checkpoint and model:
         raise EdgemoeError("give --checkpoint or --model, not both")
-    chosen = preset(hardware)
+    chosen = configured(hardware, changes)
     if plot:
         benchmark.plottable(plot)
     used = benchmark.random_checkpoint(models.preset(model)) if model else checkpoints.load(checkpoint or "m3vit-micro")
@@ -351,7 +373,10 @@ def bench(
 
 @app.command()
 def report(
-    hardware: Annotated[str | None, typer.Option("--hardware", help="Preset. Default: base, or the board's.", metavar="PRESET")] = None,
+    hardware: Annotated[
+        str | None, typer.Option("--hardware", help="Preset or file. Default: base, or the board's.", metavar="PRESET|FILE.toml")
+    ] = None,
+    changes: Changes = None,
     board: Annotated[str | None, typer.Option("--board", help="Compare with what this board's device has.", metavar="NAME")] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Also the deepest paths in LUT levels.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="With --board: shares of the device by unit.", metavar="FILE.png")] = None,
@@ -359,7 +384,7 @@ def report(
 ) -> None:
     """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest paths."""
     from edgemoe.host import benchmark, reporting
-    from edgemoe.hw.config import preset
+    from edgemoe.host.hardware_option import changed, configured
 
     if plot and not board:
         raise EdgemoeError("--plot shows shares of a device: name it with --board")
@@ -369,12 +394,12 @@ def report(
         device = boards.board(board)
         if plot:
             benchmark.plottable(plot)
-        chosen = preset(hardware) if hardware else device.hardware
+        chosen = configured(hardware, changes) if hardware else changed(device.hardware, changes)
         resources = fit.report(device, chosen)
         if plot:
             fit.plot(resources, device, plot)
     else:
-        chosen = preset(hardware or "base")
+        chosen = configured(hardware or "base", changes)
         resources = reporting.resources(chosen)
     paths = reporting.timing(chosen) if timing else None
     if json:
@@ -416,6 +441,7 @@ def check(
     checkpoint: CheckpointName = "m3vit-micro",
     image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: a generated scene.")] = None,
     hardware: Hardware = "base",
+    changes: Changes = None,
     weight_bits: Bits = None,
     resize: Resizing = Resize.STRETCH,
     json: Json = False,
@@ -424,12 +450,12 @@ def check(
     import importlib.util
 
     from edgemoe.host import batch, checking, inference, outputs
-    from edgemoe.hw.config import preset
+    from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import extras
     from edgemoe.models.calibration import default_images
 
-    chosen = preset(hardware)
+    chosen = configured(hardware, changes)
     model = checkpoints.load(checkpoint)
     given = batch.read_images(image or [], model.config, resize.value) or list(default_images(model.config, 1))
     golden = importlib.util.find_spec("torch") is not None
@@ -453,20 +479,21 @@ def soak(
         Stalls, typer.Option("--stalls", help="Random stalls on every channel of the bus, another memory each image; or none.")
     ] = Stalls.RANDOM,
     hardware: Hardware = "base",
+    changes: Changes = None,
     weight_bits: Bits = None,
     json: Json = False,
 ) -> None:
     """Many scenes through the RTL over a memory that stalls at random, each compared with the emulator."""
     from edgemoe.host import outputs
+    from edgemoe.host.hardware_option import configured
     from edgemoe.host.soak import soak as run
-    from edgemoe.hw.config import preset
 
-    chosen = preset(hardware)
+    chosen = configured(hardware, changes)
     report = run(images, seed, stalls.value, chosen, weight_bits.value if weight_bits else chosen.weight_bits).summary()
     if json:
         _print_json(report)
     else:
-        outputs.table(f"soak on {hardware}", list(report.items()))
+        outputs.table(f"soak on {chosen.name}", list(report.items()))
     if report["mismatches"]:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -60,7 +61,7 @@ def examine() -> list[Finding]:
             found.append(_compiler(simulates))
         if role == "tests":
             found.append(_shared_python())
-    return [*found, *_cache(generates)]
+    return [*found, *_programs(), *_cache(generates)]
 
 
 def _version(package: str) -> str | None:
@@ -97,6 +98,20 @@ def _shared_python() -> Finding:
         path = find_libpython.find_libpython()
     remedy = "Debian, Ubuntu: apt install libpython3-dev"
     return Finding("libpython", path is not None, False, path or "", "tests of units", remedy, "tests")
+
+
+# (program, how it tells its version, purpose, remedy, part)
+_PROGRAMS = (
+    ("iverilog", "-V", "tests: the core in a second simulator", "Debian, Ubuntu: apt install iverilog", "tests"),
+    ("dtc", "--version", "device-tree overlays of Zynq boards", "Debian, Ubuntu: apt install device-tree-compiler", "boards"),
+)
+
+
+def _programs() -> Iterator[Finding]:
+    for name, option, purpose, remedy, role in _PROGRAMS:
+        path = shutil.which(name)
+        shown = subprocess.run([path, option], capture_output=True, text=True, check=False).stdout.splitlines() if path else []
+        yield Finding(name, path is not None, False, shown[0] if shown else path or "", purpose, remedy, role)
 
 
 def _cache(needed: bool) -> Iterator[Finding]:

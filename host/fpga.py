@@ -25,7 +25,10 @@ from numpy.typing import NDArray
 
 UIO_NAME = "edgemoe"  # the device-tree node
 BUFFER_NAME = "edgemoe-memory"  # u-dma-buf devices, one a master: edgemoe-memory0, ...
-MODULE_NAMES = ("edgemoe:accelerator:edgemoe_ip:", "xilinx.com:module_ref:edgemoe_ip:")  # as PYNQ lists the core
+MODULE_NAMES = (
+    "edgemoe:accelerator:",
+    "xilinx.com:module_ref:edgemoe_ip:",
+)  # as PYNQ lists the core: packaged, whatever its name, or as a module
 PAGE = 4096
 CACHE_LINE = 64
 OVERLAY = "the device-tree overlay (README.md of edgemoe build)"

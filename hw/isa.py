@@ -16,14 +16,14 @@ INSTRUCTION_BYTES = 64
 
 
 class Opcode(IntEnum):
-    END = 1  # all done: raise the interrupt
-    LOAD = 2  # DRAM -> on-chip memory, rows x columns words
-    STORE = 3  # on-chip memory -> DRAM
-    IMAGE = 4  # 8-bit CHW picture -> one activation row per patch
-    MATMUL = 5  # everything that multiplies
-    LAYERNORM = 6  # 1/sigma of rows row_base.. into the row-scale table
-    ROUTE = 7  # top-k of the logits in score memory -> expert queues
-    EXPERTS = 8  # repeat the next `length` instructions for every expert with a non-empty queue
+    END = 1
+    LOAD = 2
+    STORE = 3
+    IMAGE = 4
+    MATMUL = 5
+    LAYERNORM = 6
+    ROUTE = 7
+    EXPERTS = 8
 
 
 class Memory(IntEnum):
@@ -34,19 +34,19 @@ class Memory(IntEnum):
 
 
 class Stationary(IntEnum):
-    WEIGHTS16 = 0  # from the weight stream
+    WEIGHTS16 = 0
     WEIGHTS8 = 1
-    KEYS = 2  # from key/value memory: column i of block (c, r) is the word of key c*lanes+i, chunk r
-    VALUES = 3  # from key/value memory: row i of block (c, r) is the word of key r*lanes+i, column c
+    KEYS = 2
+    VALUES = 3
 
 
 class Scale(IntEnum):
     """The factor of a whole output row."""
 
     NONE = 0
-    NORM = 1  # 1/sigma of the row (LAYERNORM)
-    SOFTMAX = 2  # 1/sum of the row's probabilities
-    EXPERT = 3  # the router's score of this queue entry
+    NORM = 1
+    SOFTMAX = 2
+    EXPERT = 3
 
 
 class ErrorCode(IntEnum):
@@ -56,6 +56,75 @@ class ErrorCode(IntEnum):
     READ_BUS = 3
     WRITE_BUS = 4
     WATCHDOG = 5
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """The values of a field or of a register, for documents and for other languages. meanings: value -> what it means."""
+
+    name: str
+    doc: str
+    meanings: Mapping[IntEnum, str]
+
+
+ENUMERATIONS: tuple[Enumeration, ...] = (
+    Enumeration(
+        "opcode",
+        "what an instruction does",
+        {
+            Opcode.END: "wait for everything, raise the interrupt",
+            Opcode.LOAD: "DRAM -> on-chip memory, rows x columns words",
+            Opcode.STORE: "on-chip memory -> DRAM, rows x columns words",
+            Opcode.IMAGE: "8-bit CHW picture -> one activation row per patch",
+            Opcode.MATMUL: "streamed rows x stationary blocks -> epilogue -> memory",
+            Opcode.LAYERNORM: "1/sigma of residual rows row_base.. into the row-scale table",
+            Opcode.ROUTE: "top-k of the router's logits in score memory into the experts' queues",
+            Opcode.EXPERTS: "repeat the next `length` instructions for every expert with a non-empty queue",
+        },
+    ),
+    Enumeration(
+        "memory",
+        "an on-chip memory",
+        {
+            Memory.ACTIVATION: "what the array streams",
+            Memory.KEY_VALUE: "keys and values of every token",
+            Memory.RESIDUAL: "the residual stream",
+            Memory.SCORE: "one head's attention scores, or the router's logits",
+        },
+    ),
+    Enumeration(
+        "stationary",
+        "what the array holds while rows stream past",
+        {
+            Stationary.WEIGHTS16: "16-bit weights from the weight stream",
+            Stationary.WEIGHTS8: "8-bit weights from the weight stream",
+            Stationary.KEYS: "key/value memory: column i of block (c, r) is the word of key c*lanes+i, chunk r",
+            Stationary.VALUES: "key/value memory: row i of block (c, r) is the word of key r*lanes+i, column c",
+        },
+    ),
+    Enumeration(
+        "scale",
+        "the factor of a whole output row",
+        {
+            Scale.NONE: "one",
+            Scale.NORM: "1/sigma of the row (LAYERNORM)",
+            Scale.SOFTMAX: "1/sum of the row's probabilities",
+            Scale.EXPERT: "the router's score of this queue entry",
+        },
+    ),
+    Enumeration(
+        "error_code",
+        "why a run stopped, and what ERROR_ADDRESS then holds",
+        {
+            ErrorCode.NONE: "no error",
+            ErrorCode.ILLEGAL_INSTRUCTION: "no such opcode, or fields that do not go together; address: 0",
+            ErrorCode.CAPACITY: "an operand or a count beyond the build's sizes; address: 0",
+            ErrorCode.READ_BUS: "a read was answered with an error; address: linear byte offset of the beat",
+            ErrorCode.WRITE_BUS: "a write was answered with an error; address: linear byte offset of the burst",
+            ErrorCode.WATCHDOG: "WATCHDOG cycles without an instruction retiring or a beat moving; address: 0",
+        },
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -170,21 +239,17 @@ class Instruction:
         return " ".join([self.opcode.name, *(f"{k}={v}" for k, v in self.values.items() if v)])
 
 
+def enumeration_table(enumeration: Enumeration) -> list[str]:
+    """Markdown lines of a table of values."""
+    rows = [f"| {int(value)} | {value.name} | {meaning} |" for value, meaning in enumeration.meanings.items()]
+    return [f"| {enumeration.name} | name | {enumeration.doc} |", "|---|---|---|", *rows]
+
+
 def to_markdown() -> str:
-    """The instruction set as a document: operations, then the fields with their place in the 64 bytes."""
-    operations = {
-        Opcode.END: "wait for everything, raise the interrupt",
-        Opcode.LOAD: "DRAM -> on-chip memory, rows x columns words",
-        Opcode.STORE: "on-chip memory -> DRAM, rows x columns words",
-        Opcode.IMAGE: "8-bit CHW picture -> one activation row per patch",
-        Opcode.MATMUL: "streamed rows x stationary blocks -> epilogue -> memory",
-        Opcode.LAYERNORM: "1/sigma of residual rows into the row-scale table",
-        Opcode.ROUTE: "top-k of the router's logits into the experts' queues",
-        Opcode.EXPERTS: "repeat the next `length` instructions for every expert with a non-empty queue",
-    }
+    """The instruction set as a document: the values of its enumerations, then the fields with their place in the 64 bytes."""
     lines = ["# Instruction set", "", "64 bytes an instruction, little-endian, fields from bit 0 upwards."]
-    lines += ["", "| opcode | name | meaning |", "|---|---|---|"]
-    lines += [f"| {int(o)} | {o.name} | {meaning} |" for o, meaning in operations.items()]
+    for enumeration in ENUMERATIONS:
+        lines += ["", *enumeration_table(enumeration)]
     lines += ["", "| bits | field | meaning |", "|---|---|---|"]
     for f in FIELDS:
         low = OFFSETS[f.name]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edgemoe.hw.config import PARAMETER_WORDS, HardwareConfig
+from edgemoe.hw.isa import ENUMERATIONS, enumeration_table
+from edgemoe.hw.verilog_text import NAME, sizes
 
 ADDRESS_BITS = 12
 MAGIC = int.from_bytes(b"EMOE", "little")
@@ -141,7 +143,7 @@ def _map() -> Iterator[Register]:
         yield from _pair(f"BASE_{m}", 0x20 + 8 * m, Access.READ_WRITE, doc, (1 << 64) - BASE_ALIGNMENT)
     for i, (name, (_, doc)) in enumerate(_constants(None).items()):
         yield Register(name, 0x40 + 4 * i, Access.READ_ONLY, doc)
-    yield Register("ERROR_CODE", 0x80, Access.READ_ONLY, "isa.ErrorCode of the first error; cleared by the next start or a soft reset")
+    yield Register("ERROR_CODE", 0x80, Access.READ_ONLY, "why the run stopped, see error_code; cleared by the next start or a soft reset")
     yield Register("ERROR_INSTRUCTION", 0x84, Access.READ_ONLY, "index of the instruction at which the run stopped")
     yield from _pair("ERROR_ADDRESS", 0x88, Access.READ_ONLY, "linear byte offset of the failed beat or burst, or what the error code says")
     yield Register("INSTRUCTION", 0x90, Access.READ_ONLY, "index of the instruction at the sequencer, for progress bars")
@@ -163,48 +165,79 @@ def offset(name: str) -> int:
     return (BY_NAME.get(name) or BY_NAME[f"{name}_LO"]).offset
 
 
-def to_json() -> str:
-    """The map for other languages: a list of registers with their fields."""
+def to_json(config: HardwareConfig, name: str = NAME) -> str:
+    """The map for other languages.
+
+    module, hardware (its name, sizes and hash), constants (what this build's read-only words show), enumerations (of instructions and of
+    ERROR_CODE: values with their names and meanings), registers with their fields.
+    """
     return json.dumps(
-        [
-            {
-                "name": r.name,
-                "offset": r.offset,
-                "access": r.access.value,
-                "writable": r.writable,
-                "doc": r.doc,
-                "fields": [{"name": f.name, "low": f.low, "bits": f.bits, "doc": f.doc} for f in r.fields],
-            }
-            for r in REGISTERS
-        ],
+        {
+            "module": name,
+            "hardware": sizes(config),
+            "constants": constants(config),
+            "enumerations": {
+                e.name: [{"name": value.name, "value": int(value), "doc": doc} for value, doc in e.meanings.items()] for e in ENUMERATIONS
+            },
+            "registers": [
+                {
+                    "name": r.name,
+                    "offset": r.offset,
+                    "access": r.access.value,
+                    "writable": r.writable,
+                    "doc": r.doc,
+                    "fields": [{"name": f.name, "low": f.low, "bits": f.bits, "doc": f.doc} for f in r.fields],
+                }
+                for r in REGISTERS
+            ],
+        },
         indent=1,
     )
 
 
-def to_markdown() -> str:
-    """The map as a table, fields on lines of their own."""
-    lines = ["| offset | name | access | meaning |", "|---|---|---|---|"]
+def to_markdown(config: HardwareConfig, name: str = NAME) -> str:
+    """The map as a table, fields on lines of their own, with what the read-only words of this build show; then the error codes."""
+    lines = ["# Registers", "", f"Module `{name}`: {', '.join(f'{key} {value}' for key, value in sizes(config).items())}.", ""]
+    lines += ["| offset | name | access | meaning |", "|---|---|---|---|"]
+    shown = constants(config)
     for r in REGISTERS:
-        lines.append(f"| 0x{r.offset:03X} | {r.name} | {r.access.value} | {r.doc} |")
+        value = f"; here {_shown(r.name, shown[r.name])}" if r.name in shown else ""
+        lines.append(f"| 0x{r.offset:03X} | {r.name} | {r.access.value} | {r.doc}{value} |")
         for f in r.fields:
             bits = f"{f.low}" if f.bits == 1 else f"{f.low + f.bits - 1}..{f.low}"
             lines.append(f"| | bit {bits} {f.name} | | {f.doc} |")
+    for enumeration in ENUMERATIONS:
+        if enumeration.name == "error_code":
+            lines += ["", *enumeration_table(enumeration)]
     return "\n".join(lines) + "\n"
 
 
-def to_c_header() -> str:
-    """The map as a C header: EDGEMOE_<NAME> offsets and EDGEMOE_<NAME>_<FIELD> masks."""
+def to_c_header(config: HardwareConfig, name: str = NAME) -> str:
+    """The map as a C header; PREFIX is the module's name in capitals.
+
+    PREFIX_<REGISTER>: offset. PREFIX_<REGISTER>_<FIELD>: mask. PREFIX_<REGISTER>_VALUE: what a read-only word of this build shows.
+    PREFIX_<ENUMERATION>_<NAME>: a value of an instruction's field or of ERROR_CODE.
+    """
+    prefix, guard = name.upper(), f"{name.upper()}_REGISTERS_H"
     lines = [
         "/* SPDX-License-Identifier: Apache-2.0 */",
-        "/* Generated from edgemoe/hw/registers.py: do not edit. */",
-        "#ifndef EDGEMOE_REGISTERS_H",
-        "#define EDGEMOE_REGISTERS_H",
-        "",
-        f"#define EDGEMOE_MAGIC_VALUE 0x{MAGIC:08X}u",
-        f"#define EDGEMOE_VERSION_VALUE 0x{VERSION:08X}u",
+        f"/* Registers of module {name}: generated by edgemoe, do not edit. */",
+        *(f"/* {key} = {str(value).replace('*/', '* /')} */" for key, value in sizes(config).items()),
+        f"#ifndef {guard}",
+        f"#define {guard}",
         "",
     ]
     for r in REGISTERS:
-        lines.append(f"#define EDGEMOE_{r.name} 0x{r.offset:03X}u /* {r.access.value}: {r.doc.replace('*/', '')} */")
-        lines += [f"#define EDGEMOE_{r.name}_{f.name} 0x{f.mask:X}u" for f in r.fields]
-    return "\n".join([*lines, "", "#endif", ""])
+        lines.append(f"#define {prefix}_{r.name} 0x{r.offset:03X}u /* {r.access.value}: {r.doc.replace('*/', '')} */")
+        lines += [f"#define {prefix}_{r.name}_{f.name} 0x{f.mask:X}u" for f in r.fields]
+    lines += ["", "/* What the read-only words of this build show. */"]
+    lines += [f"#define {prefix}_{key}_VALUE {_shown(key, value)}u" for key, value in constants(config).items()]
+    for e in ENUMERATIONS:
+        lines += ["", f"/* {e.doc} */"]
+        lines += [f"#define {prefix}_{e.name.upper()}_{value.name} {int(value)}u /* {doc} */" for value, doc in e.meanings.items()]
+    return "\n".join([*lines, "", f"#endif /* {guard} */", ""])
+
+
+def _shown(name: str, value: int) -> str:
+    """A constant as people read it."""
+    return f"0x{value:08X}" if name in ("MAGIC", "VERSION", "CONFIG_HASH") else str(value)

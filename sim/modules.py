@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from edgemoe.hw import verilog_text
 from edgemoe.hw.units import block_memory
 from edgemoe.sim import build
 
-TOP = "edgemoe"
+TOP = verilog_text.NAME
 VERSION = 4  # of what is kept under a key: raise it when counting changes
 
 
@@ -36,9 +37,11 @@ class Module:
 
     @property
     def key(self) -> str:
-        """Hash of the text without the numbers that the generator deals out over the whole design."""
+        """Hash of the text as Yosys wrote it, without the numbers that it deals out over the whole design: what `verilog_text.finish`
+        adds is nothing to a synthesis."""
         numbers: dict[str, str] = {}
-        text = re.sub(r"(port\$\d+|dump_module\$\d+)", lambda found: numbers.setdefault(found[0], f"n{len(numbers)}"), self.text)
+        text = verilog_text.unfinished(self.text)
+        text = re.sub(r"(port\$\d+|dump_module\$\d+)", lambda found: numbers.setdefault(found[0], f"n{len(numbers)}"), text)
         name = re.sub(r"\$\d+", "", self.name)
         text = re.sub(r"(\\edgemoe[\w.]*)\$\d+", r"\1", text).replace(escaped(name), "self")
         return build.digest(VERSION, text, [re.sub(r"\$\d+", "", child) for _, child in self.children])

@@ -111,7 +111,7 @@ def test_the_folder_is_complete(folder: Path) -> None:
     for name, version in json.loads((Path(ecp5.__file__).parent / "place_and_route.json").read_text())[board.name]["tools"].items():
         assert f"{name}=={version}" in texts["README.md"] and f"{name}=={version}" in texts["build.sh"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {f"edgemoe_system.v, {board.name}.v", f"{board.name}.lpf"}
-    listed = {r["name"]: r["offset"] for r in json.loads(texts["registers.json"])}
+    listed = {r["name"]: r["offset"] for r in json.loads(texts["registers.json"])["registers"]}
     assert listed == {r.name: r.offset for r in registers.REGISTERS}
     assert json.loads(texts["board.json"])["constants"]["CONFIG_HASH"] == board.hardware.hash
     assert f"--device serial --port /dev/ttyUSB0 --hardware {board.hardware.name}" in texts["README.md"]

@@ -116,7 +116,7 @@ def test_register_maps_agree(built: tuple[boards.Board, Path], monkeypatch: pyte
     monkeypatch.delitem(sys.modules, "edgemoe_registers", raising=False)
     python = importlib.import_module("edgemoe_registers")
     header = dict(re.findall(r"#define EDGEMOE_(\w+) (0x[0-9A-F]+)u /\*", (folder / "edgemoe.h").read_text()))
-    listed = {r["name"]: r["offset"] for r in json.loads((folder / "registers.json").read_text())}
+    listed = {r["name"]: r["offset"] for r in json.loads((folder / "registers.json").read_text())["registers"]}
     expected = {r.name: r.offset for r in registers.REGISTERS}
     assert listed == expected == {name: int(value, 16) for name, value in header.items()}
     assert all(getattr(python, name) == value for name, value in expected.items()) and python.ADDRESS == board.core_address
@@ -226,7 +226,7 @@ def test_the_rest_is_complete(built: tuple[boards.Board, Path]) -> None:
     }
     assert not [name for name, text in texts.items() if re.search(r"@[A-Z_]+@", text)]
     compile(texts["edgemoe_pynq.py"], "edgemoe_pynq.py", "exec")
-    assert f'"{zynq.VLNV}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
+    assert f'"{zynq.vlnv("edgemoe")}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {"edgemoe.v, edgemoe_ip.v", "edgemoe.xdc"}
     assert all((folder / name).exists() for name in re.findall(r"([\w.-]+\.(?:tcl|v|xdc|dtso)) *", texts["Makefile"]) if "/" not in name)
     for name in re.findall(r"`([\w.-]+\.\w+)`", texts["README.md"]):

@@ -165,13 +165,13 @@ def test_a_checkpoint_file_on_the_smallest_core(edgemoe: Command, tiny_model: Pa
 
 def test_verilog(edgemoe: Command, tmp_path: Path) -> None:
     code, text, _ = edgemoe("verilog", "--hardware", "tiny", "-o", tmp_path / "hardware")
-    names = {"edgemoe.v", "registers.md", "registers.json", "edgemoe.h", "instructions.md"}
+    names = {"edgemoe.v", "registers.md", "registers.json", "edgemoe.h", "instructions.md", "edgemoe.toml"}
     assert code == 0 and {Path(line).name for line in text.split()} == names
     folder = tmp_path / "hardware"
     assert {p.name for p in folder.iterdir()} == names | {".edgemoe-outputs"}
     source = (folder / "edgemoe.v").read_text()
     assert "module edgemoe(" in source and "s_axil_awaddr" in source and "m_axi_arid" in source
-    assert any(r["name"] == "CTRL" for r in json.loads((folder / "registers.json").read_text()))
+    assert any(r["name"] == "CTRL" for r in json.loads((folder / "registers.json").read_text())["registers"])
     assert "MATMUL" in (folder / "instructions.md").read_text() and "EDGEMOE_CTRL" in (folder / "edgemoe.h").read_text()
 
 

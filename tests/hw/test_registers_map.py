@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The register map is consistent, and its renderings name every register."""
 
+import dataclasses
 import json
+import re
 
-from edgemoe.hw import registers
+import pytest
+from edgemoe.hw import isa, registers
 from edgemoe.hw.config import PRESETS
 
 
@@ -32,10 +35,31 @@ def test_constants_describe_the_build():
     assert all(0 <= v < 1 << 32 and name in registers.BY_NAME for c in PRESETS.values() for name, v in registers.constants(c).items())
 
 
-def test_renderings_are_complete():
-    listed = json.loads(registers.to_json())
-    assert [r["name"] for r in listed] == [r.name for r in registers.REGISTERS]
-    markdown, header = registers.to_markdown(), registers.to_c_header()
+@pytest.mark.parametrize("config", PRESETS.values(), ids=lambda c: c.name)
+def test_renderings_are_complete(config):
+    """Every register, every value of an instruction's field and every error code, the build's own sizes: in JSON, C and Markdown."""
+    listed = json.loads(registers.to_json(config, "left"))
+    assert [r["name"] for r in listed["registers"]] == [r.name for r in registers.REGISTERS]
+    assert listed["module"] == "left" and listed["constants"] == registers.constants(config)
+    assert listed["hardware"] == {"hardware": config.name, "config_hash": f"0x{config.hash:08X}", **config.sizes}
+    markdown, header = registers.to_markdown(config), registers.to_c_header(config, "left")
     for r in registers.REGISTERS:
         assert f"| 0x{r.offset:03X} | {r.name} |" in markdown
-        assert f"#define EDGEMOE_{r.name} 0x{r.offset:03X}u" in header
+        assert f"#define LEFT_{r.name} 0x{r.offset:03X}u" in header
+    values = dict(re.findall(r"#define LEFT_(\w+) (\w+)u", header))
+    assert {name: int(values[f"{name}_VALUE"], 0) for name in registers.constants(config)} == registers.constants(config)
+    kinds = {"opcode": isa.Opcode, "memory": isa.Memory, "stationary": isa.Stationary, "scale": isa.Scale, "error_code": isa.ErrorCode}
+    assert set(listed["enumerations"]) == set(kinds) == {e.name for e in isa.ENUMERATIONS}
+    for name, kind in kinds.items():
+        assert {v["name"]: v["value"] for v in listed["enumerations"][name]} == {v.name: v.value for v in kind}
+        assert all(v["doc"] for v in listed["enumerations"][name])
+        for value in kind:
+            assert int(values[f"{name.upper()}_{value.name}"]) == value
+            assert f"| {int(value)} | {value.name} |" in (markdown if name == "error_code" else isa.to_markdown())
+    assert f"config_hash 0x{config.hash:08X}" in markdown and f"{config.residual_words} |" in markdown
+
+
+def test_a_name_cannot_end_a_comment():
+    """Names come from the command line."""
+    header = registers.to_c_header(dataclasses.replace(PRESETS["tiny"], name="a*/b"))
+    assert "a*/b" not in header

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that some tests need and that no Python package brings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+PACKAGES = {"iverilog": "iverilog", "vvp": "iverilog", "dtc": "device-tree-compiler"}
+
+
+def needed(*programs: str) -> None:
+    """Skip the calling test where a program is missing; where CI=true, fail it."""
+    missing = sorted({PACKAGES[name] for name in programs if shutil.which(name) is None})
+    if missing:
+        message = f"needs {', '.join(missing)} (Debian, Ubuntu: apt install {' '.join(missing)})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
