@@ -121,7 +121,8 @@ def test_a_changed_core_through_the_commands(edgemoe: Command, tmp_path: Path) -
     folder = tmp_path / "written"
     code, text, _ = edgemoe("verilog", "--hardware", "tiny", "--set", "rows=44", "--name", "left", "-o", folder)
     names = {"left.v", "left.h", "left.toml", "registers.md", "registers.json", "instructions.md"}
-    assert code == 0 and {Path(line).name for line in text.split()} == {path.name for path in folder.iterdir()} == names
+    assert code == 0 and {Path(line).name for line in text.split()} == names
+    assert {path.name for path in folder.iterdir()} - {".edgemoe-outputs"} == names
     config = configured(str(folder / "left.toml"))
     assert config == changed(preset("tiny"), ["rows=44"])
     listed = json.loads((folder / "registers.json").read_text())
@@ -141,6 +142,24 @@ def test_a_changed_core_through_the_commands(edgemoe: Command, tmp_path: Path) -
     )
     code, text, errors = edgemoe("infer", tmp_path / "x.png", *arguments)
     assert code == 0 and json.loads(text)["hardware"] == "tiny*", errors
+
+
+def test_a_board_with_another_core(edgemoe: Command, tmp_path: Path) -> None:  # noqa: F811
+    """Its README, facts and files are of the core that it carries; one of two memory ports is left alone."""
+    arguments = ("build", "--board", "zcu102", "--hardware", "tiny", "--set", "rows=44", "--name", "left", "-o", tmp_path, "--json")
+    code, text, errors = edgemoe(*arguments)
+    assert code == 0, errors
+    files = {Path(path).name for path in json.loads(text)["files"]}
+    assert {"left.v", "left_ip.v", "left.core", "left.h", "left.toml", "left_registers.py"} <= files
+    assert not [name for name in files if name.startswith("edgemoe") and Path(name).suffix in (".v", ".core", ".h")]
+    config = configured(str(tmp_path / "left.toml"))
+    facts = json.loads((tmp_path / "board.json").read_text())
+    assert facts["constants"]["CONFIG_HASH"] == config.hash == changed(preset("tiny"), ["rows=44"]).hash
+    assert [memory["port"] for memory in facts["memory"]] == ["HP0"]
+    assert facts["registers"]["module"] == "edgemoe:accelerator:left_ip:1.0"
+    assert (tmp_path / "README.md").read_text().count("--hardware left.toml") == 2
+    for script in ("package_ip.tcl", "build.tcl", "Makefile", "left.core"):
+        assert "left" in (tmp_path / script).read_text() and "edgemoe_ip" not in (tmp_path / script).read_text()
 
 
 @pytest.mark.parametrize(
