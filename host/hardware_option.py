@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,10 +19,10 @@ from typing import Any
 from edgemoe.hw.config import PRESETS, HardwareConfig, preset
 from edgemoe.models.errors import EdgemoeError
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[no-redef]
+else:
+    import tomli as tomllib
 
 TEXTS = ("name", "weight_bits")  # fields that are no number
 
