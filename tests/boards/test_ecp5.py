@@ -55,7 +55,7 @@ def test_verilog_is_clean(folder: Path, tmp_path: Path) -> None:
 
 def test_every_port_has_its_pins(folder: Path) -> None:
     """Each bit of each port once, on a site that no other has; nothing else is constrained."""
-    declared = re.findall(r"^    (?:input|output|inout) (?:\[(\d+):0\] )?(\w+),?", (folder / f"{folder.name}.v").read_text(), re.M)
+    declared = re.findall(r"^    (?:input|output|inout) wire (?:\[(\d+):0\] )?(\w+),?", (folder / f"{folder.name}.v").read_text(), re.M)
     bits = {f"{name}[{i}]" if high else name for high, name in declared for i in range(int(high or 0) + 1)}
     constraints = (folder / f"{folder.name}.lpf").read_text()
     located = re.findall(r'LOCATE COMP "(\S+)" SITE "(\w+)"; IOBUF PORT "(\S+)" IO_TYPE=LVCMOS33', constraints)
