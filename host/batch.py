@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from edgemoe.host import outputs
-from edgemoe.host.files import OutputFolder, listed
+from edgemoe.host.files import OutputFolder
 from edgemoe.host.images import SUFFIXES, read_image
 from edgemoe.host.inference import Notices, Pass, Totals, notice, stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
-from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.errors import EdgemoeError, listing
 from edgemoe.models.files import whole
 from numpy.typing import NDArray
 
@@ -50,7 +50,7 @@ def picture_files(arguments: Sequence[Path]) -> list[Path]:
                 twice.append(str(path))
             found.setdefault(place, path)
     if twice:
-        notice(f"named more than once, computed once: {listed(twice)}")
+        notice(f"named more than once, computed once: {listing(twice)}")
     return list(found.values())
 
 
@@ -225,7 +225,7 @@ def _check_names(paths: Sequence[Path], files: Sequence[str], folder: OutputFold
     given = {os.path.realpath(path): path for path in paths}
     written = [os.path.realpath(folder.path / name) for name in files]
     if both := [str(given[place]) for place in written if place in given]:
-        raise EdgemoeError(f"{listed(both)}: both a picture to be read and the name of a result; name another --out")
+        raise EdgemoeError(f"{listing(both)}: both a picture to be read and the name of a result; name another --out")
     if tokens and (place := os.path.realpath(tokens)) in {*written, *given}:
         what = "a picture to be read" if place in given else "the name of a map"
         raise EdgemoeError(f"--save-tokens {tokens} is {what}; name another file")

@@ -23,6 +23,7 @@ from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.files import write_whole
+from edgemoe.models.forward import forward
 from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
 
@@ -41,7 +42,11 @@ KINDS = {**{kind.lower(): kind for kind in registers.MATMUL_KINDS}, **{kind.lowe
 
 
 def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
-    """Seeded random weights, calibrated on one image: cycles depend on weights only through the router's choices."""
+    """Seeded random weights with balanced routers, calibrated on one image: cycles depend on weights only through the router's choices.
+
+    Tokens have much in common, so random routers would send nearly all of them to the same few experts, which training prevents. Each
+    router [width, experts] is therefore made blind to the mean m of its inputs on that image: w <- w - m (m w) / (m m).
+    """
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in checkpoints.expected_tensors(config).items():
@@ -49,7 +54,15 @@ def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
         ones = 1.0 if "norm" in name and name.endswith("weight") else 0.0
         tensors[name] = (rng.standard_normal(shape) * scale + ones).astype(np.float32)
     checkpoint = Checkpoint(config, tensors)
-    checkpoint.calibration = calibrate(checkpoint, default_images(config, 1), error_aware=())
+    images = default_images(config, 1)
+    for task in range(len(config.tasks)):
+        for layer in config.moe_layers:  # what a router sees depends on the ones before it
+            seen: dict[str, NDArray[Any]] = {}
+            forward(checkpoint, images, task, record=seen.__setitem__, dtype=np.float32)
+            mean = seen[f"blocks.{layer}.experts.input"].mean(axis=0)
+            gate = tensors[f"blocks.{layer}.mlp.gate.{task}.w_gate"]
+            gate -= np.outer(mean, mean @ gate) / (mean @ mean)
+    checkpoint.calibration = calibrate(checkpoint, images, error_aware=())
     return checkpoint
 
 
@@ -64,6 +77,21 @@ def queue_lengths(run: Run) -> dict[int, list[int]]:
         layer = int(found[1])
         lengths[layer] = lengths.get(layer, 0) + counts
     return {layer: counts.tolist() for layer, counts in lengths.items()}
+
+
+def queue_figures(lengths: Sequence[dict[int, list[int]]], config: models.ModelConfig) -> dict[str, Any]:
+    """How the routers used the experts: how many of them had tokens in a layer and pass, and how long their queues were."""
+    used = [[length for length in layer if length] for run in lengths for layer in run.values()]
+    if not used:
+        return {}
+    queues = np.concatenate([np.array(layer) for layer in used])
+    return {
+        "experts": config.experts,
+        "experts_used": float(np.mean([len(layer) for layer in used])),
+        "shortest": int(queues.min()),
+        "median": float(np.median(queues)),
+        "longest": int(queues.max()),
+    }
 
 
 def compulsory_bytes(run: Run, lengths: dict[int, list[int]]) -> int:
@@ -126,7 +154,10 @@ def benchmark(
     latency: int = 64,
     stalls: float = 0.0,
 ) -> dict[str, Any]:
-    """Cycles and all that explains them, of `tasks` tasks on each image. latency, stalls: see sim.device.Dram; stalls on R and W."""
+    """Cycles and all that explains them, of `tasks` tasks on each image. latency: see sim.device.Dram.
+
+    stalls: share of the cycles in which each channel of each master holds back, at random: AR, R, AW, W and B.
+    """
     from edgemoe.sim.device import Dram
 
     config = checkpoint.config
@@ -136,7 +167,7 @@ def benchmark(
     model = quantise(checkpoint, weight_bits)
     common: dict[str, Any] = dict(tasks=chosen, hardware=hardware, weight_bits=weight_bits, model=model)
     told = inference.infer(checkpoint, images, device="emulator", **common)
-    dram = Dram(latency=latency, stall_r=stalls, stall_w=stalls)
+    dram = Dram(latency=latency, stall_ar=stalls, stall_r=stalls, stall_aw=stalls, stall_w=stalls, stall_b=stalls)
     ran = inference.infer(checkpoint, images, device="verilator", dram=dram, **common)
     lengths = [queue_lengths(run) for run in told.runs]
     floor = sum(floor_of(run, queues) for run, queues in zip(ran.runs, lengths, strict=True))
@@ -159,6 +190,7 @@ def benchmark(
         "bytes": ran.total(lambda run: run.bytes_read + run.bytes_written),
         "bytes_minimum": sum(compulsory_bytes(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
         "seconds": ran.total(lambda run: run.seconds),
+        "queues": queue_figures(lengths, config),
         "breakdown": breakdown(ran.runs),
     }
 
@@ -180,10 +212,13 @@ def table(report: dict[str, Any]) -> None:
 
     rows: list[tuple[str, Any]] = []
     for name, value in report.items():
-        if name != "breakdown":
+        if name not in ("breakdown", "queues"):
             if isinstance(value, int | float):
                 value = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
             rows.append((name.replace("_", " "), value))
+    if q := report["queues"]:
+        used = f"{q['experts_used']:.1f} of {q['experts']} experts a layer"
+        rows.append(("queues", f"{used}, {q['shortest']} to {q['longest']} tokens (median {q['median']:g})"))
     show_table(f"{report['model']} on {report['hardware']}", [(name, str(value)) for name, value in rows])
     shown = []
     parts = report["breakdown"]
@@ -192,6 +227,41 @@ def table(report: dict[str, Any]) -> None:
         counts = [f"{states[name]:,}" if states.get(name) else "" for name in STATES]
         shown.append((kind, *counts, f"{total:,}", f"{total / report['cycles']:.1%}"))
     show_table("What the cycles went into", shown, ("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share"))
+
+
+# What the README's table shows: (hardware, weight format), each with one task and with two in a pass.
+HEADLINES = (("base", "16"), ("zcu102", "16"), ("zcu102", "mixed"))
+HEADLINE_STALLS = 0.1
+CLOCK_MHZ = 300
+
+
+def headlines(
+    checkpoint: Checkpoint, images: Sequence[NDArray[np.uint8]], rows: Sequence[tuple[HardwareConfig, str]], latency: int = 64
+) -> list[dict[str, Any]]:
+    """The report of each row without stalls, with DSP slices, and `stalled_each`: cycles an image and task where every channel stalls."""
+    reports = []
+    for hardware, weight_bits in rows:
+        for tasks in (1, 2):
+            options: dict[str, Any] = dict(hardware=hardware, weight_bits=weight_bits, tasks=tasks, latency=latency)
+            report = benchmark(checkpoint, images, **options)
+            stalled = benchmark(checkpoint, images, stalls=HEADLINE_STALLS, **options)
+            reports.append(report | {"dsp": count_dsp(hardware), "stalled_each": stalled["cycles_each"]})
+    return reports
+
+
+def headline_table(reports: Sequence[dict[str, Any]]) -> str:
+    """The reports as the README's Markdown table."""
+    stalls = f"with {HEADLINE_STALLS:.0%} stalls".replace("%", " %")
+    titles = ("preset", "weights", "tasks in one pass", "cycles an image and task", f"at {CLOCK_MHZ} MHz", "of the floor", stalls, "DSP")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    names = {"16": "16 bit", "8": "8 bit", "mixed": "8-bit experts, 16-bit trunk"}
+    for r in reports:
+        each, stalled = r["cycles_each"] / 1e6, r["stalled_each"] / 1e6
+        dsp = "not counted" if r["dsp"] is None else f"{r['dsp']:,}"
+        cells = [f"`{r['hardware']}`", names[r["weight_bits"]], str(r["tasks"]), f"{each:.3f} M", f"{each * 1e3 / CLOCK_MHZ:.1f} ms"]
+        cells += [f"{r['floor_ratio']:.3f}", f"{stalled:.3f} M", dsp]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def plot(report: dict[str, Any], path: Path) -> None:

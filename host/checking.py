@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from edgemoe.host.inference import Inference, infer
 from edgemoe.hw.config import HardwareConfig
+from edgemoe.models.calibrated import seen
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def layer_residuals(run, streams: int, config, exponents: dict[str, int], routes
             values = data.view("<i2")
             if trace.label.endswith("expert 2"):
                 for copy, members in zip(values.reshape(config.experts, -1), queues[layer], strict=True):
-                    rows[members] = copy.reshape(-1, rows.shape[1])[: len(members)]
+                    rows[members] = copy[: len(members) * rows.shape[1]].reshape(-1, rows.shape[1])  # padding follows
             else:
                 count = values.size // rows.shape[1]
                 found = values[: count * rows.shape[1]].reshape(count, -1)[: len(rows)]
@@ -101,8 +102,14 @@ def check(
     hardware: HardwareConfig,
     weight_bits: str = "16",
     golden: bool = True,
+    rtl: bool = True,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float model."""
+    """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float model.
+
+    Of several images, the worst decibels count. rtl: off, only the comparison with the float model is made. names: of the images, for the
+    report, which says which of them calibration has seen (None if the checkpoint does not tell).
+    """
     config = checkpoint.config
     model = quantise(checkpoint, weight_bits)
     compared = mismatches = 0
@@ -112,10 +119,11 @@ def check(
     for image in images:
         options: dict[str, Any] = dict(hardware=hardware, weight_bits=weight_bits, save_tokens=True, trace=True, model=model)
         emulated = infer(checkpoint, [image], device="emulator", **options)
-        simulated = infer(checkpoint, [image], device="verilator", **options)
-        n, wrong, where = differences(emulated, simulated)
-        compared, mismatches, labels = compared + n, mismatches + wrong, labels + where
-        cycles += simulated.total(lambda r: r.cycles)
+        if rtl:
+            simulated = infer(checkpoint, [image], device="verilator", **options)
+            n, wrong, where = differences(emulated, simulated)
+            compared, mismatches, labels = compared + n, mismatches + wrong, labels + where
+            cycles += simulated.total(lambda r: r.cycles)
         if not golden:
             continue
         place = 0
@@ -135,11 +143,15 @@ def check(
                 )
                 by_task[config.tasks[task].name].append(figures)
                 place += 1
+    names = list(names) or [f"image {number}" for number in range(len(images))]
+    known = seen(checkpoint.calibration, images)
     report: dict[str, Any] = {
         "checkpoint": config.name,
         "hardware": hardware.name,
         "weight_bits": weight_bits,
         "images": len(images),
+        "pictures": names,
+        "calibrated_on": None if known is None else [names[index] for index in known],
         "mismatches": mismatches,
         "mismatching": labels[:20],
         "instructions": compared,
@@ -156,3 +168,20 @@ def check(
                 if found
             }
     return report
+
+
+def accuracy_table(reports: Sequence[dict[str, Any]]) -> str:
+    """Reports of several weight formats as a Markdown table: decibels of the tasks, and what the routers did otherwise."""
+    tasks = list(reports[0]["sqnr_db"])
+    routes = next(iter(reports[0]["routes"].values()))
+    each = " / ".join(tasks)
+    titles = ("weights", f"dB, routing held, {each}", f"dB, raw, {each}", f"routes different of {routes}", "instructions not equal to RTL")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    names = {"16": "16 bit", "8": "8 bit", "mixed": "8-bit experts, 16-bit trunk"}
+    for r in reports:
+        cells = [names[r["weight_bits"]]]
+        cells += [" / ".join(f"{r[key][task]:.1f}" for task in tasks) for key in ("sqnr_db_routed", "sqnr_db")]
+        cells += [" / ".join(str(r["routes_different"][task]) for task in tasks)]
+        cells += [f"{r['mismatches']} of {r['instructions']}" if r["instructions"] else "not compared"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -63,7 +63,7 @@ class Resize(StrEnum):
     PAD = "pad"
 
 
-DEMO_SEED = 1_000_020  # a scene that training never sees
+DEMO_SEED = 2_000_020  # a scene that neither training nor calibration sees
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Hardware = Annotated[
@@ -250,17 +250,27 @@ def import_edge_moe(
     folder: Annotated[Path, typer.Argument(help="Folder of raw float32 files.", metavar="DIR")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Checkpoint to write.", metavar="FILE.safetensors")],
     calibrate: Annotated[
-        list[Path] | None, typer.Option("--calibrate", help="Images for calibration; may be repeated.", metavar="IMAGE")
+        list[Path] | None,
+        typer.Option("--calibrate", help="Images for calibration; may be repeated. Default: 24 generated scenes.", metavar="IMAGE"),
+    ] = None,
+    fill_missing: Annotated[
+        int | None,
+        typer.Option("--fill-missing", help="Stand-ins of this seed for experts' files that are not there.", min=0, metavar="SEED"),
+    ] = None,
+    save_image: Annotated[
+        Path | None, typer.Option("--save-image", help="Write the folder's picture here, for infer, bench and check.", metavar="FILE.npy")
     ] = None,
     resize: Resizing = Resize.STRETCH,
     json: Json = False,
 ) -> None:
-    """Convert the raw weights of the Edge-MoE project."""
+    """Convert the raw weights of the Edge-MoE project (folder `weights` of https://github.com/sharc-lab/Edge-MoE)."""
     from edgemoe.host import files, outputs
     from edgemoe.host.importing import import_edge_moe as run
 
     files.writable_file(out)
-    report = run(folder, out, calibrate or [], resize.value)
+    if save_image:
+        files.writable_file(save_image)
+    report = run(folder, out, calibrate or [], resize.value, fill_missing, save_image)
     if json:
         _print_json(report)
     else:
@@ -338,7 +348,13 @@ def bench(
     tasks: Annotated[int, typer.Option("--tasks", help="The first so many tasks of each image.", min=1)] = 1,
     images: Annotated[int | None, typer.Option("--images", help="How many images. Default: those given, or one.", min=1)] = None,
     latency: Annotated[int, typer.Option("--latency", help="Cycles from a read's address to its first beat.", min=0)] = 64,
-    stalls: Annotated[float, typer.Option("--stalls", help="Share of the beats withheld at random.", min=0, max=0.9)] = 0.0,
+    stalls: Annotated[
+        float,
+        typer.Option("--stalls", help="Share of the cycles in which each channel of each master holds back, at random.", min=0, max=0.9),
+    ] = 0.0,
+    table: Annotated[
+        bool, typer.Option("--table", help="The README's table: presets, weight formats, one and two tasks, without and with stalls.")
+    ] = False,
     resize: Resizing = Resize.STRETCH,
     plot: Annotated[Path | None, typer.Option("--plot", help="Stacked bars of what the cycles went into.", metavar="FILE.png")] = None,
     json: Json = False,
@@ -352,6 +368,8 @@ def bench(
 
     if checkpoint and model:
         raise EdgemoeError("give --checkpoint or --model, not both")
+    if table and (plot or stalls or weight_bits or tasks != 1 or hardware != "base" or changes):
+        raise EdgemoeError("--table has rows of its own: it takes --checkpoint or --model, --image, --images and --latency alone")
     chosen = configured(hardware, changes)
     if plot:
         benchmark.plottable(plot)
@@ -359,6 +377,13 @@ def bench(
     given = batch.read_images(image or [], used.config, resize.value)
     count = images or len(given) or 1
     given = [*given, *default_images(used.config, count)][:count]
+    if table:
+        reports = benchmark.headlines(used, given, [(preset(name), bits) for name, bits in benchmark.HEADLINES], latency)
+        if json:
+            _print_json(reports)
+        else:
+            typer.echo(benchmark.headline_table(reports))
+        return
     bits = weight_bits.value if weight_bits else chosen.weight_bits
     report = benchmark.benchmark(used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls) | {
         "dsp": benchmark.count_dsp(chosen)
@@ -439,11 +464,19 @@ def growth(
 @app.command()
 def check(
     checkpoint: CheckpointName = "m3vit-micro",
-    image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: a generated scene.")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated scenes.")] = None,
+    scenes: Annotated[
+        int, typer.Option("--scenes", help="Without --image: so many scenes that calibration never saw; the worst decibels count.", min=1)
+    ] = 1,
     hardware: Hardware = "base",
     changes: Changes = None,
     weight_bits: Bits = None,
     resize: Resizing = Resize.STRETCH,
+    device: Annotated[
+        DeviceName,
+        typer.Option("--device", help="What is compared with the emulator: verilator; emulator: nothing, the float model alone."),
+    ] = DeviceName.VERILATOR,
+    table: Annotated[bool, typer.Option("--table", help="All weight formats, as a table of the decibels.")] = False,
     json: Json = False,
 ) -> None:
     """Compare every instruction's result between emulator and RTL, and both with the float model."""
@@ -453,22 +486,60 @@ def check(
     from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import extras
-    from edgemoe.models.calibration import default_images
+    from edgemoe.models.calibration import UNSEEN_SCENES, unseen_images
 
+    if device not in (DeviceName.VERILATOR, DeviceName.EMULATOR):
+        raise EdgemoeError(f"check compares the emulator with verilator, or with the float model alone (emulator), not {device.value}")
     chosen = configured(hardware, changes)
     model = checkpoints.load(checkpoint)
-    given = batch.read_images(image or [], model.config, resize.value) or list(default_images(model.config, 1))
+    paths = batch.picture_files(image or [])
+    names = [path.name for path in paths] or [f"generated picture {UNSEEN_SCENES + index}" for index in range(scenes)]
+    given = batch.read_images(paths, model.config, resize.value) or list(unseen_images(model.config, scenes))
     golden = importlib.util.find_spec("torch") is not None
     if not golden:
         inference.notice(f"PyTorch is not installed: no comparison with the float model (to have it: {extras.remedy('golden')})")
+    if table and not golden or device is DeviceName.EMULATOR and not golden:
+        raise EdgemoeError(f"there is nothing to compare without the float model, which needs PyTorch ({extras.remedy('golden')})")
+    formats = [bits.value for bits in WeightBits] if table else [weight_bits.value if weight_bits else chosen.weight_bits]
+    rtl = device is DeviceName.VERILATOR
+    reports = [checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden, rtl=rtl, names=names) for bits in formats]
+    if reports[0]["calibrated_on"]:
+        found = ", ".join(reports[0]["calibrated_on"])
+        inference.notice(f"the checkpoint was calibrated on {found}: its decibels there flatter; take a picture that calibration never saw")
+    if json:
+        _print_json(reports if table else reports[0])
+    elif table:
+        typer.echo(checking.accuracy_table(reports))
+    else:
+        outputs.table(f"{reports[0]['checkpoint']} on {reports[0]['hardware']}", list(reports[0].items()))
+    if any(report["mismatches"] for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Option("--data", help="street:N: N generated scenes that the model has never seen.")] = "street:200",
+    checkpoint: CheckpointName = "m3vit-micro",
+    device: Annotated[DeviceName, typer.Option("--device", help="What computes; all give the same.")] = DeviceName.EMULATOR,
+    hardware: Hardware = "base",
+    weight_bits: Bits = None,
+    json: Json = False,
+) -> None:
+    """Quality of the maps as the hardware computes them: mean IoU of segmentation, RMSE of depth."""
+    from edgemoe.host import evaluation, outputs
+    from edgemoe.hw.config import preset
+    from edgemoe.models import checkpoint as checkpoints
+
+    chosen, count = preset(hardware), evaluation.pictures_of(data)
     bits = weight_bits.value if weight_bits else chosen.weight_bits
-    report = checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden)
+    report = evaluation.evaluate(checkpoints.load(checkpoint), count, hardware=chosen, weight_bits=bits, device=device.value)
     if json:
         _print_json(report)
-    else:
-        outputs.table(f"{report['checkpoint']} on {report['hardware']}", list(report.items()))
-    if report["mismatches"]:
-        raise typer.Exit(1)
+        return
+    rows = [
+        (f"{task}, {name.replace('_', ' ')}", f"{value:.4f}") for task, found in report["metrics"].items() for name, value in found.items()
+    ]
+    outputs.table(f"{report['checkpoint']}, {bits} bit, {data}", rows)
 
 
 @app.command()
@@ -511,11 +582,12 @@ def train(
     import time
     from dataclasses import replace
 
-    from edgemoe.host import files
+    from edgemoe.host import evaluation, files
+    from edgemoe.hw.config import preset as hardware_preset
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models.calibration import calibrate
     from edgemoe.models.config import preset
-    from edgemoe.models.evaluate import card, evaluate
+    from edgemoe.models.evaluate import HARDWARE_FORMATS, card, evaluate
     from edgemoe.models.train import STEPS, WINDOWED, windowed
     from edgemoe.models.train import train as run
 
@@ -532,8 +604,14 @@ def train(
     else:
         trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS)
     seconds = time.monotonic() - started
-    checkpoints.save(replace(trained, calibration=calibrate(trained)), out)
-    written = folder.write(model_card, card(trained, evaluate(trained), seed, steps or STEPS, threads, seconds))
+    result = replace(trained, calibration=calibrate(trained))
+    checkpoints.save(result, out)
+    figures = evaluate(trained)
+    computed = {
+        bits: evaluation.evaluate(result, figures.scenes, hardware=hardware_preset("base"), weight_bits=bits)["metrics"]
+        for bits in HARDWARE_FORMATS
+    }
+    written = folder.write(model_card, card(trained, figures, computed, seed, steps or STEPS, threads, seconds))
     typer.echo(out)
     typer.echo(written)
 

@@ -14,16 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.errors import EdgemoeError, listing
 from edgemoe.models.files import write_whole
 
 RECORD = ".edgemoe-outputs"
-
-
-def listed(texts: Iterable[str], most: int = 5) -> str:
-    """The first few, and how many more there are."""
-    texts = list(texts)
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def writable_folder(path: Path) -> Path:
@@ -90,7 +84,7 @@ class OutputFolder:
                 foreign.append(name)
         if foreign:
             raise EdgemoeError(
-                f"{self.path} holds {listed(foreign)}, which edgemoe did not write or which changed since; "
+                f"{self.path} holds {listing(foreign)}, which edgemoe did not write or which changed since; "
                 "name another folder, or replace with --force"
             )
 

@@ -12,25 +12,51 @@ import numpy as np
 from edgemoe.host.batch import read_images
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import edge_moe
-from edgemoe.models.calibration import calibrate, default_images
+from edgemoe.models.calibration import CALIBRATION_SCENES, IMAGES, calibrate, default_images
+from edgemoe.models.errors import notice
+from edgemoe.models.files import whole
 from edgemoe.models.quantise import WEIGHT_BITS, quantise
 from edgemoe.sim.build import progress
 
 
-def import_edge_moe(folder: Path, out: Path, images: Sequence[Path], resize: str = "stretch") -> dict[str, Any]:
-    """Read the folder, calibrate on `images` (default: the folder's own image and generated street scenes), write the checkpoint.
+def import_edge_moe(
+    folder: Path,
+    out: Path,
+    images: Sequence[Path],
+    resize: str = "stretch",
+    fill_missing: int | None = None,
+    save_image: Path | None = None,
+) -> dict[str, Any]:
+    """Read the folder, calibrate on `images` (default: generated street scenes, not the folder's own picture), write the checkpoint.
 
+    fill_missing: seed of stand-ins for missing experts. save_image: where the folder's picture goes, uint8 [H, W, 3], for measurements.
     Returns what was done: images used and how many weights and biases each weight format had to limit.
     """
-    source = edge_moe.load_folder(folder)
+    source, filled = edge_moe.load_folder(folder, fill_missing)
+    picture = edge_moe.folder_image(folder) if save_image else None
     config = source.config
     if images:
         batch = np.stack(read_images(images, config, resize))
     else:
-        batch = np.concatenate([edge_moe.folder_image(folder)[None], default_images(config)])
+        batch = default_images(config)
+    if filled:
+        notice(f"{len(filled)} experts' files are missing: stand-ins of seed {fill_missing}, made from the dense layers, take their place")
     with progress("calibrating") as report:
         calibration = calibrate(source, batch, progress=lambda step: report(step, 0, None))
     result = replace(source, calibration=calibration)
     saturated = {bits: quantise(result, bits).saturated for bits in WEIGHT_BITS}
+    written = {"checkpoint": str(out)}
+    if save_image and picture is not None:
+        with whole(save_image) as file:  # np.save would add a suffix to another name
+            np.save(file, picture.transpose(1, 2, 0))
+        written["image"] = str(save_image)
     checkpoints.save(result, out)
-    return {"checkpoint": str(out), "model": config.name, "calibration_images": len(batch), "saturated": saturated}
+    scenes = f"generated scenes, seeds {CALIBRATION_SCENES} to {CALIBRATION_SCENES + IMAGES - 1}"
+    return {
+        **written,
+        "model": config.name,
+        "filled": len(filled),
+        "calibration_images": len(batch),
+        "calibrated_on": scenes if not images else ", ".join(map(str, images)),
+        "saturated": saturated,
+    }

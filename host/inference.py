@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -22,16 +21,11 @@ from edgemoe.models import heads
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.errors import notice as notice  # commands take it from here
 from edgemoe.models.quantise import QuantisedModel, quantise
 from numpy.typing import NDArray
 
 DEVICES = ("verilator", "emulator", "fpga", "serial")
-
-
-def notice(text: str) -> None:
-    """A line for the user beside the results. Whatever a file's name holds, it stays one line."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-    print(f"edgemoe: {shown}", file=sys.stderr)
 
 
 class Notices:

@@ -13,6 +13,7 @@ from edgemoe.host.inference import passes, shown
 from edgemoe.host.program import Stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models.calibration import UNSEEN_SCENES
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import quantise
 from edgemoe.models.scenes import scene
@@ -21,7 +22,6 @@ from edgemoe.sim.emulator_device import EmulatorDevice
 from edgemoe.sim.simulator import open_verilator
 
 MODEL = "m3vit-micro"  # its images have the size of the generated scenes
-FIRST_SCENE = 2_000_000  # training and demonstrations use other seeds
 STALLS = ("random", "none")
 
 
@@ -82,7 +82,7 @@ def soak(images: int, seed: int, stalls: str, hardware: HardwareConfig, weight_b
     report = Soak(hardware.name, weight_bits, seed, stalls)
     for number in range(images):
         rng = np.random.default_rng([seed, number])
-        picture = scene(FIRST_SCENE + int(rng.integers(1 << 40))).image
+        picture = scene(UNSEEN_SCENES + int(rng.integers(1 << 40))).image
         dram = random_dram(rng) if stalls == "random" else Dram()
         device = open_verilator(hardware, size, dram)
         wrong: list[str] = []

@@ -4,31 +4,65 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .calibrated import LARGEST, digest
 from .checkpoint import Checkpoint
 from .config import ModelConfig
-from .errors import EdgemoeError
+from .errors import EdgemoeError, notice
 from .folding import fold
 from .forward import forward
 from .rounding import Moments
 
+IMAGES = 24  # of a calibration that is kept: with 8, 8-bit weights lose 1.5 dB on other pictures
+CALIBRATION_SCENES = 1_000_003  # their seeds begin here; training's are smaller (`train.HELD_OUT`)
+UNSEEN_SCENES = 2_000_000  # seeds from here on are neither for training nor for calibration: everything is measured on these
 
-def default_images(config: ModelConfig, count: int = 8) -> NDArray[np.uint8]:
-    """Generated street scenes [count, C, H, W] where the model's images have a size of theirs, otherwise noise with soft edges."""
+
+def _images(config: ModelConfig, count: int, first_scene: int) -> NDArray[np.uint8]:
     from .scenes import WINDOWS, cut, scene
 
     size = (config.image_height, config.image_width)
     if config.image_channels == 3 and size in WINDOWS:
-        return np.stack([cut(scene(1_000_003 + i), *size).image for i in range(count)])
-    rng = np.random.default_rng(0)
+        return np.stack([cut(scene(first_scene + i), *size).image for i in range(count)])
+    rng = np.random.default_rng(first_scene - CALIBRATION_SCENES)
     coarse = rng.random((count, config.image_channels, -(-config.image_height // 4), -(-config.image_width // 4)))
     image = coarse.repeat(4, axis=2).repeat(4, axis=3)[:, :, : config.image_height, : config.image_width]
     return np.clip((0.8 * image + 0.2 * rng.random(image.shape)) * 256, 0, 255).astype(np.uint8)
+
+
+def default_images(config: ModelConfig, count: int = IMAGES) -> NDArray[np.uint8]:
+    """What a model is calibrated on, [count, C, H, W]: street scenes where its images have a size of theirs, else noise with soft edges."""
+    return _images(config, count, CALIBRATION_SCENES)
+
+
+def unseen_images(config: ModelConfig, count: int = 1) -> NDArray[np.uint8]:
+    """Others of the same kind, which neither training nor calibration sees, [count, C, H, W]."""
+    return _images(config, count, UNSEEN_SCENES)
+
+
+FAR = 1000  # times what such tensors usually hold: 16 bits are then spent on one value
+
+
+def outlier(checkpoint: Checkpoint, least: float = 0.0) -> str:
+    """The tensor that stands out most from others of its kind (the same one of other layers), in words; empty if by less than `least`."""
+    typical: dict[str, float] = {}
+    kinds = {name: re.sub(r"\.\d+\.", ".", name) for name in checkpoint.tensors}
+    for name, tensor in checkpoint.tensors.items():
+        magnitude = np.abs(tensor.astype(np.float64))
+        usual = float(np.quantile(magnitude, 0.99)) or float(np.sqrt(np.square(magnitude).mean()))
+        if usual:
+            typical[kinds[name]] = min(usual, typical.get(kinds[name], math.inf))
+    reach = {name: float(np.abs(tensor).max()) for name, tensor in checkpoint.tensors.items()}
+    name = max(reach, key=lambda n: reach[n] / typical.get(kinds[n], math.inf))
+    if reach[name] < least * typical.get(kinds[name], math.inf):
+        return ""
+    return f"{name} reaches {reach[name]:.3g}, where such tensors usually hold {typical.get(kinds[name], 0):.2g}"
 
 
 def calibrate(
@@ -40,6 +74,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Run the float model with every task on the images and keep what `quantise` needs, as JSON can hold it.
 
+    images    how many; pictures: the digest of each (`calibrated.digest`), so that what is measured on one of them can be told
     ranges    tensor -> largest magnitude
     smallest  LayerNorm -> smallest sigma
     clipped   residual tensor -> number of values, and k -> sum of squares of what lies beyond 2^k
@@ -59,6 +94,14 @@ def calibrate(
     formats = tuple(error_aware)
     moments = Moments(config, "8" in formats) if formats else None
 
+    def bounded(name: str, reach: float) -> float:
+        if not reach <= LARGEST:  # NaN is not, either
+            raise EdgemoeError(
+                f"model {config.name} cannot be calibrated: {name} reaches {reach:.3g}, 16 bits hold up to {LARGEST:.3g}. "
+                f"Among the weights, {outlier(checkpoint)}; mend that tensor"
+            )
+        return reach
+
     def record(name: str, value: NDArray) -> None:
         if name.endswith(".sigma"):
             smallest[name] = min(smallest.get(name, math.inf), float(value.min()))
@@ -76,13 +119,16 @@ def calibrate(
                 for k in range(-8, 23):  # what a limit of 2^k would cost
                     if (over := magnitude[magnitude > 2.0**k]).size:
                         tail[str(k)] = tail.get(str(k), 0.0) + float(np.square(over.astype(np.float64) - 2.0**k).sum())
-            ranges[name] = max(ranges.get(name, 0.0), float(np.abs(value).max()))
+            ranges[name] = max(ranges.get(name, 0.0), bounded(name, float(np.abs(value).max())))
 
     for task in range(len(config.tasks)):
         if progress:
             progress(f"float model, task {config.tasks[task].name}")
         for image in batch:
-            forward(checkpoint, image, task, record=record, dtype=np.float32)
+            with np.errstate(over="ignore", invalid="ignore"):
+                forward(checkpoint, image, task, record=record, dtype=np.float32)
+    if standing_out := outlier(checkpoint, FAR):
+        notice(f"model {config.name}: {standing_out}; whatever it leads to is rounded coarsely")
     channels: dict[str, dict[str, list[float]]] = {}
     log2e = math.log2(math.e) / math.sqrt(config.head_width)
     for layer in range(config.layers):
@@ -91,7 +137,7 @@ def calibrate(
         mean_key, mean_value = key.mean(axis=(0, 2), keepdims=True), value.mean(axis=(0, 2), keepdims=True)
         key, value, attention = key - mean_key, value - mean_value, attention - mean_value
         scores = max(float(np.abs(q @ k.transpose(0, 2, 1)).max()) for q, k in zip(query, key, strict=True))
-        ranges[f"{b}.scores"] = scores * log2e
+        ranges[f"{b}.scores"] = bounded(f"{b}.scores", scores * log2e)
 
         def reach(x: NDArray) -> list[float]:
             return np.abs(x).max(axis=(0, 2)).ravel().tolist()
@@ -106,6 +152,7 @@ def calibrate(
         }
     calibration: dict[str, Any] = {
         "images": len(batch),
+        "pictures": [digest(image) for image in batch],
         "ranges": ranges,
         "smallest": smallest,
         "clipped": clipped,

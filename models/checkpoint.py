@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: a configuration and its float32 tensors in one safetensors file. Needs no PyTorch.
+"""Checkpoints: a configuration and its tensors in one safetensors file. Needs no PyTorch.
 
 The configuration is JSON in the file's metadata under "config"; a calibration, if there is one, is JSON under "calibration".
+Tensors are float32; a file may also hold bfloat16 and float16, which float32 holds exactly, and float64, which is rounded, with a notice.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save as serialise
 
+from .calibrated import check_calibration
 from .config import ModelConfig
-from .errors import EdgemoeError
+from .errors import EdgemoeError, brief, listing, notice
 from .files import write_whole
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -27,7 +31,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 class Checkpoint:
     """config, its tensors (float32, names and shapes as `expected_tensors` says) and an optional calibration.
 
-    The calibration is a dictionary that JSON can hold; this package does not look into it.
+    The calibration is a dictionary that JSON can hold (`calibration.calibrate` makes it, `calibrated.check_calibration` checks it).
     """
 
     config: ModelConfig
@@ -79,22 +83,26 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_tensors(config: ModelConfig, tensors: dict[str, np.ndarray], source: str) -> None:
-    """Raises one EdgemoeError that names every missing, unexpected, misshapen, non-float32 or non-finite tensor."""
+    """Raises one EdgemoeError that names missing, unexpected, misshapen, non-float32 or non-finite tensors: five, and how many more."""
     shapes = expected_tensors(config)
-    faults = [f"{name} is missing" for name in shapes if name not in tensors]
-    faults += [f"{name} does not belong to the model" for name in sorted(tensors) if name not in shapes]
+    missing = [f"{name} is missing" for name in shapes if name not in tensors]
+    foreign = [f"{brief(name)} does not belong to the model" for name in sorted(tensors) if name not in shapes]
+    broken = []
     for name, shape in shapes.items():
         if name not in tensors:
             continue
         tensor = tensors[name]
         if tensor.shape != shape:
-            faults.append(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
+            broken.append(f"{name} has shape {brief(list(tensor.shape), 40)}, expected {list(shape)}")
         elif tensor.dtype != np.float32:
-            faults.append(f"{name} is {tensor.dtype}, expected float32")
+            broken.append(f"{name} is {tensor.dtype}, expected float32")
         elif not np.isfinite(tensor).all():
-            faults.append(f"{name} has {int((~np.isfinite(tensor)).sum())} values that are NaN or infinite")
+            broken.append(f"{name} has {int((~np.isfinite(tensor)).sum())} values that are NaN or infinite")
+    # In turn, so that what stands for all of one kind does not hide the others.
+    faults = [fault for turn in zip_longest(missing, foreign, broken) for fault in turn if fault is not None]
     if faults:
-        raise EdgemoeError(f"{source} does not hold model {config.name}: {'; '.join(faults)}. Export the checkpoint again.")
+        named = listing(faults, "; ")
+        raise EdgemoeError(f"{brief(source, 80)} does not hold model {config.name}: {named}. Export the checkpoint again.")
 
 
 def known() -> list[str]:
@@ -115,25 +123,59 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     raise EdgemoeError(f"no checkpoint named {text!r}; known are {', '.join(known()) or 'none'}, or give the path of a .safetensors file")
 
 
+def _float32(name: str, kind: str, shape: list[int], data: bytes) -> NDArray[np.float32]:
+    """A tensor of a safetensors file, [shape], as float32."""
+    if kind == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    types = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
+    if kind not in types:
+        raise EdgemoeError(f"{brief(name)} is {kind}, expected F32 (or F16, BF16, F64)")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is told with the tensor's name
+        return np.frombuffer(data, types[kind]).reshape(shape).astype(np.float32)
+
+
+def _without_prefix(tensors: dict[str, NDArray[np.float32]], config: ModelConfig) -> tuple[dict[str, NDArray[np.float32]], str]:
+    """The tensors without what wrappers put before all their names (`module.`, `model.`, `_orig_mod.`), and that prefix."""
+    roots = {name.split(".")[0] for name in expected_tensors(config)}
+    prefix = ""
+    while tensors:
+        first = next(iter(tensors)).split(".")[0]
+        if first in roots or not all(name.startswith(f"{first}.") for name in tensors):
+            break
+        prefix += f"{first}."
+        tensors = {name[len(first) + 1 :]: tensor for name, tensor in tensors.items()}
+    return tensors, prefix
+
+
 def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     """Reads and checks a checkpoint."""
     path = resolve(name_or_path)
+    shown = brief(path, 80)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise EdgemoeError(f"{path} is no readable safetensors file ({error}); copy or download it again") from error
+        stored = deserialize(path.read_bytes())
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        raise EdgemoeError(f"{shown} is no readable safetensors file ({brief(error, 120)}); copy or download it again") from error
     if "config" not in metadata:
-        raise EdgemoeError(f"{path} has no 'config' in its metadata; expected a checkpoint that edgemoe.models.checkpoint.save wrote")
+        raise EdgemoeError(f"{shown} has no 'config' in its metadata; expected a checkpoint that edgemoe.models.checkpoint.save wrote")
     try:
         config = ModelConfig.from_json(metadata["config"])
+        tensors = {name: _float32(name, info["dtype"], info["shape"], info["data"]) for name, info in stored}
         calibration = json.loads(metadata["calibration"]) if "calibration" in metadata else None
     except EdgemoeError as error:
-        raise EdgemoeError(f"{path}: {error}") from error
-    except ValueError as error:
-        raise EdgemoeError(f"{path}: its calibration is no valid JSON ({error}); calibrate and save it again") from error
+        raise EdgemoeError(f"{shown}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise EdgemoeError(f"{shown}: its calibration is no valid JSON ({brief(error)}); calibrate and save it again") from error
+    tensors, prefix = _without_prefix(tensors, config)
     check_tensors(config, tensors, str(path))
+    if calibration is not None:
+        check_calibration(config, calibration, shown)
+    if prefix:
+        notice(f"{shown}: {brief(prefix)!r} taken off the names of all tensors")
+    rounded = [name for name, info in stored if info["dtype"] == "F64"]
+    if rounded:
+        notice(f"{shown}: {len(rounded)} of {len(stored)} tensors are float64 and were rounded to float32")
     return Checkpoint(config, tensors, calibration)
 
 

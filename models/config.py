@@ -8,13 +8,18 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import EdgemoeError
+from .errors import EdgemoeError, brief, listing
 
 TASK_KINDS = ("segmentation", "depth", "tokens")
 
 
+LARGEST = 1 << 20  # of any size: far above what runs, and small enough that a broken file cannot ask for more than there is
+MOST_LAYERS = 1024
+MOST_TASKS = 64
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +38,13 @@ class TaskConfig:
     grid: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name or not all(c.isalnum() or c in "_-" for c in self.name):
-            raise EdgemoeError(f"task name {self.name!r}: expected letters, digits, '_' or '-'; rename the task")
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 64 or not all(c.isalnum() or c in "_-" for c in self.name):
+            raise EdgemoeError(f"task name {brief(repr(self.name))}: expected letters, digits, '_' or '-'; rename the task")
         if self.kind not in TASK_KINDS:
-            raise EdgemoeError(f"task {self.name}: kind is {self.kind!r}, expected one of {', '.join(TASK_KINDS)}")
+            raise EdgemoeError(f"task {self.name}: kind is {brief(repr(self.kind))}, expected one of {', '.join(TASK_KINDS)}")
         if not _is_count(self.channels) or not _is_count(self.grid):
-            raise EdgemoeError(f"task {self.name}: channels and grid must be integers, got {self.channels!r} and {self.grid!r}")
+            given = f"{brief(repr(self.channels))} and {brief(repr(self.grid))}"
+            raise EdgemoeError(f"task {self.name}: channels and grid must be integers of at most {LARGEST}, got {given}")
         if self.kind == "tokens":
             if self.channels or self.grid:
                 raise EdgemoeError(f"task {self.name}: kind 'tokens' has no head; leave channels and grid at 0")
@@ -94,16 +100,18 @@ class ModelConfig:
         def fail(text: str) -> None:
             raise EdgemoeError(f"model {self.name}: {text}")
 
-        if not isinstance(self.name, str) or not self.name:
-            raise EdgemoeError(f"model name is {self.name!r}: expected a non-empty text")
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 64:
+            raise EdgemoeError(f"model name is {brief(repr(self.name))}: expected a text of 1 to 64 characters")
         for field in ("image_height", "image_width", "image_channels", "patch", "width", "heads", "layers"):
             value = getattr(self, field)
             if not _is_count(value) or value < 1:
-                fail(f"{field} is {value!r}, expected an integer of at least 1")
+                fail(f"{field} is {brief(repr(value))}, expected an integer from 1 to {LARGEST}")
         for field in ("hidden", "experts", "expert_hidden", "top_k"):
             value = getattr(self, field)
             if not _is_count(value) or value < 0:
-                fail(f"{field} is {value!r}, expected an integer of at least 0")
+                fail(f"{field} is {brief(repr(value))}, expected an integer from 0 to {LARGEST}")
+        if self.layers > MOST_LAYERS:
+            fail(f"layers is {self.layers}, expected at most {MOST_LAYERS}")
         for field in ("image_height", "image_width"):
             if getattr(self, field) % self.patch:
                 fail(f"{field} is {getattr(self, field)}, expected a multiple of the patch side {self.patch}; crop or resize the image")
@@ -111,9 +119,9 @@ class ModelConfig:
             fail(f"width is {self.width}, expected a multiple of the {self.heads} heads")
         for layer in self.moe_layers:
             if not _is_count(layer) or not 0 <= layer < self.layers:
-                fail(f"moe_layers names layer {layer!r}, expected layers 0 to {self.layers - 1}")
+                fail(f"moe_layers names layer {brief(repr(layer))}, expected layers 0 to {self.layers - 1}")
         if list(self.moe_layers) != sorted(set(self.moe_layers)):
-            fail(f"moe_layers is {self.moe_layers}, expected each layer once and in ascending order")
+            fail(f"moe_layers is {brief(self.moe_layers)}, expected each layer once and in ascending order")
         if self.moe_layers:
             if self.experts < 1 or self.expert_hidden < 1:
                 fail(
@@ -128,16 +136,18 @@ class ModelConfig:
             fail("hidden is 0, but some layers are no MoE layers and need an MLP; set hidden to at least 1")
         if not self.tasks:
             fail("no task; give at least one TaskConfig (kind 'tokens' for none of the known heads)")
+        if len(self.tasks) > MOST_TASKS:
+            fail(f"it has {len(self.tasks)} tasks, expected at most {MOST_TASKS}")
         for task in self.tasks:
             if not isinstance(task, TaskConfig):
-                fail(f"tasks holds {task!r}, expected a TaskConfig")
+                fail(f"tasks holds {brief(repr(task))}, expected a TaskConfig")
             if task.grid > self.patch:
                 fail(f"task {task.name}: grid is {task.grid}, expected at most the patch side {self.patch}")
         names = [task.name for task in self.tasks]
         if len(set(names)) < len(names):
-            fail(f"task names are {', '.join(names)}: expected each name once")
+            fail(f"task names are {brief(', '.join(names))}: expected each name once")
         if not isinstance(self.eps, float) or not 0 < self.eps < 1:
-            fail(f"eps is {self.eps!r}, expected a number between 0 and 1")
+            fail(f"eps is {brief(repr(self.eps))}, expected a number between 0 and 1")
 
     @property
     def patches_per_row(self) -> int:
@@ -177,7 +187,7 @@ class ModelConfig:
             return names.index(task)
         if not isinstance(task, str) and 0 <= task < len(names):
             return int(task)
-        raise EdgemoeError(f"model {self.name} has no task {task!r}; its tasks are {', '.join(names)} (0 to {len(names) - 1})")
+        raise EdgemoeError(f"model {self.name} has no task {brief(repr(task))}; its tasks are {listing(names)} (0 to {len(names) - 1})")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -189,8 +199,9 @@ class ModelConfig:
             fields: dict[str, Any] = json.loads(text)
             fields["tasks"] = tuple(TaskConfig(**task) for task in fields["tasks"])
             return cls(**fields)
-        except (ValueError, TypeError, KeyError) as error:
-            raise EdgemoeError(f"model configuration is no valid JSON of a ModelConfig ({error!r}); write it with to_json") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            why = brief(repr(error), 120)
+            raise EdgemoeError(f"model configuration is no valid JSON of a ModelConfig ({why}); write it with to_json") from error
 
 
 PRESETS: dict[str, ModelConfig] = {

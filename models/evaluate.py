@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a trained model is on scenes that it has never seen, beside baselines; and its model card."""
+"""How good a trained float model is on scenes that it has never seen, beside baselines; and its model card."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from . import heads, metrics, scenes
+from .calibration import UNSEEN_SCENES
 from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .golden import Golden
-from .train import BATCH, HELD_OUT, SCENES, WINDOWED, make_scenes
+from .train import BATCH, SCENES, WINDOWED, make_scenes
+
+HARDWARE_FORMATS = {"16": "16 bit", "mixed": "8-bit experts, 16-bit trunk", "8": "8 bit"}  # weight format -> its name in the card
 
 
 @dataclass
@@ -27,7 +31,7 @@ class Evaluation:
     expert_use: dict[int, np.ndarray]
 
 
-def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: int = HELD_OUT) -> Evaluation:
+def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: int = UNSEEN_SCENES) -> Evaluation:
     """Measures a checkpoint (float32) against three baselines that were fitted to `fit` training scenes.
 
     constant       the commonest class and the mean depth, everywhere
@@ -106,8 +110,16 @@ its own. `edgemoe infer --resize crop` takes the middle of a wide picture; witho
 With the same PyTorch, kind of CPU and number of threads, training repeats itself."""
 
 
-def card(source: Checkpoint, evaluation: Evaluation, seed: int, steps: int, threads: int, seconds: float) -> str:
-    """The model card, in Markdown."""
+def card(
+    source: Checkpoint,
+    evaluation: Evaluation,
+    computed: Mapping[str, Mapping[str, Mapping[str, float]]],
+    seed: int,
+    steps: int,
+    threads: int,
+    seconds: float,
+) -> str:
+    """The model card, in Markdown. computed: weight format -> task -> metric -> value, as the hardware computes it on the same scenes."""
     config = source.config
     words = sum(tensor.size for tensor in source.tensors.values())
     moe_layers = ", ".join(map(str, config.moe_layers))
@@ -117,7 +129,11 @@ def card(source: Checkpoint, evaluation: Evaluation, seed: int, steps: int, thre
         ("commonest class and mean depth at the pixel's position", "position"),
         (f"**{config.name}**", "model"),
     ]
-    results = "\n".join(f"| {text} | {evaluation.mean_iou[key]:.3f} | {evaluation.depth_rmse[key]:.1f} |" for text, key in rows)
+    results = "\n".join(f"| {text} | {evaluation.mean_iou[key]:.4f} | {evaluation.depth_rmse[key]:.3f} |" for text, key in rows)
+    names = {task.kind: task.name for task in config.tasks}
+    for bits, found in computed.items():
+        iou, rmse = found[names["segmentation"]]["mean_iou"], found[names["depth"]]["rmse_m"]
+        results += f"\n| the same, as the hardware computes it, {HARDWARE_FORMATS[bits]} | {iou:.4f} | {rmse:.3f} |"
     per_class = "\n".join(f"| {name} | {iou:.3f} |" for name, iou in zip(scenes.CLASSES, evaluation.class_iou, strict=True))
     return f"""# {config.name}
 
@@ -136,7 +152,8 @@ estimates its depth. It exists so that the accelerator has a trained model to ru
 
 ## Quality
 
-On {evaluation.scenes} held-out scenes (seeds from {HELD_OUT}), float32, full resolution; baselines fitted to training scenes.
+On {evaluation.scenes} scenes that neither training nor calibration has seen (seeds from {UNSEEN_SCENES}), full resolution, float32 but for
+the last rows (`./edgemoe evaluate --weight-bits 16`, `mixed` and `8`); baselines fitted to training scenes.
 
 | method | mean IoU | depth RMSE (m) |
 |---|---:|---:|

@@ -8,7 +8,6 @@ calibration images (`calibration`). Weights have 16 or 8 bits and a factor per o
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arithmetic import SCALE_ONE, SCORE_FRACTION
-from .calibration import calibrate
+from .calibration import calibrate, default_images, outlier
 from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .errors import EdgemoeError
@@ -198,8 +197,8 @@ class _Quantiser:
         correction: float | NDArray[Any] = 0.0
         stored = self.rounding.get(name)
         if stored is not None and bits == 8:
-            rounded = np.where(low[..., None], rounded, rounded + decode_rounding(stored["delta"], rounded.shape))
-            correction = np.frombuffer(base64.b64decode(stored["bias"]), "<f4").reshape(f.bias.shape)
+            delta, correction = decode_rounding(name, stored, rounded.shape, f.bias.shape)
+            rounded = np.where(low[..., None], rounded, rounded + delta)
         self.saturated += int(np.count_nonzero(np.abs(rounded) > bound))
         weights = np.clip(rounded, -bound, bound).astype(np.int16 if bits == 16 else np.int8)
         bias = f.bias + correction
@@ -351,10 +350,50 @@ class _Quantiser:
         return min((1 << 48) - 1, round(self.config.eps * self.config.width**2 * 4.0**residual))
 
 
+# What an instruction's fields hold (a test compares them with the instruction set's).
+FIELDS = {
+    "accumulator_shift": (-64, 63),
+    "bias_shift": (0, 31),
+    "residual_shift": (0, 15),
+    "output_shift": (0, 15),
+    "exponent_shift": (0, 15),
+}
+
+
+def _misfit(model: QuantisedModel) -> str:
+    """The first shift that its field cannot hold, in words; empty if all fit."""
+    parts: list[tuple[str, Any]] = [("patch", model.patch)]
+    for n, layer in enumerate(model.layers):
+        linears = [layer.query, layer.key_value, layer.projection, layer.first, layer.second, *(r.linear for r in layer.routers)]
+        parts += [(f"blocks.{n}.attention", layer.attention), *((x.name, x) for x in linears), *((r.linear.name, r) for r in layer.routers)]
+    parts += [(head.linear.name, head.linear) for head in model.heads.values()]
+    for owner, part in parts:
+        for field_name, value in vars(part).items():
+            ending = next((ending for ending in FIELDS if field_name.endswith(ending)), None)
+            if ending and not FIELDS[ending][0] <= value <= FIELDS[ending][1]:
+                low, high = FIELDS[ending]
+                return f"{owner} would need a {field_name.replace('_', ' ')} of {value}, {low} to {high} can be"
+    return ""
+
+
 def quantise(checkpoint: Checkpoint, weight_bits: str = "16") -> QuantisedModel:
-    """The integers of a checkpoint in one of the formats WEIGHT_BITS; without a calibration of its own it is calibrated first."""
+    """The integers of a checkpoint in one of the formats WEIGHT_BITS; without a calibration of its own it is calibrated first.
+
+    That calibration, which is not kept, sees 8 pictures. EdgemoeError if the weights are so far apart that the formats cannot hold them.
+    """
     if str(weight_bits) not in WEIGHT_BITS:
         raise EdgemoeError(f"weight bits are {weight_bits!r}, expected one of {', '.join(WEIGHT_BITS)}")
     formats = () if str(weight_bits) == "16" else (str(weight_bits),)
-    calibration = checkpoint.calibration or calibrate(checkpoint, error_aware=formats)
-    return _Quantiser(checkpoint, str(weight_bits), calibration).run()
+    calibration = checkpoint.calibration or calibrate(checkpoint, default_images(checkpoint.config, 8), error_aware=formats)
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            model = _Quantiser(checkpoint, str(weight_bits), calibration).run()
+        misfit = _misfit(model)
+    except (OverflowError, ValueError) as error:  # of a logarithm or an exponent beyond floating point
+        misfit = str(error)
+    if misfit:
+        raise EdgemoeError(
+            f"model {checkpoint.config.name} has no {weight_bits}-bit form: {misfit}. Among the weights, {outlier(checkpoint)}; "
+            "mend that tensor and calibrate again"
+        )
+    return model

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from .checkpoint import Checkpoint
 from .config import ModelConfig
+from .errors import EdgemoeError, brief
 from .folding import Folded, norm_bits, value_boost, weight_scale
 from .forward import float_gelu
 
@@ -136,7 +138,7 @@ class Moments:
         if norm:  # the array sees n / 2^L less of a factor in the weights than in x / sigma
             correction = correction * ((1 << norm_bits(self.config.width)) / self.config.width)
         delta = np.clip(rounded - np.round(exact), -128, 127)
-        return {"delta": encode_rounding(delta), "bias": base64.b64encode(correction.astype("<f4").tobytes()).decode()}
+        return {"delta": encode_rounding(delta), "bias": encode_bias(correction)}
 
 
 def error_aware_rounding(weights: NDArray, covariance: NDArray, bound: int, block: int = 32) -> NDArray:
@@ -176,5 +178,20 @@ def encode_rounding(delta: NDArray) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(delta, np.int8).tobytes(), 6)).decode()
 
 
-def decode_rounding(text: str, shape: tuple[int, ...]) -> NDArray[np.int8]:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.int8).reshape(shape)
+def encode_bias(correction: NDArray) -> str:
+    return base64.b64encode(correction.astype("<f4").tobytes()).decode()
+
+
+def decode_rounding(
+    name: str, stored: Any, shape: tuple[int, ...], bias_shape: tuple[int, ...]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(delta [shape], correction of the bias [bias_shape]) of matrix `name` as `Moments.round` stored them; else EdgemoeError."""
+    try:
+        packed = zlib.decompressobj()
+        delta = packed.decompress(base64.b64decode(stored["delta"], validate=True), math.prod(shape) + 1)  # no more, whatever it says
+        bias = np.frombuffer(base64.b64decode(stored["bias"], validate=True), "<f4").reshape(bias_shape)
+        if not np.isfinite(bias).all():
+            raise ValueError("a correction that is not finite")
+        return np.frombuffer(delta, np.int8).reshape(shape), bias
+    except (ValueError, TypeError, KeyError, zlib.error) as error:
+        raise EdgemoeError(f"the calibration's rounding of {name} cannot be read ({brief(error, 80)}); calibrate and save again") from error

@@ -195,7 +195,7 @@ def _train(
     bfloat16: bool,
     learning_rate: float,
 ) -> tuple[Checkpoint, list[float]]:
-    data = make_scenes(scene_count, seed * SCENES % HELD_OUT, progress)
+    data = make_scenes(scene_count, seed % (HELD_OUT // SCENES) * SCENES, progress)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Golden(config)

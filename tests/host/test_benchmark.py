@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark's figures: cycles add up by state and by kind, queues and compulsory bytes follow the program, the plot is a picture."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
-from edgemoe.host import benchmark
-from edgemoe.host.floor import floor
+from edgemoe.host import benchmark, inference
+from edgemoe.host.floor import blocks, floor
 from edgemoe.hw import registers
 from edgemoe.hw.config import preset
+from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.calibration import default_images
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
 from PIL import Image
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 MODEL = ModelConfig(
     name="bench",
     image_height=16,
@@ -49,9 +55,96 @@ def test_nothing_beats_the_floor_or_the_minimum(report):
 
 
 def test_the_array_streams_every_row_of_every_block_once(report):
-    """ARRAY_ACTIVE is the floor without what the floor charges for LayerNorm and for weights that take longer than the rows."""
-    unlimited = floor(MODEL, preset("tiny"), "16", streams=2, shared=True)
-    assert report["breakdown"]["total"]["array_active"] < 1.2 * unlimited
+    """ARRAY_ACTIVE is the rows of the floor's blocks, and little that the floor leaves out."""
+    rows = sum(rows for rows, _ in blocks(MODEL, preset("tiny"), streams=2, shared=True))
+    assert rows <= report["breakdown"]["total"]["array_active"] < 1.1 * rows
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_beats_the_floor(seed):
+    """Random models, formats and streams on a memory that could not be faster."""
+    rng = np.random.default_rng(seed)
+    experts = int(rng.integers(2, 9))
+    model = replace(
+        MODEL,
+        width=int(rng.integers(1, 5)) * 8,
+        hidden=int(rng.integers(1, 5)) * 16,
+        experts=experts,
+        expert_hidden=int(rng.integers(1, 9)) * 8,
+        top_k=int(rng.integers(1, min(experts, 4) + 1)),
+        layers=int(rng.integers(2, 4)),
+        moe_layers=(int(rng.integers(2)),),
+    )
+    for weight_bits, tasks in (("16", 1), ("8", 2)):
+        options = dict(hardware=preset("tiny"), weight_bits=weight_bits, tasks=tasks, latency=1)
+        found = benchmark.benchmark(benchmark.random_checkpoint(model, seed), list(default_images(model, 1)), **options)
+        assert found["floor_ratio"] >= 1, (model, weight_bits, tasks)
+
+
+def test_the_floor_by_hand():
+    """Bus-bound, array-bound, and a change between the two that the prefetch memory hides as far as it goes."""
+    h = replace(preset("tiny"), prefetch_beats=64)  # a block of 4 x 4 x 16 bits takes 2 cycles on 16 bytes
+    wide = replace(MODEL, moe_layers=(), experts=0, expert_hidden=0, top_k=0)
+    listed = list(blocks(wide, h))
+    assert {load for _, load in listed} == {0, 2} and floor(wide, h) == 2 + sum(rows for rows, _ in listed)
+    narrow = replace(h, data_bits=64)
+    assert {load for _, load in blocks(wide, narrow)} == {0, 4}
+    queues = {1: [1] * 5}  # one row a block, so that the bus decides
+    listed = list(blocks(MODEL, h, "16", queues))
+    expert = [block for block in listed if block[0] == 1]
+    rows = sum(rows for rows, _ in listed)
+    found, ahead = floor(MODEL, h, "16", queues), 64 + 4
+    assert len(expert) == 5 * 2 * 8 * 4
+    assert rows < found and sum(max(block) for block in listed) + 2 - ahead <= found <= sum(max(block) for block in listed) + 2
+    deep = replace(h, prefetch_beats=100_000)
+    assert floor(MODEL, deep, "16", queues) == rows + 2  # all weights are there before they are needed
+
+
+def test_stalls_reach_every_channel(monkeypatch):
+    drams = []
+    ran = inference.infer
+
+    def noted(*arguments, **options):
+        drams.append(options.get("dram"))
+        return ran(*arguments, **options)
+
+    monkeypatch.setattr(inference, "infer", noted)
+    images = list(default_images(MODEL, 1))
+    benchmark.benchmark(benchmark.random_checkpoint(MODEL), images, hardware=preset("tiny"), stalls=0.25)
+    (dram,) = [dram for dram in drams if dram]
+    assert {getattr(dram, f"stall_{channel}") for channel in ("ar", "r", "aw", "w", "b")} == {0.25}
+
+
+def test_random_routers_are_balanced(report):
+    """Every expert is used, and none by most of the tokens."""
+    queues = report["queues"]
+    assert queues["experts"] == queues["experts_used"] == 5
+    tokens = 2 * MODEL.tokens * MODEL.top_k
+    assert 0 < queues["shortest"] <= queues["median"] <= queues["longest"] < 2 * tokens / 5
+
+
+def test_headlines(monkeypatch):
+    """The table of the README, row by row, from the reports of a small model."""
+    images = list(default_images(MODEL, 1))
+    monkeypatch.setattr(benchmark, "count_dsp", lambda hardware: 1236)
+    reports = benchmark.headlines(benchmark.random_checkpoint(MODEL), images, [(preset("tiny"), "16"), (preset("tiny"), "mixed")])
+    assert [(r["weight_bits"], r["tasks"]) for r in reports] == [("16", 1), ("16", 2), ("mixed", 1), ("mixed", 2)]
+    assert all(r["stalled_each"] > r["cycles_each"] for r in reports)
+    lines = benchmark.headline_table(reports).splitlines()
+    assert len(lines) == 6 and len({line.count("|") for line in lines}) == 1
+    first = [cell.strip() for cell in lines[2].split("|")[1:-1]]
+    assert first[:4] == ["`tiny`", "16 bit", "1", f"{reports[0]['cycles'] / 1e6:.3f} M"]
+    assert first[5:] == [f"{reports[0]['floor_ratio']:.3f}", f"{reports[0]['stalled_each'] / 1e6:.3f} M", "1,236"]
+    assert lines[0] in README.read_text(), "the README's table has other columns"
+
+
+def test_the_table_as_a_command(edgemoe, monkeypatch, tmp_path):
+    path = checkpoints.save(benchmark.random_checkpoint(MODEL), tmp_path / "m.safetensors")
+    monkeypatch.setattr(benchmark, "HEADLINES", (("tiny", "16"),))
+    code, text, errors = edgemoe("bench", "--checkpoint", path, "--table")
+    assert code == 0 and text.count("`tiny`") == 2, errors
+    code, _, errors = edgemoe("bench", "--table", "--tasks", "2")
+    assert code == 2 and "--table has rows of its own" in errors
 
 
 def test_plot(report, tmp_path):

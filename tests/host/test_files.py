@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from edgemoe.host.files import RECORD, OutputFolder, listed, writable_file, writable_folder
-from edgemoe.models.errors import EdgemoeError
+from edgemoe.host.files import RECORD, OutputFolder, writable_file, writable_folder
+from edgemoe.models.errors import EdgemoeError, listing
 from edgemoe.models.files import whole, write_whole
 
 from ..models.support import small_disk
@@ -156,4 +156,4 @@ def test_a_record_that_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_lists_are_short() -> None:
-    assert listed("abc") == "a, b, c" and listed("abcdefg") == "a, b, c, d, e and 2 more"
+    assert listing("abc") == "a, b, c" and listing("abcdefg") == "a, b, c, d, e and 2 more"

@@ -37,7 +37,10 @@ def test_plain_vision_transformer_is_valid():
     [
         ({"image_width": 250}, "image_width is 250, expected a multiple of the patch side 16"),
         ({"width": 190}, "width is 190, expected a multiple of the 3 heads"),
-        ({"layers": 0}, "layers is 0, expected an integer of at least 1"),
+        ({"layers": 0}, "layers is 0, expected an integer from 1 to 1048576"),
+        ({"layers": 10**9}, "layers is 1000000000, expected an integer from 1"),
+        ({"layers": 5000}, "layers is 5000, expected at most 1024"),
+        ({"tasks": tuple(TaskConfig(name=f"t{i}", kind="tokens") for i in range(65))}, "it has 65 tasks, expected at most 64"),
         ({"heads": 3.0}, "heads is 3.0, expected an integer"),
         ({"top_k": 17}, "top_k is 17, expected 1 to the number of experts, 16"),
         ({"moe_layers": (1, 12)}, "moe_layers names layer 12, expected layers 0 to 11"),

@@ -37,7 +37,8 @@ def raw(folder, name):
 
 
 def test_whole_folder(folder):
-    checkpoint = edge_moe.load_folder(folder)
+    checkpoint, filled = edge_moe.load_folder(folder)
+    assert filled == []
     assert checkpoint.config.name == "m3vit-t"
     t = checkpoint.tensors
     assert np.array_equal(t["blocks.3.mlp.gate.1.w_gate"], raw(folder, "l3_w_gate_T_task1").reshape(16, 192).T)
@@ -78,3 +79,30 @@ def test_all_faults_in_one_error(folder, tmp_path):
     np.full((3, 128, 256), 0.3, "<f4").tofile(tmp_path / "image.float32.bin")
     with pytest.raises(EdgemoeError, match="no 8-bit image"):
         edge_moe.folder_image(tmp_path)
+
+
+def without_experts(folder, path):
+    """A folder as it is published."""
+    for file in folder.iterdir():
+        if not re.search(r"(htoh4|h4toh)_weight", file.name):
+            (path / file.name).symlink_to(file)
+    return path
+
+
+def test_stand_ins_for_the_experts(folder, tmp_path):
+    """Seeded, from the dense layer below, beside what the folder does hold; what they are made of."""
+    bare = without_experts(folder, tmp_path)
+    with pytest.raises(EdgemoeError, match="l1_htoh4_weight.float32.bin is missing.* and 7 more.*--fill-missing SEED"):
+        edge_moe.load_folder(bare)
+    (tmp_path / "l5_h4toh_weight.float32.bin").symlink_to(folder / "l5_h4toh_weight.float32.bin")
+    (first, filled), (again, _), (other, _) = (edge_moe.load_folder(bare, seed) for seed in (7, 7, 8))
+    assert len(filled) == 11 and list(first.tensors) == list(edge_moe.load_folder(folder)[0].tensors)
+    for name in filled:
+        assert np.array_equal(first.tensors[name], again.tensors[name]) and not np.array_equal(first.tensors[name], other.tensors[name])
+    assert np.array_equal(first.tensors["blocks.5.mlp.experts.h4toh.weight"].ravel(), raw(folder, "l5_h4toh_weight"))
+    units = np.random.default_rng(7).permutation(768)[:384]
+    dense = first.tensors["blocks.0.mlp.fc1.weight"][units]
+    gain = first.tensors["blocks.1.mlp.experts.htoh4.weight"][0] / dense
+    assert np.allclose(gain, gain[:, :1], rtol=1e-5) and 0.9 < gain[:, 0].mean() < 1.1 and 0.2 < gain[:, 0].std() < 0.3
+    second = first.tensors["blocks.1.mlp.experts.h4toh.weight"][0]
+    assert np.allclose(second, 1.6 * first.tensors["blocks.0.mlp.fc2.weight"][:, units], rtol=1e-6)

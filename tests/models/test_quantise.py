@@ -99,7 +99,9 @@ def test_calibration_is_json_and_is_used():
 
 def test_rounding_survives_encoding():
     delta = np.random.default_rng(0).integers(-3, 4, (3, 5, 7)).astype(np.int8)
-    assert (rounding.decode_rounding(rounding.encode_rounding(delta), delta.shape) == delta).all()
+    stored = {"delta": rounding.encode_rounding(delta), "bias": rounding.encode_bias(np.arange(15.0).reshape(3, 5))}
+    found, bias = rounding.decode_rounding("x", stored, delta.shape, (3, 5))
+    assert (found == delta).all() and (bias.ravel() == np.arange(15)).all()
 
 
 def test_bad_input():

@@ -68,8 +68,16 @@ def test_card_names_the_figures():
     names = ("constant", "mean colour", "position", "model")
     numbers = dict(zip(names, (0.1, 0.2, 0.3, 0.654), strict=True))
     figures = evaluate.Evaluation(7, numbers, numbers, np.linspace(0.1, 0.7, 7), use)
-    text = evaluate.card(checkpoints.load("m3vit-micro"), figures, seed=3, steps=5, threads=1, seconds=11)
-    figures_and_recipe = ("On 7 held-out scenes", "| **m3vit-micro** | 0.654 |", "| pole | 0.700 |", "| 1 | segmentation | 25.0 | 75.0 |")
+    computed = {bits: {"segmentation": {"mean_iou": 0.6543}, "depth": {"rmse_m": 7.25}} for bits in evaluate.HARDWARE_FORMATS}
+    text = evaluate.card(checkpoints.load("m3vit-micro"), figures, computed, seed=3, steps=5, threads=1, seconds=11)
+    assert text.count("as the hardware computes it") == 3 and "8-bit experts, 16-bit trunk | 0.6543 | 7.250 |" in text
+    figures_and_recipe = (
+        "On 7 scenes",
+        "seeds from 2000000",
+        "| **m3vit-micro** | 0.6540 |",
+        "| pole | 0.700 |",
+        "| 1 | segmentation | 25.0 | 75.0 |",
+    )
     for part in (*figures_and_recipe, "1 thread"):
         assert part in text
 

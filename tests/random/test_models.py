@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from edgemoe.host.benchmark import floor_of, queue_lengths
 from edgemoe.host.driver import Driver
 from edgemoe.host.program import CompiledProgram
 from edgemoe.hw.config import HardwareConfig, preset
@@ -41,6 +42,8 @@ def compare_program(hardware: HardwareConfig, program: CompiledProgram, images: 
             assert (a is None) == (b is None) and (a is None or np.array_equal(a, b)), f"{what}; {shape}"
     for counter in ("INSTRUCTIONS", "WRITE_BEATS"):
         assert emulated.counters[counter] == simulated.counters[counter], f"{counter}; {shape}"
+    queues = queue_lengths(emulated)
+    assert simulated.cycles >= floor_of(simulated, queues), shape
     return len(program.traces)
 
 

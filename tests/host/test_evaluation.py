@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality over many scenes, pictures that calibration has seen, and the import of a folder: figures that can be trusted and made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgemoe.host import checking, evaluation
+from edgemoe.host.inference import infer
+from edgemoe.hw.config import preset
+from edgemoe.models import calibrated, calibration, edge_moe, metrics, scenes
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models.config import TaskConfig
+from edgemoe.models.errors import EdgemoeError
+
+from ..models.support import TINY, random_checkpoint
+
+Command = Callable[..., tuple[int, str, str]]
+STREET = {"image_height": 128, "image_width": 256, "patch": 16}
+
+
+def test_metrics_are_those_of_the_maps() -> None:
+    """Over all pixels of all scenes, whatever the size of a batch and the order of the tasks."""
+    model = checkpoints.load("m3vit-micro")
+    found = evaluation.evaluate(model, 3, hardware=preset("base"), weight_bits="mixed")
+    streets = [scenes.scene(calibration.UNSEEN_SCENES + index) for index in range(3)]
+    maps = infer(model, [street.image for street in streets], device="emulator", hardware=preset("base"), weight_bits="mixed")
+    by_task = [[maps.map(s) for s, (_, t) in enumerate(maps.streams) if t == task] for task in (0, 1)]
+    labels, depth = np.stack([s.labels for s in streets]), np.stack([s.depth for s in streets])
+    assert found["metrics"]["segmentation"]["mean_iou"] == pytest.approx(metrics.mean_iou(np.stack(by_task[0]), labels, 7))
+    assert found["metrics"]["depth"]["rmse_m"] == pytest.approx(metrics.depth_rmse(np.stack(by_task[1]), depth))
+    assert found["pictures"] == 3 and found["seeds"] == [2_000_000, 2_000_002]
+
+
+def test_evaluate_as_a_command(edgemoe: Command) -> None:
+    code, text, errors = edgemoe("evaluate", "--data", "street:1", "--weight-bits", "8", "--json")
+    assert code == 0, errors
+    report = json.loads(text)
+    assert report["pictures"] == 1 and report["weight_bits"] == "8" and set(report["metrics"]) == {"segmentation", "depth"}
+    code, text, _ = edgemoe("evaluate", "--data", "street:1")
+    assert code == 0 and "segmentation, mean iou" in text and "depth, rmse m" in text
+
+
+@pytest.mark.parametrize(
+    "data", ["street", "street:", "street:0", "street:-1", "street:x", "street:\u0661", "city:5", "street:99999999999"]
+)
+def test_data_that_is_none(data: str) -> None:
+    with pytest.raises(EdgemoeError, match="expected street:N"):
+        evaluation.pictures_of(data)
+
+
+def test_models_that_cannot_be_evaluated() -> None:
+    with pytest.raises(EdgemoeError, match="takes pictures of"):
+        evaluation.evaluate(random_checkpoint(TINY), 1, hardware=preset("base"), weight_bits="16")
+    bare = replace(TINY, **STREET, tasks=(TaskConfig(name="bare", kind="tokens"),))
+    with pytest.raises(EdgemoeError, match="nothing to evaluate"):
+        evaluation.evaluate(random_checkpoint(bare, calibrated=False), 1, hardware=preset("base"), weight_bits="16")
+
+
+def test_what_is_measured_was_not_calibrated_on() -> None:
+    """Default pictures of calibration and of measuring differ, for every size; the checkpoint that comes along says what it saw."""
+    for config in (TINY, checkpoints.load("m3vit-micro").config):
+        known = {calibrated.digest(image) for image in calibration.default_images(config)}
+        assert len(known) == calibration.IMAGES and not known & {calibrated.digest(i) for i in calibration.unseen_images(config, 3)}
+    micro = checkpoints.load("m3vit-micro")
+    assert calibrated.seen(micro.calibration, calibration.default_images(micro.config, 8)) == list(range(8))
+    assert calibrated.seen(micro.calibration, calibration.unseen_images(micro.config, 3)) == []
+
+
+def test_check_says_which_pictures_were_calibrated_on(edgemoe: Command, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    model = random_checkpoint(TINY)
+    path = checkpoints.save(model, tmp_path / "m.safetensors")
+    for name, image in (("seen", calibration.default_images(TINY, 3)[1]), ("new", calibration.unseen_images(TINY)[0])):
+        np.save(tmp_path / f"{name}.npy", image.transpose(1, 2, 0))
+    options = ("check", "--checkpoint", path, "--hardware", "tiny", "--device", "emulator", "--json")
+    code, text, errors = edgemoe(*options, "--image", tmp_path / "new.npy", "--image", tmp_path / "seen.npy")
+    report = json.loads(text)
+    assert code == 0 and report["pictures"] == ["new.npy", "seen.npy"] and report["calibrated_on"] == ["seen.npy"]
+    assert "calibrated on seen.npy" in errors and "flatter" in errors
+    code, text, errors = edgemoe(*options, "--scenes", "2")
+    report = json.loads(text)
+    assert report["calibrated_on"] == [] and len(report["pictures"]) == 2 and "flatter" not in errors
+    code, text, errors = edgemoe(*options[:-1], "--table")
+    assert code == 0 and [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [
+        "16 bit",
+        "8 bit",
+        "8-bit experts, 16-bit trunk",
+    ]
+    assert edgemoe("check", "--device", "fpga")[0] == 2
+
+
+def test_the_worst_of_several_pictures_counts() -> None:
+    pytest.importorskip("torch")
+    model, images = random_checkpoint(TINY), list(calibration.unseen_images(TINY, 2))
+    both, *each = (checking.check(model, i, hardware=preset("tiny"), rtl=False) for i in (images, images[:1], images[1:]))
+    for task in ("seg", "dep"):
+        assert both["sqnr_db"][task] == min(report["sqnr_db"][task] for report in each)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as Edge-MoE publishes it, of a smaller model, without the experts' weights."""
+    config = replace(
+        edge_moe.CONFIG,
+        width=24,
+        heads=2,
+        layers=2,
+        hidden=48,
+        experts=4,
+        expert_hidden=24,
+        moe_layers=(1,),
+        image_height=32,
+        image_width=32,
+    )
+    monkeypatch.setattr(edge_moe, "CONFIG", config)
+    made = tmp_path / "weights"
+    made.mkdir()
+    for name, tensor in random_checkpoint(config, calibrated=False).tensors.items():
+        if not (".experts." in name and name.endswith("weight")):
+            (tensor.T if ".gate." in name else tensor).astype("<f4").tofile(made / f"{edge_moe._file_name(name)}.float32.bin")
+    (np.random.default_rng(0).integers(0, 256, (3, 32, 32)) / 256).astype("<f4").tofile(made / "image.float32.bin")
+    return made
+
+
+def test_import_fills_calibrates_and_saves_the_picture(edgemoe: Command, folder: Path, tmp_path: Path) -> None:
+    out, frame = tmp_path / "m.safetensors", tmp_path / "pictures" / "frame"
+    code, text, errors = edgemoe("import", "edge-moe", folder, "-o", out, "--json")
+    assert code == 2 and "l1_htoh4_weight.float32.bin is missing" in errors and "--fill-missing" in errors and not out.exists()
+    code, text, errors = edgemoe("import", "edge-moe", folder, "-o", out, "--fill-missing", "7", "--save-image", frame, "--json")
+    assert code == 0, errors
+    report, found = json.loads(text), checkpoints.load(out)
+    assert report["filled"] == 2 and report["calibration_images"] == 24 and report["saturated"] == {"16": 0, "8": 0, "mixed": 0}
+    picture = np.load(frame)
+    assert picture.dtype == np.uint8 and np.array_equal(picture.transpose(2, 0, 1), edge_moe.folder_image(folder))
+    assert calibrated.seen(found.calibration, [picture.transpose(2, 0, 1)]) == []
+    (tmp_path / "frame.npy").write_bytes(frame.read_bytes())
+    options = ("--calibrate", tmp_path / "frame.npy", "--fill-missing", "7", "--json")
+    code, text, _ = edgemoe("import", "edge-moe", folder, "-o", out, *options)
+    assert json.loads(text)["calibration_images"] == 1
+    assert calibrated.seen(checkpoints.load(out).calibration, [picture.transpose(2, 0, 1)]) == [0]
