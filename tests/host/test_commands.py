@@ -353,6 +353,7 @@ LONG = (
     "soak",
     "growth",
     "evaluate",
+    "reset",  # needs a board
 )  # their options are checked; what they do has tests of its own
 MADE = (".safetensors",)  # what an earlier command of the README makes
 
