@@ -522,15 +522,16 @@ def evaluate(
     checkpoint: CheckpointName = "m3vit-micro",
     device: Annotated[DeviceName, typer.Option("--device", help="What computes; all give the same.")] = DeviceName.EMULATOR,
     hardware: Hardware = "base",
+    changes: Changes = None,
     weight_bits: Bits = None,
     json: Json = False,
 ) -> None:
     """Quality of the maps as the hardware computes them: mean IoU of segmentation, RMSE of depth."""
     from edgemoe.host import evaluation, outputs
-    from edgemoe.hw.config import preset
+    from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
 
-    chosen, count = preset(hardware), evaluation.pictures_of(data)
+    chosen, count = configured(hardware, changes), evaluation.pictures_of(data)
     bits = weight_bits.value if weight_bits else chosen.weight_bits
     report = evaluation.evaluate(checkpoints.load(checkpoint), count, hardware=chosen, weight_bits=bits, device=device.value)
     if json:
