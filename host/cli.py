@@ -378,7 +378,7 @@ def bench(
     count = images or len(given) or 1
     given = [*given, *default_images(used.config, count)][:count]
     if table:
-        reports = benchmark.headlines(used, given, [(preset(name), bits) for name, bits in benchmark.HEADLINES], latency)
+        reports = benchmark.headlines(used, given, [(configured(name), bits) for name, bits in benchmark.HEADLINES], latency)
         if json:
             _print_json(reports)
         else:
