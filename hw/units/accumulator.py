@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw import layouts
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units.block_memory import BlockMemory
-from edgemoe.hw.units.fixed import delay
+from edgemoe.hw.units.pipeline import delay
 
 
 class Accumulator(wiring.Component):

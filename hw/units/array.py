@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw import layouts
 from edgemoe.hw.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
-from edgemoe.hw.units.fixed import delay
+from edgemoe.hw.units.pipeline import delay
 
 
 class ArrayRow(wiring.Component):

@@ -6,8 +6,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw import layouts
 from edgemoe.hw.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
-from edgemoe.hw.units.fixed import delay, half_shift, round_half, round_shift, saturate
+from edgemoe.hw.units.fixed import half_shift, round_half, round_shift, saturate
 from edgemoe.hw.units.gelu import VALUE_BITS, Gelu
+from edgemoe.hw.units.pipeline import Stages, delay
 from edgemoe.models.arithmetic import PROBABILITY_BITS, SCALE_ONE
 
 
@@ -41,19 +42,48 @@ class Epilogue(wiring.Component):
     first_bank, first_shift, first_enable : FIRST_LATENCY = 1 cycle later `first_bias` is that bank's bias << first_shift, or 0 without
         `first_enable`: what an Accumulator adds to a first chunk.
 
-    LATENCY = 21 cycles, one row a cycle. PARAMETER_HOLD = 9: a parameter word may be written from 9 cycles after the last row that
-    needs its old value was presented.
+    LATENCY = 21 cycles (the STAGES below), INTERVAL = 1: a row a cycle. PARAMETER_HOLD = 9: a parameter word may be written from 9 cycles
+    after the last row that needs its old value was presented.
 
     Number format: sums 48 bit; a, b, m 27 bit; mantissa and multiplier unsigned 16 bit, 2^15 = 1; w 32 bit (no overflow possible).
     Limits: biases of 27 bits (the upper bits of their high halves are ignored). first_bias is modulo 2^48.
-    Stages: 1 amount; 2, 3 shift; 4 limit; 5 a; 6, 7, 8 multiply, round, b; 9, 10, 11 multiply, round, m; 12 w; 13-18 GELU; 19-21 narrow.
+
+    What meets where (a stage is a register; beside it stand the values of its row that the next stage needs):
+
+    ================  =====================================================  ==========================
+    stage             value of a lane                                        beside it, for the next
+    ================  =====================================================  ==========================
+    amount            accumulator_shift + exponent within 0..63              sums
+    coarse            2 sums >> amount, by its upper bits                    amount's lower bits
+    fine              ... and by its lower bits
+    limited           28 bits, one of them for rounding
+    a                 rounded, 27 bits                                       mantissa
+    row product       a * mantissa
+    row rounded       / 2^15                                                 bank, use_parameters
+    b                 27 bits                                                multiplier
+    column product    b * multiplier                                         old, residual_shift, bank
+    column rounded    / 2^15                                                 residual, bias, old shifted
+    m                 27 bits                                                addend
+    w                 m + addend                                             gelu
+    gelu 1..6         GELU(w) or w                                           output_shift
+    narrow            2 w >> output_shift
+    close             17 bits, one of them for rounding
+    word              16 bits
+    ================  =====================================================  ==========================
 
     Twin: `models.emulator.epilogue`.
     """
 
-    LATENCY = 15 + Gelu.LATENCY
+    STAGES = Stages(
+        *("amount", "coarse", "fine", "limited", "a"),
+        *("row product", "row rounded", "b", "column product", "column rounded", "m"),
+        *("w", *(f"gelu {i}" for i in range(1, Gelu.LATENCY + 1))),
+        *("narrow", "close", "word"),
+    )
+    LATENCY = len(STAGES)
+    INTERVAL = 1
     FIRST_LATENCY = 1
-    PARAMETER_HOLD = 9
+    PARAMETER_HOLD = STAGES.after("column product")  # biases are read last
 
     def __init__(self, config: HardwareConfig):
         self.config = config
@@ -87,26 +117,28 @@ class Epilogue(wiring.Component):
         control = self.control
         biases, multipliers = self.parameters(m)
 
-        def at(stage: int, name: str):
-            """This input as it was `stage` cycles ago: beside the registers of that stage."""
+        def beside(stage: str, name: str):
+            """This input as it was when its row entered: beside the row's value in the register `stage`."""
             value = getattr(self, name) if name in self.signature.members else control[name]
-            return delay(m, value, stage, name=name)
+            return delay(m, value, self.STAGES.after(stage), name=name)
 
         # Values of the whole row, beside the stages that need them.
         shift = control.accumulator_shift + self.exponent
         amount = self.register(m, "amount", 6, Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))  # beyond 48 the result is 0
         fine_amount = delay(m, amount[:3], 1, name="fine_amount")
-        mantissa = at(5, "mantissa")
-        bank = at(7, "bank")
-        multiplier = Mux(at(7, "use_parameters"), Mux(bank, *multipliers), Cat([Const(SCALE_ONE, 16)] * self.config.lanes))
+        mantissa = beside("a", "mantissa")
+        bank = beside("row rounded", "bank")
+        multiplier = Mux(beside("row rounded", "use_parameters"), Mux(bank, *multipliers), Cat([Const(SCALE_ONE, 16)] * self.config.lanes))
         multiplier = self.register(m, "multiplier", data.ArrayLayout(16, self.config.lanes), multiplier)
-        bias = Mux(at(9, "use_parameters") & ~at(9, "bias_first"), Mux(delay(m, bank, 2, name="bank_9"), *biases), 0)
+        with_bias = beside("column product", "use_parameters") & ~beside("column product", "bias_first")
+        bias = Mux(with_bias, Mux(delay(m, bank, 2, name="bank_late"), *biases), 0)
         bias = self.register(m, "bias", data.ArrayLayout(signed(FINE_BITS), self.config.lanes), bias)
-        residual, residual_shift, old = at(10, "residual"), at(9, "residual_shift"), at(9, "old")
-        output_shift = at(18, "output_shift")
+        residual = beside("column rounded", "residual")
+        residual_shift, old = beside("column product", "residual_shift"), beside("column product", "old")
+        output_shift = beside(f"gelu {Gelu.LATENCY}", "output_shift")
 
-        m.d.comb += gelu.enable.eq(at(12, "gelu"))
-        sums = at(1, "sums")
+        m.d.comb += gelu.enable.eq(beside("w", "gelu"))
+        sums = beside("amount", "sums")
         for lane in range(self.config.lanes):
 
             def register(name: str, shape, value, lane: int = lane) -> Signal:
@@ -130,7 +162,7 @@ class Epilogue(wiring.Component):
 
         m.d.comb += [
             self.out_valid.eq(delay(m, self.valid, self.LATENCY, name="valid", reset_less=False)),
-            self.out_old.eq(delay(m, old, self.LATENCY - 9, name="old_late")),
+            self.out_old.eq(delay(m, old, self.LATENCY - self.STAGES.after("column product"), name="old_late")),
         ]
         return m
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.layouts import index_shape
 from edgemoe.hw.units.block_memory import BlockMemory
-from edgemoe.hw.units.fixed import delay
+from edgemoe.hw.units.pipeline import delay
 
 SCORE_BITS = 16
 

@@ -5,7 +5,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.units.fixed import delay, half_shift, round_half, round_shift
+from edgemoe.hw.units.fixed import half_shift, round_half, round_shift
+from edgemoe.hw.units.pipeline import chain
 from edgemoe.models.arithmetic import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION, exp2_table
 
 DISTANCE_BITS = 17  # maximum - score of 16-bit scores
@@ -58,9 +59,7 @@ class Exponential(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valids = [self.valid]
-        for stage in range(1, self.LATENCY + 1):
-            valids.append(delay(m, valids[-1], 1, name=f"valid_{stage}", reset_less=False))
+        valids = chain(m, self.valid, self.LATENCY, name="valid", reset_less=False)
         m.d.comb += self.out_valid.eq(valids[-1])
         for lane in range(self.lanes):
             self.lane(m, lane, valids)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixed-point helpers: the only narrowing in the hardware, and pipeline delays.
+"""Fixed-point helpers: the only narrowing in the hardware.
 
 Twins: `models.arithmetic.round_shift` and `models.arithmetic.saturate`.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, ValueLike
+from amaranth.hdl import Cat, Mux, Shape, Value, ValueLike
 
 
 def half_shift(value: ValueLike, amount: ValueLike) -> Value:
@@ -50,17 +50,4 @@ def saturate(value: ValueLike, bits: int) -> Value:
     return Mux(high.all() | ~high.any(), value[:bits], limit).as_signed()
 
 
-def delay(m: Module, value, cycles: int, *, name: str = "delay", reset_less: bool = True):
-    """`value` as it was `cycles` clock cycles ago, of the same shape (a `lib.data` view stays one). 0 cycles returns it as it is.
-
-    Registers are without reset: pass `reset_less=False` for valids.
-    """
-    for stage in range(cycles):
-        shape = value.shape()
-        register = Signal(shape, name=f"{name}_{stage}", reset_less=reset_less)
-        m.d.sync += register.eq(value)
-        value = register
-    return value
-
-
-__all__ = ["delay", "half_shift", "round_half", "round_shift", "saturate"]
+__all__ = ["half_shift", "round_half", "round_shift", "saturate"]

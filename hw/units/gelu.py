@@ -6,7 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.units.fixed import delay
+from edgemoe.hw.units.pipeline import delay
 from edgemoe.models.arithmetic import GELU_LIMIT, GELU_SEGMENT_BITS, gelu_table
 
 VALUE_BITS = 32  # wide enough for the epilogue's sum of a product and a shifted residual

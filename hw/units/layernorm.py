@@ -9,8 +9,8 @@ from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.isa import BY_NAME
 from edgemoe.hw.layouts import count_shape, index_shape
-from edgemoe.hw.units.fixed import delay
-from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS
+from edgemoe.hw.units.normalise import EXPONENT_BITS, MANTISSA_BITS, SCALE
+from edgemoe.hw.units.pipeline import delay
 from edgemoe.hw.units.rsqrt import ReciprocalSquareRoot
 from edgemoe.hw.units.softmax import add, reduce_lanes, tree_stages
 
@@ -114,7 +114,7 @@ class LayerNorm(wiring.Component):
     def sweep(self, m: Module, statistics: Memory) -> None:
         read = statistics.read_port()
         m.submodules.rsqrt = rsqrt = ReciprocalSquareRoot()
-        m.submodules.scales = scales = Memory(shape=MANTISSA_BITS + EXPONENT_BITS, depth=max(2, self.config.rows), init=[])
+        m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, self.config.rows), init=[])
         store, fetch = scales.write_port(), scales.read_port()
 
         remaining, row = Signal.like(self.rows), Signal.like(self.row)
@@ -140,11 +140,11 @@ class LayerNorm(wiring.Component):
             rsqrt.value.eq(self.variance(m, read.data, elements, epsilon)),
             store.en.eq(rsqrt.out_valid),
             store.addr.eq(delay(m, row, 1 + self.VARIANCE_LATENCY + rsqrt.LATENCY, name="sweep_row")),
-            store.data[:MANTISSA_BITS].eq(rsqrt.mantissa),
-            store.data[MANTISSA_BITS:].eq(rsqrt.exponent),
+            store.data.mantissa.eq(rsqrt.mantissa),
+            store.data.exponent.eq(rsqrt.exponent),
             fetch.addr.eq(self.scale_row),
-            self.scale_mantissa.eq(fetch.data[:MANTISSA_BITS]),
-            self.scale_exponent.eq(fetch.data[MANTISSA_BITS:]),
+            self.scale_mantissa.eq(fetch.data.mantissa),
+            self.scale_exponent.eq(fetch.data.exponent),
         ]
         m.d.sync += self.done.eq(finished)
 

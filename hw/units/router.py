@@ -10,8 +10,10 @@ from edgemoe.hw.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.layouts import count_shape, index_shape
 from edgemoe.hw.units.expert_queues import SCORE_BITS, ExpertQueues
 from edgemoe.hw.units.exponential import FINE_BITS, Exponential
-from edgemoe.hw.units.fixed import delay, half_shift, round_half
-from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS, Reciprocal
+from edgemoe.hw.units.fixed import half_shift, round_half
+from edgemoe.hw.units.normalise import EXPONENT_BITS, MANTISSA_BITS
+from edgemoe.hw.units.pipeline import chain, delay
+from edgemoe.hw.units.reciprocal import Reciprocal
 from edgemoe.hw.units.softmax import add, larger, reduce_lanes, tree_stages
 
 ADDRESS_BITS = 20
@@ -151,11 +153,8 @@ class Router(wiring.Component):
         write_maximum, read_maximum = maxima.write_port(), maxima.read_port()
         write_choice, read_choice = choices.write_port(), choices.read_port()
         m.d.comb += [read_maximum.addr.eq(token.row), read_maximum.en.eq(valid), read_choice.addr.eq(token.row), read_choice.en.eq(valid)]
-        tokens, valids = [token], [valid]
-        for stage in range(1, self.PUSH + 1):
-            # Fields that nobody reads any more are removed by synthesis.
-            tokens.append(delay(m, tokens[-1], 1, name=f"token_{stage}"))
-            valids.append(delay(m, valids[-1], 1, name=f"valid_{stage}", reset_less=False))
+        tokens = chain(m, token, self.PUSH, name="token")  # fields that nobody reads any more are removed by synthesis
+        valids = chain(m, valid, self.PUSH, name="valid", reset_less=False)
         # 1: memory outputs -> registers
         word, chosen = Signal.like(self.score_data, reset_less=True), Signal(KEY, reset_less=True)
         maximum = Signal(signed(WORD_BITS), reset_less=True)

@@ -11,8 +11,9 @@ from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.layouts import index_shape
 from edgemoe.hw.units.exponential import FINE_BITS, Exponential
-from edgemoe.hw.units.fixed import delay
-from edgemoe.hw.units.reciprocal import EXPONENT_BITS, MANTISSA_BITS, Reciprocal
+from edgemoe.hw.units.normalise import EXPONENT_BITS, MANTISSA_BITS, SCALE
+from edgemoe.hw.units.pipeline import delay
+from edgemoe.hw.units.reciprocal import Reciprocal
 
 LOWEST = -(1 << WORD_BITS - 1)
 
@@ -177,17 +178,17 @@ class Softmax(wiring.Component):
             m.d.sync += total_1.eq(total)
         m.d.comb += [reciprocal.valid.eq(delay(m, counts & last, 1, name="total_valid", reset_less=False)), reciprocal.value.eq(total_1)]
 
-        m.submodules.scales = scales = Memory(shape=MANTISSA_BITS + EXPONENT_BITS, depth=max(2, config.tokens), init=[])
+        m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, config.tokens), init=[])
         store = scales.write_port()
         fetch = scales.read_port(transparent_for=[store])
         m.d.comb += [
             store.en.eq(reciprocal.out_valid),
             store.addr.eq(delay(m, write.addr, 1 + Reciprocal.LATENCY, name="scale_write")),
-            store.data[:MANTISSA_BITS].eq(reciprocal.mantissa),
-            store.data[MANTISSA_BITS:].eq(reciprocal.exponent),
+            store.data.mantissa.eq(reciprocal.mantissa),
+            store.data.exponent.eq(reciprocal.exponent),
             fetch.addr.eq(self.scale_index),
-            self.scale_mantissa.eq(fetch.data[:MANTISSA_BITS]),
-            self.scale_exponent.eq(fetch.data[MANTISSA_BITS:]),
+            self.scale_mantissa.eq(fetch.data.mantissa),
+            self.scale_exponent.eq(fetch.data.exponent),
         ]
 
     def flags(self, m: Module) -> Signal:
