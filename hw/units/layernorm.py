@@ -9,10 +9,10 @@ from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.isa import BY_NAME
 from edgemoe.hw.layouts import count_shape, index_shape
+from edgemoe.hw.units.lane_tree import add, reduce_lanes, tree_stages
 from edgemoe.hw.units.normalise import EXPONENT_BITS, MANTISSA_BITS, SCALE
 from edgemoe.hw.units.pipeline import delay
 from edgemoe.hw.units.rsqrt import ReciprocalSquareRoot
-from edgemoe.hw.units.softmax import add, reduce_lanes, tree_stages
 
 ELEMENT_BITS = BY_NAME["elements"].bits
 EPSILON_BITS = BY_NAME["epsilon"].bits

@@ -11,10 +11,10 @@ from edgemoe.hw.layouts import count_shape, index_shape
 from edgemoe.hw.units.expert_queues import SCORE_BITS, ExpertQueues
 from edgemoe.hw.units.exponential import FINE_BITS, Exponential
 from edgemoe.hw.units.fixed import half_shift, round_half
+from edgemoe.hw.units.lane_tree import add, larger, reduce_lanes, tree_stages
 from edgemoe.hw.units.normalise import EXPONENT_BITS, MANTISSA_BITS
 from edgemoe.hw.units.pipeline import chain, delay
 from edgemoe.hw.units.reciprocal import Reciprocal
-from edgemoe.hw.units.softmax import add, larger, reduce_lanes, tree_stages
 
 ADDRESS_BITS = 20
 STRIDE_BITS = 10

@@ -1,7 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Single-pass softmax: running maxima of scores, probabilities against them, running sums and their reciprocals."""
+"""Single-pass softmax: the scores are never read for the sake of their sum.
 
-from collections.abc import Callable, Sequence
+The textbook needs three passes over a row of scores: the maximum, the sum of 2^(score - maximum), the quotients. Edge-MoE (ICCAD 2023)
+keeps a running maximum and a running sum as scores come out, and corrects the sum when the maximum grows. Here nothing has to be
+corrected: the maximum is complete when the last score of a row leaves the epilogue, and the sum is taken of the very
+probabilities that the array multiplies by the values, as they pass on their way in. Its reciprocal scales the finished row.
+
+    scores out of the epilogue ----> score memory ----------+
+           |                                                v
+           +--> max[i]  -------------------------> 2^(score - max[i]) ----> array: sum of probability x value
+                                                            |                          |
+                                                            +--> sum[i] --> 1/sum[i] --+--> x (epilogue) --> row i
+
+So a score is written once and read once, when it is needed as a factor; the sum costs no pass and no correction, and
+the tables hold one word a query.
+"""
 
 from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
@@ -11,6 +24,7 @@ from amaranth.utils import ceil_log2
 from edgemoe.hw.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.layouts import index_shape
 from edgemoe.hw.units.exponential import FINE_BITS, Exponential
+from edgemoe.hw.units.lane_tree import add, larger, reduce_lanes, tree_stages
 from edgemoe.hw.units.normalise import EXPONENT_BITS, MANTISSA_BITS, SCALE
 from edgemoe.hw.units.pipeline import delay
 from edgemoe.hw.units.reciprocal import Reciprocal
@@ -18,35 +32,13 @@ from edgemoe.hw.units.reciprocal import Reciprocal
 LOWEST = -(1 << WORD_BITS - 1)
 
 
-def tree_stages(lanes: int) -> int:
-    """Register stages of `reduce_lanes`: it combines four to one a stage."""
-    return -(-ceil_log2(lanes) // 2)
+def lane_mask(count: Value, lanes: int) -> Value:
+    """Bit i is set for the lanes i < count."""
+    return ((1 << lanes) - 1) >> (lanes - count)[: len(count)]
 
 
-def larger(a: Value, b: Value) -> Value:
-    return Mux(a > b, a, b)
-
-
-def add(a: Value, b: Value) -> Value:
-    return a + b
-
-
-def reduce_lanes(m: Module, valid: Value, values: Sequence[Value], combine: Callable[[Value, Value], Value], *, name: str) -> Value:
-    """All lanes combined into one, `tree_stages(len(values))` cycles later; `combine` is associative. Registers hold between valids."""
-    for stage in range(tree_stages(len(values))):
-        following = []
-        for i in range(0, len(values), 4):
-            group = list(values[i : i + 4])
-            while len(group) > 1:
-                group = [combine(*group[j : j + 2]) if j + 1 < len(group) else group[j] for j in range(0, len(group), 2)]
-            shape = values[i].shape() if combine is larger else group[0].shape()  # Mux of two alike keeps its width
-            register = Signal(shape, name=f"{name}_{stage}_{i // 4}", reset_less=True)
-            with m.If(valid):
-                m.d.sync += register.eq(group[0])
-            following.append(register)
-        values = following
-        valid = delay(m, valid, 1, name=f"{name}_valid_{stage}", reset_less=False)
-    return values[0]
+FLAGS = data.StructLayout({"counts": 1, "first": 1, "last": 1})
+"""What a word is to the sum of its row: it counts, it is the first, it is the last."""
 
 
 class Softmax(wiring.Component):
@@ -142,7 +134,7 @@ class Softmax(wiring.Component):
         )
         valid_1 = delay(m, self.valid, 1, name="valid_1", reset_less=False)
         with m.If(self.valid):
-            m.d.sync += [word_1.eq(self.word), mask_1.eq(((1 << lanes) - 1) >> (lanes - self.lanes)[: len(self.lanes)])]
+            m.d.sync += [word_1.eq(self.word), mask_1.eq(lane_mask(self.lanes, lanes))]
         with m.If(valid_1):
             m.d.sync += [word_2[lane].eq(read.data - word_1[lane]) for lane in range(lanes)]
         m.d.comb += [
@@ -161,22 +153,25 @@ class Softmax(wiring.Component):
         m.submodules.sums = sums = Memory(shape=bits, depth=max(2, config.tokens), init=[])
         write = sums.write_port()
         read = sums.read_port(transparent_for=[write])
-        flags = delay(m, self.flags(m), self.LATENCY - 1 + self.stages, name="flags", reset_less=False)
-        counts, first, last = (delay(m, flags[k], 1, name=f"flag_{k}", reset_less=False) for k in range(3))
+        entering = Signal(FLAGS)
+        m.d.comb += [entering.counts.eq(self.valid & self.accumulate), entering.first.eq(self.first), entering.last.eq(self.last)]
+        reading = delay(m, entering, self.LATENCY - 1 + self.stages, name="reading", reset_less=False)
+        adding = delay(m, reading, 1, name="adding", reset_less=False)
+        finished = adding.counts & adding.last
         partial = reduce_lanes(m, self.out_valid, [fine[lane] for lane in range(config.lanes)], add, name="sum")
-        m.d.comb += [read.addr.eq(delay(m, self.index, self.LATENCY + self.stages - 1, name="sum_read")), read.en.eq(flags[0])]
+        m.d.comb += [read.addr.eq(delay(m, self.index, self.LATENCY + self.stages - 1, name="sum_read")), read.en.eq(reading.counts)]
         total = Signal(bits)
         m.d.comb += [
-            total.eq(partial + Mux(first, 0, read.data)),
-            write.en.eq(counts),
+            total.eq(partial + Mux(adding.first, 0, read.data)),
+            write.en.eq(adding.counts),
             write.addr.eq(delay(m, read.addr, 1, name="sum_write")),
             write.data.eq(total),
         ]
         m.submodules.reciprocal = reciprocal = Reciprocal()
         total_1 = Signal(bits, reset_less=True)
-        with m.If(counts & last):
+        with m.If(finished):
             m.d.sync += total_1.eq(total)
-        m.d.comb += [reciprocal.valid.eq(delay(m, counts & last, 1, name="total_valid", reset_less=False)), reciprocal.value.eq(total_1)]
+        m.d.comb += [reciprocal.valid.eq(delay(m, finished, 1, name="total_valid", reset_less=False)), reciprocal.value.eq(total_1)]
 
         m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, config.tokens), init=[])
         store = scales.write_port()
@@ -191,7 +186,5 @@ class Softmax(wiring.Component):
             self.scale_exponent.eq(fetch.data.exponent),
         ]
 
-    def flags(self, m: Module) -> Signal:
-        flags = Signal(3)
-        m.d.comb += flags.eq(self.first << 1 | self.last << 2 | (self.valid & self.accumulate))
-        return flags
+
+__all__ = ["Softmax", "lane_mask"]
