@@ -5,9 +5,12 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import HardwareConfig
+from ..config import PARAMETER_WORDS, HardwareConfig
 from ..isa import Stationary
 from ..layouts import JOB, word
+from .key_value_addresses import KeyValueAddresses
+
+SWAP_DELAY = 2  # from the wave's entrance into the array to the swap of its first row: two registers
 
 
 class Loader(wiring.Component):
@@ -60,58 +63,38 @@ class Loader(wiring.Component):
         column, chunk, index = Signal(10), Signal(10), Signal(range(lanes))
         last_chunk, last_column = Signal(), Signal()
         m.d.comb += [last_chunk.eq(chunk + 1 == instruction.chunks), last_column.eq(column + 1 == instruction.columns)]
-        from_weights = Signal()
         by_column = Signal()
-        m.d.comb += [
-            from_weights.eq((instruction.stationary == Stationary.WEIGHTS16) | (instruction.stationary == Stationary.WEIGHTS8)),
-            by_column.eq(instruction.stationary == Stationary.KEYS),
-        ]
-
-        # The shadow registers are free once the wave has passed: at once for rows (they follow it), after `lanes` cycles for columns.
-        shadow_free = Signal(init=1)
-        since_swap = Signal(range(lanes + 3), init=lanes + 2)
-        with m.If(self.swap):
-            m.d.sync += [shadow_free.eq(1), since_swap.eq(0)]
-        with m.Elif(since_swap != lanes + 2):
-            m.d.sync += since_swap.eq(since_swap + 1)
-
+        m.d.comb += by_column.eq(instruction.stationary == Stationary.KEYS)
+        shadow_free, passed = self._shadow(m)
         bank, banks_free = Signal(), Signal(2, init=2)
         take_bank = Signal()
         m.d.sync += banks_free.eq(banks_free - take_bank + self.column_done)
 
-        # Key/value addresses: block (column, chunk) starts at base + outer + inner; its words are `stride` apart.
-        pointer, block_start = Signal(20), Signal(20)
-        key_number = Signal(17)
-        stride_block = Signal(20)
-        m.d.comb += stride_block.eq(instruction.stationary_stride * lanes)
-        read_valid, read_index, read_inside = Signal(), Signal(range(lanes)), Signal()
-        loading = Signal()
-        m.d.comb += self.key_value_address.eq(pointer)
+        read_valid, loading, first = Signal(), Signal(), self.jobs.payload.instruction
+        m.submodules.addresses = addresses = KeyValueAddresses(self.config)
+        # (At the start the instruction is not in its register yet.)
+        m.d.comb += [
+            addresses.base.eq(Mux(addresses.start, first.stationary_base, instruction.stationary_base)),
+            addresses.stride.eq(instruction.stationary_stride),
+            addresses.by_column.eq(by_column),
+            addresses.column.eq(column),
+            addresses.chunk.eq(chunk),
+            addresses.advance.eq(read_valid),
+            addresses.last_chunk.eq(last_chunk),
+            self.key_value_address.eq(addresses.address),
+        ]
 
         def next_block():
-            """Advance the loop nest after a block's last word; keys run along columns, values along chunks."""
-            m.d.sync += index.eq(0)
-            with m.If(last_chunk):
-                m.d.sync += [chunk.eq(0), column.eq(column + 1)]
-                with m.If(by_column):
-                    m.d.sync += [block_start.eq(block_start + stride_block), key_number.eq(key_number + lanes)]
-                    m.d.sync += pointer.eq(block_start + stride_block)
-                with m.Else():
-                    m.d.sync += [key_number.eq(0), pointer.eq(instruction.stationary_base + column + 1)]
-            with m.Else():
-                m.d.sync += chunk.eq(chunk + 1)
-                with m.If(by_column):
-                    m.d.sync += pointer.eq(block_start + chunk + 1)
-                with m.Else():
-                    m.d.sync += [key_number.eq(key_number + lanes), pointer.eq(pointer + instruction.stationary_stride)]
+            """Advance the loop nest after a block's last word: chunks inner, column blocks outer."""
+            m.d.comb += addresses.next_block.eq(1)
+            m.d.sync += [index.eq(0), chunk.eq(Mux(last_chunk, 0, chunk + 1)), column.eq(column + last_chunk)]
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.jobs.ready.eq(1)
-                first = self.jobs.payload.instruction
                 with m.If(self.jobs.valid):
-                    m.d.sync += [job.eq(self.jobs.payload), column.eq(0), chunk.eq(0), index.eq(0), key_number.eq(0)]
-                    m.d.sync += [pointer.eq(first.stationary_base), block_start.eq(first.stationary_base)]
+                    m.d.comb += addresses.start.eq(1)
+                    m.d.sync += [job.eq(self.jobs.payload), column.eq(0), chunk.eq(0), index.eq(0)]
                     with m.If((first.stationary == Stationary.KEYS) | (first.stationary == Stationary.VALUES)):
                         m.next = "DEPENDENCY"
                     with m.Else():
@@ -123,7 +106,7 @@ class Loader(wiring.Component):
                 m.d.comb += self.waits_for_weights.eq(1)
                 m.d.comb += self.row_ready.eq((banks_free != 0) | (index != 0))
                 with m.If(self.row_valid & self.row_ready):
-                    m.d.comb += [self.parameter_valid.eq(index < 3), take_bank.eq(index == 0)]
+                    m.d.comb += [self.parameter_valid.eq(index < PARAMETER_WORDS), take_bank.eq(index == 0)]
                     m.d.sync += index.eq(index + 1)
                     with m.If(index == self.config.parameter_words - 1):
                         m.d.sync += [index.eq(0), bank.eq(~bank)]
@@ -147,10 +130,10 @@ class Loader(wiring.Component):
                                 m.next = "IDLE"
             with m.State("KEY_VALUE"):
                 # A gap while DMA reads the memory does no harm: the rows that could meet it stream only when DMA is done.
-                start = shadow_free & Mux(by_column, since_swap == lanes + 2, 1)
+                start = shadow_free & Mux(by_column, passed, 1)
                 with m.If((loading | start) & ~self.key_value_taken):
                     m.d.comb += read_valid.eq(1)
-                    m.d.sync += [index.eq(index + 1), pointer.eq(pointer + instruction.stationary_stride), loading.eq(1)]
+                    m.d.sync += [index.eq(index + 1), loading.eq(1)]
                     with m.If(~loading):
                         m.d.sync += shadow_free.eq(0)
                     with m.If(index == lanes - 1):
@@ -158,17 +141,35 @@ class Loader(wiring.Component):
                         next_block()
                         with m.If(last_chunk & last_column):
                             m.next = "IDLE"
-        m.d.comb += [read_index.eq(index), read_inside.eq(key_number + index < instruction.valid)]
 
-        # Registered on the way to the array: weight rows arrive directly, key/value words one cycle after their address.
+        self._present(m, read_valid, index, addresses.key + index < instruction.valid, by_column, fsm.ongoing("WEIGHTS"))
+        m.d.comb += [self.parameter_bank.eq(bank), self.parameter_index.eq(index)]
+        return m
+
+    def _shadow(self, m: Module) -> tuple[Signal, Signal]:
+        """(the array's shadow registers can take rows, the wave of the last swap has left the last row, so that they can take columns).
+
+        Rows follow the wave, so they are free at once; whoever starts to fill them clears the first flag.
+        """
+        last = self.config.lanes + SWAP_DELAY
+        free, passed, since_swap = Signal(init=1), Signal(), Signal(range(last + 1), init=last)
+        m.d.comb += passed.eq(since_swap == last)
+        with m.If(self.swap):
+            m.d.sync += [free.eq(1), since_swap.eq(0)]
+        with m.Elif(~passed):
+            m.d.sync += since_swap.eq(since_swap + 1)
+        return free, passed
+
+    def _present(self, m: Module, read, index, inside, by_column, weights) -> None:
+        """A word to the array: weight rows directly, key/value words one cycle after their address (`read`), zeros beyond the last key."""
         arrives, arrives_inside, arrives_by_column, arrives_last = Signal(), Signal(), Signal(), Signal()
-        arrives_index = Signal(range(lanes))
+        arrives_index = Signal(range(self.config.lanes))
         m.d.sync += [
-            arrives.eq(read_valid),
-            arrives_index.eq(read_index),
-            arrives_inside.eq(read_inside),
+            arrives.eq(read),
+            arrives_index.eq(index),
+            arrives_inside.eq(inside),
             arrives_by_column.eq(by_column),
-            arrives_last.eq(read_index == lanes - 1),
+            arrives_last.eq(index == self.config.lanes - 1),
         ]
         with m.If(arrives):
             m.d.comb += [
@@ -178,7 +179,5 @@ class Loader(wiring.Component):
                 self.load_data.eq(Mux(arrives_inside, Cat(*self.key_value_data), 0)),
                 self.ready.eq(Mux(arrives_by_column, arrives_last, arrives_index == 0)),
             ]
-        with m.Elif(fsm.ongoing("WEIGHTS")):
+        with m.Elif(weights):
             m.d.comb += [self.load_valid.eq(self.row_ready), self.load_index.eq(index), self.load_data.eq(Cat(*self.row_word))]
-        m.d.comb += [self.parameter_bank.eq(bank), self.parameter_index.eq(index)]
-        return m

@@ -8,8 +8,9 @@ from amaranth.lib.wiring import In, Out
 from ..config import HardwareConfig
 from ..isa import Opcode
 from ..layouts import EXPERT_BITS, JOB, ROW_BITS, TAG
+from .hazards import Hazards
+from .pipeline import Stages, chain
 
-IN_FLIGHT = 2  # MATMULs: one streams while the one before drains
 ISSUE = data.StructLayout({"tag": TAG, "swap": 1, "chunk": 10, "lanes_left": 18, "probabilities": 1})
 
 
@@ -17,14 +18,31 @@ class Streamer(wiring.Component):
     """One row a cycle, no stall inside a block: for column block c, for chunk r, for row i.
 
     Two instructions may be in flight: one streams while the one before drains. `contexts` holds both; TAG.context tells which is meant.
-    Blocks start at least `block_spacing` cycles apart, so that short queues never revisit an accumulator or a table too early.
+    `Hazards` says when a block may start and when an instruction may begin.
     Instructions other than MATMUL wait until everything before them is written and run alone (`operation`, `operation_done`).
 
-    From the issue of a row to its word at `issue` takes LATENCY cycles: queue entry, row, row x stride, address, memory.
+    From the issue of a row to its word at `issue` takes LATENCY cycles:
+
+    ========  ==================================================================================
+    stage     what is in its registers
+    ========  ==================================================================================
+    entry     the entry `index` of the expert's queue, which gather and scatter ask for
+    row       the streamed row: that of the entry (gather) or the index. (A stage of its own
+              because a large block RAM answers late in its cycle.)
+    product   row x stride; base + chunk
+    address   their sum
+    word      the word, out of activation or score memory
+    ========  ==================================================================================
+
+    The *gather* of the patch reordering is this multiplexer in stage `row`: the tokens of an expert lie scattered over the activation
+    memory, and the queue says where. Its counterpart, *scatter*, is the row that travels in the tag to write-back.
+
     `completed` counts instructions whose results are all written, modulo 256.
     """
 
-    LATENCY = 5
+    STAGES = Stages("entry", "row", "product", "address", "word")
+    LATENCY = len(STAGES)
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig, *, block_spacing: int, probability_latency: int):
         self.config, self.block_spacing, self.probability_latency = config, block_spacing, probability_latency
@@ -58,42 +76,30 @@ class Streamer(wiring.Component):
         job, context = self.current, Signal()
         instruction = job.instruction
         index, column, chunk = Signal(ROW_BITS), Signal(10), Signal(10)
-        bank, block_ready = Signal(), Signal()
-        lanes_left = Signal(18)
-        spacing = Signal(range(self.block_spacing + 1), init=self.block_spacing)
-        since_probabilities = Signal(range(self.probability_latency + 2), init=self.probability_latency + 1)
-        in_flight, accept = Signal(range(IN_FLIGHT + 2)), Signal()  # instructions taken and not complete, the present one among them
+        bank, lanes_left = Signal(), Signal(18)
+        m.submodules.hazards = hazards = Hazards(block_spacing=self.block_spacing, probability_latency=self.probability_latency)
 
         issue = Signal()
-        block_start = Signal()
         last_row, last_chunk, last_column = Signal(), Signal(), Signal()
         m.d.comb += [
             last_row.eq(index + 1 == job.rows),
             last_chunk.eq(chunk + 1 == instruction.chunks),
             last_column.eq(column + 1 == instruction.columns),
-            block_start.eq(issue & (index == 0)),
+            hazards.announced.eq(self.ready),
+            hazards.block_starts.eq(issue & (index == 0)),
+            hazards.probability_issued.eq(issue & instruction.probabilities),
+            hazards.retired.eq(self.retired),
+            hazards.wait_stream.eq(instruction.wait_stream),
+            hazards.probabilities.eq(instruction.probabilities),
+            self.retired.eq(self.final_written | self.operation_done),
         ]
-        with m.If(self.ready):
-            m.d.sync += block_ready.eq(1)
-        with m.Elif(block_start):
-            m.d.sync += block_ready.eq(0)
-        with m.If(block_start):
-            m.d.sync += spacing.eq(1)
-        with m.Elif(spacing != self.block_spacing):
-            m.d.sync += spacing.eq(spacing + 1)
-        with m.If(issue & instruction.probabilities):
-            m.d.sync += since_probabilities.eq(0)
-        with m.Elif(since_probabilities != self.probability_latency + 1):
-            m.d.sync += since_probabilities.eq(since_probabilities + 1)
-
         with m.If(self.retired):
             m.d.sync += self.completed.eq(self.completed + 1)
-        m.d.comb += self.retired.eq(self.final_written | self.operation_done)
-        m.d.sync += in_flight.eq(in_flight + accept - self.retired)
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.jobs.ready.eq(1), accept.eq(self.jobs.valid), self.idle.eq((in_flight == 0) & ~self.jobs.valid)]
+                m.d.comb += [self.jobs.ready.eq(1), hazards.accepted.eq(self.jobs.valid)]
+                m.d.comb += self.idle.eq(hazards.empty & ~self.jobs.valid)
                 with m.If(self.jobs.valid):
                     m.d.sync += [job.eq(self.jobs.payload), index.eq(0), column.eq(0), chunk.eq(0)]
                     m.d.sync += lanes_left.eq(self.jobs.payload.instruction.valid)
@@ -101,14 +107,10 @@ class Streamer(wiring.Component):
             with m.State("DEPENDENCY"):
                 m.d.comb += self.waits_for_results.eq(1)
                 with m.If(instruction.opcode != Opcode.MATMUL):
-                    with m.If(in_flight == 1):
+                    with m.If(hazards.alone):
                         m.d.comb += self.operation.eq(1)
                         m.next = "OPERATION"
-                with m.Elif(
-                    # A short path must not overtake rows still on their way through the exponentials.
-                    Mux(instruction.wait_stream, in_flight == 1, in_flight <= IN_FLIGHT)
-                    & (instruction.probabilities | (since_probabilities == self.probability_latency + 1))
-                ):
+                with m.Elif(hazards.matmul_may_begin):
                     m.d.sync += [context.eq(~context), self.contexts[~context].eq(job)]
                     m.next = "STREAM"
             with m.State("OPERATION"):
@@ -116,7 +118,7 @@ class Streamer(wiring.Component):
                 with m.If(self.operation_done):
                     m.next = "IDLE"
             with m.State("STREAM"):
-                m.d.comb += issue.eq((index != 0) | (block_ready & (spacing == self.block_spacing)))
+                m.d.comb += issue.eq((index != 0) | hazards.block_may_start)
                 m.d.comb += [self.active.eq(issue), self.waits_for_block.eq(~issue)]
                 with m.If(issue):
                     m.d.sync += index.eq(index + 1)
@@ -130,40 +132,42 @@ class Streamer(wiring.Component):
                             with m.If(last_column):
                                 m.next = "IDLE"
 
-        # Stage 0 (now): the queue is asked for entry `index`.
         m.d.comb += [self.entry_expert.eq(job.expert), self.entry_index.eq(index)]
-        stages = [Signal(ISSUE, name=f"stage{i}") for i in range(1, self.LATENCY + 1)]
-        first = stages[0]
-        m.d.sync += [
-            first.tag.valid.eq(issue),
-            first.tag.index.eq(index),
-            first.tag.column.eq(column),
-            first.tag.first.eq(chunk == 0),
-            first.tag.last.eq(last_chunk),
-            first.tag.column_end.eq(last_row & last_chunk),
-            first.tag.final.eq(last_row & last_chunk & last_column),
-            first.tag.bank.eq(bank),
-            first.tag.context.eq(context),
-            first.swap.eq(index == 0),
-            first.chunk.eq(chunk),
-            first.lanes_left.eq(lanes_left),
-            first.probabilities.eq(instruction.probabilities),
+        issued = Signal(ISSUE)
+        m.d.comb += [
+            issued.tag.valid.eq(issue),
+            issued.tag.index.eq(index),
+            issued.tag.column.eq(column),
+            issued.tag.first.eq(chunk == 0),
+            issued.tag.last.eq(last_chunk),
+            issued.tag.column_end.eq(last_row & last_chunk),
+            issued.tag.final.eq(last_row & last_chunk & last_column),
+            issued.tag.bank.eq(bank),
+            issued.tag.context.eq(context),
+            issued.swap.eq(index == 0),
+            issued.chunk.eq(chunk),
+            issued.lanes_left.eq(lanes_left),
+            issued.probabilities.eq(instruction.probabilities),
         ]
-        # Stage 1: the entry has come; the row is chosen, a stage of its own because a large block RAM answers late in its cycle.
-        # Stage 2: row x stride. Stage 3: address. Stage 4: memory. Stage 5: word.
-        second, third = stages[1], stages[2]
-        here = self.contexts[first.tag.context].instruction
-        row = Signal(ROW_BITS)
-        m.d.sync += [
-            row.eq(Mux(here.gather, self.entry_row, first.tag.index)),
-            second.eq(first),
-            second.tag.row.eq(Mux(here.scatter, self.entry_row, first.tag.index)),
-            second.tag.table_row.eq(Mux(here.gather, self.entry_row, here.row_base + first.tag.index)),
-            second.tag.score.eq(self.entry_score),
-        ]
-        here = self.contexts[second.tag.context].instruction
-        product, base = Signal(ROW_BITS + 10), Signal(20)
-        m.d.sync += [product.eq(row * here.stream_stride), base.eq(here.stream_base + second.chunk), third.eq(second)]
-        m.d.sync += [self.address.eq(base + product), stages[3].eq(third), stages[4].eq(stages[3])]
-        m.d.comb += self.issue.eq(stages[4])
+        self._locate(m, issued)
         return m
+
+    def _locate(self, m: Module, issued: Signal) -> None:
+        """From the issue of a row to the address of its word, through STAGES; the rest of the issue travels beside it."""
+        entry, located = Signal(ISSUE, name="entry"), Signal(ISSUE, name="located")
+        row, product, base = Signal(ROW_BITS), Signal(ROW_BITS + 10), Signal(20)
+        here = self.contexts[entry.tag.context].instruction
+        m.d.sync += [
+            entry.eq(issued),
+            # row
+            row.eq(Mux(here.gather, self.entry_row, entry.tag.index)),
+            located.eq(entry),
+            located.tag.row.eq(Mux(here.scatter, self.entry_row, entry.tag.index)),
+            located.tag.table_row.eq(Mux(here.gather, self.entry_row, here.row_base + entry.tag.index)),
+            located.tag.score.eq(self.entry_score),
+        ]
+        here = self.contexts[located.tag.context].instruction
+        # product, address; the word comes a cycle behind its address
+        m.d.sync += [product.eq(row * here.stream_stride), base.eq(here.stream_base + located.chunk), self.address.eq(base + product)]
+        beside = chain(m, located, self.LATENCY - self.STAGES.after("row"), name="beside", reset_less=False)
+        m.d.comb += self.issue.eq(beside[-1])

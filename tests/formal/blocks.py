@@ -8,6 +8,7 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Mux
 from edgemoe.hw.isa import Opcode
 from edgemoe.hw.layouts import EXPERT_BITS, ROW_BITS
+from edgemoe.hw.units.hazards import Hazards
 from edgemoe.hw.units.loader import Loader
 from edgemoe.hw.units.streamer import Streamer
 
@@ -202,7 +203,53 @@ def streamer_waits(p: Property, unit: Any) -> None:
     p.cover(dut.active & ~present.probabilities & probable)
 
 
+def hazards(p: Property, unit: Any) -> None:
+    """A block may start exactly when one is announced and far enough from the last; a MATMUL exactly when nothing can go wrong."""
+    spacing, latency = 5, 2
+    dut = p.unit(unit(block_spacing=spacing, probability_latency=latency))
+    under_way = counter(p, 3, dut.accepted, dut.retired, name="under_way")
+    p.assume(~dut.retired | (under_way != 0))
+    p.assume(~dut.accepted | (under_way < 3) & ~dut.retired)
+    announced = counter(p, 2, dut.announced, dut.block_starts, name="announced_blocks")
+    p.assume(~dut.block_starts | dut.block_may_start)
+    p.assume(~dut.announced | (announced == 0) | (announced == 1) & dut.block_starts)
+
+    def since(event: Any, name: str, start: int) -> Any:
+        """Cycles since an event, at most 15; 15 if there was none."""
+        count = p.register(4, name)
+        none = p.register(1, f"{name}_seen")
+        with p.m.If(event):
+            p.m.d.sync += [count.eq(start), none.eq(1)]
+        with p.m.Elif(count != 15):
+            p.m.d.sync += count.eq(count + 1)
+        return Mux(none, count, 15)
+
+    distance = since(dut.block_starts, "distance", 1)
+    long_way = since(dut.probability_issued, "long_way", 1)
+    p.check(dut.block_may_start == (announced != 0) & (distance >= spacing))
+    p.check((dut.alone == (under_way == 1)) & (dut.empty == (under_way == 0)))
+    results = Mux(dut.wait_stream, under_way == 1, under_way <= 2)
+    order = dut.probabilities | (long_way > latency + 1)
+    p.check(dut.matmul_may_begin == results & order)
+    p.cover((distance == spacing) & dut.block_may_start & dut.block_starts)
+    p.cover((under_way == 3) & ~dut.matmul_may_begin)
+    p.cover((long_way == latency + 2) & dut.matmul_may_begin & ~dut.probabilities & dut.wait_stream)
+
+
 PROOFS = [
+    Proof(
+        "hazards",
+        hazards,
+        Hazards,
+        14,
+        {
+            "blocks come one cycle too close": Mutant("spacing.eq(1)", "spacing.eq(2)"),
+            "an announcement is forgotten": Mutant("with m.Elif(self.block_starts):", "with m.If(self.block_starts):"),
+            "a short way overtakes": Mutant("passed = self.probability_latency + 1", "passed = self.probability_latency"),
+            "results are not awaited": Mutant("Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)", "(in_flight <= IN_FLIGHT)"),
+            "a third is let in": Mutant("in_flight <= IN_FLIGHT)", "in_flight <= IN_FLIGHT + 1)"),
+        },
+    ),
     Proof(
         "loader",
         loader,
@@ -211,7 +258,7 @@ PROOFS = [
         {
             "a block is announced twice": Mutant("m.d.sync += [loading.eq(1), shadow_free.eq(0)]", "m.d.sync += loading.eq(1)"),
             "it starts without its rows": Mutant("self.row_level[lanes.bit_length() - 1 :].any()", "self.row_valid"),
-            "columns follow the wave too closely": Mutant("Mux(by_column, since_swap == lanes + 2, 1)", "1"),
+            "columns follow the wave too closely": Mutant("Mux(by_column, passed, 1)", "1"),
         },
         cover_depth=22,
     ),
@@ -237,10 +284,9 @@ PROOFS = [
         Streamer,
         15,
         {
-            "a block starts unannounced": Mutant("(block_ready & (spacing == self.block_spacing))", "(spacing == self.block_spacing)"),
-            "blocks come too close": Mutant("(block_ready & (spacing == self.block_spacing))", "block_ready"),
-            "an operation overlaps": Mutant("with m.If(in_flight == 1):\n                        m.d.comb += self.operation.eq(1)",
-                                            "with m.If(in_flight <= 2):\n                        m.d.comb += self.operation.eq(1)"),
+            "a block starts unannounced": Mutant("block_may_start.eq(block_ready & ", "block_may_start.eq(", Hazards),
+            "blocks come too close": Mutant("block_ready & (spacing == self.block_spacing)", "block_ready", Hazards),
+            "an operation overlaps": Mutant("self.alone.eq(in_flight == 1)", "self.alone.eq(in_flight <= 2)", Hazards),
         },
         cover_depth=17,
     ),
@@ -250,8 +296,8 @@ PROOFS = [
         Streamer,
         11,
         {
-            "a job does not wait": Mutant("Mux(instruction.wait_stream, in_flight == 1,", "Mux(instruction.wait_stream, 1,"),
-            "a short path overtakes": Mutant("(instruction.probabilities | (since_probabilities == self.probability_latency + 1))", "1"),
+            "a job does not wait": Mutant("Mux(self.wait_stream, self.alone,", "Mux(self.wait_stream, 1,", Hazards),
+            "a short path overtakes": Mutant("(self.probabilities | (since_probabilities == passed))", "1", Hazards),
         },
         cover_depth=16,
     ),

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hazards: when the streamer may go on."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+IN_FLIGHT = 2  # MATMULs: one streams while the one before drains
+
+
+class Hazards(wiring.Component):
+    """Counts what is under way, so that nothing is read before it is written and nothing overtakes.
+
+    A block may start (`block_may_start`) when the loader has announced one more than have started, and not sooner than
+    `block_spacing` cycles after the start of the last: with few rows the accumulators and row tables would be revisited before they
+    are written.
+
+    A MATMUL may begin (`matmul_may_begin`) when at most one other is under way - none, if it waits for results - and when no row of
+    an earlier one is still on its way through the exponentials, `probability_latency` cycles longer than the direct way, unless its
+    own rows take that way, too.
+
+    Ports: `announced` (pulse: the loader has a block), `block_starts` (pulse), `probability_issued` (a row takes the long way in this
+    cycle); `accepted`, `retired` (pulses: an instruction was taken, has completed); `wait_stream`, `probabilities` of the present
+    instruction, which counts as under way. `alone`: nothing else is under way; `empty`: nor is it.
+
+    LATENCY = 1: outputs are those of the events up to the cycle before. Limits: at most one block is announced ahead.
+    Twin: none (no arithmetic); `tests/formal` proves it.
+    """
+
+    LATENCY = 1
+    INTERVAL = 1
+
+    def __init__(self, *, block_spacing: int, probability_latency: int):
+        self.block_spacing, self.probability_latency = block_spacing, probability_latency
+        super().__init__(
+            {
+                "announced": In(1),
+                "block_starts": In(1),
+                "probability_issued": In(1),
+                "accepted": In(1),
+                "retired": In(1),
+                "wait_stream": In(1),
+                "probabilities": In(1),
+                "block_may_start": Out(1),
+                "matmul_may_begin": Out(1),
+                "alone": Out(1),
+                "empty": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        block_ready = Signal()
+        spacing = Signal(range(self.block_spacing + 1), init=self.block_spacing)
+        with m.If(self.announced):
+            m.d.sync += block_ready.eq(1)
+        with m.Elif(self.block_starts):
+            m.d.sync += block_ready.eq(0)
+        with m.If(self.block_starts):
+            m.d.sync += spacing.eq(1)
+        with m.Elif(spacing != self.block_spacing):
+            m.d.sync += spacing.eq(spacing + 1)
+        m.d.comb += self.block_may_start.eq(block_ready & (spacing == self.block_spacing))
+
+        passed = self.probability_latency + 1  # cycles after which a row on the direct way comes behind one on the long way
+        since_probabilities = Signal(range(passed + 1), init=passed)
+        with m.If(self.probability_issued):
+            m.d.sync += since_probabilities.eq(0)
+        with m.Elif(since_probabilities != passed):
+            m.d.sync += since_probabilities.eq(since_probabilities + 1)
+
+        in_flight = Signal(range(IN_FLIGHT + 2))  # instructions taken and not complete, the present one among them
+        m.d.sync += in_flight.eq(in_flight + self.accepted - self.retired)
+        m.d.comb += [
+            self.alone.eq(in_flight == 1),
+            self.empty.eq(in_flight == 0),
+            self.matmul_may_begin.eq(
+                Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT) & (self.probabilities | (since_probabilities == passed))
+            ),
+        ]
+        return m
