@@ -4,26 +4,58 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.models.arithmetic import SCALE_ONE
 
 from ..config import HardwareConfig
 from ..isa import Memory, Scale
 from ..layouts import JOB, ROW_BITS, TAG
 from .epilogue import EpilogueControl
+from .pipeline import chain, delay
 
 
 class Writeback(wiring.Component):
-    """Delays the tag of each row along array (A), accumulator (C) and epilogue (E) and derives every control signal from it.
+    """Delays the tag of each row along array, accumulators and epilogue and derives every control signal from it.
 
-    With t = 0 when the row enters the array: accumulator at `array_latency`; epilogue at `entry` = array_latency + accumulator_latency;
-    write at `entry` + epilogue_latency. Destination address = base + row x stride + column, computed just before `entry`, where the
-    residual word is read. `final_written` follows the last write by `settle` cycles, when row tables have taken it in too.
+    Time 0 is the cycle in which the row enters the array. The schedule (attribute `TIME`, from the latencies of the units on the way):
+
+    ============  =========================  ====================================================================
+    name          time                       what the tag of that cycle decides
+    ============  =========================  ====================================================================
+    bias          array - 1                  bias_enable, bias_shift, bias_bank: the epilogue answers a cycle later
+    accumulate    array                      index, first, last of the sums at the array's output
+    destination   entry - 3                  row x stride; a cycle later base + column, another the two addresses
+    tables        entry - 2                  scale_tag: which row's scale is read; residual_address a cycle later
+    scale         entry - 1                  mantissa and exponent, chosen; they stand beside the sums at entry
+    epilogue      entry                      control of the epilogue; entry = array + accumulator
+    mask          exit - 2                   which lanes of a word of scores exist, through two registers
+    row           exit - 1                   the absolute row of the destination, for its statistics
+    write         exit                       memory and addresses of the finished word; exit = entry + epilogue
+    ============  =========================  ====================================================================
+
+    *Scatter* of the patch reordering is here: TAG.row is the queue entry's row, so that what the experts compute in dense rows lands in
+    the rows of the tokens that asked for it, times the router's score (scale EXPERT), added to the residual.
+
+    `final_written` follows the last write of an instruction by `settle` cycles, when row tables have taken it in too.
+    LATENCY of each output as above; INTERVAL = 1. Twin: none (no arithmetic on data; addresses are the emulator's own).
     """
+
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig, *, array_latency: int, accumulator_latency: int, epilogue_latency: int, settle: int):
         self.config, self.settle = config, settle
-        self.array_latency = array_latency
         self.entry = array_latency + accumulator_latency
         self.exit = self.entry + epilogue_latency
+        self.TIME = {
+            "bias": array_latency - 1,
+            "accumulate": array_latency,
+            "destination": self.entry - 3,
+            "tables": self.entry - 2,
+            "scale": self.entry - 1,
+            "epilogue": self.entry,
+            "mask": self.exit - 2,
+            "row": self.exit - 1,
+            "write": self.exit,
+        }
         super().__init__(
             {
                 "tag": In(TAG),  # with the row at the array's input
@@ -57,56 +89,28 @@ class Writeback(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        tags = [Signal(TAG, name=f"tag{i}") for i in range(self.exit + 1)]
-        m.d.comb += tags[0].eq(self.tag)
-        for before, after in zip(tags, tags[1:], strict=False):
-            m.d.sync += after.eq(before)
+        tags = chain(m, self.tag, self.exit, name="tag", reset_less=False)
 
-        def instruction(time: int):
-            return self.contexts[tags[time].context].instruction
+        def tag(name: str):
+            return tags[self.TIME[name]]
 
-        def delay(value, cycles: int):
-            for _ in range(cycles):
-                later = Signal.like(value)
-                m.d.sync += later.eq(value)
-                value = later
-            return value
+        def instruction(name: str):
+            return self.contexts[tag(name).context].instruction
 
-        before = instruction(self.array_latency - 1)  # the epilogue gives the first bias one cycle later
+        before = instruction("bias")
         m.d.comb += [
-            self.accumulate.eq(tags[self.array_latency]),
+            self.accumulate.eq(tag("accumulate")),
             self.bias_enable.eq(before.bias_first & ~before.stationary[1]),
             self.bias_shift.eq(before.bias_shift),
-            self.bias_bank.eq(tags[self.array_latency - 1].bank),
+            self.bias_bank.eq(tag("bias").bank),
+            self.scale_tag.eq(tag("tables")),
         ]
+        self._addresses(m, tag("destination"), instruction("destination"))
+        self._scale(m, tag("scale"), instruction("scale"))
 
-        # Addresses: product at entry - 2, sum at entry - 1.
-        early, tag = instruction(self.entry - 3), tags[self.entry - 3]
-        addresses = []
-        for base, stride in ((early.destination_base, early.destination_stride), (early.copy_base, early.copy_stride)):
-            product, start, address = Signal(ROW_BITS + 10), Signal(20), Signal(20)
-            m.d.sync += [product.eq(tag.row * stride), start.eq(base + tag.column), address.eq(start + product)]
-            addresses.append(address)
-        m.d.comb += self.residual_address.eq(addresses[0])
-        written = self.exit - self.entry + 1
-        m.d.comb += [self.write_address.eq(delay(addresses[0], written)), self.copy_address.eq(delay(addresses[1], written))]
-
-        # Row scale: tables are read at entry - 2, chosen at entry - 1.
-        m.d.comb += self.scale_tag.eq(tags[self.entry - 2])
-        chosen = instruction(self.entry - 1)
-        with m.Switch(chosen.scale):
-            with m.Case(Scale.NORM):
-                m.d.sync += [self.mantissa.eq(self.norm_mantissa), self.exponent.eq(self.norm_exponent)]
-            with m.Case(Scale.SOFTMAX):
-                m.d.sync += [self.mantissa.eq(self.softmax_mantissa), self.exponent.eq(self.softmax_exponent)]
-            with m.Case(Scale.EXPERT):
-                m.d.sync += [self.mantissa.eq(tags[self.entry - 1].score), self.exponent.eq(0)]
-            with m.Default():
-                m.d.sync += [self.mantissa.eq(1 << 15), self.exponent.eq(0)]
-
-        entering = instruction(self.entry)
+        entering = instruction("epilogue")
         m.d.comb += [
-            self.epilogue.eq(tags[self.entry]),
+            self.epilogue.eq(tag("epilogue")),
             self.control.accumulator_shift.eq(entering.accumulator_shift),
             self.control.residual.eq(entering.residual),
             self.control.bias_first.eq(entering.bias_first),
@@ -116,21 +120,48 @@ class Writeback(wiring.Component):
             self.control.use_parameters.eq(~entering.stationary[1]),
         ]
 
-        leaving, tag = instruction(self.exit), tags[self.exit]
         remaining = Signal(18)
-        earlier, before = instruction(self.exit - 2), instruction(self.exit - 1)
-        past = tags[self.exit - 2].column * self.config.lanes
+        masked, before, leaving = instruction("mask"), instruction("row"), instruction("write")
+        past = tag("mask").column * self.config.lanes
         m.d.sync += [
-            remaining.eq(Mux(earlier.valid > past, earlier.valid - past, 0)),
+            remaining.eq(Mux(masked.valid > past, masked.valid - past, 0)),
             self.write_mask.eq(Cat(remaining > lane for lane in range(self.config.lanes))),
+            self.write_row.eq(tag("row").row + Mux(before.scatter, 0, before.row_base)),
         ]
-        m.d.sync += self.write_row.eq(tags[self.exit - 1].row + Mux(before.scatter, 0, before.row_base))
         m.d.comb += [
-            self.write.eq(tag),
+            self.write.eq(tag("write")),
             self.write_memory.eq(leaving.memory),
             self.write_copy.eq(leaving.copy),
             self.write_scatter.eq(leaving.scatter),
-            self.column_done.eq(tag.valid & tag.column_end & ~leaving.stationary[1]),
-            self.final_written.eq(delay(tag.valid & tag.final, self.settle)),
+            self.column_done.eq(tag("write").valid & tag("write").column_end & ~leaving.stationary[1]),
+            self.final_written.eq(delay(m, tag("write").valid & tag("write").final, self.settle, name="final", reset_less=False)),
         ]
         return m
+
+    def _addresses(self, m: Module, tag, instruction) -> None:
+        """base + row x stride + column of the destination and of its copy."""
+        addresses = []
+        for name in ("destination", "copy"):
+            base, stride = instruction[f"{name}_base"], instruction[f"{name}_stride"]
+            product, start = Signal(ROW_BITS + 10, name=f"{name}_product"), Signal(20, name=f"{name}_start")
+            address = Signal(20, name=f"{name}_address")
+            m.d.sync += [product.eq(tag.row * stride), start.eq(base + tag.column), address.eq(start + product)]
+            addresses.append(address)
+        known = self.TIME["destination"] + 2
+        m.d.comb += [
+            self.residual_address.eq(addresses[0]),
+            self.write_address.eq(delay(m, addresses[0], self.exit - known, name="write_address")),
+            self.copy_address.eq(delay(m, addresses[1], self.exit - known, name="copy_address")),
+        ]
+
+    def _scale(self, m: Module, tag, instruction) -> None:
+        """The factor of the whole row: from LayerNorm's table, softmax's, the router's score, or 1."""
+        with m.Switch(instruction.scale):
+            with m.Case(Scale.NORM):
+                m.d.sync += [self.mantissa.eq(self.norm_mantissa), self.exponent.eq(self.norm_exponent)]
+            with m.Case(Scale.SOFTMAX):
+                m.d.sync += [self.mantissa.eq(self.softmax_mantissa), self.exponent.eq(self.softmax_exponent)]
+            with m.Case(Scale.EXPERT):
+                m.d.sync += [self.mantissa.eq(tag.score), self.exponent.eq(0)]
+            with m.Default():
+                m.d.sync += [self.mantissa.eq(SCALE_ONE), self.exponent.eq(0)]
