@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight prefetch: DRAM beats ahead of need in block RAM, rows of N words out, one a cycle."""
 
-from amaranth import Array, Cat, Const, Module, Mux, ResetInserter, Signal, signed
+from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import HardwareConfig
 from .axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, bus_bits
+from .row_unpacker import LevelPromise, RowUnpacker, WeightRow
 
 JOBS = 4  # whose beats may be under way at the same time
 
@@ -19,11 +20,6 @@ class WeightJob(data.StructLayout):
         super().__init__({"address": OFFSET_BITS, "beats": BEAT_COUNT_BITS, "eight_bit": 1, "chunks": 10, "columns": 10})
 
 
-class WeightRow(data.StructLayout):
-    """One row of a block (input lane k's weights), or one parameter word."""
-
-    def __init__(self, config: HardwareConfig) -> None:
-        super().__init__({"parameter": 1, "word": data.ArrayLayout(signed(16), config.lanes)})
 
 
 class Weights(wiring.Component):
@@ -66,6 +62,7 @@ class Weights(wiring.Component):
 
     def elaborate(self, platform: object) -> ResetInserter:
         m = Module()
+        config = self.config
         structure = data.StructLayout({"eight_bit": 1, "chunks": 10, "columns": 10})
         m.submodules.jobs = jobs = SyncFIFO(width=structure.size, depth=JOBS)
         p = self.job.p
@@ -86,9 +83,22 @@ class Weights(wiring.Component):
             fifo.w_en.eq(complete & wanted),
             fifo.w_data.eq(Cat(element, parameter, job.eight_bit & ~parameter)),
         ]
-        popped = self._unpack(m, fifo)
+        m.submodules.unpacker = unpacker = RowUnpacker(config)
+        connect(m, unpacker.row, flipped(self.row))
+        m.submodules.promise = promise = LevelPromise(config, self.DEPTH)
+        words = config.words_per_beat
+        m.d.comb += [
+            unpacker.valid.eq(fifo.r_rdy),
+            unpacker.element.eq(fifo.r_data[:-2]),
+            unpacker.parameter.eq(fifo.r_data[-2]),
+            unpacker.eight_bit.eq(fifo.r_data[-1]),
+            fifo.r_en.eq(unpacker.leaves),
+            promise.arriving.eq(Mux(fifo.w_en, Mux(fifo.w_data[-1], 2 * words, words), 0)),
+            promise.taken.eq(self.row.valid & self.row.ready),
+            self.level.eq(promise.level),
+        ]
         dropped = Mux(complete & ~wanted, beats, 0)
-        m.d.sync += self.release.eq(dropped + Mux(popped, self.config.beats_per_word, 0))
+        m.d.sync += self.release.eq(dropped + Mux(unpacker.leaves, config.beats_per_word, 0))
         return ResetInserter(self.stop)(m)
 
     def _assemble(self, m: Module):
@@ -124,43 +134,3 @@ class Weights(wiring.Component):
             with m.If(self.last):
                 m.d.sync += [index.eq(0), in_weights.eq(0), column.eq(0), finished.eq(0)]
         return ~in_weights, ~finished
-
-    def _unpack(self, m: Module, fifo: SyncFIFOBuffered):
-        """FIFO element -> rows, through a register; keeps `level`. Returns: the element leaves the FIFO in this cycle."""
-        config = self.config
-        lanes, words, bits = config.lanes, config.words_per_beat, 8 * config.word_bytes
-        element, parameter, eight_bit = fifo.r_data[: words * bits], fifo.r_data[-2], fifo.r_data[-1]
-        step = Signal(range(2 * words))
-        advance = fifo.r_rdy & (~self.row.valid | self.row.ready)
-        leaves = advance & (step == Mux(eight_bit, 2 * words - 1, words - 1))
-        wide = Array(element.word_select(i, bits) for i in range(words))[step[: max(1, words.bit_length() - 1)] if words > 1 else 0]
-        narrow = Array(element.word_select(i, bits // 2) for i in range(2 * words))[step]
-        m.d.comb += fifo.r_en.eq(leaves)
-        with m.If(self.row.ready):
-            m.d.sync += self.row.valid.eq(0)
-        with m.If(advance):
-            m.d.sync += [self.row.valid.eq(1), self.row.p.parameter.eq(parameter), step.eq(Mux(leaves, 0, step + 1))]
-            for lane in range(lanes):
-                small = narrow.word_select(lane, 8).as_signed()
-                m.d.sync += self.row.p.word[lane].eq(Mux(eight_bit, small, wide.word_select(lane, 16).as_signed()))
-
-        # A row counts from the cycle in which it could stand at the output.
-        arriving, arrived = Signal(range(2 * words + 1)), Signal(range(2 * words + 1))
-        rows = Signal(range(self.DEPTH * 2 * words + 2 * words + 1))
-        kept, fewer = Signal.like(rows), Signal.like(rows)
-        taken = self.row.valid & self.row.ready
-
-        def promised(count: Signal):
-            return Mux(count[(2 * lanes).bit_length() - 1 :].any(), 2 * lanes, count)
-
-        m.d.comb += arriving.eq(Mux(fifo.w_en, Mux(fifo.w_data[-1], 2 * words, words), 0))
-        earlier = Signal.like(arriving)
-        # `ready` is late in the cycle: both outcomes are made, and it only chooses.
-        m.d.comb += [kept.eq(rows + arrived), fewer.eq(rows + arrived - 1)]
-        m.d.sync += [
-            earlier.eq(arriving),
-            arrived.eq(earlier),
-            rows.eq(Mux(taken, fewer, kept)),
-            self.level.eq(Mux(taken, promised(fewer), promised(kept))),
-        ]
-        return leaves

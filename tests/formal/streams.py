@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Mux
+from amaranth.hdl import Cat, Mux
 from edgemoe.hw.isa import Opcode
 from edgemoe.hw.units.dma import Dma
 from edgemoe.hw.units.fetch import AHEAD, Fetch
+from edgemoe.hw.units.row_unpacker import LevelPromise, RowUnpacker
 from edgemoe.hw.units.sequencer import Sequencer
 from edgemoe.hw.units.weights import Weights
 
@@ -18,6 +19,7 @@ from .rules import Queue, counter, held, instruction_of, stream
 from .runner import Proof, Property
 
 FETCH = small("fetch", data_bits=256)
+UNPACKER = small("unpacker", data_bits=128)
 WEIGHTS = small("weights", data_bits=64, prefetch_beats=10)
 
 
@@ -53,6 +55,33 @@ def fetch(p: Property, unit: Any) -> None:
     jumps = counter(p, 3, dut.jump, name="jumps")
     p.cover(shown & (jumps == 2) & (asked.count == 1))
     p.cover(dut.fault)
+
+
+def row_unpacker(p: Property, unit: Any) -> None:
+    """Rows stand until taken; each is that part of its element that its number says, and an element leaves with its last row."""
+    m = p.m
+    lanes, words = UNPACKER.lanes, UNPACKER.words_per_beat
+    dut = p.unit(unit(UNPACKER))
+    stream(p, dut.row, assume=False)
+    given = Cat(dut.element, dut.parameter, dut.eight_bit)
+    # The FIFO's output stands until it is taken.
+    p.assume(~p.later | ~p.past(dut.valid & ~dut.leaves) | dut.valid & (given == p.past(given)))
+    moves = dut.valid & (~dut.row.valid | dut.row.ready)
+    number, shown = p.register(3, "number"), p.register(len(dut.row.p.as_value()), "shown")
+    rows = Mux(dut.eight_bit, 2 * words, words)
+    p.check(dut.leaves == moves & (number + 1 == rows))
+    with m.If(moves):
+        m.d.sync += number.eq(Mux(number + 1 == rows, 0, number + 1))
+        word = []
+        for lane in range(lanes):
+            place = number * lanes + lane
+            small = dut.element.word_select(place[:4], 8)
+            word.append(Mux(dut.eight_bit, Cat(small, small[7].replicate(8)), dut.element.word_select(place[:3], 16)))
+        m.d.sync += shown.eq(Cat(dut.parameter, *word))
+    p.check(~dut.row.valid | (dut.row.p.as_value() == shown))
+    p.check(~(p.later & p.past(moves)) | dut.row.valid)
+    p.cover(dut.leaves & dut.eight_bit & (number == 3))
+    p.cover(dut.leaves & ~dut.eight_bit & p.past(dut.leaves) & p.past(dut.eight_bit) | dut.leaves & ~dut.eight_bit & (number == 1))
 
 
 def weights(p: Property, unit: Any) -> None:
@@ -189,13 +218,24 @@ PROOFS = [
         cover_depth=14,
     ),
     Proof(
+        "row unpacker",
+        row_unpacker,
+        RowUnpacker,
+        8,
+        {
+            "halves are swapped": Mutant("narrow = halves[step]", "narrow = halves[step ^ 1]"),
+            "signs are lost": Mutant("narrow.word_select(lane, 8).as_signed()", "narrow.word_select(lane, 8)"),
+            "an element leaves too early": Mutant("2 * words - 1, words - 1)", "words - 1, words - 1)"),
+        },
+    ),
+    Proof(
         "weights",
         weights,
         Weights,
         10,
         {
-            "a row is overwritten": Mutant("fifo.r_rdy & (~self.row.valid | self.row.ready)", "fifo.r_rdy"),
-            "level promises too much": Mutant("kept.eq(rows + arrived)", "kept.eq(rows + arriving)"),
+            "a row is overwritten": Mutant("self.valid & (~self.row.valid | self.row.ready)", "self.valid", RowUnpacker),
+            "level promises too much": Mutant("kept.eq(rows + arrived)", "kept.eq(rows + self.arriving)", LevelPromise),
         },
         cover_depth=18,
     ),
