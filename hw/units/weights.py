@@ -20,8 +20,6 @@ class WeightJob(data.StructLayout):
         super().__init__({"address": OFFSET_BITS, "beats": BEAT_COUNT_BITS, "eight_bit": 1, "chunks": 10, "columns": 10})
 
 
-
-
 class Weights(wiring.Component):
     """Jobs -> read requests -> beats -> elements in a FIFO -> rows. Reads ahead across jobs as far as the FIFO has room.
 
