@@ -6,7 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Mux, Signal
+from edgemoe.hw.units.expert_choice import ExpertChoice
 from edgemoe.hw.units.expert_queues import ExpertQueues
+from edgemoe.hw.units.expert_score import ExpertScore
+from edgemoe.hw.units.logit_scan import LogitScan
 from edgemoe.hw.units.router import Router
 
 from ..mutants import Mutant
@@ -118,13 +121,13 @@ PROOFS = [
         Router,
         34,
         {
-            "a tie is chosen twice": Mutant("(candidate < chosen)", "(candidate <= chosen)"),
-            "a tie goes to the higher expert": Mutant("Cat(~(expert | Const(0, EXPERT_BITS)), word[lane])",
-                                                      "Cat(expert | Const(0, EXPERT_BITS), word[lane])"),
-            "one that does not exist is chosen": Mutant("exists = expert < self.experts", "exists = expert <= self.experts"),
-            "the first row is forgotten": Mutant("valids[self.PUSH] & token.last & ~token.maximum", "valids[self.PUSH] & token.row.any()"),
-            "done comes early": Mutant("self.PUSH + ExpertQueues.PUSH_DELAY - 1, name", "self.PUSH + ExpertQueues.PUSH_DELAY - 2, name"),
-            "a pass begins too early": Mutant("self.columns + (self.TURN - 1)", "self.columns + (self.TURN - 3)"),
+            "a tie is chosen twice": Mutant("(candidate < before)", "(candidate <= before)", ExpertChoice),
+            "a tie goes to the higher expert": Mutant("Cat(~(expert | Const(0, EXPERT_BITS)), logit)",
+                                                      "Cat(expert | Const(0, EXPERT_BITS), logit)", ExpertChoice),
+            "one that does not exist is chosen": Mutant("(expert < self.experts) &", "(expert <= self.experts) &", ExpertChoice),
+            "the first row is forgotten": Mutant("valids[-1] & tokens[-1].last", "valids[-1] & tokens[-1].row.any()", ExpertScore),
+            "done comes early": Mutant("self.DRAIN - 1, name", "self.DRAIN - 2, name"),
+            "a pass begins too early": Mutant("self.columns + (self.turn - 1)", "self.columns + (self.turn - 3)", LogitScan),
         },
     ),
 ]  # fmt: skip
