@@ -20,7 +20,8 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import quantise
 
 from ..models.support import ODD, TINY, random_checkpoint
-from .test_commands import Command, edgemoe, picture, refused  # noqa: F401
+from .conftest import Command
+from .test_commands import picture, refused
 
 COMMANDS = ("demo", "infer", "verilog", "build", "bench", "report", "check", "soak")
 
