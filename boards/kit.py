@@ -24,6 +24,7 @@ from edgemoe.models.errors import EdgemoeError
 from PIL import Image
 
 #: What the packages consist of, and not what lies beside it in a clone (pictures, notes, caches).
+FRONT = ("__init__.py", "py.typed")  # the package itself; a wheel's has the others inside it
 SUFFIXES = {".py", ".v", ".cpp", ".in", ".json", ".safetensors"}
 WHEEL = "Wheel-Version: 1.0\nGenerator: edgemoe\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
@@ -39,12 +40,17 @@ def wheel_name() -> str:
 
 def _sources() -> Iterator[tuple[str, bytes]]:
     """(path in the wheel, contents) of every file of the packages."""
+    front = importlib.util.find_spec("edgemoe")
+    for place in (front and front.submodule_search_locations) or ():
+        yield from ((f"edgemoe/{path.name}", path.read_bytes()) for path in sorted(Path(place).glob("*")) if path.name in FRONT)
     for package in PACKAGES:
         found = importlib.util.find_spec(f"edgemoe.{package}")
         for place in (found and found.submodule_search_locations) or ():
             folder = Path(place)
             for path in sorted(folder.rglob("*")):
                 inside = path.relative_to(folder)
+                if inside.parts[0] == "front":  # in a clone, where the package's own folder stands among the host's
+                    continue
                 if path.is_file() and (path.suffix in SUFFIXES or inside.parts[0] == "checkpoints") and "__pycache__" not in inside.parts:
                     yield f"edgemoe/{package}/{inside.as_posix()}", path.read_bytes()
 

@@ -7,7 +7,6 @@ PyTorch or Amaranth can run what does not need them.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +14,6 @@ import typer
 from edgemoe.host.start import main
 from edgemoe.models.compatibility import StrEnum
 from edgemoe.models.errors import EdgemoeError
-
-# The emulator's matrix products are too small to gain from threads, and lose much on a busy machine. NumPy reads this when it loads.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     name="edgemoe",

@@ -20,6 +20,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +53,38 @@ def read_image(path: Path, config: ModelConfig, resize: str = "stretch") -> tupl
         raise EdgemoeError(f"image {path} {'is no regular file' if os.path.exists(path) else 'does not exist'}")
     remarks: list[str] = []
     if path.suffix.lower() in (".npy", ".npz"):
-        pixels = _read_array(path, config.image_channels, remarks)
-    else:
-        picture = _read_picture(path, remarks)
-        if config.image_channels not in (1, 3):
-            takes = f"model {config.name} takes {config.image_channels} channels"
-            raise EdgemoeError(f"{path} holds colours, {takes}: give .npy")
-        pixels = np.asarray(picture.convert("RGB" if config.image_channels == 3 else "L"))
-        pixels = pixels.reshape(*pixels.shape[:2], config.image_channels)
+        return _fitted(_read_array(path, config.image_channels, remarks), config, resize, str(path), remarks)
+    with _decoding(str(path)), Image.open(path) as file:
+        picture = _plain(file, str(path), remarks)
+    return _fitted(_channels(picture, config, str(path)), config, resize, str(path), remarks)
+
+
+def picture_pixels(
+    picture: Image.Image | NDArray[np.uint8], config: ModelConfig, resize: str, name: str
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """As `read_image`, for a picture that is in memory already; name: what an error calls it."""
+    remarks: list[str] = []
+    if isinstance(picture, np.ndarray):
+        return _fitted(_as_pixels(picture, config.image_channels, name, remarks), config, resize, name, remarks)
+    if not isinstance(picture, Image.Image):
+        raise EdgemoeError(f"{name} is a {type(picture).__name__}, expected a path, a Pillow image or an array")
+    with _decoding(name):
+        plain = _plain(picture, name, remarks)
+    return _fitted(_channels(plain, config, name), config, resize, name, remarks)
+
+
+def _channels(picture: Image.Image, config: ModelConfig, name: str) -> NDArray[np.uint8]:
+    if config.image_channels not in (1, 3):
+        raise EdgemoeError(f"{name} holds colours, model {config.name} takes {config.image_channels} channels: give an array (.npy)")
+    pixels = np.asarray(picture.convert("RGB" if config.image_channels == 3 else "L"))
+    return pixels.reshape(*pixels.shape[:2], config.image_channels)
+
+
+def _fitted(
+    pixels: NDArray[np.uint8], config: ModelConfig, resize: str, name: str, remarks: list[str]
+) -> tuple[NDArray[np.uint8], list[str]]:
     if 0 in pixels.shape:
-        raise EdgemoeError(f"{path} holds no pixels: {pixels.shape[1]} x {pixels.shape[0]}")
+        raise EdgemoeError(f"{name} holds no pixels: {pixels.shape[1]} x {pixels.shape[0]}")
     pixels = _resized(pixels, config.image_width, config.image_height, resize, remarks)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)), remarks
 
@@ -77,11 +101,15 @@ def _read_array(path: Path, channels: int, remarks: list[str]) -> NDArray[np.uin
     if not isinstance(array, np.ndarray):
         array.close()
         raise EdgemoeError(f"{path} is an .npz archive, expected one array; save that with numpy.save")
+    return _as_pixels(array, channels, str(path), remarks)
+
+
+def _as_pixels(array: NDArray, channels: int, name: str, remarks: list[str]) -> NDArray[np.uint8]:
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype not in (np.uint8, np.uint16) or array.ndim != 3 or array.shape[2] != channels or 0 in array.shape:
         expected = f"expected uint8 [height, width, {channels}]{_array_hint(array, channels)}"
-        raise EdgemoeError(f"{path} holds {array.dtype} {list(array.shape)}, {expected}")
-    return array if array.dtype == np.uint8 else _high_byte(array, 16, path, remarks)
+        raise EdgemoeError(f"{name} holds {array.dtype} {list(array.shape)}, {expected}")
+    return array if array.dtype == np.uint8 else _high_byte(array, 16, name, remarks)
 
 
 def _array_hint(x: NDArray, channels: int) -> str:
@@ -101,13 +129,13 @@ def _array_hint(x: NDArray, channels: int) -> str:
     return ": x.astype('uint8') makes it so if its values are 0 to 255"
 
 
-def _high_byte(values: NDArray, bits: int, path: Path, remarks: list[str]) -> NDArray[np.uint8]:
+def _high_byte(values: NDArray, bits: int, name: str, remarks: list[str]) -> NDArray[np.uint8]:
     """x >> (bits - 8): gives back exactly what was widened to 16 bits as x * 257 or as x * 256."""
     top = int(values.max(initial=0))
     reduced = (values >> (bits - 8)).astype(np.uint8)
     if top and not reduced.any():
         remedy = f"scale them to {(1 << bits) - 1}, or save 8 bits"
-        raise EdgemoeError(f"{path} holds {bits}-bit values up to {top} only, which is black; {remedy}")
+        raise EdgemoeError(f"{name} holds {bits}-bit values up to {top} only, which is black; {remedy}")
     if 0 < top < 1 << (bits - 4):
         most = (1 << bits) - 1
         remarks.append(f"very dark: {bits}-bit values up to {top} of {most} (if they have fewer bits, scale them)")
@@ -122,39 +150,43 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
-def _read_picture(path: Path, remarks: list[str]) -> Image.Image:
-    """An upright picture without transparency in sRGB: mode L or RGB."""
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Whatever a decoder fails with is one line. A file from anywhere: damage leads Pillow's many decoders to any error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that are large but can be read
-            with Image.open(path) as file:
-                frames = getattr(file, "n_frames", 1)
-                wide = any("RGB;16" in str(tile) for tile in file.tile)
-                file.load()
-                if wide and isinstance(transparent := file.info.get("transparency"), tuple):
-                    # Of 16-bit colours only the high bytes are there to be compared.
-                    file.info["transparency"] = tuple(value >> 8 for value in transparent)
-                tags = getattr(file, "tag_v2", {})
-                bits, photometric = tags.get(TIFF_BITS_PER_SAMPLE, (16,))[0], tags.get(TIFF_PHOTOMETRIC)
-                kind = file.format
-                picture = _upright(file, remarks)
-            if frames > 1 and kind != "MPO":  # a photograph with a smaller copy of itself
-                remarks.append(f"the first of its {frames} frames is read")
-            if picture.mode.startswith("I;16") or picture.mode == "I" and kind in ("PNG", "PPM"):
-                picture = _grey(picture, bits, photometric == TIFF_WHITE_IS_ZERO, path, remarks)
-            if picture.mode in ("I", "F"):
-                what = "floating-point values" if picture.mode == "F" else "32-bit or signed integers"
-                raise EdgemoeError(f"{path} holds {what}, whose white is not known; scale them and save 8 or 16 bits")
-            return _in_srgb(_opaque(picture, remarks), remarks)
+            yield
     except EdgemoeError:
         raise
     except Image.DecompressionBombError as error:
-        raise EdgemoeError(f"{path} is too large to be read ({_first_line(error)}); scale it down") from error
+        raise EdgemoeError(f"{name} is too large to be read ({_first_line(error)}); scale it down") from error
     except UnidentifiedImageError as error:
-        raise EdgemoeError(f"{path} {UNREADABLE}: its format is unknown") from error
+        raise EdgemoeError(f"{name} {UNREADABLE}: its format is unknown") from error
     except Exception as error:
-        # A file from anywhere: Pillow's many decoders fail with whatever the damage leads them to.
-        raise EdgemoeError(f"{path} {UNREADABLE}: {_first_line(error)}") from error
+        raise EdgemoeError(f"{name} {UNREADABLE}: {_first_line(error)}") from error
+
+
+def _plain(file: Image.Image, name: str, remarks: list[str]) -> Image.Image:
+    """An upright picture without transparency in sRGB: mode L or RGB."""
+    frames = getattr(file, "n_frames", 1)
+    wide = any("RGB;16" in str(tile) for tile in getattr(file, "tile", ()))
+    file.load()
+    if wide and isinstance(transparent := file.info.get("transparency"), tuple):
+        # Of 16-bit colours only the high bytes are there to be compared.
+        file.info["transparency"] = tuple(value >> 8 for value in transparent)
+    tags = getattr(file, "tag_v2", {})
+    bits, photometric = tags.get(TIFF_BITS_PER_SAMPLE, (16,))[0], tags.get(TIFF_PHOTOMETRIC)
+    kind = file.format
+    picture = _upright(file, remarks)
+    if frames > 1 and kind != "MPO":  # a photograph with a smaller copy of itself
+        remarks.append(f"the first of its {frames} frames is read")
+    if picture.mode.startswith("I;16") or picture.mode == "I" and kind in ("PNG", "PPM"):
+        picture = _grey(picture, bits, photometric == TIFF_WHITE_IS_ZERO, name, remarks)
+    if picture.mode in ("I", "F"):
+        what = "floating-point values" if picture.mode == "F" else "32-bit or signed integers"
+        raise EdgemoeError(f"{name} holds {what}, whose white is not known; scale them and save 8 or 16 bits")
+    return _in_srgb(_opaque(picture, remarks), remarks)
 
 
 def _upright(picture: Image.Image, remarks: list[str]) -> Image.Image:
@@ -166,12 +198,12 @@ def _upright(picture: Image.Image, remarks: list[str]) -> Image.Image:
         return picture.copy()
 
 
-def _grey(picture: Image.Image, bits: int, white_is_zero: bool, path: Path, remarks: list[str]) -> Image.Image:
+def _grey(picture: Image.Image, bits: int, white_is_zero: bool, name: str, remarks: list[str]) -> Image.Image:
     """8-bit grey, with alpha if one of its values means transparent, from 9 to 16 bits."""
     values = np.asarray(picture.convert("I"))
     if values.min(initial=0) < 0 or values.max(initial=0) >= 1 << bits:
-        raise EdgemoeError(f"{path} holds {values.min()} to {values.max()}, expected {bits}-bit values")
-    grey = Image.fromarray(_high_byte((1 << bits) - 1 - values if white_is_zero else values, bits, path, remarks))
+        raise EdgemoeError(f"{name} holds {values.min()} to {values.max()}, expected {bits}-bit values")
+    grey = Image.fromarray(_high_byte((1 << bits) - 1 - values if white_is_zero else values, bits, name, remarks))
     if isinstance(transparent := picture.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     if profile := picture.info.get("icc_profile"):

@@ -248,6 +248,91 @@ def colourised(config: ModelConfig, task: int, prediction: NDArray[Any]) -> NDAr
     return heads.colourise_segmentation(prediction) if kind == "segmentation" else heads.colourise_depth(prediction)
 
 
+class Session:
+    """A model on an open device: programs are compiled, weights packed and loaded once for all passes of the same shape.
+
+    The device is opened with the first pass, whose program says how much memory it needs. dram: behaviour of the simulated memory;
+    bitstream, port, uio: as `open_device` takes them. save_tokens, trace: what programs store besides the heads.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str,
+        hardware: HardwareConfig,
+        weight_bits: str,
+        save_tokens: bool = False,
+        trace: bool = False,
+        dram: Any = None,
+        bitstream: Path | None = None,
+        port: SerialPort | None = None,
+        uio: str | None = None,
+        model: QuantisedModel | None = None,
+    ) -> None:
+        self.checkpoint, self.config, self.device, self.hardware = checkpoint, checkpoint.config, device, hardware
+        self.weight_bits, self.save_tokens, self.trace = weight_bits, save_tokens, trace
+        self._open = (dram, bitstream, port, uio)
+        self._model = model
+        self._programs: dict[tuple[tuple[int, int], ...], CompiledProgram] = {}
+        self._opened: Device | None = None
+        self._driver: Driver | None = None
+        self._loaded: CompiledProgram | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the device back. The next pass would open it again."""
+        if self._opened:
+            self._opened.close()
+        self._opened = self._driver = self._loaded = None
+
+    def _program(self, shape: tuple[tuple[int, int], ...]) -> CompiledProgram:
+        if self._model is None:
+            self._model = quantise(self.checkpoint, self.weight_bits)
+        if shape not in self._programs:
+            streams = [Stream(image, task) for image, task in shape]
+            self._programs[shape] = compiler.compile(self._model, streams, self.hardware, trace=self.trace, save_tokens=self.save_tokens)
+        return self._programs[shape]
+
+    def run(self, shape: tuple[tuple[int, int], ...], images: Sequence[NDArray[np.uint8]], progress: Progress | None = None) -> Run:
+        """One pass over (image, task) streams of these images."""
+        program = self._program(shape)
+        if self._opened is None or self._opened.memory.size < program.memory_size:
+            self.close()
+            self._opened = open_device(self.device, self.hardware, program.memory_size, *self._open)
+            self._driver = Driver(self._opened, self.hardware)
+        assert self._driver is not None
+        if self._loaded is not program:
+            self._driver.load(program)
+            self._loaded = program
+        return self._driver.run(program, images, progress=progress)
+
+    def passes(
+        self,
+        images: Iterable[NDArray[np.uint8]],
+        tasks: Sequence[int],
+        progress: Callable[[float, float], Progress | None] = lambda done, share: None,
+    ) -> Generator[Pass, None, None]:
+        """Every image through every task, pass by pass; images are taken when their pass comes, and nothing of a pass is kept.
+
+        progress: called with (pictures done, pictures of this pass) before each pass; gives the function that the pass then calls.
+        """
+        source, finished = iter(images), 0
+        while group := list(islice(source, max(1, images_together(self.config, self.hardware, len(tasks))))):
+            planned = passes(self.config, self.hardware, len(group), tasks)
+            share = len(group) / len(planned)
+            for number, streams in enumerate(planned):
+                first, last = streams[0][0], streams[-1][0]
+                run = self.run(tuple(streams), group[first : last + 1], progress(finished + number * share, share))
+                yield Pass([(finished + image, task) for image, task in streams], run)
+            finished += len(group)
+
+
 def stream(
     checkpoint: Checkpoint,
     images: Iterable[NDArray[np.uint8]],
@@ -256,57 +341,16 @@ def stream(
     device: str = "verilator",
     hardware: HardwareConfig,
     weight_bits: str = "16",
-    save_tokens: bool = False,
-    trace: bool = False,
-    dram: Any = None,
-    bitstream: Path | None = None,
-    port: SerialPort | None = None,
-    uio: str | None = None,
-    model: QuantisedModel | None = None,
     count: int | None = None,
+    **options: Any,
 ) -> Generator[Pass, None, None]:
-    """Run every image through every task, pass by pass; images are taken when their pass comes, and nothing of a pass is kept.
-
-    Passes of the same shape share one program, so weights are packed and loaded once for them. count: how many images there will be, for
-    the progress bar.
-    """
-    config = checkpoint.config
-    tasks = list(range(len(config.tasks))) if tasks is None else list(tasks)
-    source = iter(images)
-    programs: dict[tuple, CompiledProgram] = {}
-    opened: Device | None = None
-    driver: Driver | None = None
-    loaded: CompiledProgram | None = None
-    finished = 0
-    with shown(f"{device}, {hardware.name}") as bar:
-        try:
-            while group := list(islice(source, max(1, images_together(config, hardware, len(tasks))))):
-                model = quantise(checkpoint, weight_bits) if model is None else model
-                planned = passes(config, hardware, len(group), tasks)
-                for number, streams in enumerate(planned):
-                    shape = tuple(streams)
-                    if shape not in programs:
-                        asked = [Stream(image, task) for image, task in shape]
-                        programs[shape] = compiler.compile(model, asked, hardware, trace=trace, save_tokens=save_tokens)
-                    program = programs[shape]
-                    if opened is None or opened.memory.size < program.memory_size:
-                        if opened:
-                            opened.close()
-                        opened, loaded = open_device(device, hardware, program.memory_size, dram, bitstream, port, uio), None
-                        driver = Driver(opened, hardware)
-                    assert driver is not None
-                    if loaded is not program:
-                        driver.load(program)
-                        loaded = program
-                    share = len(group) / len(planned)
-                    progress = bar if count == 1 else _part(bar, finished + number * share, share, count)
-                    first, last = streams[0][0], streams[-1][0]
-                    run = driver.run(program, group[first : last + 1], progress=progress)
-                    yield Pass([(finished + image, task) for image, task in streams], run)
-                finished += len(group)
-        finally:
-            if opened:
-                opened.close()
+    """All passes of a session with these options, under a progress bar; count: how many images there will be."""
+    chosen = list(range(len(checkpoint.config.tasks))) if tasks is None else list(tasks)
+    with (
+        shown(f"{device}, {hardware.name}") as bar,
+        Session(checkpoint, device=device, hardware=hardware, weight_bits=weight_bits, **options) as session,
+    ):
+        yield from session.passes(images, chosen, lambda done, share: bar if count == 1 else _part(bar, done, share, count))
 
 
 def _part(bar: Progress, done: float, share: float, count: int | None) -> Progress:

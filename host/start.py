@@ -59,7 +59,13 @@ def _prepare_endings() -> None:
 
 
 def _run() -> int:
+    # What a command computes (calibrations, training) must not depend on the machine's cores, nor fight for them. NumPy reads this when
+    # it loads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import typer
+    from edgemoe.models import console
+
+    console.talk()
     from edgemoe.host import cli
 
     command = typer.main.get_command(cli.app)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,34 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from .errors import LOGGER
+
+_talks = False
+
+
+def talk() -> None:
+    """From now on notices, progress bars and what builds say go to standard error: the command line wants them, a library does not."""
+    global _talks
+    if not _talks:
+        _talks = True
+        handler = _Notices()
+        handler.setFormatter(logging.Formatter("edgemoe: %(message)s"))
+        LOGGER.addHandler(handler)
+        LOGGER.propagate = False
+
+
+def talks() -> bool:
+    """Whether anything is said on standard error."""
+    return _talks
+
+
+class _Notices(logging.Handler):
+    """To standard error as it is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
 
 _UNLIMITED = 10_000  # columns of a file or a pipe, which has no edge to break lines at
 
@@ -37,10 +66,10 @@ def show_table(title: str, rows: Iterable[Sequence[str | Text] | None], headers:
 
 
 def bar(*columns: str | ProgressColumn) -> Progress:
-    """A progress bar on standard error, gone when done; invisible where that is no terminal. Strings are formats of its fields."""
+    """A progress bar on standard error, gone when done; invisible off a terminal, or to a library. Strings are formats of its fields."""
     shown = console(stderr=True)
     made = [TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns]
-    return Progress(*made, console=shown, transient=True, disable=not shown.is_terminal)
+    return Progress(*made, console=shown, transient=True, disable=not (_talks and shown.is_terminal))
 
 
 def narrow() -> BarColumn:

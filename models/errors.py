@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterable
+
+LOGGER = logging.getLogger("edgemoe")
+LOGGER.addHandler(logging.NullHandler())  # a library says nothing unless it is asked to
 
 
 class EdgemoeError(Exception):
@@ -12,9 +15,11 @@ class EdgemoeError(Exception):
 
 
 def notice(text: str) -> None:
-    """A line for the user beside the results, on standard error. Whatever a file's name holds, it stays one line."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-    print(f"edgemoe: {shown}", file=sys.stderr)
+    """A line for the user beside the results: a warning of the logger "edgemoe", which the command line shows on standard error.
+
+    Whatever a file's name holds, it stays one line.
+    """
+    LOGGER.warning("%s", "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text))
 
 
 def brief(value: object, length: int = 60) -> str:

@@ -270,7 +270,7 @@ def progress(title: str, *, after: float = 2.0) -> Iterator[Report]:
     def start() -> None:
         # A log file gets one line when the work begins and one when it ends instead of a bar.
         bar.start()
-        if bar.disable:
+        if bar.disable and console.talks():
             bar.console.print(f"{title} ...")
 
     timer = threading.Timer(after, start)
@@ -282,7 +282,7 @@ def progress(title: str, *, after: float = 2.0) -> Iterator[Report]:
         timer.cancel()
         timer.join()
         bar.stop()
-    if (took := time.monotonic() - begun) > after:
+    if (took := time.monotonic() - begun) > after and console.talks():
         bar.console.print(f"{title}: {took:.0f} s")
 
 

@@ -11,6 +11,7 @@ from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.emulator import Emulator, Result
 from edgemoe.sim.memory import StripedMemory
+from threadpoolctl import ThreadpoolController
 
 START, DONE, IDLE, READY = 1, 2, 4, 8
 DONE_EVENT, ERROR_EVENT = 1, 2
@@ -31,6 +32,8 @@ class EmulatorDevice:
         self.memory = StripedMemory([self._dram], [0])
         self._words = {registers.offset(name): value for name, value in registers.constants(hardware).items()}
         self._done = False
+        # Its matrix products are too small to gain from threads, and lose much on a busy machine.
+        self._threads = ThreadpoolController()
 
     def read_register(self, offset: int) -> int:
         if not any(r.offset == offset for r in registers.REGISTERS):
@@ -74,7 +77,8 @@ class EmulatorDevice:
             self._put(name, 0)
         low = registers.offset("PROGRAM")
         program = self._words.get(low, 0) | self._words.get(low + 4, 0) << 32
-        self.result = result = self.emulator.run(self._dram, program)
+        with self._threads.limit(limits=1):
+            self.result = result = self.emulator.run(self._dram, program)
         beat = self.hardware.bus_bytes
         values = {
             "INSTRUCTIONS": result.instructions,

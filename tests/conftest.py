@@ -6,10 +6,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from edgemoe.models import console
 
 # Two processes test at once: more threads in each (of NumPy, of PyTorch, of what the tests start) would only wait for one another.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+
+console.talk()  # as the command line does, most of which is tested inside this process
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
