@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generated Verilog as text: what is mended before it is simulated, synthesised or shipped; its names; its head.
+r"""Generated Verilog as text: what is mended before it is simulated, synthesised or shipped; its names; its head.
 
 Yosys writes correct Verilog-2005, but not Verilog that every tool takes as it is. `finish` mends that without a
 change of meaning, and every writer of Verilog goes through `complete`, which calls it: the core, the systems of ECP5
@@ -11,6 +11,9 @@ boards, the units in their benches.
   starts, and nothing happens. A nonblocking assignment in an `initial` block comes when every process waits already:
   in both languages, in whatever order a simulator starts them.
 * A `case` without a default relies on the assignments before it. An empty default says so.
+* An element of an array is a wire called `\name[1] `, beside the vector `name`. Tools that pass names on as text take
+  it for bit 1 of that vector: Yosys' own ABC9 then joins two nets that have nothing in common. Such names get round
+  brackets.
 * A port's name is a reserved word to Verilator's SystemC output, which nobody makes here.
 """
 
@@ -29,6 +32,8 @@ LONGEST_NAME = 64
 SYSTEMC_WORDS = ("interrupt",)  # ports of ours that Verilator reserves
 
 _TRIGGER = re.compile(r"^  reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ) = 0;$", re.M)
+_ELEMENT = re.compile(r"\\[^\s\[]+\[\S* ")
+_ROUND = re.compile(r"\\[^\s(]+\(\d+\)\S* ")
 _CASE = re.compile(r"^( *)(casez? \(|default:|endcase).*\n", re.M)
 _PORT = re.compile(rf"^(  (?:input|output) ({'|'.join(SYSTEMC_WORDS)});\n  (?:wire|reg) \2;)$", re.M)
 _STARTED = re.compile(
@@ -60,6 +65,7 @@ def waived(rule: str, text: str) -> str:
 def finish(text: str) -> str:
     """What Yosys wrote, mended as this module's head says; a second time changes nothing."""
     text = _TRIGGER.sub(lambda found: f"  reg {found[1]};\n" + waived("INITIALDLY", f"  initial {found[1]}<= 1'h0;"), text)
+    text = _ELEMENT.sub(lambda found: found[0].replace("[", "(").replace("]", ")"), text)
     text = _PORT.sub(lambda found: waived("SYMRSVDWORD", found[1]), _WAIVED.sub("", text))
     parts, end, complete = [], 0, [True]  # whether each open case, the outermost first, has its default
     for line in _CASE.finditer(text):
@@ -77,6 +83,7 @@ def finish(text: str) -> str:
 
 def unfinished(text: str) -> str:
     """The inverse of `finish`: Verilog as Yosys wrote it."""
+    text = _ROUND.sub(lambda found: found[0].replace("(", "[").replace(")", "]"), text)
     return _STARTED.sub(r"  reg \1 = 0;", _DEFAULT.sub("", _WAIVED.sub("", text)))
 
 

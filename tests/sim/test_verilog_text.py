@@ -29,6 +29,7 @@ module edgemoe(aclk, interrupt);
   reg \\$auto$verilog_backend.cc:2355:dump_module$1  = 0;
   input aclk;
   wire aclk;
+  wire [7:0] \\row[1] ;
   output interrupt;
   reg interrupt;
   always @* begin
@@ -66,6 +67,7 @@ def lint(*sources: Path, top: str, flags: tuple[str, ...] = build.ALLOWED_WARNIN
 def test_what_is_mended() -> None:
     text = verilog_text.finish(RAW)
     assert "= 0;" not in text and text.count("  initial \\$auto$verilog_backend.cc:2355:dump_module$1 <= 1'h0;") == 1
+    assert "wire [7:0] \\row(1) ;" in text  # ABC9 would take it for bit 1 of `row`
     assert text.count("default:") == 2 and "    casez (state)" in text and "      default: ;\n    endcase\n  end" in text
     assert re.search(r"lint_off SYMRSVDWORD \*/\n  output interrupt;\n  reg interrupt;\n  /\* verilator lint_on", text)
     assert verilog_text.finish(text) == text and verilog_text.unfinished(text) == RAW
@@ -78,6 +80,7 @@ def test_nothing_else_changes(config: HardwareConfig) -> None:
     raw = verilog_text.unfinished(text)
     assert verilog_text.finish(raw) == text != raw
     assert not re.search(r"dump_module\$\d+  = 0;", text) and text.count("  initial \\$auto") == raw.count("  = 0;") > 40
+    assert not re.search(r"\\\S*\[", text) and re.search(r"\\\S*\[", raw)
     mended, before = modules.split(text), modules.split(raw)
     assert {name: module.key for name, module in mended.items()} == {name: module.key for name, module in before.items()}
 
