@@ -96,7 +96,7 @@ def test_the_floor_by_hand():
     found, ahead = floor(MODEL, h, "16", queues), 64 + 4
     assert len(expert) == 5 * 2 * 8 * 4
     assert rows < found and sum(max(block) for block in listed) + 2 - ahead <= found <= sum(max(block) for block in listed) + 2
-    deep = replace(h, prefetch_beats=100_000)
+    deep = replace(h, prefetch_beats=1 << 16)
     assert floor(MODEL, deep, "16", queues) == rows + 2  # all weights are there before they are needed
 
 
