@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from edgemoe.host.packing import ALIGNMENT, pack
+from edgemoe.host.packing import pack, stream_of
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Stationary
+from edgemoe.hw.weight_stream import ALIGNMENT, aligned
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.quantise import Linear
 from numpy.typing import NDArray
@@ -154,27 +155,23 @@ class Assembler:
 
     def linear_fields(self, linear: Linear, region: Region) -> dict:
         """The fields of a MATMUL that its matrix decides."""
-        h = self.hardware
-        inputs, outputs = linear.weights.shape[-2:]
-        columns = linear.groups * h.words(outputs // linear.groups)
-        chunks = linear.input_groups * h.words(inputs // linear.input_groups)
-        size = columns * (h.parameter_words * h.word_bytes + chunks * h.lanes**2 * linear.bits // 8)
+        stream = stream_of(linear, self.hardware)
         fields = dict(
             stationary=Stationary.WEIGHTS16 if linear.bits == 16 else Stationary.WEIGHTS8,
             accumulator_shift=linear.accumulator_shift,
             residual_shift=linear.residual_shift,
             output_shift=linear.output_shift,
-            chunks=chunks,
-            columns=columns,
+            chunks=stream.chunks,
+            columns=stream.columns,
             address=region,
-            beats=-(-size // h.bus_bytes),
+            beats=stream.beats,
         )
         if linear.bias_first:
             fields.update(bias_first=1, bias_shift=linear.bias_shift)
         if linear.gelu:
             fields["gelu"] = 1
         if linear.weights.ndim == 3:
-            fields["expert_stride"] = region.size // len(linear.weights)
+            fields["expert_stride"] = stream.stride
         return fields
 
     def weight_region(self, linear: Linear) -> Region:
@@ -190,7 +187,7 @@ class Assembler:
         """A STORE of what the MATMUL before it has written."""
         rows, copies = self.body or (values["rows"], 1)
         size = rows * values["columns"] * self.hardware.word_bytes
-        region = Region(-(-size // ALIGNMENT) * ALIGNMENT * copies)
+        region = Region(aligned(size) * copies)
         self.outputs.append(region)
         self.traced.append((index, label, region))
         kept = ("memory", "destination_base", "destination_stride", "columns")
@@ -215,7 +212,7 @@ class Assembler:
         def place(region: Region) -> None:
             nonlocal position
             region.offset = position
-            position += -(-region.size // ALIGNMENT) * ALIGNMENT
+            position += aligned(region.size)
 
         # The fetcher may run past the end of the program, so a little room follows it.
         place(Region((len(self.instructions) + 16) * INSTRUCTION_BYTES))

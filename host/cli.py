@@ -14,6 +14,7 @@ import typer
 from edgemoe.host.start import main
 from edgemoe.models.compatibility import StrEnum
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.formats import WeightFormat
 
 app = typer.Typer(
     name="edgemoe",
@@ -34,14 +35,6 @@ class DeviceName(StrEnum):
     EMULATOR = "emulator"
     FPGA = "fpga"
     SERIAL = "serial"
-
-
-class WeightBits(StrEnum):
-    """Formats of the weights: 16 bit, 8 bit, or 8-bit experts in a 16-bit trunk."""
-
-    SIXTEEN = "16"
-    EIGHT = "8"
-    MIXED = "mixed"
 
 
 class Stalls(StrEnum):
@@ -71,7 +64,7 @@ Changes = Annotated[
 ]
 ModuleName = Annotated[str, typer.Option("--name", help="Name of the core's module; those of all others begin with it.", metavar="NAME")]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")]
-Bits = Annotated[WeightBits | None, typer.Option("--weight-bits", help="Format of the weights. Default: the hardware preset's.")]
+Bits = Annotated[WeightFormat | None, typer.Option("--weight-bits", help="Format of the weights. Default: the hardware preset's.")]
 Resizing = Annotated[
     Resize,
     typer.Option("--resize", help="Pictures of another size: stretch all of it, crop its centre to the model's shape, or pad with black."),
@@ -496,7 +489,7 @@ def check(
         inference.notice(f"PyTorch is not installed: no comparison with the float model (to have it: {extras.remedy('golden')})")
     if table and not golden or device is DeviceName.EMULATOR and not golden:
         raise EdgemoeError(f"there is nothing to compare without the float model, which needs PyTorch ({extras.remedy('golden')})")
-    formats = [bits.value for bits in WeightBits] if table else [weight_bits.value if weight_bits else chosen.weight_bits]
+    formats = [bits.value for bits in WeightFormat] if table else [weight_bits.value if weight_bits else chosen.weight_bits]
     rtl = device is DeviceName.VERILATOR
     reports = [checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden, rtl=rtl, names=names) for bits in formats]
     if reports[0]["calibrated_on"]:

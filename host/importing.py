@@ -15,7 +15,8 @@ from edgemoe.models import edge_moe
 from edgemoe.models.calibration import CALIBRATION_SCENES, IMAGES, calibrate, default_images
 from edgemoe.models.errors import notice
 from edgemoe.models.files import whole
-from edgemoe.models.quantise import WEIGHT_BITS, quantise
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.quantise import quantise
 from edgemoe.sim.build import progress
 
 
@@ -44,7 +45,7 @@ def import_edge_moe(
     with progress("calibrating") as report:
         calibration = calibrate(source, batch, progress=lambda step: report(step, 0, None))
     result = replace(source, calibration=calibration)
-    saturated = {bits: quantise(result, bits).saturated for bits in WEIGHT_BITS}
+    saturated = {bits: quantise(result, bits).saturated for bits in WeightFormat}
     written = {"checkpoint": str(out)}
     if save_image and picture is not None:
         with whole(save_image) as file:  # np.save would add a suffix to another name

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrices as the weight stream wants them."""
+"""From a matrix to its weight stream: heads in whole words."""
 
 from __future__ import annotations
 
 import numpy as np
 from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.weight_stream import WeightStream
 from edgemoe.models.quantise import Linear
 from numpy.typing import NDArray
-
-ALIGNMENT = 64  # bytes: every stream begins at a multiple
 
 
 def pad(array: NDArray, axis: int, groups: int, lanes: int) -> NDArray:
@@ -23,23 +22,19 @@ def pad(array: NDArray, axis: int, groups: int, lanes: int) -> NDArray:
     return split.reshape(*shape[:axis], -1, *shape[axis + 1 :])
 
 
-def pack(linear: Linear, hardware: HardwareConfig) -> NDArray[np.uint8]:
-    """The weight stream(s) of a matrix, [experts, bytes] (one row if it is no expert matrix), each a multiple of ALIGNMENT bytes.
+def stream_of(linear: Linear, hardware: HardwareConfig) -> WeightStream:
+    """The weight stream that a matrix becomes."""
+    inputs, outputs = linear.weights.shape[-2:]
+    columns = linear.groups * hardware.words(outputs // linear.groups)
+    chunks = linear.input_groups * hardware.words(inputs // linear.input_groups)
+    return WeightStream(hardware, chunks, columns, linear.bits)
 
-    For each column block: bias low halves, bias high halves, multipliers (a word each, padded to whole beats), then for each chunk of
-    inputs its `lanes` x `lanes` weights, input by input.
-    """
+
+def pack(linear: Linear, hardware: HardwareConfig) -> NDArray[np.uint8]:
+    """The weight stream(s) of a matrix, [experts, bytes] (one row if it is no expert matrix)."""
     lanes = hardware.lanes
     weights = linear.weights if linear.weights.ndim == 3 else linear.weights[None]
     bias, multiplier = (a if a.ndim == 2 else a[None] for a in (linear.bias, linear.multiplier))
     weights = pad(pad(weights, 2, linear.groups, lanes), 1, linear.input_groups, lanes)
     bias, multiplier = pad(bias, 1, linear.groups, lanes), pad(multiplier, 1, linear.groups, lanes)
-    experts, inputs, outputs = weights.shape
-    columns = outputs // lanes
-    parameters = np.zeros((experts, columns, hardware.parameter_words, lanes), "<u2")
-    for index, values in enumerate((bias & 0xFFFF, bias >> 16 & 0xFFFF, multiplier)):
-        parameters[:, :, index] = values.reshape(experts, columns, lanes)
-    blocks = weights.reshape(experts, inputs, columns, lanes).transpose(0, 2, 1, 3)
-    packed = np.ascontiguousarray(blocks, "<i2" if linear.bits == 16 else "i1").view(np.uint8).reshape(experts, columns, -1)
-    stream = np.concatenate([parameters.view(np.uint8).reshape(experts, columns, -1), packed], axis=2).reshape(experts, -1)
-    return np.pad(stream, ((0, 0), (0, -stream.shape[1] % ALIGNMENT)))
+    return stream_of(linear, hardware).pack(weights, bias, multiplier)

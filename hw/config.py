@@ -12,10 +12,9 @@ from typing import Any
 
 from edgemoe.hw.isa import BY_NAME
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.words import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS
 
-WORD_BITS = 16  # one activation or weight lane
-ACCUMULATOR_BITS = 48  # a DSP48E2's sum: exact for every product chain that fits
-FINE_BITS = 27  # the wide operand of a DSP48E2: values inside the epilogue, between multiplications
 PARAMETER_WORDS = 3  # per column block in the weight stream: bias low halves, bias high halves, multipliers
 PAGE_BYTES = 4096  # no AXI4 burst crosses a page
 MESSAGE_LENGTH = 400  # characters of an error line; further shortages are counted
@@ -24,7 +23,7 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "lanes": (4, 8, 16, 32),
     "masters": (1, 2),
     "data_bits": (64, 128, 256),
-    "weight_bits": ("16", "8", "mixed"),
+    "weight_bits": tuple(f.value for f in WeightFormat),
 }
 RANGES: Mapping[str, tuple[int, int]] = {
     "rows": (1, 4096),  # layouts.ROW_BITS
@@ -70,7 +69,7 @@ class HardwareConfig:
     prefetch_beats: int = 512  # weight FIFO
     burst_beats: int = 64
     outstanding: int = 8  # read bursts in flight
-    weight_bits: str = "16"  # the format that programs use unless told otherwise: 16, 8 or mixed (8-bit experts, 16-bit trunk)
+    weight_bits: str = WeightFormat.SIXTEEN  # the format of programs unless told otherwise
 
     def __post_init__(self) -> None:
         found = self.shortages()
@@ -114,7 +113,7 @@ class HardwareConfig:
             found.append(f"name must be a text of one line, not {self.name!r}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
-            if name not in ignored and (type(value) not in (int, str) or value not in choices):
+            if name not in ignored and (not isinstance(value, int | str) or isinstance(value, bool) or value not in choices):
                 allowed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
                 found.append(f"{name} must be {allowed}, not {value!r}")
         for name, (least, most) in RANGES.items():
@@ -229,11 +228,13 @@ class HardwareConfig:
         return {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits")}
 
 
+__all__ = ["ACCUMULATOR_BITS", "FINE_BITS", "PARAMETER_WORDS", "PRESETS", "WORD_BITS", "HardwareConfig", "preset"]
+
 PRESETS = {
     c.name: c
     for c in (
         HardwareConfig("base", lanes=16),
-        HardwareConfig("zcu102", lanes=32, masters=2, weight_bits="mixed"),
+        HardwareConfig("zcu102", lanes=32, masters=2, weight_bits=WeightFormat.MIXED),
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
         HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),

@@ -10,13 +10,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from .numbers.words import FINE_PROBABILITY_BITS, GELU_FRACTION, PROBABILITY_BITS, SCORE_FRACTION
+
 Ints = NDArray[np.int64]
 
-PROBABILITY_BITS = 15  # 1.0 is 2^15, held as 32767
-FINE_PROBABILITY_BITS = 18  # where it is added up
-SCALE_ONE = 1 << 15  # mantissa and multiplier of 1.0
-SCORE_FRACTION = 12  # fractional bits of an exponent after alignment
-GELU_FRACTION = 16  # fractional bits of GELU's argument and value
 GELU_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
 GELU_LIMIT = 8 << GELU_FRACTION  # |x| from which delta is 0
 

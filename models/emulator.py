@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 from .arithmetic import (
     GELU_LIMIT,
     GELU_SEGMENT_BITS,
-    SCALE_ONE,
     exp2_fine,
     gelu_table,
     reciprocal,
     round_shift,
     rsqrt,
 )
+from .numbers.words import ACCUMULATOR_BITS, FINE_BITS, MULTIPLIER_LIMIT, SCALE_FRACTION, SCALE_ONE, WORD_BITS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-ACCUMULATOR_BITS, FINE_BITS, WORD_BITS = 48, 27, 16
 
 
 def matmul(x: NDArray, weights: NDArray) -> Floats:
@@ -101,10 +99,10 @@ def epilogue(
     _narrow(x, np.maximum(np.asarray(exponent) + accumulator_shift, 0).reshape(-1, 1), FINE_BITS)
     if mantissa is not None:
         x *= np.asarray(mantissa, np.float64).reshape(-1, 1)
-        _narrow(x, 15, FINE_BITS)
+        _narrow(x, SCALE_FRACTION, FINE_BITS)
     if multiplier is not None and np.any(multiplier != SCALE_ONE):
         x *= np.asarray(multiplier, np.float64)
-        _narrow(x, 15, FINE_BITS)
+        _narrow(x, SCALE_FRACTION, FINE_BITS)
     if old is not None:
         x += old * float(1 << residual_shift)
     elif bias is not None:
@@ -144,7 +142,7 @@ def route(logits: NDArray, shift: int, top_k: int) -> tuple[Ints, Ints]:
     mantissa, exponent = reciprocal(p.sum(axis=1))
     chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     picked = np.take_along_axis(p, chosen, axis=1)
-    return chosen, np.minimum(round_shift(picked * mantissa[:, None], exponent[:, None] + 1), 65535)
+    return chosen, np.minimum(round_shift(picked * mantissa[:, None], exponent[:, None] + 1), MULTIPLIER_LIMIT)
 
 
 class ExpertQueues:

@@ -16,19 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import SCALE_ONE, SCORE_FRACTION
 from .calibration import calibrate, default_images, outlier
 from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .errors import EdgemoeError
 from .folding import fold, norm_bits, value_boost, weight_scale
+from .numbers.formats import WeightFormat
+from .numbers.words import GELU_FRACTION, PIXEL_FRACTION, SCALE_ONE, SCORE_FRACTION
 from .rounding import decode_rounding
 
-WEIGHT_BITS = ("16", "8", "mixed")
 HEADROOM = 1.05  # calibrated maxima times this must fit 16 bits: other images reach a little further
 GUARD_BITS = 6  # below the output's last bit, inside the epilogue
-PIXEL_FRACTION = 8  # an image's value is pixel / 256
-GELU_FRACTION = 16
 
 
 @dataclass
@@ -128,7 +126,7 @@ def _exponent(reach: float, low: int = -8, high: int = 24) -> int:
 
 def bits_of(name: str, weight_bits: str) -> int:
     """Weight bits of a matrix in a format: "mixed" is 8-bit experts and 16 bits elsewhere; a name of experts ends in "+experts"."""
-    return 16 if weight_bits == "16" or (weight_bits == "mixed" and not name.endswith("+experts")) else 8
+    return WeightFormat(weight_bits).bits(name.endswith("+experts"))
 
 
 class _Quantiser:
@@ -377,17 +375,16 @@ def _misfit(model: QuantisedModel) -> str:
 
 
 def quantise(checkpoint: Checkpoint, weight_bits: str = "16") -> QuantisedModel:
-    """The integers of a checkpoint in one of the formats WEIGHT_BITS; without a calibration of its own it is calibrated first.
+    """The integers of a checkpoint in one of the formats; without a calibration of its own it is calibrated first.
 
     That calibration, which is not kept, sees 8 pictures. EdgemoeError if the weights are so far apart that the formats cannot hold them.
     """
-    if str(weight_bits) not in WEIGHT_BITS:
-        raise EdgemoeError(f"weight bits are {weight_bits!r}, expected one of {', '.join(WEIGHT_BITS)}")
-    formats = () if str(weight_bits) == "16" else (str(weight_bits),)
+    chosen = WeightFormat.of(weight_bits)
+    formats = (chosen,) if chosen.coarse else ()
     calibration = checkpoint.calibration or calibrate(checkpoint, default_images(checkpoint.config, 8), error_aware=formats)
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            model = _Quantiser(checkpoint, str(weight_bits), calibration).run()
+            model = _Quantiser(checkpoint, chosen, calibration).run()
         misfit = _misfit(model)
     except (OverflowError, ValueError) as error:  # of a logarithm or an exponent beyond floating point
         misfit = str(error)

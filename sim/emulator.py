@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.weight_stream import WeightStream
 from edgemoe.models import emulator as unit
 from edgemoe.models.arithmetic import probability
 from edgemoe.models.errors import EdgemoeError
@@ -378,20 +379,9 @@ class Emulator:
         return probability(p)
 
     def _weights(self, i: Instruction, expert: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """(weights [inputs, outputs], bias [outputs], multiplier [outputs]) from the stream, which lies column block by column block."""
-        h, lanes = self.hardware, self.hardware.lanes
-        eight = i.stationary == Stationary.WEIGHTS8
-        head = h.parameter_words * h.word_bytes
-        block = head + i.chunks * lanes * lanes * (1 if eight else 2)
-        size = i.columns * block
-        data = self._read(i.address + expert * i.expert_stride, self._padded(size))[:size].reshape(i.columns, block)
-        parameters = np.ascontiguousarray(data[:, :head]).view("<u2").reshape(i.columns, h.parameter_words, lanes).astype(np.int64)
-        value = parameters[:, 0] | parameters[:, 1] << 16
-        bias = (value ^ 1 << 31) - (1 << 31)
-        body = np.ascontiguousarray(data[:, head:]).view("i1" if eight else "<i2").reshape(i.columns, i.chunks * lanes, lanes)
-        weights = np.empty((i.chunks * lanes, i.columns, lanes))
-        weights[:] = body.transpose(1, 0, 2)
-        return weights.reshape(i.chunks * lanes, -1), bias.reshape(-1), parameters[:, 2].reshape(-1)
+        """(weights [inputs, outputs], bias [outputs], multiplier [outputs]) from the stream."""
+        stream = WeightStream(self.hardware, i.chunks, i.columns, 8 if i.stationary == Stationary.WEIGHTS8 else 16)
+        return stream.unpack(self._read(i.address + expert * i.expert_stride, self._padded(stream.size))[: stream.size])
 
     def _statistics(self, i: Instruction, y: NDArray, old: NDArray, rows: NDArray[np.int64]) -> None:
         """Sum and sum of squares of the residual rows: from zero, or changed by the difference when scattered."""

@@ -9,7 +9,7 @@ from edgemoe.hw.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareCo
 from edgemoe.hw.units.fixed import half_shift, round_half, round_shift, saturate
 from edgemoe.hw.units.gelu import VALUE_BITS, Gelu
 from edgemoe.hw.units.pipeline import Stages, delay
-from edgemoe.models.arithmetic import PROBABILITY_BITS, SCALE_ONE
+from edgemoe.models.numbers.words import SCALE_FRACTION, SCALE_ONE
 
 
 class EpilogueControl(data.Struct):
@@ -175,7 +175,7 @@ class Epilogue(wiring.Component):
     def scale(self, m: Module, name: str, value: Value, factor: Value) -> Signal:
         """sat27(round_shift(value * factor, 15)) in three stages: product, rounding (both inside a DSP slice), saturation."""
         product = self.register(m, f"{name}_product", signed(FINE_BITS + 17), value * factor)
-        rounded = self.register(m, f"{name}_rounded", signed(FINE_BITS + 2), round_shift(product, PROBABILITY_BITS))
+        rounded = self.register(m, f"{name}_rounded", signed(FINE_BITS + 2), round_shift(product, SCALE_FRACTION))
         return self.register(m, f"{name}_scaled", signed(FINE_BITS), saturate(rounded, FINE_BITS))
 
     def parameters(self, m: Module) -> tuple[list[Value], list[Value]]:

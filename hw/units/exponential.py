@@ -7,7 +7,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.units.fixed import half_shift, round_half, round_shift
 from edgemoe.hw.units.pipeline import chain
-from edgemoe.models.arithmetic import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION, exp2_table
+from edgemoe.models.arithmetic import exp2_table
+from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION
 
 DISTANCE_BITS = 17  # maximum - score of 16-bit scores
 START_BITS = 19  # table nodes: 1.0 is 2^18

@@ -4,7 +4,7 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.models.arithmetic import SCALE_ONE
+from edgemoe.models.numbers.words import SCALE_ONE
 
 from ..config import HardwareConfig
 from ..isa import Memory, Scale

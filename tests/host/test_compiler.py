@@ -11,6 +11,7 @@ from edgemoe.host.packing import pack
 from edgemoe.host.program import disassemble, memory_image
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode, Stationary
+from edgemoe.hw.weight_stream import WeightStream
 from edgemoe.models import quantise
 from edgemoe.models.config import PRESETS
 from edgemoe.models.errors import EdgemoeError
@@ -31,8 +32,7 @@ def test_weights_lie_in_the_order_of_their_use_and_do_not_overlap(hardware):
         if i.opcode == Opcode.MATMUL and i.stationary in (Stationary.WEIGHTS16, Stationary.WEIGHTS8):
             assert i.address % 64 == 0 and i.address >= end
             size = i.beats * compiled.hardware.bus_bytes
-            block = compiled.hardware.parameter_words * compiled.hardware.word_bytes + i.chunks * compiled.hardware.lanes**2 * 2
-            assert size == i.columns * block
+            assert size == WeightStream(compiled.hardware, i.chunks, i.columns, 16).size
             end = i.address + (i.expert_stride * (TINY.experts - 1) if i.expert_stride else 0) + size
     assert end <= compiled.memory.size <= compiled.images[0][0]
     assert compiled.memory_size >= max(b.offset + b.size for r in compiled.results for b in (r.head, r.tokens) if b)

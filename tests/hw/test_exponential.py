@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from bench_nonlinear import GAPS, elements, pipeline, vector
 from edgemoe.hw.units.exponential import DISTANCE_BITS, FINE_BITS, Exponential
-from edgemoe.models.arithmetic import PROBABILITY_BITS, exp2_fine, probability
+from edgemoe.models.arithmetic import exp2_fine, probability
+from edgemoe.models.numbers.words import PROBABILITY_BITS
 from edgemoe.sim.bench import parameters, run_bench
 
 LANES = 64  # of the exhaustive test

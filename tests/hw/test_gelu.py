@@ -9,7 +9,8 @@ import pytest
 from bench_datapath import play, to_bits, to_lanes
 from edgemoe.hw.config import preset
 from edgemoe.hw.units.gelu import VALUE_BITS, Gelu
-from edgemoe.models.arithmetic import GELU_FRACTION, gelu
+from edgemoe.models.arithmetic import gelu
+from edgemoe.models.numbers.words import GELU_FRACTION
 from edgemoe.sim.bench import parameters, run_bench
 
 GRID = np.arange(-8 << 12, 8 << 12) << GELU_FRACTION - 12  # every multiple of 2^-12 in -8..8

@@ -17,6 +17,7 @@ from edgemoe.hw.units.fetch import Fetch
 from edgemoe.hw.units.reader import Reader
 from edgemoe.hw.units.weights import WeightJob, Weights
 from edgemoe.hw.units.writer import Writer
+from edgemoe.hw.weight_stream import WeightStream
 from edgemoe.sim.bench import StreamDriver, StreamMonitor, pack, parameters, run_bench, start
 
 CONFIGS = {c.name: c for c in (PRESETS["tiny"], PRESETS["base"], PRESETS["zcu102"], STRIPED, NARROW)}
@@ -142,8 +143,7 @@ class Bench:
         """A weight job somewhere in DRAM, and the rows that it must give."""
         c = self.config
         size = c.word_bytes
-        words = columns * (c.parameter_words + chunks * (c.lanes // 2 if eight_bit else c.lanes))
-        beats = -(-words * size // c.bus_bytes) + extra
+        beats = WeightStream(c, chunks, columns, 8 if eight_bit else 16).beats + extra
         address = 64 * self.random.randrange((len(self.content) - beats * c.bus_bytes) // 64)
         rows, at = [], address
         for _ in range(columns):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from edgemoe.models import arithmetic
+from edgemoe.models.numbers import words
 from numpy.typing import NDArray
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "hw" / "ACCURACY.md"
@@ -18,17 +19,17 @@ SIGNED, POSITIVE = np.arange(-32768, 32768), np.arange(1, 65536)
 def gelu() -> NDArray[np.float64]:
     x = SIGNED / 4096  # -8..8
     exact = x * np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
-    return np.abs(arithmetic.gelu(SIGNED << arithmetic.GELU_FRACTION - 12) / 2.0**arithmetic.GELU_FRACTION - exact)
+    return np.abs(arithmetic.gelu(SIGNED << words.GELU_FRACTION - 12) / 2.0**words.GELU_FRACTION - exact)
 
 
 def exponential() -> NDArray[np.float64]:
     distance = np.arange(65536)  # 0..16
-    return np.abs(arithmetic.exp2_fine(distance, 0) / 2.0**arithmetic.FINE_PROBABILITY_BITS - np.exp2(-distance / 4096))
+    return np.abs(arithmetic.exp2_fine(distance, 0) / 2.0**words.FINE_PROBABILITY_BITS - np.exp2(-distance / 4096))
 
 
 def probability() -> NDArray[np.float64]:
     distance = np.arange(65536)
-    return np.abs(arithmetic.probability(arithmetic.exp2_fine(distance, 0)) / 2.0**arithmetic.PROBABILITY_BITS - np.exp2(-distance / 4096))
+    return np.abs(arithmetic.probability(arithmetic.exp2_fine(distance, 0)) / 2.0**words.PROBABILITY_BITS - np.exp2(-distance / 4096))
 
 
 def reciprocal() -> NDArray[np.float64]:

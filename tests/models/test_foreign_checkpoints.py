@@ -17,6 +17,7 @@ from edgemoe.models import calibrated, quantise
 from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint, load, save
 from edgemoe.models.errors import EdgemoeError, brief, listing
+from edgemoe.models.numbers.formats import WeightFormat
 
 from .support import ODD, TINY, random_checkpoint
 
@@ -103,7 +104,7 @@ def test_an_outlier_beside_a_calibration_of_other_weights(model: Checkpoint) -> 
     """The calibration says that all is well; the integers' shifts say that it is not."""
     broken = with_value(model, "blocks.0.attn.qkv.weight", 1e30)
     broken.calibration = model.calibration
-    for bits in quantise.WEIGHT_BITS:
+    for bits in WeightFormat:
         with pytest.raises(EdgemoeError, match="Among the weights, blocks.0.attn.qkv.weight reaches 1e.30"):
             quantise.quantise(broken, bits)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from edgemoe.models import calibration, folding, forward, quantise, rounding
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.formats import WeightFormat
 
 from .support import ODD, PLAIN, random_checkpoint
 
@@ -46,7 +47,7 @@ def test_layernorm_is_folded_exactly():
 
 
 @pytest.mark.parametrize("config", [ODD, PLAIN], ids=lambda c: c.name)
-@pytest.mark.parametrize("weight_bits", quantise.WEIGHT_BITS)
+@pytest.mark.parametrize("weight_bits", list(WeightFormat))
 def test_integers_fit_their_fields(config, weight_bits):
     model = quantise.quantise(random_checkpoint(config), weight_bits)
     assert model.saturated == 0

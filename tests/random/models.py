@@ -10,7 +10,8 @@ from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import WEIGHT_BITS, quantise
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
 
 KINDS = (("segmentation", 3), ("segmentation", 7), ("depth", 1), ("tokens", 0))
@@ -90,7 +91,7 @@ def random_model(hardware: HardwareConfig, seed: int, trace: bool = True) -> tup
         # Images are numbered without gaps.
         numbers = {old: new for new, old in enumerate(sorted({s.image for s in streams}))}
         streams = [Stream(numbers[s.image], s.task) for s in streams]
-        bits = WEIGHT_BITS[int(rng.integers(len(WEIGHT_BITS)))]
+        bits = list(WeightFormat)[int(rng.integers(len(WeightFormat)))]
         try:
             program = compiler.compile(quantise(random_weights(config, rng), bits), streams, hardware, trace=trace, save_tokens=True)
         except EdgemoeError as error:

@@ -18,8 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.config import PARAMETER_WORDS, HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.weight_stream import WeightStream
 from numpy.typing import NDArray
 
 MAX_INSTRUCTIONS = 200
@@ -122,16 +123,18 @@ class Generator:
     def weights(self, chunks: int, columns: int, eight: bool) -> tuple[int, int, int]:
         """(offset, beats, bytes) of a random weight stream."""
         h = self.h
+        stream = WeightStream(h, chunks, columns, 8 if eight else 16)
         parts: list[NDArray[np.uint8]] = []
         for _ in range(columns):
             bias = self.numbers(h.lanes, 27)
             multiplier = self.rng.integers(1 << 14, 1 << 16, h.lanes) if self.chance(0.8) else self.rng.integers(0, 1 << 16, h.lanes)
-            filling = self.rng.integers(0, 1 << 16, h.lanes * (h.parameter_words - 3))
+            filling = self.rng.integers(0, 1 << 16, h.lanes * (h.parameter_words - PARAMETER_WORDS))
             parts.append(np.concatenate([bias & 0xFFFF, bias >> 16 & 0xFFFF, multiplier, filling]).astype("<u2").view(np.uint8))
             values = self.numbers(chunks * h.lanes**2, 8 if eight else 16)
             parts.append(values.astype("i1" if eight else "<i2").view(np.uint8))
         data = np.concatenate(parts)
-        return self.buffer(data.size, data), -(-data.size // h.bus_bytes), data.size
+        assert data.size == stream.size
+        return self.buffer(data.size, data), stream.beats, data.size
 
     # ------------------------------------------------------------------------------------------------ program
 

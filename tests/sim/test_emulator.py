@@ -11,6 +11,7 @@ from edgemoe.hw.config import preset
 from edgemoe.hw.isa import ErrorCode, Instruction, Memory, Opcode
 from edgemoe.models import calibration, forward, quantise
 from edgemoe.models.config import PRESETS
+from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.sim.emulator import Emulator
 
 from ..models.support import ODD, PLAIN, TINY, random_checkpoint, sqnr
@@ -44,7 +45,7 @@ def accuracy(checkpoint, program, memory, result, images):
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16, 32])
-@pytest.mark.parametrize("weight_bits", quantise.WEIGHT_BITS)
+@pytest.mark.parametrize("weight_bits", list(WeightFormat))
 def test_odd_sizes_on_every_array(lanes, weight_bits):
     hardware = dataclasses.replace(preset("base"), name=f"{lanes} lanes", lanes=lanes)
     checkpoint, images = random_checkpoint(ODD), calibration.default_images(ODD, 2)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Word lengths and fractions of the datapath, each named once. A fraction f means value = integer * 2^-f."""
+
+WORD_BITS = 16  # one activation, and one lane of the weight stream
+ACCUMULATOR_BITS = 48  # a DSP48E2's sum: exact for every product chain that fits
+FINE_BITS = 27  # the wide operand of a DSP48E2: biases, and values inside the epilogue between multiplications
+MULTIPLIER_BITS = 16  # unsigned: column and row scales, router scores
+
+SCALE_FRACTION = 15  # of multipliers and mantissas
+RECIPROCAL_FRACTION = 16  # of the mantissas that 1/x and 1/sqrt(x) give
+PROBABILITY_BITS = 15  # fraction of a probability where it is multiplied; 1.0 is held as 32767
+FINE_PROBABILITY_BITS = 18  # where it is added up
+SCORE_FRACTION = 12  # of an exponent after alignment
+GELU_FRACTION = 16  # of GELU's argument and value
+PIXEL_FRACTION = 8  # an image's value is pixel / 256
+
+EPSILON_BITS = 48  # what is added to n^2 * variance
+
+SCALE_ONE = 1 << SCALE_FRACTION
+WORD_LIMIT = (1 << WORD_BITS - 1) - 1
+FINE_LIMIT = 1 << FINE_BITS - 1  # magnitudes inside the epilogue stay below
+MULTIPLIER_LIMIT = (1 << MULTIPLIER_BITS) - 1
