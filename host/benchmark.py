@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.files import write_whole
 from edgemoe.models.forward import forward
+from edgemoe.models.keys import Key
+from edgemoe.models.operations.operation import Observer
 from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
 
@@ -39,6 +40,16 @@ STATES = {
     "other": "OTHER",
 }
 KINDS = {**{kind.lower(): kind for kind in registers.MATMUL_KINDS}, **{kind.lower(): kind for kind in registers.OPERATIONS}, "other": ""}
+
+
+class RouterInputs(Observer):
+    """layer -> mean of what its router sees."""
+
+    def __init__(self) -> None:
+        self.mean: dict[int | None, NDArray[Any]] = {}
+
+    def tokens(self, key: Key, x: NDArray[Any]) -> None:
+        self.mean[key.layer] = x.mean(axis=0)
 
 
 def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
@@ -57,9 +68,9 @@ def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
     images = default_images(config, 1)
     for task in range(len(config.tasks)):
         for layer in config.moe_layers:  # what a router sees depends on the ones before it
-            seen: dict[str, NDArray[Any]] = {}
-            forward(checkpoint, images, task, record=seen.__setitem__, dtype=np.float32)
-            mean = seen[f"blocks.{layer}.experts.input"].mean(axis=0)
+            seen = RouterInputs()
+            forward(checkpoint, images, task, observer=seen, dtype=np.float32)
+            mean = seen.mean[layer]
             gate = tensors[f"blocks.{layer}.mlp.gate.{task}.w_gate"]
             gate -= np.outer(mean, mean @ gate) / (mean @ mean)
     checkpoint.calibration = calibrate(checkpoint, images, error_aware=())
@@ -68,14 +79,13 @@ def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
 
 def queue_lengths(run: Run) -> dict[int, list[int]]:
     """MoE layer -> tokens of each expert over all streams of the pass, from a run whose device tells its routes."""
-    routed = [i.label for i in run.program.instructions if i.opcode == Opcode.ROUTE]
+    program = run.program
+    routers = [key for i, key in zip(program.instructions, program.keys, strict=True) if i.opcode == Opcode.ROUTE]
     lengths: dict[int, NDArray[np.int64]] = {}
-    for label, chosen in zip(routed, run.routes, strict=True):
-        found = re.match(r"layer (\d+) ", label)
-        assert found
-        counts = np.bincount(chosen.reshape(-1), minlength=run.program.config.experts)
-        layer = int(found[1])
-        lengths[layer] = lengths.get(layer, 0) + counts
+    for router, chosen in zip(routers, run.routes, strict=True):
+        assert router is not None and router.layer is not None
+        counts = np.bincount(chosen.reshape(-1), minlength=program.config.experts)
+        lengths[router.layer] = lengths.get(router.layer, 0) + counts
     return {layer: counts.tolist() for layer, counts in lengths.items()}
 
 
@@ -101,7 +111,7 @@ def compulsory_bytes(run: Run, lengths: dict[int, list[int]]) -> int:
     once: dict[int, int] = {}  # address -> bytes
     total = len(program.instructions) * INSTRUCTION_BYTES
     inside = 0
-    for i in program.instructions:
+    for i, key in zip(program.instructions, program.keys, strict=True):
         size = i.values.get("beats", 0) * beat
         address = i.values.get("address", 0)
         if i.opcode == Opcode.EXPERTS:
@@ -109,9 +119,8 @@ def compulsory_bytes(run: Run, lengths: dict[int, list[int]]) -> int:
         elif i.opcode == Opcode.IMAGE:
             total += size
         elif i.opcode == Opcode.MATMUL and size and inside:
-            found = re.match(r"layer (\d+) ", i.label)
-            assert found
-            once[address] = size * sum(1 for length in lengths[int(found[1])] if length)
+            assert key is not None and key.layer is not None
+            once[address] = size * sum(1 for length in lengths[key.layer] if length)
         elif i.opcode == Opcode.MATMUL and size or i.opcode == Opcode.LOAD and address < program.memory.size:
             once[address] = size
         inside = max(0, inside - 1)

@@ -11,6 +11,7 @@ from edgemoe.host.inference import Inference, infer
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.calibrated import seen
 from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.keys import Key, Role
 from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
 
@@ -62,7 +63,7 @@ def against_golden(
     }
 
 
-def layer_residuals(run, streams: int, config, exponents: dict[str, int], routes) -> list[NDArray[np.float64]]:
+def layer_residuals(run, streams: int, config, exponents: dict[Key, int], routes) -> list[NDArray[np.float64]]:
     """The residual after each layer, [streams * tokens, width], put together from the traces of its last writers."""
     hardware, tokens = run.program.hardware, config.tokens
     words = hardware.words(config.width)
@@ -79,11 +80,10 @@ def layer_residuals(run, streams: int, config, exponents: dict[str, int], routes
         queues[layer] = queue
     result: list[NDArray[np.float64]] = []
     for layer in range(config.layers):
-        names = (f"layer {layer} MLP 2", f"layer {layer} expert 2")
-        traces = [(t, data) for t, data in zip(run.program.traces, run.traces, strict=True) if t.label in names]
-        for trace, data in traces:
+        writer = Key(Role.SECOND, layer)
+        for data in (data for trace, data in zip(run.program.traces, run.traces, strict=True) if trace.key == writer):
             values = data.view("<i2")
-            if trace.label.endswith("expert 2"):
+            if config.is_moe(layer):
                 for copy, members in zip(values.reshape(config.experts, -1), queues[layer], strict=True):
                     rows[members] = copy[: len(members) * rows.shape[1]].reshape(-1, rows.shape[1])  # padding follows
             else:
@@ -91,7 +91,7 @@ def layer_residuals(run, streams: int, config, exponents: dict[str, int], routes
                 found = values[: count * rows.shape[1]].reshape(count, -1)[: len(rows)]
                 for first in range(0, len(rows), len(found)):  # before the first router all streams share one row
                     rows[first : first + len(found)] = found[: len(rows) - first]
-        result.append(rows[:, : config.width] * 2.0 ** -exponents[f"blocks.{layer}.residual.mlp"])
+        result.append(rows[:, : config.width] * 2.0 ** -exponents[Key(Role.AFTER_MLP, layer)])
     return result
 
 

@@ -11,6 +11,7 @@ from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.keys import Key
 from numpy.typing import NDArray
 
 
@@ -60,6 +61,7 @@ class Trace:
 
     instruction: int
     label: str
+    key: Key | None  # the matrix; None for scores and values
     offset: int
     size: int
 
@@ -71,6 +73,7 @@ class CompiledProgram:
     memory        the constant part of the memory image, from offset 0: program, constants, weights
     memory_size   bytes of the whole layout
     instructions  with labels, in program order
+    keys          for each of them the matrix that it is about, if there is one (ROUTE: the router's)
     images        offsets of each image's buffers, one for each strip of patch rows from the top; a strip is written there as CHW bytes
     slots         of each stream: its rows on chip are slot * tokens and following (ROUTE's row_base tells streams apart by it)
     macs          multiplications that the mathematics asks for, without padding
@@ -85,13 +88,14 @@ class CompiledProgram:
     memory_size: int
     program: int
     instructions: list[Instruction]
+    keys: list[Key | None]
     images: list[tuple[int, ...]]
     image_bytes: int
     results: list[StreamResult]
     traces: list[Trace]
     macs: int
     weight_bytes: int
-    exponents: dict[str, int]
+    exponents: dict[Key, int]
     slots: list[int]
 
     @property

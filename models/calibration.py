@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the float model does on calibration images, as far as `quantise` needs to know it."""
+"""Watching the float model on pictures, as far as `quantise` needs to know it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from .calibrated import LARGEST, digest
 from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .errors import EdgemoeError, notice
-from .folding import fold
 from .forward import forward
+from .graph import graph
+from .keys import Key
+from .numbers.calibration import Calibration, Tail
+from .numbers.formats import BYTE_BITS, WeightFormat
+from .operations.operation import Observer
 from .rounding import Moments
 
+TAIL_POWERS = range(-8, 23)  # what a limit of 2^k would cost the residual is known for these k
 IMAGES = 24  # of a calibration that is kept: with 8, 8-bit weights lose 1.5 dB on other pictures
 CALIBRATION_SCENES = 1_000_003  # their seeds begin here; training's are smaller (`train.HELD_OUT`)
 UNSEEN_SCENES = 2_000_000  # seeds from here on are neither for training nor for calibration: everything is measured on these
@@ -65,6 +70,55 @@ def outlier(checkpoint: Checkpoint, least: float = 0.0) -> str:
     return f"{name} reaches {reach[name]:.3g}, where such tensors usually hold {typical.get(kinds[name], 0):.2g}"
 
 
+def bounded(checkpoint: Checkpoint, key: Key, reach: float) -> float:
+    """What a tensor reaches; EdgemoeError if 16 bits do not."""
+    if not reach <= LARGEST:  # NaN is not, either
+        raise EdgemoeError(
+            f"model {checkpoint.config.name} cannot be calibrated: {key} reaches {reach:.3g}, 16 bits hold up to {LARGEST:.3g}. "
+            f"Among the weights, {outlier(checkpoint)}; mend that tensor"
+        )
+    return reach
+
+
+class Watcher(Observer):
+    """Notes what a calibration holds, and passes on to `moments` what error-aware rounding needs."""
+
+    active = True
+
+    def __init__(self, checkpoint: Checkpoint, calibration: Calibration, moments: Moments) -> None:
+        self.checkpoint, self.calibration, self.moments = checkpoint, calibration, moments
+        self.samples: dict[Key, list[NDArray]] = {}
+
+    def reach(self, key: Key, value: NDArray) -> None:
+        ranges = self.calibration.ranges
+        ranges[key] = max(ranges.get(key, 0.0), bounded(self.checkpoint, key, float(np.abs(value).max())))
+
+    def residual(self, key: Key, value: NDArray) -> None:
+        magnitude, tail = np.abs(value), self.calibration.clipped.setdefault(key, Tail())
+        tail.count += value.size
+        for k in TAIL_POWERS:
+            if (over := magnitude[magnitude > 2.0**k]).size:
+                tail.beyond[k] = tail.beyond.get(k, 0.0) + float(np.square(over.astype(np.float64) - 2.0**k).sum())
+        self.reach(key, value)
+
+    def sigma(self, key: Key, value: NDArray) -> None:
+        smallest = self.calibration.smallest
+        smallest[key] = min(smallest.get(key, math.inf), float(value.min()))
+
+    def sample(self, key: Key, value: NDArray) -> None:
+        self.samples.setdefault(key, []).append(value)
+
+    def rows(self, key: Key, x: NDArray, weight: NDArray | None = None) -> None:
+        self.moments.add(key, x, weight)
+
+    def tokens(self, key: Key, x: NDArray) -> None:
+        self.moments.keep(key, x)
+
+    def sampled(self, key: Key) -> NDArray:
+        """A tensor of all images; it is forgotten."""
+        return np.concatenate(self.samples.pop(key))
+
+
 def calibrate(
     checkpoint: Checkpoint,
     images: NDArray[np.uint8] | Iterable[NDArray[np.uint8]] | None = None,
@@ -72,101 +126,42 @@ def calibrate(
     error_aware: Iterable[str] = ("mixed", "8"),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Run the float model with every task on the images and keep what `quantise` needs, as JSON can hold it.
+    """Run the float model with every task on the images and keep what `quantise` needs: a `Calibration`, in its form for files.
 
-    images    how many; pictures: the digest of each (`calibrated.digest`), so that what is measured on one of them can be told
-    ranges    tensor -> largest magnitude
-    smallest  LayerNorm -> smallest sigma
-    clipped   residual tensor -> number of values, and k -> sum of squares of what lies beyond 2^k
-    channels  layer -> per channel: largest magnitude of queries, centred keys and centred values; means of keys and values
-    rounding  weight format -> tensor -> how the error-aware rounding differs from plain rounding (zlib, base64). It is stored, as the
-              second moments that it needs are far larger, and as compiling then needs neither images nor the float model.
+    error_aware: the formats for which weights of 8 bits are rounded so that errors cancel.
     """
     config = checkpoint.config
     batch = default_images(config) if images is None else np.stack([np.asarray(i) for i in images])
     expected = (config.image_channels, config.image_height, config.image_width)
     if batch.dtype != np.uint8 or batch.shape[1:] != expected:
         raise EdgemoeError(f"calibration images are {batch.dtype} {list(batch.shape[1:])}, expected uint8 {list(expected)}; resize them")
-    ranges: dict[str, float] = {}
-    smallest: dict[str, float] = {}
-    clipped: dict[str, dict[str, float]] = {}
-    samples: dict[str, list[NDArray]] = {}
-    formats = tuple(error_aware)
-    moments = Moments(config, "8" in formats) if formats else None
-
-    def bounded(name: str, reach: float) -> float:
-        if not reach <= LARGEST:  # NaN is not, either
-            raise EdgemoeError(
-                f"model {config.name} cannot be calibrated: {name} reaches {reach:.3g}, 16 bits hold up to {LARGEST:.3g}. "
-                f"Among the weights, {outlier(checkpoint)}; mend that tensor"
-            )
-        return reach
-
-    def record(name: str, value: NDArray) -> None:
-        if name.endswith(".sigma"):
-            smallest[name] = min(smallest.get(name, math.inf), float(value.min()))
-        elif name.endswith((".query", ".key", ".value", ".attention")) and ".residual." not in name:
-            samples.setdefault(name, []).append(value)
-        elif name.endswith((".scaled", ".rows", ".input")) or ".hidden." in name or ".routed." in name:
-            if moments is not None:
-                moments.note(name, value)
-        else:
-            if ".logits." in name:  # the hardware's are in base 2, and free of what all experts share
-                value = (value - value.mean(axis=-1, keepdims=True)) * math.log2(math.e)
-            if "residual." in name:
-                magnitude, tail = np.abs(value), clipped.setdefault(name, {"count": 0.0})
-                tail["count"] += value.size
-                for k in range(-8, 23):  # what a limit of 2^k would cost
-                    if (over := magnitude[magnitude > 2.0**k]).size:
-                        tail[str(k)] = tail.get(str(k), 0.0) + float(np.square(over.astype(np.float64) - 2.0**k).sum())
-            ranges[name] = max(ranges.get(name, 0.0), bounded(name, float(np.abs(value).max())))
-
+    formats = {WeightFormat.of(name) for name in error_aware}
+    model = graph(config)
+    calibration = Calibration(len(batch), [digest(image) for image in batch])
+    moments = Moments({matrix.sees for _, matrix in model.matrices() if any(f.bits(matrix.expert) == BYTE_BITS for f in formats)})
+    watcher = Watcher(checkpoint, calibration, moments)
     for task in range(len(config.tasks)):
         if progress:
             progress(f"float model, task {config.tasks[task].name}")
         for image in batch:
             with np.errstate(over="ignore", invalid="ignore"):
-                forward(checkpoint, image, task, record=record, dtype=np.float32)
+                forward(checkpoint, image, task, observer=watcher, dtype=np.float32)
     if standing_out := outlier(checkpoint, FAR):
         notice(f"model {config.name}: {standing_out}; whatever it leads to is rounded coarsely")
-    channels: dict[str, dict[str, list[float]]] = {}
-    log2e = math.log2(math.e) / math.sqrt(config.head_width)
-    for layer in range(config.layers):
-        b = f"blocks.{layer}"
-        query, key, value, attention = (np.concatenate(samples.pop(f"{b}.{n}")) for n in ("query", "key", "value", "attention"))
-        mean_key, mean_value = key.mean(axis=(0, 2), keepdims=True), value.mean(axis=(0, 2), keepdims=True)
-        key, value, attention = key - mean_key, value - mean_value, attention - mean_value
-        scores = max(float(np.abs(q @ k.transpose(0, 2, 1)).max()) for q, k in zip(query, key, strict=True))
-        ranges[f"{b}.scores"] = bounded(f"{b}.scores", scores * log2e)
-
-        def reach(x: NDArray) -> list[float]:
-            return np.abs(x).max(axis=(0, 2)).ravel().tolist()
-
-        channels[b] = {
-            "query": (np.abs(query).max(axis=(0, 2)).ravel() * log2e).tolist(),
-            "key": reach(key),
-            "value": reach(value),
-            "attention": reach(attention),
-            "mean_key": mean_key.ravel().tolist(),
-            "mean_value": mean_value.ravel().tolist(),
-        }
-    calibration: dict[str, Any] = {
-        "images": len(batch),
-        "pictures": [digest(image) for image in batch],
-        "ranges": ranges,
-        "smallest": smallest,
-        "clipped": clipped,
-        "channels": channels,
-        "rounding": {},
-    }
-    if moments is not None:
-        folded = fold(checkpoint, calibration)
-        done: dict[str, dict[str, str]] = {}
-        for name, matrix in folded.items():
-            if "8" in formats or moments.experts(name):
+    for operation in model.trunk:
+        operation.settle(watcher.sampled, calibration)
+    for key, reach in calibration.ranges.items():
+        bounded(checkpoint, key, reach)
+    calibration.rounding = {f: {} for f in sorted(formats)}
+    tensors = {name: tensor.astype(np.float64) for name, tensor in checkpoint.tensors.items()}
+    for operation in model.operations:
+        folded = operation.fold(tensors, calibration) if formats else {}
+        for matrix in operation.matrices():
+            wanted = [f for f in formats if f.bits(matrix.expert) == BYTE_BITS]
+            if wanted:
                 if progress:
-                    progress(f"rounding {name}")
-                done[name] = moments.round(name, matrix, checkpoint, calibration)
-        for weight_bits in formats:
-            calibration["rounding"][weight_bits] = {n: d for n, d in done.items() if weight_bits == "8" or moments.experts(n)}
-    return calibration
+                    progress(f"rounding {matrix.key}")
+                rounding = moments.round(operation, matrix, folded[matrix.key], checkpoint.tensors)
+                for weight_format in wanted:
+                    calibration.rounding[weight_format][matrix.key] = rounding
+    return calibration.to_json()

@@ -23,6 +23,7 @@ from .calibrated import check_calibration
 from .config import ModelConfig
 from .errors import EdgemoeError, brief, listing, notice
 from .files import write_whole
+from .graph import graph
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -45,41 +46,7 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     Matrices are [outputs, inputs], but for the routers, which are [inputs, experts]. Row 0 of `pos_embed` is the CLS row with
     the CLS token already added.
     """
-    width = config.width
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def affine(name: str, outputs: int, inputs: int) -> None:
-        shapes[f"{name}.weight"] = (outputs, inputs)
-        shapes[f"{name}.bias"] = (outputs,)
-
-    def norm(name: str) -> None:
-        shapes[f"{name}.weight"] = (width,)
-        shapes[f"{name}.bias"] = (width,)
-
-    shapes["patch_embed.proj.weight"] = (width, config.image_channels, config.patch, config.patch)
-    shapes["patch_embed.proj.bias"] = (width,)
-    shapes["pos_embed"] = (config.tokens, width)
-    for layer in range(config.layers):
-        block = f"blocks.{layer}"
-        norm(f"{block}.norm1")
-        affine(f"{block}.attn.qkv", 3 * width, width)
-        affine(f"{block}.attn.proj", width, width)
-        norm(f"{block}.norm2")
-        if config.is_moe(layer):
-            for index in range(len(config.tasks)):
-                shapes[f"{block}.mlp.gate.{index}.w_gate"] = (width, config.experts)
-            shapes[f"{block}.mlp.experts.htoh4.weight"] = (config.experts, config.expert_hidden, width)
-            shapes[f"{block}.mlp.experts.htoh4.bias"] = (config.experts, config.expert_hidden)
-            shapes[f"{block}.mlp.experts.h4toh.weight"] = (config.experts, width, config.expert_hidden)
-            shapes[f"{block}.mlp.experts.h4toh.bias"] = (config.experts, width)
-        else:
-            affine(f"{block}.mlp.fc1", config.hidden, width)
-            affine(f"{block}.mlp.fc2", width, config.hidden)
-    for task in config.tasks:
-        if task.head_outputs:
-            norm(f"heads.{task.name}.norm")
-            affine(f"heads.{task.name}.proj", task.head_outputs, width)
-    return shapes
+    return {name: shape for operation in graph(config).operations for name, shape in operation.tensors().items()}
 
 
 def check_tensors(config: ModelConfig, tensors: dict[str, np.ndarray], source: str) -> None:

@@ -6,18 +6,21 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import Checkpoint
-from .config import ModelConfig
 from .errors import EdgemoeError, brief
-from .folding import Folded, norm_bits, value_boost, weight_scale
-from .forward import float_gelu
+from .folding import BYTE_LIMIT, Folded, weight_scale
+from .keys import Key
+from .numbers.calibration import Rounding
+from .numbers.formats import BYTE_BITS
+
+if TYPE_CHECKING:
+    from .operations.operation import Matrix, Operation, Tensors
 
 
 @dataclass
@@ -41,6 +44,13 @@ class Moment:
         self.first += weighted.sum(axis=0)
         self.second += weighted.T @ x
 
+    @classmethod
+    def of(cls, x: NDArray) -> Moment:
+        """Of the rows of a tensor."""
+        moment = cls(x.shape[-1])
+        moment.add(x)
+        return moment
+
     def covariance(self) -> tuple[NDArray, NDArray]:
         """(mean, covariance), zero without rows."""
         weight = self.weight or 1.0
@@ -54,91 +64,55 @@ class Moments:
     A matrix's rounding errors E change its result by E x. Column by column, the error of what is rounded is passed on to the columns
     still to come so that sum |E x|^2 over the calibration's rows is least (GPTQ's procedure); the mean of E x goes into the bias.
     Rows of an expert count with the square of their router score, as that is how far their errors reach.
+
+    wanted: the tensors whose moments are needed.
     """
 
     PRIOR = 64  # rows' worth of the moments of all tokens, for experts that saw few
+    KEPT = 32  # tokens of every run, to see what experts do to tokens that are not theirs
 
-    def __init__(self, config: ModelConfig, everything: bool) -> None:
-        self.config, self.everything = config, everything
-        self.moments: dict[str, Moment] = {}
-        self.routed: NDArray = np.zeros((0, 2))
-        self.scaled: NDArray = np.zeros((0, config.width))
-        self.kept: dict[str, list[NDArray]] = {}
+    def __init__(self, wanted: Collection[Key]) -> None:
+        self.wanted = wanted
+        self.moments: dict[Key, Moment] = {}
+        self.kept: dict[Key, list[NDArray]] = {}
 
-    def experts(self, name: str) -> bool:
-        part = name.split(".")
-        return part[0] == "blocks" and part[2] in ("first", "second") and self.config.is_moe(int(part[1]))
+    def add(self, key: Key, x: NDArray, weight: NDArray | None = None) -> None:
+        if replace(key, expert=None) in self.wanted:
+            self.moments.setdefault(key, Moment(x.shape[-1])).add(x, weight)
 
-    def add(self, name: str, x: NDArray, weight: NDArray | None = None) -> None:
-        self.moments.setdefault(name, Moment(x.shape[-1])).add(x, weight)
+    def keep(self, key: Key, x: NDArray) -> None:
+        if key in self.wanted:
+            self.kept.setdefault(key, []).append(x[:: max(1, len(x) // self.KEPT)])
 
-    def note(self, name: str, value: NDArray) -> None:
-        part = name.split(".")
-        if part[-1] == "scaled":
-            self.scaled = value.reshape(-1, value.shape[-1])
-            if self.everything or (part[0] == "blocks" and part[2] == "norm2" and self.config.is_moe(int(part[1]))):
-                self.add(name, value)
-        elif name.endswith("experts.input"):  # a few tokens of every run, to see what experts do to tokens that are not theirs
-            self.kept.setdefault(".".join(part[:2]), []).append(value[:: max(1, len(value) // 32)])
-        elif part[2:3] == ["routed"]:
-            self.routed = value
-            self.add(f"{part[0]}.{part[1]}.first.{part[3]}", self.scaled[value[:, 1].astype(np.int64)], value[:, 0] ** 2)
-        elif part[2:3] == ["hidden"] and part[3] != "all":
-            self.add(f"{part[0]}.{part[1]}.second.{part[3]}", value, self.routed[:, 0] ** 2)
-        elif self.everything:
-            self.add(name, value)
+    def covariance(self, key: Key) -> tuple[NDArray, NDArray]:
+        """(mean, covariance) of a tensor's rows."""
+        return self.moments[key].covariance()
 
-    def round(self, name: str, matrix: Folded, checkpoint: Checkpoint, calibration: Mapping[str, Any]) -> dict[str, str]:
+    def mixed(self, key: Key, prior: Moment) -> tuple[NDArray, NDArray]:
+        """(mean, covariance) of a tensor's rows, the fewer there are the more mixed with those of other ones."""
+        mean, covariance = prior.covariance()
+        own = self.moments.get(key)
+        if own is not None and own.rows and own.weight:
+            share = own.rows / (own.rows + self.PRIOR)
+            own_mean, own_covariance = own.covariance()
+            mean, covariance = share * own_mean + (1 - share) * mean, share * own_covariance + (1 - share) * covariance
+        return mean, covariance
+
+    def round(self, operation: Operation, matrix: Matrix, folded: Folded, tensors: Tensors) -> Rounding:
         """The difference of the error-aware rounding from plain rounding, and the correction of the bias."""
-        part = name.split(".")
-        b = ".".join(part[:2])
-        weight = matrix.weight if matrix.weight.ndim == 3 else matrix.weight[None]
-        means, covariances = [], []
-        if self.experts(name):
-            if part[2] == "first":
-                prior = [self.moments[f"{b}.norm2.scaled"].covariance()] * len(weight)
-            else:
-                prior = []
-                tokens = np.concatenate(self.kept[b])
-                for m, bias in zip(
-                    checkpoint.tensors[f"{b}.mlp.experts.htoh4.weight"], checkpoint.tensors[f"{b}.mlp.experts.htoh4.bias"], strict=True
-                ):
-                    moment = Moment(len(bias))
-                    moment.add(float_gelu(tokens @ m.T + bias))
-                    prior.append(moment.covariance())
-            for expert, (mean, covariance) in enumerate(prior):
-                own = self.moments.get(f"{name}.{expert}")
-                if own is not None and own.rows and own.weight:
-                    share = own.rows / (own.rows + self.PRIOR)
-                    own_mean, own_covariance = own.covariance()
-                    mean, covariance = share * own_mean + (1 - share) * mean, share * own_covariance + (1 - share) * covariance
-                means.append(mean)
-                covariances.append(covariance)
-        else:
-            source = {"patch": "patch.input"}.get(name) or {
-                "query": f"{b}.norm1.scaled",
-                "key_value": f"{b}.norm1.scaled",
-                "projection": f"{b}.attention.rows",
-                "router": f"{b}.norm2.scaled",
-                "first": f"{b}.norm2.scaled",
-                "second": f"{b}.hidden.all",
-            }.get(part[2] if part[0] == "blocks" else "", f"{name}.norm.scaled")
-            mean, covariance = self.moments[source].covariance()
-            if part[-1] == "projection":
-                channel = {k: np.array(v) for k, v in calibration["channels"][b].items()}
-                boost = value_boost(channel)
-                mean, covariance = (mean - channel["mean_value"]) * boost, covariance * boost * boost[:, None]
-            means.append(mean)
-            covariances.append(covariance)
-        step = weight_scale(weight, 8) if weight.shape[0] > 1 else weight_scale(weight[0], 8)[None]
+        seen = operation.seen(matrix, self, tensors)
+        if folded.offset is not None:
+            seen = [(mean - folded.offset, covariance) for mean, covariance in seen]
+        if (scale := folded.scale) is not None:
+            seen = [(mean * scale, covariance * scale * scale[:, None]) for mean, covariance in seen]
+        means, covariances = (np.stack(x) for x in zip(*seen, strict=True))
+        weight = folded.weight if folded.weight.ndim == 3 else folded.weight[None]
+        step = weight_scale(weight, BYTE_BITS) if weight.shape[0] > 1 else weight_scale(weight[0], BYTE_BITS)[None]
         exact = weight / step[..., None]
-        rounded = error_aware_rounding(exact, np.stack(covariances), 127)
-        correction = np.einsum("eoi,ei->eo", exact - rounded, np.stack(means)) * step
-        norm = name != "patch" and not (part[0] == "blocks" and part[2] in ("projection", "second"))
-        if norm:  # the array sees n / 2^L less of a factor in the weights than in x / sigma
-            correction = correction * ((1 << norm_bits(self.config.width)) / self.config.width)
-        delta = np.clip(rounded - np.round(exact), -128, 127)
-        return {"delta": encode_rounding(delta), "bias": encode_bias(correction)}
+        rounded = error_aware_rounding(exact, covariances, BYTE_LIMIT)
+        correction = np.einsum("eoi,ei->eo", exact - rounded, means) * step * folded.undo
+        delta = np.clip(rounded - np.round(exact), -BYTE_LIMIT - 1, BYTE_LIMIT)
+        return Rounding(encode_rounding(delta), encode_bias(correction))
 
 
 def error_aware_rounding(weights: NDArray, covariance: NDArray, bound: int, block: int = 32) -> NDArray:
@@ -182,16 +156,14 @@ def encode_bias(correction: NDArray) -> str:
     return base64.b64encode(correction.astype("<f4").tobytes()).decode()
 
 
-def decode_rounding(
-    name: str, stored: Any, shape: tuple[int, ...], bias_shape: tuple[int, ...]
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(delta [shape], correction of the bias [bias_shape]) of matrix `name` as `Moments.round` stored them; else EdgemoeError."""
+def decode_rounding(key: Key, stored: Rounding, shape: tuple[int, ...]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(delta [shape], correction of the bias [..., outputs]) of a matrix as `Moments.round` stored them; else EdgemoeError."""
     try:
         packed = zlib.decompressobj()
-        delta = packed.decompress(base64.b64decode(stored["delta"], validate=True), math.prod(shape) + 1)  # no more, whatever it says
-        bias = np.frombuffer(base64.b64decode(stored["bias"], validate=True), "<f4").reshape(bias_shape)
+        delta = packed.decompress(base64.b64decode(stored.delta, validate=True), math.prod(shape) + 1)  # no more, whatever it says
+        bias = np.frombuffer(base64.b64decode(stored.bias, validate=True), "<f4").reshape(shape[:-1])
         if not np.isfinite(bias).all():
             raise ValueError("a correction that is not finite")
         return np.frombuffer(delta, np.int8).reshape(shape), bias
-    except (ValueError, TypeError, KeyError, zlib.error) as error:
-        raise EdgemoeError(f"the calibration's rounding of {name} cannot be read ({brief(error, 80)}); calibrate and save again") from error
+    except (ValueError, TypeError, zlib.error) as error:
+        raise EdgemoeError(f"the calibration's rounding of {key} cannot be read ({brief(error, 80)}); calibrate and save again") from error

@@ -20,3 +20,5 @@ SCALE_ONE = 1 << SCALE_FRACTION
 WORD_LIMIT = (1 << WORD_BITS - 1) - 1
 FINE_LIMIT = 1 << FINE_BITS - 1  # magnitudes inside the epilogue stay below
 MULTIPLIER_LIMIT = (1 << MULTIPLIER_BITS) - 1
+ACCUMULATOR_SHIFT_BITS = 7  # signed: the right shift of a sum
+ACCUMULATOR_SHIFT_LIMIT = (1 << ACCUMULATOR_SHIFT_BITS - 1) - 1

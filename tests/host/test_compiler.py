@@ -6,8 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.host import compiler
+from edgemoe.host.compiler.packing import pack
 from edgemoe.host.floor import floor
-from edgemoe.host.packing import pack
 from edgemoe.host.program import disassemble, memory_image
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode, Stationary
@@ -15,6 +15,8 @@ from edgemoe.hw.weight_stream import WeightStream
 from edgemoe.models import quantise
 from edgemoe.models.config import PRESETS
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers.linear import Linear
 
 from ..models.support import ODD, PLAIN, TINY, random_checkpoint
 
@@ -55,9 +57,8 @@ def test_program_decodes_and_lists():
 def test_pack_is_what_the_array_takes():
     hardware = preset("tiny")  # 4 lanes, two words a beat: parameters take four words
     rng = np.random.default_rng(0)
-    linear = quantise.Linear(
-        "x", rng.integers(-9, 9, (6, 10)).astype(np.int16), rng.integers(-(1 << 26), 1 << 26, 10), np.arange(1, 11), 16, 0, 0, groups=2
-    )
+    weights, bias = rng.integers(-9, 9, (6, 10)).astype(np.int16), rng.integers(-(1 << 26), 1 << 26, 10)
+    linear = Linear(Key(Role.PATCH), weights, bias, np.arange(1, 11), 16, 0, 0, groups=2)
     words = pack(linear, hardware)[0].view("<i2").reshape(-1, 4)
     block = 4 + 2 * 4
     for group in range(2):

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folding, rounding and calibration; the accuracy of whole programs is in tests/sim/test_emulator.py."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
-from edgemoe.models import calibration, folding, forward, quantise, rounding
+from edgemoe.models import activation, calibration, forward, quantise, rounding
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.graph import graph
+from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers.calibration import Calibration, Rounding
 from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.linear import Shifts
+from edgemoe.models.operations.attention import QuantisedAttention
+from edgemoe.models.operations.norm import LayerNorm, norm_bits
 
 from .support import ODD, PLAIN, random_checkpoint
 
@@ -16,7 +23,7 @@ def test_float_gelu():
     from math import erfc, sqrt
 
     x = np.linspace(-12, 12, 5001)
-    assert np.abs(forward.float_gelu(x) - x * np.array([0.5 * erfc(-v / sqrt(2)) for v in x])).max() < 1e-9
+    assert np.abs(activation.float_gelu(x) - x * np.array([0.5 * erfc(-v / sqrt(2)) for v in x])).max() < 1e-9
 
 
 def test_float_model_is_the_golden_model():
@@ -40,9 +47,10 @@ def test_layernorm_is_folded_exactly():
     weight, bias, gamma, beta = rng.normal(size=(7, n)), rng.normal(size=7), rng.normal(1, 0.3, n), rng.normal(size=n)
     x = rng.normal(3, 2, (5, n))
     normal = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) * gamma + beta
-    folded = folding.fold_norm(weight, bias, gamma, beta)
+    norm = LayerNorm(dataclasses.replace(PLAIN, width=n), "norm", Key(Role.NORM_1, 0))
+    folded = norm.fold({"norm.weight": gamma, "norm.bias": beta}, weight, bias)
     row_scale = 1 / np.sqrt(n * (x**2).sum(1) - x.sum(1) ** 2)  # what the hardware has
-    got = x @ folded.weight.T * row_scale[:, None] * (1 << folding.norm_bits(n)) + folded.bias
+    got = x @ folded.weight.T * row_scale[:, None] * (1 << norm_bits(n)) + folded.bias
     np.testing.assert_allclose(got, normal @ weight.T + bias, atol=1e-9)
 
 
@@ -51,12 +59,11 @@ def test_layernorm_is_folded_exactly():
 def test_integers_fit_their_fields(config, weight_bits):
     model = quantise.quantise(random_checkpoint(config), weight_bits)
     assert model.saturated == 0
-    linears = [model.patch, *(head.linear for head in model.heads.values())]
-    for layer in model.layers:
-        linears += [layer.query, layer.key_value, layer.projection, layer.first, layer.second, *(r.linear for r in layer.routers)]
-        a = layer.attention
+    for a in (operation for operation in model.trunk if isinstance(operation, QuantisedAttention)):
         assert a.score_accumulator_shift >= 0 and 0 <= a.exponent_shift < 16 and 0 <= a.value_output_shift < 16
-    for linear in linears:
+    assert len({linear.key for linear in model.linears()}) == len(list(model.linears()))
+    assert {linear.key for linear in model.linears()} == {matrix.key for _, matrix in graph(config).matrices()}
+    for linear in model.linears():
         limit = 1 << linear.bits - 1
         assert np.abs(linear.weights.astype(int)).max() < limit
         assert np.abs(linear.bias).max() < 1 << 26
@@ -68,9 +75,8 @@ def test_integers_fit_their_fields(config, weight_bits):
 
 def test_mixed_is_eight_bits_for_experts_only():
     model = quantise.quantise(random_checkpoint(ODD), "mixed")
-    assert {layer.first.bits for layer in model.layers if layer.routers} == {8}
-    assert {layer.first.bits for layer in model.layers if not layer.routers} == {16}
-    assert model.patch.bits == 16
+    experts = {(Role.FIRST, layer) for layer in ODD.moe_layers} | {(Role.SECOND, layer) for layer in ODD.moe_layers}
+    assert all(linear.bits == (8 if (linear.key.role, linear.key.layer) in experts else 16) for linear in model.linears())
 
 
 def test_error_aware_rounding_beats_plain_rounding():
@@ -92,16 +98,17 @@ def test_calibration_is_json_and_is_used():
     checkpoint.calibration = json.loads(json.dumps(checkpoint.calibration))
     after = quantise.quantise(checkpoint, "mixed")
     assert before.exponents == after.exponents
-    assert (before.layers[1].first.weights == after.layers[1].first.weights).all()
+    first = Key(Role.FIRST, 1)
+    assert (before.linear(first).weights == after.linear(first).weights).all()
     plain = {**checkpoint.calibration, "rounding": {}}
     checkpoint.calibration = plain
-    assert (quantise.quantise(checkpoint, "mixed").layers[1].first.weights != after.layers[1].first.weights).any()
+    assert (quantise.quantise(checkpoint, "mixed").linear(first).weights != after.linear(first).weights).any()
 
 
 def test_rounding_survives_encoding():
     delta = np.random.default_rng(0).integers(-3, 4, (3, 5, 7)).astype(np.int8)
-    stored = {"delta": rounding.encode_rounding(delta), "bias": rounding.encode_bias(np.arange(15.0).reshape(3, 5))}
-    found, bias = rounding.decode_rounding("x", stored, delta.shape, (3, 5))
+    stored = Rounding(rounding.encode_rounding(delta), rounding.encode_bias(np.arange(15.0).reshape(3, 5)))
+    found, bias = rounding.decode_rounding(Key(Role.PATCH), stored, delta.shape)
     assert (found == delta).all() and (bias.ravel() == np.arange(15)).all()
 
 
@@ -111,3 +118,33 @@ def test_bad_input():
         quantise.quantise(checkpoint, "12")
     with pytest.raises(EdgemoeError, match=r"calibration images are uint8 \[3, 4, 4\], expected uint8 \[3, 16, 16\]"):
         calibration.calibrate(checkpoint, np.zeros((1, 3, 4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("config", [ODD, PLAIN], ids=lambda c: c.name)
+def test_keys_are_what_files_have(config):
+    """Text and back, for every matrix and every tensor of a calibration."""
+    checkpoint = random_checkpoint(config)
+    stored = checkpoint.calibration
+    names = [*stored["ranges"], *stored["clipped"], *(name.removesuffix(".sigma") for name in stored["smallest"])]
+    keys = [Key.parse(name) for name in names]
+    assert [str(key) for key in keys] == names and len(set(keys)) >= len(stored["ranges"])
+    for _, matrix in graph(config).matrices():
+        assert Key.parse(str(matrix.key)) == matrix.key
+    assert Calibration.from_json(stored).to_json() == json.loads(json.dumps(stored))
+    for wrong in ("blocks.1", "blocks.x.query", "heads", "patches", "blocks.1.query.first", ""):
+        with pytest.raises(EdgemoeError, match="names no tensor of a model"):
+            Key.parse(wrong)
+
+
+def test_shifts_of_the_worked_example():
+    """As in the docstring of `Shifts`; then one guard bit after the other until too large a result fits no more."""
+    step = np.full(3, 2.0**-15)
+    shifts = Shifts.choose(step, 16, 10, np.asarray(17), 9.0, 0)
+    assert (shifts.shift, shifts.multiplier.tolist(), shifts.fits()) == (8, [2.0**15] * 3, True)
+    assert shifts.largest == 9 * 2**17
+    assert not Shifts.choose(step, 16, 10, np.asarray(17), 513.0, 0).fits()  # fine would reach 2^26
+    assert not Shifts.choose(step, 16, 10, np.asarray(17), 9.0, -9).fits()  # a quiet row would shift left
+    quiet = Shifts.choose(np.array([2.0**-15, 2.0**-27]), 16, 10, np.asarray(17), 9.0, 0)
+    assert quiet.low.tolist() == [False, True] and not quiet.fits()
+    coarser, multiplier = quiet.coarser(np.array([2.0**-15, 2.0**-27]), 16, 10)
+    assert coarser[0] == 2.0**-15 and coarser[1] > 2.0**-27 and multiplier.min() >= quiet.least

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.weight_stream import WeightStream
-from edgemoe.models.quantise import Linear
+from edgemoe.models.numbers.linear import Linear
 from numpy.typing import NDArray
 
 

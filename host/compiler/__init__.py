@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a quantised model and a list of streams to a program, packed weights and a memory layout, pass by pass:
+
+place     which stream has which token rows                                             streams
+lower     the model's steps -> instructions, whose operands are still values            lower
+trace     a STORE behind every MATMUL, if asked for                                     traces
+allocate  values -> words of activation memory                                          allocate
+wait      which instruction must wait for an earlier one's results                      waits
+link      regions of the memory -> offsets; weights packed; bytes                       link
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgemoe.host.compiler.allocate import allocate
+from edgemoe.host.compiler.capacities import Shortage, check_fit, remedy_of
+from edgemoe.host.compiler.link import link
+from edgemoe.host.compiler.lower import lower
+from edgemoe.host.compiler.streams import place
+from edgemoe.host.compiler.traces import add_traces
+from edgemoe.host.compiler.waits import mark_waits
+from edgemoe.host.program import CompiledProgram, Stream
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.quantise import QuantisedModel
+
+
+def compile(
+    model: QuantisedModel,
+    streams: Sequence[Stream | tuple[int, int | str]],
+    hardware: HardwareConfig,
+    *,
+    trace: bool = False,
+    save_tokens: bool = False,
+) -> CompiledProgram:
+    """A program for `streams`, each an (image index, task index or name).
+
+    save_tokens: also store the final tokens of streams whose task has a head. trace: store the destination of every MATMUL.
+    EdgemoeError if the model does not fit, naming the capacity, the excess, and the hardware fields with which it would.
+    """
+    if not streams:
+        raise EdgemoeError("nothing to compile: give at least one stream (image, task)")
+    listed = [s if isinstance(s, Stream) else Stream(int(s[0]), model.config.task_index(s[1])) for s in streams]
+
+    def attempt(build: HardwareConfig) -> CompiledProgram:
+        return _compile(model, listed, build, trace, save_tokens)
+
+    try:
+        return attempt(hardware)
+    except Shortage as shortage:
+        changes = remedy_of(shortage, attempt, hardware)
+        advice = "choose a larger hardware preset, fewer streams or a smaller model"
+        if changes:
+            advice = "it fits with " + " ".join(f"--set {name}={value}" for name, value in changes.items())
+        raise EdgemoeError(f"{shortage}; {advice}") from None
+
+
+def _compile(model: QuantisedModel, streams: list[Stream], hardware: HardwareConfig, trace: bool, save_tokens: bool) -> CompiledProgram:
+    """Pass by pass; Shortage if the model does not fit."""
+    placement = place(streams, parts=any(operation.routed for operation in model.graph.trunk))
+    check_fit(model.config, hardware, placement.slots)
+    lowered = lower(model, streams, placement, hardware, save_tokens)
+    if trace:
+        add_traces(lowered, hardware, model.config.experts)
+    allocate(lowered.drafts, model.config.name, hardware)
+    mark_waits(lowered.drafts)
+    return link(lowered, model, hardware)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Offsets for everything, and the bytes that the memory begins with.
+
+Memory, in bytes from its base: program, constants (position embedding, zeros), weights in the order of their use, images, results and
+traces in the order of their STOREs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from edgemoe.host.compiler.draft import Draft, Lowered, Region
+from edgemoe.host.compiler.packing import pack
+from edgemoe.host.program import Buffer, CompiledProgram, StreamResult, Trace
+from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode
+from edgemoe.hw.weight_stream import ALIGNMENT, aligned
+from edgemoe.models.quantise import QuantisedModel
+
+FETCHED_AHEAD = 16  # instructions: the fetcher may run past the end of the program
+PAGE = 4096
+
+
+class Layout:
+    """Places regions one after the other."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def place(self, *regions: Region) -> None:
+        for region in regions:
+            region.offset = self.position
+            self.position += aligned(region.size)
+
+
+def _regions(drafts: Iterable[Draft], *opcodes: Opcode) -> list[Region]:
+    """Regions that instructions name, each once, in the order of their first use."""
+    return list(dict.fromkeys(draft.region for draft in drafts if draft.region is not None and draft.opcode in opcodes))
+
+
+def link(lowered: Lowered, model: QuantisedModel, hardware: HardwareConfig) -> CompiledProgram:
+    """The program with all its numbers."""
+    drafts = lowered.drafts
+    weights = _regions(drafts, Opcode.MATMUL)
+    for region in weights:
+        assert region.linear is not None
+        region.data = pack(region.linear, hardware).reshape(-1)
+        region.size = region.data.size
+    layout = Layout()
+    layout.place(Region((len(drafts) + FETCHED_AHEAD) * INSTRUCTION_BYTES), *lowered.constants, *weights)
+    memory = np.zeros(layout.position, np.uint8)
+    for strips in lowered.images:
+        layout.place(*strips)
+    layout.place(*_regions(drafts, Opcode.STORE))
+    instructions = [_instruction(draft) for draft in drafts]
+    code = b"".join(instruction.encode() for instruction in instructions)
+    memory[: len(code)] = np.frombuffer(code, np.uint8)
+    for region in (*lowered.constants, *weights):
+        assert region.data is not None
+        memory[region.offset : region.offset + region.size] = region.data
+    c = model.config
+    index_of = {id(draft): index for index, draft in enumerate(drafts)}
+    return CompiledProgram(
+        config=c,
+        hardware=hardware,
+        weight_bits=model.weight_bits,
+        streams=lowered.streams,
+        memory=memory,
+        memory_size=-(-(layout.position + ALIGNMENT) // PAGE) * PAGE,
+        program=0,
+        instructions=instructions,
+        keys=[draft.key for draft in drafts],
+        images=[tuple(strip.offset for strip in strips) for strips in lowered.images],
+        image_bytes=c.image_channels * c.image_height * c.image_width,
+        results=[StreamResult(r.stream, _located(r.head), _located(r.tokens)) for r in lowered.results],
+        traces=[Trace(index_of[id(draft)], draft.label, draft.key, r.offset, r.size) for draft, r in lowered.traced],
+        macs=lowered.macs,
+        weight_bytes=sum(region.size for region in weights),
+        exponents=model.exponents,
+        slots=lowered.slots,
+    )
+
+
+def _instruction(draft: Draft) -> Instruction:
+    values = {name: int(value) for name, value in draft.fields.items() if isinstance(value, int)}
+    if draft.region is not None:
+        values["address"] = draft.region.offset
+    return Instruction(draft.opcode, values, draft.label)
+
+
+def _located(result: tuple[Buffer, Region] | None) -> Buffer | None:
+    return None if result is None else replace(result[0], offset=result[1].offset)

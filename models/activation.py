@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activation functions in floating point."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@cache
+def _gelu_nodes() -> tuple[NDArray, NDArray]:
+    x = np.arange(-10 * 128, 10 * 128 + 1) / 128
+    cdf = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
+    return x * cdf, cdf + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def float_gelu(x: NDArray) -> NDArray:
+    """The exact GELU x * Phi(x): cubic Hermite between nodes 1/128 apart, error below 2e-11. Shape and float type are kept."""
+    value, slope = _gelu_nodes()
+    inside = np.clip(x, -9.99, 9.99)
+    position = (inside + 10) * 128
+    index = position.astype(np.int64)
+    t = position - index
+    t2, t3 = t * t, t * t * t
+    y = (2 * t3 - 3 * t2 + 1) * value[index] + (3 * t2 - 2 * t3) * value[index + 1]
+    y += ((t3 - 2 * t2 + t) * slope[index] + (t3 - t2) * slope[index + 1]) / 128
+    return np.where(np.abs(x) >= 9.99, np.maximum(x, 0), y).astype(x.dtype)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of a model's tensors from running it on pictures: a value, and its form in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EdgemoeError, brief
+from ..keys import Key
+from .formats import WeightFormat
+
+SIGMA = ".sigma"  # in files, behind the name of a norm
+
+
+@dataclass
+class Channels:
+    """Of one layer's attention, per channel [width]: largest magnitudes of queries (in base 2), centred keys, values and results; means."""
+
+    query: NDArray[np.float64]
+    key: NDArray[np.float64]
+    value: NDArray[np.float64]
+    attention: NDArray[np.float64]
+    mean_key: NDArray[np.float64]
+    mean_value: NDArray[np.float64]
+
+
+@dataclass
+class Tail:
+    """Of a residual tensor: the number of its values, and k -> sum of squares of what lies beyond 2^k."""
+
+    count: float = 0.0
+    beyond: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, float]) -> Tail:
+        powers = {k: value for k, value in values.items() if k != "count"}
+        if not all(k.removeprefix("-").isdecimal() for k in powers):
+            raise EdgemoeError(f"the calibration has a limit of 2^{brief(next(iter(powers)))}; calibrate and save again")
+        return cls(values["count"], {int(k): value for k, value in powers.items()})
+
+
+@dataclass
+class Rounding:
+    """How the error-aware rounding of a matrix differs from plain rounding (zlib, base64), and the correction of its bias (base64)."""
+
+    delta: str
+    bias: str
+
+    @classmethod
+    def from_json(cls, name: str, stored: Any) -> Rounding:
+        if not isinstance(stored, dict) or not all(isinstance(stored.get(part), str) for part in ("delta", "bias")):
+            raise EdgemoeError(f"the calibration's rounding of {brief(name)} cannot be read; calibrate and save again")
+        return cls(stored["delta"], stored["bias"])
+
+
+@dataclass
+class Calibration:
+    """What `quantise` needs to know.
+
+    images    how many pictures it was made of; pictures: what tells each from every other
+    ranges    tensor -> largest magnitude
+    smallest  norm -> smallest sigma
+    clipped   residual tensor -> its tail
+    channels  layer -> what attention's channels reach
+    rounding  format -> matrix -> rounding. It is stored, as the second moments that it needs are far larger, and as compiling then needs
+              neither images nor the float model.
+    """
+
+    images: int
+    pictures: list[str] = field(default_factory=list)
+    ranges: dict[Key, float] = field(default_factory=dict)
+    smallest: dict[Key, float] = field(default_factory=dict)
+    clipped: dict[Key, Tail] = field(default_factory=dict)
+    channels: dict[int, Channels] = field(default_factory=dict)
+    rounding: dict[WeightFormat, dict[Key, Rounding]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON can hold, as checkpoints have it."""
+        return {
+            "images": self.images,
+            "pictures": self.pictures,
+            "ranges": {str(key): value for key, value in self.ranges.items()},
+            "smallest": {f"{key}{SIGMA}": value for key, value in self.smallest.items()},
+            "clipped": {str(key): {"count": t.count, **{str(k): v for k, v in t.beyond.items()}} for key, t in self.clipped.items()},
+            "channels": {f"blocks.{n}": {name: x.tolist() for name, x in vars(c).items()} for n, c in self.channels.items()},
+            "rounding": {str(f): {str(key): vars(r) for key, r in found.items()} for f, found in self.rounding.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_json` (of what `calibrated.check_calibration` accepts); EdgemoeError for names that no model has."""
+        return cls(
+            images=data.get("images", 0),
+            pictures=data.get("pictures", []),
+            ranges={Key.parse(name): value for name, value in data["ranges"].items()},
+            smallest={Key.parse(name.removesuffix(SIGMA)): value for name, value in data["smallest"].items()},
+            clipped={Key.parse(name): Tail.from_json(values) for name, values in data["clipped"].items()},
+            channels={
+                int(name.removeprefix("blocks.")): Channels(**{f.name: np.array(values[f.name], np.float64) for f in fields(Channels)})
+                for name, values in data["channels"].items()
+            },
+            rounding={
+                WeightFormat.of(name): {Key.parse(key): Rounding.from_json(key, stored) for key, stored in found.items()}
+                for name, found in data.get("rounding", {}).items()
+            },
+        )

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""x + proj(softmax(Q K^T / sqrt(d)) V) of the normalised x, head by head.
+
+Folded: log2(e) / sqrt(d) into W_q, as the softmax is in base 2. Softmax does not see what all keys share, so keys are centred on their
+calibrated mean (the bias disappears); probabilities add up to 1, so values are centred, too, and W_proj * mean goes into the
+projection's bias: both give the 16 bits to what carries information. Channel by channel, queries and keys are scaled against each other
+to equal range, which their product does not see.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import ModelConfig
+from ..folding import Folded
+from ..keys import Key, Role
+from ..numbers.calibration import Channels
+from ..numbers.linear import Linear
+from ..numbers.words import (
+    FINE_BITS,
+    FINE_PROBABILITY_BITS,
+    PROBABILITY_BITS,
+    RECIPROCAL_FRACTION,
+    SCALE_FRACTION,
+    SCORE_FRACTION,
+    WORD_BITS,
+)
+from ..steps import RESIDUAL, Attend, EachStream, Place, Product, RowScale, Scores, Step, Value
+from .norm import LayerNorm
+from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear, softmax
+
+if TYPE_CHECKING:
+    from ..numbers.calibration import Calibration
+    from ..quantise import Quantiser
+
+SILENT = 1e-9  # channels that never reach further are left alone
+LARGEST_BOOST = 8
+AVERAGING_BITS = 4  # results may be so many bits finer than the values that they are means of
+# Exponent of sum(p v) / sum(p) beyond that of v, before any shift: p is finer where it is added up, mantissas are finer than scales.
+QUOTIENT_FRACTION = PROBABILITY_BITS - FINE_PROBABILITY_BITS + RECIPROCAL_FRACTION - SCALE_FRACTION
+VALUE_GUARD = FINE_BITS - WORD_BITS  # a mean is no larger than the largest value, so that these bits fill the epilogue
+
+
+@dataclass(frozen=True)
+class Attention(Operation):
+    config: ModelConfig
+    layer: int
+
+    @property
+    def norm(self) -> LayerNorm:
+        return LayerNorm(self.config, f"blocks.{self.layer}.norm1", self.key(Role.NORM_1))
+
+    def key(self, role: Role) -> Key:
+        return Key(role, self.layer)
+
+    @property
+    def result(self) -> Key:
+        return self.key(Role.AFTER_ATTENTION)
+
+    def name(self, part: str) -> str:
+        return f"blocks.{self.layer}.attn.{part}"
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        width = self.config.width
+        return self.norm.tensors() | affine(self.name("qkv"), 3 * width, width) | affine(self.name("proj"), width, width)
+
+    def matrices(self) -> Sequence[Matrix]:
+        seen = {Role.QUERY: Role.NORM_1, Role.KEY_VALUE: Role.NORM_1, Role.PROJECTION: Role.ATTENTION}
+        return [Matrix(self.key(role), sees=self.key(sees)) for role, sees in seen.items()]
+
+    def forward(self, x: NDArray, context: Context) -> NDArray:
+        c, w, see = self.config, context.tensors, context.observer
+        batch = len(x)
+        y, _ = self.norm.forward(x, context)
+        qkv = linear(y, w, self.name("qkv")).reshape(batch, c.tokens, 3, c.heads, c.head_width)
+        query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # [B, heads, T, d] each
+        for role, tensor in ((Role.QUERY, query), (Role.KEY, key), (Role.VALUE, value)):
+            see.sample(self.key(role), tensor)
+        scores = query @ key.transpose(0, 1, 3, 2) * context.dtype(1 / math.sqrt(c.head_width))
+        attention = softmax(scores) @ value
+        see.sample(self.key(Role.ATTENTION), attention)
+        attention = attention.transpose(0, 2, 1, 3).reshape(batch, c.tokens, c.width)
+        see.rows(self.key(Role.ATTENTION), attention)
+        y = linear(attention, w, self.name("proj"))
+        see.reach(self.key(Role.PROJECTION), y)
+        x = x + y
+        see.residual(self.result, x)
+        return x
+
+    def channels(self, query: NDArray, key: NDArray, value: NDArray, attention: NDArray) -> tuple[Channels, float]:
+        """What the channels of sampled queries, keys, values and results reach; and how far the scores do, in base 2."""
+        mean_key, mean_value = key.mean(axis=(0, 2), keepdims=True), value.mean(axis=(0, 2), keepdims=True)
+        key, value, attention = key - mean_key, value - mean_value, attention - mean_value
+        scores = max(float(np.abs(q @ k.transpose(0, 2, 1)).max()) for q, k in zip(query, key, strict=True))
+        scale = math.log2(math.e) / math.sqrt(self.config.head_width)
+
+        def reach(x: NDArray) -> NDArray:
+            return np.abs(x).max(axis=(0, 2)).ravel()
+
+        found = (reach(query) * scale, reach(key), reach(value), reach(attention), mean_key.ravel(), mean_value.ravel())
+        return Channels(*(x.astype(np.float64) for x in found)), scores * scale
+
+    def settle(self, sampled: Callable[[Key], NDArray], calibration: Calibration) -> None:
+        tensors = [sampled(self.key(role)) for role in (Role.QUERY, Role.KEY, Role.VALUE, Role.ATTENTION)]
+        calibration.channels[self.layer], calibration.ranges[self.key(Role.SCORES)] = self.channels(*tensors)
+
+    def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
+        c, channel = self.config, calibration.channels[self.layer]
+        matrix = tensors[self.name("qkv.weight")].reshape(3, c.width, c.width)
+        bias = tensors[self.name("qkv.bias")].reshape(3, c.width)
+        balance = np.sqrt(np.maximum(channel.key, SILENT) / np.maximum(channel.query, SILENT))  # channel by channel
+        balance = np.where((channel.key > SILENT) & (channel.query > SILENT), balance, 1.0)
+        scale = balance * (math.log2(math.e) / math.sqrt(c.head_width))
+        query = self.norm.fold(tensors, matrix[0] * scale[:, None], bias[0] * scale)
+        key = self.norm.fold(tensors, matrix[1] / balance[:, None], (bias[1] - channel.mean_key) / balance)
+        boost = value_boost(channel)
+        value = self.norm.fold(tensors, matrix[2] * boost[:, None], (bias[2] - channel.mean_value) * boost)
+        both = Folded(np.concatenate([key.weight, value.weight]), np.concatenate([key.bias, value.bias]), undo=key.undo)
+        weight = tensors[self.name("proj.weight")]
+        projection = Folded(
+            weight / boost, tensors[self.name("proj.bias")] + weight @ channel.mean_value, offset=channel.mean_value, scale=boost
+        )
+        return dict(zip((m.key for m in self.matrices()), (query, both, projection), strict=True))
+
+    def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
+        q, c, channel = quantiser, self.config, quantiser.calibration.channels[self.layer]
+        queries, keys_values, projections = self.matrices()
+        norm = self.norm
+        lowest = norm.lowest(q.sigma(norm.key), before)
+        both = np.sqrt(channel.query * channel.key)  # their common reach once balanced
+        boosted, attended = channel.value * value_boost(channel), channel.attention * value_boost(channel)
+        cap = min(q.cap(queries, norm.fraction, lowest), q.cap(keys_values, norm.fraction, lowest))
+        query = key = q.note(self.key(Role.QUERY), min(cap, q.exponent(float(both.max()))))
+        q.note(self.key(Role.KEY), key)
+        value = q.note(self.key(Role.VALUE), min(cap, q.exponent(float(boosted.max()))))
+        common: dict[str, Any] = dict(fraction=norm.fraction, lowest=lowest)
+        reach = q.without_bias(queries, both)
+        query_linear = q.linear(queries, reach=reach, output=query, groups=c.heads, **common)
+        reach = q.without_bias(keys_values, np.concatenate([both, boosted]))
+        output = np.repeat([key, value], c.width)
+        key_value_linear = q.linear(keys_values, reach=reach, output=output, groups=2 * c.heads, **common)
+
+        scores = min(SCORE_FRACTION, query + key, q.exponent(q.reach(self.key(Role.SCORES)), low=-3))
+        q.note(self.key(Role.SCORES), scores)
+        guard = min(q.GUARD_BITS, query + key - scores)
+        attention = q.note(self.key(Role.ATTENTION), min(q.exponent(float(attended.max())), value + AVERAGING_BITS))
+        after = q.note(self.result, min(after, q.cap(projections, attention)))
+        projection = q.linear(
+            projections, fraction=attention, reach=q.reach(self.key(Role.PROJECTION)), output=after, old=before, input_groups=c.heads
+        )
+        return QuantisedAttention(
+            self,
+            norm.epsilon(before),
+            query_linear,
+            key_value_linear,
+            projection,
+            score_accumulator_shift=query + key - scores - guard,
+            score_output_shift=guard,
+            exponent_shift=SCORE_FRACTION - scores,
+            value_accumulator_shift=QUOTIENT_FRACTION - VALUE_GUARD,
+            value_output_shift=value + VALUE_GUARD - attention,
+        ), after
+
+
+@dataclass(frozen=True)
+class QuantisedAttention(Quantised):
+    """Its matrices, and the shifts of the two products between them and of the exponential."""
+
+    operation: Attention
+    epsilon: int
+    query: Linear
+    key_value: Linear
+    projection: Linear
+    score_accumulator_shift: int
+    score_output_shift: int
+    exponent_shift: int
+    value_accumulator_shift: int
+    value_output_shift: int
+
+    def linears(self) -> Sequence[Linear]:
+        return [self.key_value, self.query, self.projection]
+
+    def steps(self) -> Iterator[Step]:
+        c, name = self.operation.config, f"layer {self.operation.layer}"
+        keys_values = Value("keys and values", c.head_width, 2 * c.heads, Place.KEY_VALUE)
+        queries = Value("queries", c.head_width, c.heads)
+        scores = Value("scores", c.tokens, place=Place.SCORE)
+        attended = Value("attention's results", c.head_width, c.heads)
+
+        def heads(task: int) -> Iterator[Step]:
+            for head in range(c.heads):
+                where = f"{name} head {head}"
+                yield Scores(
+                    where, " scores", queries, head, keys_values, head, scores, self.score_accumulator_shift, self.score_output_shift
+                )
+                yield Attend(
+                    where, " values", scores, keys_values, c.heads + head, attended, head,
+                    self.exponent_shift, self.value_accumulator_shift, self.value_output_shift,
+                )  # fmt: skip
+
+        yield self.operation.norm.step(f"{name} norm 1", self.epsilon)
+        yield Product(f"{name} keys and values", "", self.key_value, RESIDUAL, keys_values, RowScale.NORM)
+        yield Product(f"{name} queries", "", self.query, RESIDUAL, queries, RowScale.NORM)
+        yield EachStream(name, " heads", lambda task: list(heads(task)))
+        yield Product(name, " projection", self.projection, attended, RESIDUAL)
+
+
+def value_boost(channel: Channels) -> NDArray:
+    """Factor per value channel: half-way (in decibels) to equal ranges, undone in the projection's weights; at most LARGEST_BOOST."""
+    reach = np.maximum(channel.value, SILENT)
+    return np.clip(np.sqrt(reach.max() / reach), 1, LARGEST_BOOST)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task's head, a linear patch decoder: proj(norm(x)) of each patch's token gives its s x s cells of `channels` values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import ModelConfig, TaskConfig
+from ..folding import Folded
+from ..keys import Key, Role
+from ..numbers.linear import Linear
+from ..steps import RESIDUAL, Product, RowScale, Step, Value
+from .norm import LayerNorm
+from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear
+
+if TYPE_CHECKING:
+    from ..numbers.calibration import Calibration
+    from ..quantise import Quantiser
+
+
+@dataclass(frozen=True)
+class PatchHead(Operation):
+    config: ModelConfig
+    task: TaskConfig
+
+    @property
+    def norm(self) -> LayerNorm:
+        return LayerNorm(self.config, f"heads.{self.task.name}.norm", self.key(Role.NORM))
+
+    def key(self, role: Role) -> Key:
+        return Key(role, head=self.task.name)
+
+    @property
+    def result(self) -> Key:
+        return self.key(Role.OUTPUT)
+
+    @property
+    def matrix(self) -> Matrix:
+        return Matrix(self.key(Role.HEAD), sees=self.key(Role.NORM))
+
+    @property
+    def name(self) -> str:
+        return f"heads.{self.task.name}.proj"
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        return self.norm.tensors() | affine(self.name, self.task.head_outputs, self.config.width)
+
+    def matrices(self) -> Sequence[Matrix]:
+        return [self.matrix]
+
+    def forward(self, x: NDArray, context: Context) -> NDArray:
+        """The residual [B, T, D] -> [B, patches, outputs]."""
+        y, _ = self.norm.forward(x, context)
+        values = linear(y[:, 1:], context.tensors, self.name)
+        context.observer.reach(self.result, values)
+        return values
+
+    def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
+        return {self.matrix.key: self.norm.fold(tensors, tensors[f"{self.name}.weight"], tensors[f"{self.name}.bias"])}
+
+    def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
+        """`after` is the exponent of the head's values."""
+        q, norm = quantiser, self.norm
+        lowest = norm.lowest(q.sigma(norm.key), before)
+        reach = q.reach(self.result)
+        output = q.note(self.result, min(q.exponent(reach), after, q.cap(self.matrix, norm.fraction, lowest)))
+        bias = float(np.abs(q.folded[self.matrix.key].bias).max())
+        linear = q.linear(self.matrix, fraction=norm.fraction, lowest=lowest, reach=reach + bias, output=output)
+        return QuantisedHead(self, norm.epsilon(before), linear), output
+
+
+@dataclass(frozen=True)
+class QuantisedHead(Quantised):
+    operation: PatchHead
+    epsilon: int
+    linear: Linear
+
+    def linears(self) -> Sequence[Linear]:
+        return [self.linear]
+
+    def steps(self) -> Iterator[Step]:
+        """The last product's value is the head's."""
+        task = self.operation.task
+        values = Value(f"the head of task {task.name}", task.head_outputs)
+        yield self.operation.norm.step("final norm", self.epsilon)
+        yield Product(f"head {task.name}", "", self.linear, RESIDUAL, values, RowScale.NORM, patches=True)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""x + fc2(GELU(fc1(x'))) of the normalised x', with the exact GELU, x * (1 + erf(x / sqrt(2))) / 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..activation import float_gelu
+from ..config import ModelConfig
+from ..folding import Folded
+from ..keys import Key, Role
+from ..numbers.linear import Linear
+from ..numbers.words import GELU_FRACTION
+from ..steps import RESIDUAL, Product, RowScale, Step, Value
+from .norm import LayerNorm
+from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear
+
+if TYPE_CHECKING:
+    from ..numbers.calibration import Calibration
+    from ..quantise import Quantiser
+
+
+@dataclass(frozen=True)
+class Mlp(Operation):
+    config: ModelConfig
+    layer: int
+
+    @property
+    def norm(self) -> LayerNorm:
+        return LayerNorm(self.config, f"blocks.{self.layer}.norm2", self.key(Role.NORM_2))
+
+    def key(self, role: Role) -> Key:
+        return Key(role, self.layer)
+
+    @property
+    def result(self) -> Key:
+        return self.key(Role.AFTER_MLP)
+
+    def name(self, part: str) -> str:
+        return f"blocks.{self.layer}.mlp.{part}"
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        c = self.config
+        return self.norm.tensors() | affine(self.name("fc1"), c.hidden, c.width) | affine(self.name("fc2"), c.width, c.hidden)
+
+    def matrices(self) -> Sequence[Matrix]:
+        seen = {Role.FIRST: Role.NORM_2, Role.SECOND: Role.HIDDEN}
+        return [Matrix(self.key(role), sees=self.key(sees)) for role, sees in seen.items()]
+
+    def forward(self, x: NDArray, context: Context) -> NDArray:
+        w, see = context.tensors, context.observer
+        y, _ = self.norm.forward(x, context)
+        first = linear(y, w, self.name("fc1"))
+        see.reach(self.key(Role.FIRST_OUTPUT), first)
+        hidden = float_gelu(first)
+        see.reach(self.key(Role.HIDDEN), hidden)
+        see.rows(self.key(Role.HIDDEN), hidden)
+        second = linear(hidden, w, self.name("fc2"))
+        see.reach(self.key(Role.SECOND_OUTPUT), second)
+        x = x + second
+        see.residual(self.result, x)
+        return x
+
+    def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
+        first = self.norm.fold(tensors, tensors[self.name("fc1.weight")], tensors[self.name("fc1.bias")])
+        second = Folded(tensors[self.name("fc2.weight")], tensors[self.name("fc2.bias")])
+        return {self.key(Role.FIRST): first, self.key(Role.SECOND): second}
+
+    def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
+        q, (first, second), norm = quantiser, self.matrices(), self.norm
+        hidden = hidden_exponent(q, self.key(Role.HIDDEN))
+        after = q.note(self.result, min(after, q.cap(second, hidden)))
+        quantised = QuantisedMlp(
+            self,
+            norm.epsilon(before),
+            first_linear(q, first, self.key(Role.FIRST_OUTPUT), norm, before),
+            q.linear(second, fraction=hidden, reach=q.reach(self.key(Role.SECOND_OUTPUT)), output=after, old=before),
+        )
+        return quantised, after
+
+
+def hidden_exponent(quantiser: Quantiser, key: Key) -> int:
+    """Of GELU's result, which cannot be finer than GELU's own."""
+    return quantiser.note(key, quantiser.exponent(quantiser.reach(key), low=1, high=GELU_FRACTION))
+
+
+def first_linear(quantiser: Quantiser, matrix: Matrix, output: Key, norm: LayerNorm, residual: int) -> Linear:
+    """The matrix before a GELU, whose argument has a fixed exponent."""
+    q = quantiser
+    bias = float(np.abs(q.folded[matrix.key].bias).max())
+    hidden = q.exponents[Key(Role.HIDDEN, matrix.key.layer)]
+    return q.linear(
+        matrix,
+        fraction=norm.fraction,
+        lowest=norm.lowest(q.sigma(norm.key), residual),
+        reach=q.reach(output) + bias,
+        output=hidden,
+        fine=GELU_FRACTION,
+    )
+
+
+@dataclass(frozen=True)
+class QuantisedMlp(Quantised):
+    operation: Mlp
+    epsilon: int
+    first: Linear
+    second: Linear
+
+    def linears(self) -> Sequence[Linear]:
+        return [self.first, self.second]
+
+    def steps(self) -> Iterator[Step]:
+        name = f"layer {self.operation.layer}"
+        hidden = Value("the MLP's hidden rows", self.operation.config.hidden)
+        yield self.operation.norm.step(f"{name} norm 2", self.epsilon)
+        yield Product(f"{name} MLP 1", "", self.first, RESIDUAL, hidden, RowScale.NORM)
+        yield Product(f"{name} MLP 2", "", self.second, hidden, RESIDUAL)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""x + sum over the token's k best experts e of p_e * expert_e(x') of the normalised x', p the softmax over all experts, not renormalised.
+
+One router per task, without a bias; the experts, each an MLP, are common. Ties go to the lowest expert. Folded: log2(e) into the
+routers, as their softmax is in base 2; it does not see what all experts share, so that goes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..activation import float_gelu
+from ..config import ModelConfig
+from ..folding import Folded
+from ..keys import Key, Role
+from ..numbers.linear import Linear
+from ..numbers.words import SCORE_FRACTION
+from ..rounding import Moment
+from ..steps import RESIDUAL, EachExpert, EachStream, Place, Product, Route, RowScale, Step, Value
+from .mlp import first_linear, hidden_exponent
+from .norm import LayerNorm
+from .operation import Context, Matrix, Operation, Quantised, Tensors, linear, softmax
+
+if TYPE_CHECKING:
+    from ..numbers.calibration import Calibration
+    from ..quantise import Quantiser
+    from ..rounding import Moments
+
+LOG2_E = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class MixtureOfExperts(Operation):
+    config: ModelConfig
+    layer: int
+    routed = True
+    in_place = True
+
+    @property
+    def norm(self) -> LayerNorm:
+        return LayerNorm(self.config, f"blocks.{self.layer}.norm2", self.key(Role.NORM_2))
+
+    def key(self, role: Role, task: int | None = None) -> Key:
+        return Key(role, self.layer, task=task)
+
+    @property
+    def result(self) -> Key:
+        return self.key(Role.AFTER_MLP)
+
+    def name(self, part: str) -> str:
+        return f"blocks.{self.layer}.mlp.{part}"
+
+    def gate(self, task: int) -> str:
+        return self.name(f"gate.{task}.w_gate")
+
+    @property
+    def tasks(self) -> range:
+        return range(len(self.config.tasks))
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        c = self.config
+        return {
+            **self.norm.tensors(),
+            **{self.gate(task): (c.width, c.experts) for task in self.tasks},
+            self.name("experts.htoh4.weight"): (c.experts, c.expert_hidden, c.width),
+            self.name("experts.htoh4.bias"): (c.experts, c.expert_hidden),
+            self.name("experts.h4toh.weight"): (c.experts, c.width, c.expert_hidden),
+            self.name("experts.h4toh.bias"): (c.experts, c.width),
+        }
+
+    def router(self, task: int) -> Matrix:
+        return Matrix(self.key(Role.ROUTER, task), sees=self.key(Role.NORM_2))
+
+    @property
+    def first(self) -> Matrix:
+        return Matrix(self.key(Role.FIRST), sees=self.key(Role.NORM_2), expert=True)
+
+    @property
+    def second(self) -> Matrix:
+        return Matrix(self.key(Role.SECOND), sees=self.key(Role.HIDDEN), expert=True)
+
+    def matrices(self) -> Sequence[Matrix]:
+        return [*(self.router(task) for task in self.tasks), self.first, self.second]
+
+    def forward(self, x: NDArray, context: Context) -> NDArray:
+        c, w, see = self.config, context.tensors, context.observer
+        y, scaled = self.norm.forward(x, context)
+        logits = y @ w[self.gate(context.task)]
+        if see.active:  # the hardware's are in base 2, and free of what all experts share
+            see.reach(self.key(Role.LOGITS, context.task), (logits - logits.mean(axis=-1, keepdims=True)) * LOG2_E)
+        probability = softmax(logits)
+        chosen = np.argsort(-probability, axis=-1, kind="stable")[..., : c.top_k]
+        if self.layer in context.routing:
+            chosen = np.asarray(context.routing[self.layer]).reshape(chosen.shape)
+        score = np.take_along_axis(probability, chosen, axis=-1)
+        context.routes[self.layer], context.scores[self.layer] = chosen, score
+        flat, seen = y.reshape(-1, c.width), scaled.reshape(-1, c.width)
+        see.tokens(self.key(Role.NORM_2), flat)
+        out: NDArray[Any] = np.zeros((len(flat), c.width), context.dtype)
+        for expert in np.unique(chosen):
+            row, place = np.nonzero(chosen.reshape(-1, c.top_k) == expert)
+            weight = score.reshape(-1, c.top_k)[row, place]
+            importance = weight.astype(np.float64) ** 2  # errors of a result reach as far as its score lets them
+            see.rows(self.key(Role.NORM_2).of(expert), seen[row], importance)
+            first = linear(flat[row], w, self.name("experts.htoh4"), expert)
+            see.reach(self.key(Role.FIRST_OUTPUT), first)
+            hidden = float_gelu(first)
+            see.reach(self.key(Role.HIDDEN), hidden)
+            see.rows(self.key(Role.HIDDEN).of(expert), hidden, importance)
+            second = linear(hidden, w, self.name("experts.h4toh"), expert)
+            see.reach(self.key(Role.SECOND_OUTPUT), second)
+            np.add.at(out, row, second * weight[:, None])
+        x = x + out.reshape(x.shape)
+        see.residual(self.result, x)
+        return x
+
+    def hidden(self, tensors: Tensors, tokens: NDArray, expert: int) -> NDArray:
+        """What an expert's second matrix would see of any normalised tokens."""
+        return float_gelu(linear(tokens, tensors, self.name("experts.htoh4"), expert))
+
+    def seen(self, matrix: Matrix, moments: Moments, tensors: Tensors) -> Sequence[tuple[NDArray, NDArray]]:
+        """Experts that saw few tokens get the rest from all tokens; the second matrix from what the first makes of a few of them."""
+        if not matrix.expert:
+            return super().seen(matrix, moments, tensors)
+        if matrix == self.first:
+            priors = [moments.moments[matrix.sees]] * self.config.experts
+        else:
+            tokens = np.concatenate(moments.kept[self.norm.key])
+            priors = [Moment.of(self.hidden(tensors, tokens, expert)) for expert in range(self.config.experts)]
+        return [moments.mixed(matrix.sees.of(expert), prior) for expert, prior in enumerate(priors)]
+
+    def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
+        result = {}
+        for task in self.tasks:
+            gate = tensors[self.gate(task)].T * LOG2_E
+            result[self.router(task).key] = self.norm.fold(tensors, gate - gate.mean(axis=0), 0.0)
+        first = self.norm.fold(tensors, tensors[self.name("experts.htoh4.weight")], tensors[self.name("experts.htoh4.bias")])
+        second = Folded(tensors[self.name("experts.h4toh.weight")], tensors[self.name("experts.h4toh.bias")])
+        return result | {self.first.key: first, self.second.key: second}
+
+    def ceiling(self, quantiser: Quantiser) -> int:
+        return quantiser.cap(self.second, hidden_exponent(quantiser, self.key(Role.HIDDEN)))
+
+    def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
+        q, norm = quantiser, self.norm
+        hidden = hidden_exponent(q, self.key(Role.HIDDEN))
+        q.note(self.result, before)
+        lowest = norm.lowest(q.sigma(norm.key), before)
+        routers = []
+        for task in self.tasks:
+            matrix, reach = self.router(task), q.reach(self.key(Role.LOGITS, task))
+            logits = min(q.cap(matrix, norm.fraction, lowest), q.exponent(reach, low=-3, high=SCORE_FRACTION))
+            q.note(self.key(Role.LOGITS, task), logits)
+            bias = float(np.abs(q.folded[matrix.key].bias).max())
+            linear = q.linear(matrix, fraction=norm.fraction, lowest=lowest, reach=reach + bias, output=logits)
+            routers.append(Router(linear, SCORE_FRACTION - logits))
+        first = first_linear(q, self.first, self.key(Role.FIRST_OUTPUT), norm, before)
+        second = q.linear(self.second, fraction=hidden, reach=q.reach(self.key(Role.SECOND_OUTPUT)), output=before, old=before)
+        return QuantisedMixture(self, norm.epsilon(before), routers, first, second), before
+
+
+@dataclass(frozen=True)
+class Router:
+    linear: Linear
+    exponent_shift: int
+
+
+@dataclass(frozen=True)
+class QuantisedMixture(Quantised):
+    """routers: one per task."""
+
+    operation: MixtureOfExperts
+    epsilon: int
+    routers: Sequence[Router]
+    first: Linear
+    second: Linear
+
+    def linears(self) -> Sequence[Linear]:
+        return [*(router.linear for router in self.routers), self.first, self.second]
+
+    def steps(self) -> Iterator[Step]:
+        c, name = self.operation.config, f"layer {self.operation.layer}"
+        logits = Value("the router's logits", c.experts, place=Place.SCORE)
+        hidden = Value("the experts' hidden rows", c.expert_hidden)
+
+        def route(task: int) -> list[Step]:
+            router, where = self.routers[task], f"{name} router of task {c.tasks[task].name}"
+            return [
+                Product(where, "", router.linear, RESIDUAL, logits, RowScale.NORM),
+                Route(where, f": top {c.top_k}", router.linear.key, logits, c.experts, c.top_k, router.exponent_shift),
+            ]
+
+        yield self.operation.norm.step(f"{name} norm 2", self.epsilon)
+        yield EachStream(name, " routers", route)
+        yield EachExpert(
+            f"{name} experts",
+            "",
+            [
+                Product(f"{name} expert 1", "", self.first, RESIDUAL, hidden, RowScale.NORM),
+                Product(f"{name} expert 2", "", self.second, hidden, RESIDUAL, RowScale.EXPERT),
+            ],
+        )

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every kind of operation says about itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import ModelConfig
+from ..folding import Folded
+from ..keys import Key
+from ..numbers.linear import Linear
+from ..steps import Step
+
+if TYPE_CHECKING:
+    from ..numbers.calibration import Calibration
+    from ..quantise import Quantiser
+    from ..rounding import Moments
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Observer:
+    """Is shown tensors by the float model while it runs. This one does not look; calibration's does."""
+
+    active = False  # whether what only observers need is computed
+
+    def reach(self, key: Key, value: NDArray) -> None:
+        """A tensor that must fit its format."""
+
+    def residual(self, key: Key, value: NDArray) -> None:
+        """The residual stream: it must fit, and its few outliers are weighed against its rounding."""
+
+    def sigma(self, key: Key, value: NDArray) -> None:
+        """What a norm divides its rows by."""
+
+    def sample(self, key: Key, value: NDArray) -> None:
+        """A tensor [1, heads, tokens, width] that is looked at as a whole when all images are through."""
+
+    def rows(self, key: Key, x: NDArray, weight: NDArray | None = None) -> None:
+        """Rows that matrices see; `weight`: how much the error of each counts."""
+
+    def tokens(self, key: Key, x: NDArray) -> None:
+        """Rows of which a few are kept."""
+
+
+@dataclass
+class Context:
+    """One forward pass: tensors in its float type, the task, and what is noted on the way."""
+
+    tensors: Tensors
+    task: int
+    dtype: type
+    observer: Observer = field(default_factory=Observer)
+    routing: Mapping[int, NDArray] = field(default_factory=dict)
+    routes: dict[int, NDArray] = field(default_factory=dict)
+    scores: dict[int, NDArray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix that the array multiplies with. sees: the tensor whose rows it gets; expert: there is one for each expert."""
+
+    key: Key
+    sees: Key
+    expert: bool = False
+
+
+class Quantised(ABC):
+    """An operation in integers."""
+
+    @abstractmethod
+    def linears(self) -> Sequence[Linear]:
+        """Its matrices, in the order of their use."""
+
+    @abstractmethod
+    def steps(self) -> Iterator[Step]:
+        """What the array does."""
+
+
+class Operation(ABC):
+    """A part of a model. Everything that is particular to its kind is in its class, and the walks over a model ask for it."""
+
+    config: ModelConfig
+    routed = False  # whether what it does depends on the task: streams of one image part before the first that is
+    in_place = False  # whether it adds to the residual piece by piece, so that the exponent before it is the one after it
+
+    @property
+    @abstractmethod
+    def result(self) -> Key:
+        """The residual stream after it."""
+
+    def ceiling(self, quantiser: Quantiser) -> int:
+        """The largest exponent of the residual that it can add to in place."""
+        return quantiser.HIGHEST
+
+    @abstractmethod
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of its tensors in a checkpoint, in the order of their use."""
+
+    @abstractmethod
+    def matrices(self) -> Sequence[Matrix]:
+        """Its matrices, in the order of their use."""
+
+    @abstractmethod
+    def forward(self, x: NDArray, context: Context) -> NDArray:
+        """In floating point."""
+
+    def settle(self, sampled: Callable[[Key], NDArray], calibration: Calibration) -> None:  # noqa: B027 (most have nothing to say)
+        """When all pictures are through: what calibration is to know of whole tensors [images, heads, tokens, width]."""
+
+    @abstractmethod
+    def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
+        """Its matrices with everything folded in that the hardware need not do, float64."""
+
+    def seen(self, matrix: Matrix, moments: Moments, tensors: Tensors) -> Sequence[tuple[NDArray, NDArray]]:
+        """(mean, covariance) of the rows that a matrix sees, of each expert if there is one for each."""
+        return [moments.covariance(matrix.sees)]
+
+    @abstractmethod
+    def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
+        """Its integers, and the residual stream's exponent after it: `after`, or less. before: the exponent before it."""
+
+
+def affine(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    """Tensors of a linear layer."""
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def linear(x: NDArray, tensors: Tensors, name: str, expert: int | slice = np.s_[:]) -> NDArray:
+    """x W^T + b; `expert`: of stacked layers."""
+    return x @ tensors[f"{name}.weight"][expert].T + tensors[f"{name}.bias"][expert]
+
+
+def softmax(x: NDArray) -> NDArray:
+    """Over the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The patch embedding: each patch of the picture times one matrix, plus the position; the CLS row is the position alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import ModelConfig
+from ..folding import Folded
+from ..keys import Key, Role
+from ..numbers.linear import Linear
+from ..numbers.words import PIXEL_FRACTION, WORD_LIMIT
+from ..steps import Embed, Step
+from .operation import Context, Matrix, Operation, Quantised, Tensors
+
+if TYPE_CHECKING:
+    from ..numbers.calibration import Calibration
+    from ..quantise import Quantiser
+
+MATRIX = Matrix(Key(Role.PATCH), sees=Key(Role.PATCH_INPUT))
+NAME = "patch_embed.proj"
+
+
+@dataclass(frozen=True)
+class PatchEmbedding(Operation):
+    config: ModelConfig
+
+    @property
+    def result(self) -> Key:
+        return Key(Role.EMBEDDED)
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        c = self.config
+        return {
+            f"{NAME}.weight": (c.width, c.image_channels, c.patch, c.patch),
+            f"{NAME}.bias": (c.width,),
+            "pos_embed": (c.tokens, c.width),
+        }
+
+    def matrices(self) -> Sequence[Matrix]:
+        return [MATRIX]
+
+    def forward(self, x: NDArray, context: Context) -> NDArray:
+        """uint8 images [B, C, H, W] -> residual [B, T, D]."""
+        c, w, batch = self.config, context.tensors, len(x)
+        pixels = x.reshape(batch, c.image_channels, c.patches_per_column, c.patch, c.patches_per_row, c.patch)
+        patches = pixels.transpose(0, 2, 4, 1, 3, 5).reshape(batch, c.patches, -1).astype(context.dtype) / (1 << PIXEL_FRACTION)
+        context.observer.rows(MATRIX.sees, patches)
+        embedded = patches @ w[f"{NAME}.weight"].reshape(c.width, -1).T
+        context.observer.reach(Key(Role.PATCH_OUTPUT), embedded)
+        cls: NDArray = np.zeros((batch, 1, c.width), context.dtype)
+        residual = np.concatenate([cls, embedded + w[f"{NAME}.bias"]], axis=1) + w["pos_embed"]
+        context.observer.residual(self.result, residual)
+        return residual
+
+    def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
+        """The bias goes into the position."""
+        width = self.config.width
+        return {MATRIX.key: Folded(tensors[f"{NAME}.weight"].reshape(width, -1), np.zeros(width))}
+
+    def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
+        q = quantiser
+        position = q.tensors["pos_embed"].copy()
+        position[1:] += q.tensors[f"{NAME}.bias"]
+        whole = q.exponent(float(np.abs(position).max()), headroom=1.0)
+        after = q.note(self.result, min(after, q.cap(MATRIX, PIXEL_FRACTION)))
+        before = q.note(Key(Role.POSITION), min(whole, after))
+        linear = q.linear(MATRIX, fraction=PIXEL_FRACTION, reach=q.reach(Key(Role.PATCH_OUTPUT)), output=after, old=before)
+        integers = np.clip(np.round(position * 2.0**before), -WORD_LIMIT - 1, WORD_LIMIT).astype(np.int16)
+        return QuantisedPatchEmbedding(integers, linear), after
+
+
+@dataclass(frozen=True)
+class QuantisedPatchEmbedding(Quantised):
+    """position: [tokens, width], the patch bias added to the patches' rows."""
+
+    position: NDArray[np.int16]
+    linear: Linear
+
+    def linears(self) -> Sequence[Linear]:
+        return [self.linear]
+
+    def steps(self) -> Iterator[Step]:
+        yield Embed("patch embedding", "", self.position, self.linear)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operation asks of the array, in order, without sizes of an array, addresses or waits: those are the compiler's.
+
+Rows are the tokens of all streams of a pass, one stream's after the other. A step runs over all of them, unless it stands in `EachStream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from numpy.typing import NDArray
+
+from .keys import Key
+from .numbers.linear import Linear
+
+
+class Place(Enum):
+    """Kind of memory that a value needs."""
+
+    ACTIVATION = 0  # can be streamed past the array
+    KEY_VALUE = 1  # can be held by it
+    SCORE = 2  # can be streamed as probabilities, or routed; of one stream at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor on the way: a row for each token, `groups` times `width` channels, each group in whole words."""
+
+    name: str
+    width: int
+    groups: int = 1
+    place: Place = Place.ACTIVATION
+
+
+RESIDUAL = Value("the residual", 0)
+"""The residual stream: what is written into it is added; what reads it sees it as it was when the step began."""
+
+
+class RowScale(Enum):
+    """The factor of a whole row of a product."""
+
+    NONE = 0
+    NORM = 1  # 1/sigma of the row of the residual that was read
+    EXPERT = 2  # the router's score
+
+
+@dataclass(frozen=True)
+class Step:
+    """where, what: the name that people see; what tells streams apart stands between them."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Embed(Step):
+    """Pictures -> residual: position [tokens, width] plus `linear` of each patch."""
+
+    position: NDArray
+    linear: Linear
+
+
+@dataclass(frozen=True)
+class Normalise(Step):
+    """1/sigma of every row of the residual: 1/sqrt(n sum x^2 - (sum x)^2 + epsilon)."""
+
+    epsilon: int
+
+
+@dataclass(frozen=True)
+class Product(Step):
+    """into = linear(reads) * scale. patches: only the rows of patches, not the CLS token's."""
+
+    linear: Linear
+    reads: Value
+    into: Value
+    scale: RowScale = RowScale.NONE
+    patches: bool = False
+
+
+@dataclass(frozen=True)
+class Scores(Step):
+    """into = a head's queries . keys; `head` and `keys` are groups of their values."""
+
+    queries: Value
+    head: int
+    held: Value
+    keys: int
+    into: Value
+    accumulator_shift: int
+    output_shift: int
+
+
+@dataclass(frozen=True)
+class Attend(Step):
+    """A group of `into` = softmax in base 2 of the scores times a group of the held values."""
+
+    scores: Value
+    held: Value
+    values: int
+    into: Value
+    head: int
+    exponent_shift: int
+    accumulator_shift: int
+    output_shift: int
+
+
+@dataclass(frozen=True)
+class Route(Step):
+    """The best top_k experts of each row of logits get the row and its score into their queues."""
+
+    key: Key
+    logits: Value
+    experts: int
+    top_k: int
+    exponent_shift: int
+
+
+@dataclass(frozen=True)
+class EachStream(Step):
+    """Steps for one stream after the other; they may depend on its task."""
+
+    steps: Callable[[int], Sequence[Step]]
+
+
+@dataclass(frozen=True)
+class EachExpert(Step):
+    """Steps for every expert with a queue: rows of the residual are those of the queue."""
+
+    steps: Sequence[Product]
