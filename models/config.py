@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from .errors import EdgemoeError, brief, listing
 
+NORM_KINDS = ("layer",)  # operations.norms makes them
 TASK_KINDS = ("segmentation", "depth", "tokens")
 
 
@@ -73,7 +74,8 @@ class ModelConfig:
     hidden          hidden width of the MLP of the layers that are no MoE layer
     experts, expert_hidden, top_k, moe_layers   the MoE; a plain Vision Transformer has experts=0 and moe_layers=()
     tasks           at least one
-    eps             added to the variance in LayerNorm
+    norm            kind of the norms: "layer"
+    eps             added to the variance in them
     """
 
     name: str
@@ -90,6 +92,7 @@ class ModelConfig:
     top_k: int
     moe_layers: tuple[int, ...]
     tasks: tuple[TaskConfig, ...]
+    norm: str = "layer"
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -146,6 +149,8 @@ class ModelConfig:
         names = [task.name for task in self.tasks]
         if len(set(names)) < len(names):
             fail(f"task names are {brief(', '.join(names))}: expected each name once")
+        if self.norm not in NORM_KINDS:
+            fail(f"norm is {brief(repr(self.norm))}, expected one of {', '.join(NORM_KINDS)}")
         if not isinstance(self.eps, float) or not 0 < self.eps < 1:
             fail(f"eps is {brief(repr(self.eps))}, expected a number between 0 and 1")
 

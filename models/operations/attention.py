@@ -32,7 +32,8 @@ from ..numbers.words import (
     WORD_BITS,
 )
 from ..steps import RESIDUAL, Attend, EachStream, Place, Product, RowScale, Scores, Step, Value
-from .norm import LayerNorm
+from .norm import Norm
+from .norms import norm
 from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear, softmax
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class Attention(Operation):
     layer: int
 
     @property
-    def norm(self) -> LayerNorm:
-        return LayerNorm(self.config, f"blocks.{self.layer}.norm1", self.key(Role.NORM_1))
+    def norm(self) -> Norm:
+        return norm(self.config, f"blocks.{self.layer}.norm1", self.key(Role.NORM_1))
 
     def key(self, role: Role) -> Key:
         return Key(role, self.layer)

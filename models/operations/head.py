@@ -15,7 +15,8 @@ from ..folding import Folded
 from ..keys import Key, Role
 from ..numbers.linear import Linear
 from ..steps import RESIDUAL, Product, RowScale, Step, Value
-from .norm import LayerNorm
+from .norm import Norm
+from .norms import norm
 from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class PatchHead(Operation):
     task: TaskConfig
 
     @property
-    def norm(self) -> LayerNorm:
-        return LayerNorm(self.config, f"heads.{self.task.name}.norm", self.key(Role.NORM))
+    def norm(self) -> Norm:
+        return norm(self.config, f"heads.{self.task.name}.norm", self.key(Role.NORM))
 
     def key(self, role: Role) -> Key:
         return Key(role, head=self.task.name)

@@ -17,7 +17,8 @@ from ..keys import Key, Role
 from ..numbers.linear import Linear
 from ..numbers.words import GELU_FRACTION
 from ..steps import RESIDUAL, Product, RowScale, Step, Value
-from .norm import LayerNorm
+from .norm import Norm
+from .norms import norm
 from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Mlp(Operation):
     layer: int
 
     @property
-    def norm(self) -> LayerNorm:
-        return LayerNorm(self.config, f"blocks.{self.layer}.norm2", self.key(Role.NORM_2))
+    def norm(self) -> Norm:
+        return norm(self.config, f"blocks.{self.layer}.norm2", self.key(Role.NORM_2))
 
     def key(self, role: Role) -> Key:
         return Key(role, self.layer)
@@ -89,7 +90,7 @@ def hidden_exponent(quantiser: Quantiser, key: Key) -> int:
     return quantiser.note(key, quantiser.exponent(quantiser.reach(key), low=1, high=GELU_FRACTION))
 
 
-def first_linear(quantiser: Quantiser, matrix: Matrix, output: Key, norm: LayerNorm, residual: int) -> Linear:
+def first_linear(quantiser: Quantiser, matrix: Matrix, output: Key, norm: Norm, residual: int) -> Linear:
     """The matrix before a GELU, whose argument has a fixed exponent."""
     q = quantiser
     bias = float(np.abs(q.folded[matrix.key].bias).max())

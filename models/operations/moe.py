@@ -24,7 +24,8 @@ from ..numbers.words import SCORE_FRACTION
 from ..rounding import Moment
 from ..steps import RESIDUAL, EachExpert, EachStream, Place, Product, Route, RowScale, Step, Value
 from .mlp import first_linear, hidden_exponent
-from .norm import LayerNorm
+from .norm import Norm
+from .norms import norm
 from .operation import Context, Matrix, Operation, Quantised, Tensors, linear, softmax
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class MixtureOfExperts(Operation):
     in_place = True
 
     @property
-    def norm(self) -> LayerNorm:
-        return LayerNorm(self.config, f"blocks.{self.layer}.norm2", self.key(Role.NORM_2))
+    def norm(self) -> Norm:
+        return norm(self.config, f"blocks.{self.layer}.norm2", self.key(Role.NORM_2))
 
     def key(self, role: Role, task: int | None = None) -> Key:
         return Key(role, self.layer, task=task)
@@ -139,7 +140,7 @@ class MixtureOfExperts(Operation):
         result = {}
         for task in self.tasks:
             gate = tensors[self.gate(task)].T * LOG2_E
-            result[self.router(task).key] = self.norm.fold(tensors, gate - gate.mean(axis=0), 0.0)
+            result[self.router(task).key] = self.norm.fold(tensors, gate - gate.mean(axis=0), np.zeros(self.config.experts))
         first = self.norm.fold(tensors, tensors[self.name("experts.htoh4.weight")], tensors[self.name("experts.htoh4.bias")])
         second = Folded(tensors[self.name("experts.h4toh.weight")], tensors[self.name("experts.h4toh.bias")])
         return result | {self.first.key: first, self.second.key: second}

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LayerNorm: y = (x - mean) / sigma * gamma + beta, sigma^2 = variance + eps, over the channels of a row.
+"""Norms of a row's channels: y = (x - mean) / sigma * gamma + beta, or parts of that. What kinds there are: `norms`.
 
-It costs no pass over the data: gamma and the mean go into the matrix behind it, beta into that matrix's bias, and 1/sigma scales the
-finished rows. The hardware has 1/sqrt(V) with V = n sum x^2 - (sum x)^2 + epsilon = (n sigma)^2, which lacks a factor n = 2^L * (n / 2^L):
-the power of two is a matter of exponents, the fraction goes into the matrix, too.
+A norm costs no pass over the data: gamma, the mean and beta go into the matrix behind it, and 1/sigma scales the finished rows. The
+hardware has 1/sqrt(V) with V = (n sigma)^2, which lacks a factor n = 2^L * (n / 2^L): the power of two is a matter of exponents, the
+fraction goes into the matrix, too.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
@@ -23,34 +24,40 @@ from .operation import Context, Tensors
 
 
 @dataclass(frozen=True)
-class LayerNorm:
+class Norm(ABC):
     """The norm of a name in the checkpoint; `key` names what the matrix behind it sees, x / sigma."""
 
     config: ModelConfig
     name: str
     key: Key
+    centred: ClassVar[bool]  # whether sigma is taken from the mean, or from zero
 
+    @abstractmethod
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return {f"{self.name}.weight": (self.config.width,), f"{self.name}.bias": (self.config.width,)}
+        """Names and shapes in a checkpoint."""
 
+    @abstractmethod
     def forward(self, x: NDArray, context: Context) -> tuple[NDArray, NDArray]:
         """(y, x / sigma); the second is only there for an observer."""
-        mean = x.mean(axis=-1, keepdims=True)
-        sigma = np.sqrt(x.var(axis=-1, keepdims=True) + context.dtype(self.config.eps))
-        scaled = x
-        if context.observer.active:
-            scaled = x / sigma
-            context.observer.sigma(self.key, sigma)
-            context.observer.rows(self.key, scaled)
-        return (x - mean) / sigma * context.tensors[f"{self.name}.weight"] + context.tensors[f"{self.name}.bias"], scaled
 
-    def fold(self, tensors: Tensors, weight: NDArray, bias: NDArray | float) -> Folded:
-        """W' = W diag(gamma) (I - 11^T / n) * n / 2^L, b' = W beta + b."""
+    @abstractmethod
+    def fold(self, tensors: Tensors, weight: NDArray, bias: NDArray) -> Folded:
+        """The matrix behind it, the norm inside."""
+
+    def scaled(self, x: NDArray, sigma: NDArray, context: Context) -> NDArray:
+        """x / sigma, shown to the observer if there is one."""
+        if not context.observer.active:
+            return x
+        scaled = x / sigma
+        context.observer.sigma(self.key, sigma)
+        context.observer.rows(self.key, scaled)
+        return scaled
+
+    def folded(self, weight: NDArray, bias: NDArray) -> Folded:
+        """A matrix with gamma and mean inside, times what of n is no power of two."""
         n = self.config.width
-        folded = weight * tensors[f"{self.name}.weight"]
-        folded = folded - folded.mean(axis=-1, keepdims=True)
         whole = 1 << norm_bits(n)
-        return Folded(folded * (n / whole), weight @ tensors[f"{self.name}.bias"] + bias, undo=whole / n)
+        return Folded(weight * (n / whole), bias, undo=whole / n)
 
     @property
     def fraction(self) -> int:
@@ -66,6 +73,7 @@ class LayerNorm:
         return math.floor(math.log2(max(1.0, self.config.width * sigma * 2.0 ** (residual - 1))))
 
     def step(self, label: str, epsilon: int) -> Normalise:
+        """What the array does for it."""
         return Normalise(label, "", epsilon)
 
 

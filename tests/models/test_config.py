@@ -4,8 +4,9 @@
 from dataclasses import replace
 
 import pytest
-from edgemoe.models.config import PRESETS, ModelConfig, TaskConfig, preset
+from edgemoe.models.config import NORM_KINDS, PRESETS, ModelConfig, TaskConfig, preset
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.operations.norms import NORMS
 
 TINY = PRESETS["m3vit-t"]
 
@@ -86,3 +87,9 @@ def test_unknown_names_list_the_known():
         TINY.task_index(2)
     with pytest.raises(EdgemoeError, match="no valid JSON of a ModelConfig"):
         ModelConfig.from_json('{"name": "m"}')
+
+
+def test_every_kind_of_norm_is_made():
+    assert tuple(NORMS) == NORM_KINDS
+    with pytest.raises(EdgemoeError, match="norm is 'batch', expected one of layer"):
+        replace(TINY, norm="batch")

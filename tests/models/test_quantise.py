@@ -14,7 +14,8 @@ from edgemoe.models.numbers.calibration import Calibration, Rounding
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.linear import Shifts
 from edgemoe.models.operations.attention import QuantisedAttention
-from edgemoe.models.operations.norm import LayerNorm, norm_bits
+from edgemoe.models.operations.layer_norm import LayerNorm
+from edgemoe.models.operations.norm import norm_bits
 
 from .support import ODD, PLAIN, random_checkpoint
 
