@@ -16,7 +16,7 @@ from .operations.attention import Attention
 from .operations.head import PatchHead
 from .operations.mlp import Mlp
 from .operations.moe import MixtureOfExperts
-from .operations.operation import Matrix, Operation
+from .operations.operation import Matrix, Operation, Over
 from .operations.patch import PatchEmbedding
 
 
@@ -36,6 +36,13 @@ class Graph:
     def matrices(self) -> Iterator[tuple[Operation, Matrix]]:
         """Every matrix and its owner, in the order of use."""
         return ((operation, matrix) for operation in self.operations for matrix in operation.matrices())
+
+    def multiplications(self, task: str) -> int:
+        """What the mathematics asks for, of one picture and task."""
+        c = self.config
+        rows = {Over.TOKENS: c.tokens, Over.STREAM: c.tokens, Over.PATCHES: c.patches, Over.QUEUE: c.tokens * c.top_k}
+        operations = [*self.trunk, *(head for name, head in self.heads.items() if name == task)]
+        return sum(rows[work.over] * work.multiplications for operation in operations for work in operation.work())
 
     @property
     def result(self) -> Key:

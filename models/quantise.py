@@ -140,7 +140,6 @@ class Quantiser:
         old: int | None = None,
         fine: int | None = None,
         lowest: int = 0,
-        **groups: int,
     ) -> Linear:
         """Round one matrix and choose its shifts.
 
@@ -186,7 +185,8 @@ class Quantiser:
             bias_shift=bias_shift,
             bias_first=old is not None,
             gelu=fine is not None,
-            **groups,
+            groups=matrix.groups,
+            input_groups=matrix.input_groups,
         )
 
     def rounded(self, key: Key, exact: NDArray, bits: int, plain: NDArray) -> tuple[NDArray, NDArray | float]:

@@ -34,7 +34,7 @@ from ..numbers.words import (
 from ..steps import RESIDUAL, Attend, EachStream, Place, Product, RowScale, Scores, Step, Value
 from .norm import Norm
 from .norms import norm
-from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear, softmax
+from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, affine, linear, softmax
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
@@ -72,8 +72,18 @@ class Attention(Operation):
         return self.norm.tensors() | affine(self.name("qkv"), 3 * width, width) | affine(self.name("proj"), width, width)
 
     def matrices(self) -> Sequence[Matrix]:
-        seen = {Role.QUERY: Role.NORM_1, Role.KEY_VALUE: Role.NORM_1, Role.PROJECTION: Role.ATTENTION}
-        return [Matrix(self.key(role), sees=self.key(sees)) for role, sees in seen.items()]
+        width, heads, normal = self.config.width, self.config.heads, self.key(Role.NORM_1)
+        return [
+            Matrix(self.key(Role.QUERY), normal, width, width, groups=heads),
+            Matrix(self.key(Role.KEY_VALUE), normal, width, 2 * width, groups=2 * heads),
+            Matrix(self.key(Role.PROJECTION), self.key(Role.ATTENTION), width, width, input_groups=heads),
+        ]
+
+    def work(self) -> Sequence[Work]:
+        c, (query, key_value, projection) = self.config, self.matrices()
+        scores = Work(Over.STREAM, c.head_width, c.tokens, c.heads, weights=False)
+        values = Work(Over.STREAM, c.tokens, c.head_width, c.heads, weights=False)
+        return [Work.of(key_value), Work.of(query), scores, values, Work.of(projection)]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
         c, w, see = self.config, context.tensors, context.observer
@@ -142,19 +152,17 @@ class Attention(Operation):
         value = q.note(self.key(Role.VALUE), min(cap, q.exponent(float(boosted.max()))))
         common: dict[str, Any] = dict(fraction=norm.fraction, lowest=lowest)
         reach = q.without_bias(queries, both)
-        query_linear = q.linear(queries, reach=reach, output=query, groups=c.heads, **common)
+        query_linear = q.linear(queries, reach=reach, output=query, **common)
         reach = q.without_bias(keys_values, np.concatenate([both, boosted]))
         output = np.repeat([key, value], c.width)
-        key_value_linear = q.linear(keys_values, reach=reach, output=output, groups=2 * c.heads, **common)
+        key_value_linear = q.linear(keys_values, reach=reach, output=output, **common)
 
         scores = min(SCORE_FRACTION, query + key, q.exponent(q.reach(self.key(Role.SCORES)), low=-3))
         q.note(self.key(Role.SCORES), scores)
         guard = min(q.GUARD_BITS, query + key - scores)
         attention = q.note(self.key(Role.ATTENTION), min(q.exponent(float(attended.max())), value + AVERAGING_BITS))
         after = q.note(self.result, min(after, q.cap(projections, attention)))
-        projection = q.linear(
-            projections, fraction=attention, reach=q.reach(self.key(Role.PROJECTION)), output=after, old=before, input_groups=c.heads
-        )
+        projection = q.linear(projections, fraction=attention, reach=q.reach(self.key(Role.PROJECTION)), output=after, old=before)
         return QuantisedAttention(
             self,
             norm.epsilon(before),

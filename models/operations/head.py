@@ -17,7 +17,7 @@ from ..numbers.linear import Linear
 from ..steps import RESIDUAL, Product, RowScale, Step, Value
 from .norm import Norm
 from .norms import norm
-from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear
+from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, affine, linear
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
@@ -42,7 +42,7 @@ class PatchHead(Operation):
 
     @property
     def matrix(self) -> Matrix:
-        return Matrix(self.key(Role.HEAD), sees=self.key(Role.NORM))
+        return Matrix(self.key(Role.HEAD), self.key(Role.NORM), self.config.width, self.task.head_outputs)
 
     @property
     def name(self) -> str:
@@ -53,6 +53,9 @@ class PatchHead(Operation):
 
     def matrices(self) -> Sequence[Matrix]:
         return [self.matrix]
+
+    def work(self) -> Sequence[Work]:
+        return [Work.of(self.matrix, Over.PATCHES)]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
         """The residual [B, T, D] -> [B, patches, outputs]."""

@@ -19,7 +19,7 @@ from ..numbers.words import GELU_FRACTION
 from ..steps import RESIDUAL, Product, RowScale, Step, Value
 from .norm import Norm
 from .norms import norm
-from .operation import Context, Matrix, Operation, Quantised, Tensors, affine, linear
+from .operation import Context, Matrix, Operation, Quantised, Tensors, Work, affine, linear
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
@@ -50,8 +50,14 @@ class Mlp(Operation):
         return self.norm.tensors() | affine(self.name("fc1"), c.hidden, c.width) | affine(self.name("fc2"), c.width, c.hidden)
 
     def matrices(self) -> Sequence[Matrix]:
-        seen = {Role.FIRST: Role.NORM_2, Role.SECOND: Role.HIDDEN}
-        return [Matrix(self.key(role), sees=self.key(sees)) for role, sees in seen.items()]
+        width, hidden = self.config.width, self.config.hidden
+        return [
+            Matrix(self.key(Role.FIRST), self.key(Role.NORM_2), width, hidden),
+            Matrix(self.key(Role.SECOND), self.key(Role.HIDDEN), hidden, width),
+        ]
+
+    def work(self) -> Sequence[Work]:
+        return [Work.of(matrix) for matrix in self.matrices()]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
         w, see = context.tensors, context.observer

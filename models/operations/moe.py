@@ -26,7 +26,7 @@ from ..steps import RESIDUAL, EachExpert, EachStream, Place, Product, Route, Row
 from .mlp import first_linear, hidden_exponent
 from .norm import Norm
 from .norms import norm
-from .operation import Context, Matrix, Operation, Quantised, Tensors, linear, softmax
+from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, linear, softmax
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
@@ -76,18 +76,21 @@ class MixtureOfExperts(Operation):
         }
 
     def router(self, task: int) -> Matrix:
-        return Matrix(self.key(Role.ROUTER, task), sees=self.key(Role.NORM_2))
+        return Matrix(self.key(Role.ROUTER, task), self.key(Role.NORM_2), self.config.width, self.config.experts)
 
     @property
     def first(self) -> Matrix:
-        return Matrix(self.key(Role.FIRST), sees=self.key(Role.NORM_2), expert=True)
+        return Matrix(self.key(Role.FIRST), self.key(Role.NORM_2), self.config.width, self.config.expert_hidden, expert=True)
 
     @property
     def second(self) -> Matrix:
-        return Matrix(self.key(Role.SECOND), sees=self.key(Role.HIDDEN), expert=True)
+        return Matrix(self.key(Role.SECOND), self.key(Role.HIDDEN), self.config.expert_hidden, self.config.width, expert=True)
 
     def matrices(self) -> Sequence[Matrix]:
         return [*(self.router(task) for task in self.tasks), self.first, self.second]
+
+    def work(self) -> Sequence[Work]:
+        return [Work.of(self.router(0), Over.STREAM), Work.of(self.first, Over.QUEUE), Work.of(self.second, Over.QUEUE)]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
         c, w, see = self.config, context.tensors, context.observer

@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,11 +65,53 @@ class Context:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix that the array multiplies with. sees: the tensor whose rows it gets; expert: there is one for each expert."""
+    """A matrix that the array multiplies with.
+
+    sees    the tensor whose rows it gets
+    expert  there is one for each expert
+    groups  outputs come in this many groups (heads), each in whole words; input_groups likewise
+    """
 
     key: Key
     sees: Key
+    inputs: int
+    outputs: int
     expert: bool = False
+    groups: int = 1
+    input_groups: int = 1
+
+
+class Over(Enum):
+    """Which rows a product runs over, as far as its cost is concerned."""
+
+    TOKENS = 0  # those of all streams
+    PATCHES = 1  # those of all streams, without the CLS token's
+    STREAM = 2  # one stream's, one after the other
+    QUEUE = 3  # one expert's, one after the other
+
+
+@dataclass(frozen=True)
+class Work:
+    """`count` products of a row of `inputs` with inputs x outputs, in groups as of `Matrix`; weights: they come from memory."""
+
+    over: Over
+    inputs: int
+    outputs: int
+    count: int = 1
+    groups: int = 1
+    input_groups: int = 1
+    expert: bool = False
+    weights: bool = True
+
+    @classmethod
+    def of(cls, matrix: Matrix, over: Over = Over.TOKENS) -> Work:
+        """What a matrix costs."""
+        return cls(over, matrix.inputs, matrix.outputs, 1, matrix.groups, matrix.input_groups, matrix.expert)
+
+    @property
+    def multiplications(self) -> int:
+        """Of one row, without padding."""
+        return self.count * self.inputs * self.outputs
 
 
 class Quantised(ABC):
@@ -106,6 +149,10 @@ class Operation(ABC):
     @abstractmethod
     def matrices(self) -> Sequence[Matrix]:
         """Its matrices, in the order of their use."""
+
+    @abstractmethod
+    def work(self) -> Sequence[Work]:
+        """What it costs, in order, for one task."""
 
     @abstractmethod
     def forward(self, x: NDArray, context: Context) -> NDArray:

@@ -16,13 +16,12 @@ from ..keys import Key, Role
 from ..numbers.linear import Linear
 from ..numbers.words import PIXEL_FRACTION, WORD_LIMIT
 from ..steps import Embed, Step
-from .operation import Context, Matrix, Operation, Quantised, Tensors
+from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
     from ..quantise import Quantiser
 
-MATRIX = Matrix(Key(Role.PATCH), sees=Key(Role.PATCH_INPUT))
 NAME = "patch_embed.proj"
 
 
@@ -34,6 +33,10 @@ class PatchEmbedding(Operation):
     def result(self) -> Key:
         return Key(Role.EMBEDDED)
 
+    @property
+    def matrix(self) -> Matrix:
+        return Matrix(Key(Role.PATCH), Key(Role.PATCH_INPUT), self.config.patch_size_words, self.config.width)
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         c = self.config
         return {
@@ -43,14 +46,17 @@ class PatchEmbedding(Operation):
         }
 
     def matrices(self) -> Sequence[Matrix]:
-        return [MATRIX]
+        return [self.matrix]
+
+    def work(self) -> Sequence[Work]:
+        return [Work.of(self.matrix, Over.PATCHES)]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
         """uint8 images [B, C, H, W] -> residual [B, T, D]."""
         c, w, batch = self.config, context.tensors, len(x)
         pixels = x.reshape(batch, c.image_channels, c.patches_per_column, c.patch, c.patches_per_row, c.patch)
         patches = pixels.transpose(0, 2, 4, 1, 3, 5).reshape(batch, c.patches, -1).astype(context.dtype) / (1 << PIXEL_FRACTION)
-        context.observer.rows(MATRIX.sees, patches)
+        context.observer.rows(self.matrix.sees, patches)
         embedded = patches @ w[f"{NAME}.weight"].reshape(c.width, -1).T
         context.observer.reach(Key(Role.PATCH_OUTPUT), embedded)
         cls: NDArray = np.zeros((batch, 1, c.width), context.dtype)
@@ -61,16 +67,16 @@ class PatchEmbedding(Operation):
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         """The bias goes into the position."""
         width = self.config.width
-        return {MATRIX.key: Folded(tensors[f"{NAME}.weight"].reshape(width, -1), np.zeros(width))}
+        return {self.matrix.key: Folded(tensors[f"{NAME}.weight"].reshape(width, -1), np.zeros(width))}
 
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
         q = quantiser
         position = q.tensors["pos_embed"].copy()
         position[1:] += q.tensors[f"{NAME}.bias"]
         whole = q.exponent(float(np.abs(position).max()), headroom=1.0)
-        after = q.note(self.result, min(after, q.cap(MATRIX, PIXEL_FRACTION)))
+        after = q.note(self.result, min(after, q.cap(self.matrix, PIXEL_FRACTION)))
         before = q.note(Key(Role.POSITION), min(whole, after))
-        linear = q.linear(MATRIX, fraction=PIXEL_FRACTION, reach=q.reach(Key(Role.PATCH_OUTPUT)), output=after, old=before)
+        linear = q.linear(self.matrix, fraction=PIXEL_FRACTION, reach=q.reach(Key(Role.PATCH_OUTPUT)), output=after, old=before)
         integers = np.clip(np.round(position * 2.0**before), -WORD_LIMIT - 1, WORD_LIMIT).astype(np.int16)
         return QuantisedPatchEmbedding(integers, linear), after
 

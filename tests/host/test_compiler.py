@@ -15,6 +15,7 @@ from edgemoe.hw.weight_stream import WeightStream
 from edgemoe.models import quantise
 from edgemoe.models.config import PRESETS
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.graph import graph
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.linear import Linear
 
@@ -73,6 +74,17 @@ def test_pack_is_what_the_array_takes():
                 assert part[2, lane] == (linear.multiplier[value] if inside else 0) and part[3, lane] == 0
                 column_weights = np.append(linear.weights[:, value] if inside else np.zeros(6), [0, 0])
                 assert (part[4:, lane] == column_weights).all()
+
+
+@pytest.mark.parametrize("config, hardware", [(TINY, "tiny"), (ODD, "base"), (PLAIN, "base")], ids=lambda x: getattr(x, "name", x))
+@pytest.mark.parametrize("task", [0, 1])
+def test_multiplications_are_the_graphs(config, hardware, task):
+    """Of the instructions, and of the operations: the same number."""
+    assert program(config, ((0, task),), hardware).macs == graph(config).multiplications(config.tasks[task].name)
+
+
+def test_m3vit_t_multiplications():
+    assert round(graph(PRESETS["m3vit-t"]).multiplications("task0") / 1e6, 1) == 782.7
 
 
 def test_waits_only_where_something_is_unfinished():
