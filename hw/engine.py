@@ -228,6 +228,7 @@ class Engine(wiring.Component):
             layernorm.row_base.eq(instruction.row_base),
             layernorm.elements.eq(instruction.elements),
             layernorm.epsilon.eq(instruction.epsilon),
+            layernorm.uncentred.eq(instruction.uncentred),
             router.start.eq(streamer.operation & route),
             router.rows.eq(job.rows),
             router.row_base.eq(instruction.row_base),

@@ -186,6 +186,7 @@ FIELDS = (
     Field("down", 10, "IMAGE: patches one below the other"),
     Field("channels", 4, "IMAGE: planes of 8-bit pixels"),
     Field("patch", 6, "IMAGE: pixels a patch side"),
+    Field("uncentred", 1, "LAYERNORM: leave the rows' sums out, as RMSNorm does"),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .errors import EdgemoeError, brief, listing
 
-NORM_KINDS = ("layer",)  # operations.norms makes them
+NORM_KINDS = ("layer", "rms")  # operations.norms makes them
 TASK_KINDS = ("segmentation", "depth", "tokens")
 
 
@@ -74,7 +74,7 @@ class ModelConfig:
     hidden          hidden width of the MLP of the layers that are no MoE layer
     experts, expert_hidden, top_k, moe_layers   the MoE; a plain Vision Transformer has experts=0 and moe_layers=()
     tasks           at least one
-    norm            kind of the norms: "layer"
+    norm            kind of the norms: "layer" (LayerNorm) or "rms" (RMSNorm)
     eps             added to the variance in them
     """
 

@@ -126,9 +126,12 @@ def softmax_scale(sums: NDArray) -> tuple[Ints, Ints]:
     return reciprocal(sums)
 
 
-def layernorm_scale(total: NDArray, squares: NDArray, elements: int, epsilon: int) -> tuple[Ints, Ints]:
-    """(mantissa, exponent) of 1 / sqrt(V), V = max(1, elements * sum x^2 - (sum x)^2 + epsilon): elements * sigma of each row."""
-    variance = elements * squares - total * total + epsilon
+def layernorm_scale(total: NDArray, squares: NDArray, elements: int, epsilon: int, uncentred: int = 0) -> tuple[Ints, Ints]:
+    """(mantissa, exponent) of 1 / sqrt(V), V = max(1, elements * sum x^2 - (sum x)^2 + epsilon): elements * sigma of each row.
+
+    uncentred: without (sum x)^2, as RMSNorm has it.
+    """
+    variance = elements * squares - (0 if uncentred else total * total) + epsilon
     return rsqrt(np.maximum(variance, 1))
 
 

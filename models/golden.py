@@ -157,24 +157,27 @@ class MixtureOfExperts(nn.Module):
         return y.reshape(x.shape), chosen, scores, probabilities
 
 
+NORMS: dict[str, type[nn.LayerNorm | nn.RMSNorm]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+
 class Block(nn.Module):
     """x + attention(norm1(x)), then x + mlp(norm2(x)), where the MLP may be a Mixture of Experts."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=config.eps)
+        self.norm1 = NORMS[config.norm](config.width, eps=config.eps)
         self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.width, eps=config.eps)
+        self.norm2 = NORMS[config.norm](config.width, eps=config.eps)
         self.mlp: MixtureOfExperts | Mlp = MixtureOfExperts(config) if config.is_moe(layer) else Mlp(config)
 
 
 class Head(nn.Module):
     """A linear patch decoder: each patch's token gives s x s cells of `channels` values (s row, s column, channel fastest)."""
 
-    def __init__(self, width: int, outputs: int, eps: float) -> None:
+    def __init__(self, config: ModelConfig, outputs: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=eps)
-        self.proj = nn.Linear(width, outputs)
+        self.norm = NORMS[config.norm](config.width, eps=config.eps)
+        self.proj = nn.Linear(config.width, outputs)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.proj(self.norm(tokens[:, 1:]))  # [B, N, s*s*channels]; row 0 is the CLS token
@@ -193,7 +196,7 @@ class Golden(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.pos_embed = nn.Parameter(torch.empty(config.tokens, config.width))
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.heads = nn.ModuleDict({t.name: Head(config.width, t.head_outputs, config.eps) for t in config.tasks if t.head_outputs})
+        self.heads = nn.ModuleDict({t.name: Head(config, t.head_outputs) for t in config.tasks if t.head_outputs})
         nn.init.normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):

@@ -64,9 +64,10 @@ class Embed(Step):
 
 @dataclass(frozen=True)
 class Normalise(Step):
-    """1/sigma of every row of the residual: 1/sqrt(n sum x^2 - (sum x)^2 + epsilon)."""
+    """1/sigma of every row of the residual: 1/sqrt(n sum x^2 - (sum x)^2 + epsilon), or without the middle term if not centred."""
 
     epsilon: int
+    centred: bool
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ class Emulator:
                 self._matmul(index, i, expert)
             case Opcode.LAYERNORM:
                 rows = np.arange(i.row_base, i.row_base + i.rows)
-                mantissa, exponent = unit.layernorm_scale(self.total[rows], self.squares[rows], i.elements, i.epsilon)
+                mantissa, exponent = unit.layernorm_scale(self.total[rows], self.squares[rows], i.elements, i.epsilon, i.uncentred)
                 self.norm_scale[0][rows], self.norm_scale[1][rows] = mantissa, exponent
             case Opcode.ROUTE:
                 self._route(index, i)

@@ -196,7 +196,8 @@ class _Lowering:
     def normalise(self, step: Normalise, label: str) -> None:
         """Unless the table of row scales holds it already."""
         if step != self.normalised:
-            fields = dict(rows=self.active * self.config.tokens, row_base=0, elements=self.config.width, epsilon=step.epsilon)
+            fields = dict(rows=self.active * self.config.tokens, row_base=0, elements=self.config.width)
+            fields |= dict(epsilon=step.epsilon, uncentred=int(not step.centred))
             self.draft(Opcode.LAYERNORM, label, fields, writes=[Operand.NORM])
             self.normalised = step
 

@@ -23,10 +23,12 @@ LOW = 20  # the sum of squares is multiplied in two parts, each within a DSP blo
 class LayerNorm(wiring.Component):
     """sum[row] and squares[row] of every residual row, and scale[row] = rsqrt(max(1, elements * squares[row] - sum[row]^2 + epsilon)).
 
+    RMSNorm's rows are `uncentred`: without sum[row]^2.
+
     Ports, statistics (a residual word is written):
         valid, row, first (the row starts from zero), subtract_old (the word replaces `old`: its contribution goes), new word, old word.
     Ports, command:
-        start, rows, row_base, elements, epsilon (all sampled with `start`): rows row_base .. row_base + rows - 1 get their scale.
+        start, rows, row_base, elements, epsilon, uncentred (all sampled with `start`): rows row_base .. row_base + rows - 1 get theirs.
         done: one cycle, when all results are in the table.
     Ports, scale table:
         scale_row -> scale_mantissa, scale_exponent one cycle later: mantissa * 2^-16 * 2^-exponent.
@@ -65,6 +67,7 @@ class LayerNorm(wiring.Component):
                 "row_base": In(row),
                 "elements": In(ELEMENT_BITS),
                 "epsilon": In(EPSILON_BITS),
+                "uncentred": In(1),
                 "done": Out(1),
                 "scale_row": In(row),
                 "scale_mantissa": Out(MANTISSA_BITS),
@@ -118,7 +121,7 @@ class LayerNorm(wiring.Component):
         store, fetch = scales.write_port(), scales.read_port()
 
         remaining, row = Signal.like(self.rows), Signal.like(self.row)
-        elements, epsilon = Signal.like(self.elements), Signal.like(self.epsilon)
+        elements, epsilon, uncentred = Signal.like(self.elements), Signal.like(self.epsilon), Signal()
         running = Signal()
         with m.If(self.start):
             m.d.sync += [
@@ -127,6 +130,7 @@ class LayerNorm(wiring.Component):
                 row.eq(self.row_base),
                 elements.eq(self.elements),
                 epsilon.eq(self.epsilon),
+                uncentred.eq(self.uncentred),
             ]
         with m.Elif(running):
             m.d.sync += [running.eq(remaining > 1), remaining.eq(remaining - 1), row.eq(row + 1)]
@@ -137,7 +141,7 @@ class LayerNorm(wiring.Component):
         finished = delay(m, running & (remaining <= 1), self.SWEEP_DELAY - 1, name="sweep_last", reset_less=False)
         m.d.comb += [
             rsqrt.valid.eq(rsqrt_valid),
-            rsqrt.value.eq(self.variance(m, read.data, elements, epsilon)),
+            rsqrt.value.eq(self.variance(m, read.data, elements, epsilon, uncentred)),
             store.en.eq(rsqrt.out_valid),
             store.addr.eq(delay(m, row, 1 + self.VARIANCE_LATENCY + rsqrt.LATENCY, name="sweep_row")),
             store.data.mantissa.eq(rsqrt.mantissa),
@@ -148,7 +152,7 @@ class LayerNorm(wiring.Component):
         ]
         m.d.sync += self.done.eq(finished)
 
-    def variance(self, m: Module, row: data.View, elements: Signal, epsilon: Signal) -> Signal:
+    def variance(self, m: Module, row: data.View, elements: Signal, epsilon: Signal, uncentred: Signal) -> Signal:
         """max(1, elements * squares - sum^2 + epsilon), VARIANCE_LATENCY cycles after the statistics were read.
 
         Free-running: outside a sweep the table's output does not change, and nothing moves.
@@ -161,6 +165,8 @@ class LayerNorm(wiring.Component):
 
         # 1: operands of the multipliers
         magnitude = register(2 * HALF, Mux(row.sum < 0, -row.sum, row.sum), "magnitude")
+        with m.If(uncentred):
+            m.d.sync += magnitude.eq(0)
         squares = register(self.square_bits, row.squares, "squares")
         # 2: partial products
         low, high = magnitude[:HALF], magnitude[HALF:]

@@ -74,7 +74,7 @@ class Norm(ABC):
 
     def step(self, label: str, epsilon: int) -> Normalise:
         """What the array does for it."""
-        return Normalise(label, "", epsilon)
+        return Normalise(label, "", epsilon, self.centred)
 
 
 def norm_bits(n: int) -> int:

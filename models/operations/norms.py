@@ -7,8 +7,9 @@ from ..config import ModelConfig
 from ..keys import Key
 from .layer_norm import LayerNorm
 from .norm import Norm
+from .rms_norm import RmsNorm
 
-NORMS: dict[str, type[Norm]] = {"layer": LayerNorm}
+NORMS: dict[str, type[Norm]] = {"layer": LayerNorm, "rms": RmsNorm}
 
 
 def norm(config: ModelConfig, name: str, key: Key) -> Norm:

@@ -7,6 +7,7 @@ import pytest
 from bench_nonlinear import GAPS, Bench, config_of, padded, vector
 from edgemoe.hw.units.layernorm import LayerNorm
 from edgemoe.models.arithmetic import rsqrt
+from edgemoe.models.emulator import layernorm_scale
 from edgemoe.sim.bench import parameters, run_bench
 
 
@@ -17,14 +18,14 @@ class Rows:
     async def write(self, row: int, new, old, *, first: bool = False, subtract_old: bool = False) -> None:
         await self.bench.send(row=row, new=vector(new, 16), old=vector(old, 16), first=first, subtract_old=subtract_old)
 
-    async def sweep(self, rows: int, row_base: int, elements: int, epsilon: int):
+    async def sweep(self, rows: int, row_base: int, elements: int, epsilon: int, uncentred: int = 0):
         """LAYERNORM as early as allowed -> mantissas, exponents; the cycle count is what the attribute says."""
         bench = self.bench
         bench.set(valid=0)
         await bench.step(self.unit.STATISTICS_DELAY - 1)
-        bench.set(start=1, rows=rows, row_base=row_base, elements=elements, epsilon=epsilon)
+        bench.set(start=1, rows=rows, row_base=row_base, elements=elements, epsilon=epsilon, uncentred=uncentred)
         await bench.step()
-        bench.set(start=0, rows=0, row_base=0, elements=0, epsilon=0)
+        bench.set(start=0, rows=0, row_base=0, elements=0, epsilon=0, uncentred=1 - uncentred)
         cycles = 1
         while not bench.get("done"):
             await bench.step()
@@ -74,16 +75,21 @@ async def compare(dut):
 
 
 async def check(rows: Rows, x: np.ndarray, base: int, epsilon: int) -> None:
+    """LayerNorm's scale, and RMSNorm's, of the same statistics."""
     elements = x.shape[1]
-    mantissas, exponents = await rows.sweep(len(x), base, elements, epsilon)
-    variance = elements * (x**2).sum(1) - x.sum(1) ** 2 + epsilon
-    twin = rsqrt(np.maximum(1, variance))
-    assert (mantissas == twin[0]).all() and (exponents == twin[1]).all()
+    for uncentred in (0, 1):
+        mantissas, exponents = await rows.sweep(len(x), base, elements, epsilon, uncentred)
+        mean = 0 if uncentred else x.sum(1) ** 2
+        twin = rsqrt(np.maximum(1, elements * (x**2).sum(1) - mean + epsilon))
+        assert (mantissas == twin[0]).all() and (exponents == twin[1]).all()
+        assert all(
+            (a == b).all() for a, b in zip(twin, layernorm_scale(x.sum(1), (x**2).sum(1), elements, epsilon, uncentred), strict=True)
+        )
 
 
 @cocotb.test()
 async def pytorch(dut):
-    """1/sigma of residual rows with outliers, as PyTorch's LayerNorm sees it: relative error at most 2^-15."""
+    """1/sigma of residual rows with outliers, as PyTorch's LayerNorm and RMSNorm see it: relative error at most 2^-15."""
     import torch
 
     random = np.random.default_rng(4)
@@ -97,15 +103,19 @@ async def pytorch(dut):
     for c in range(blocks.shape[1]):
         for i in range(len(blocks)):
             await rows.write(i, blocks[i, c], blocks[i, c], first=c == 0)
-    mantissas, exponents = await rows.sweep(40, 0, width, round(epsilon * width**2 * 4**fraction))
-    inverse = width * 2**fraction * mantissas * 2.0 ** -(16 + exponents)
     values = torch.from_numpy(words * 2.0**-fraction)
-    reference = torch.rsqrt(values.var(1, correction=0) + epsilon)
-    error = np.abs(inverse / reference.numpy() - 1).max()
-    dut._log.info(f"relative error of 1/sigma: {error:.3g}")
-    assert error <= 2.0**-15
-    normalised = (values - values.mean(1, keepdim=True)) * torch.from_numpy(inverse)[:, None]
-    assert (normalised - torch.nn.functional.layer_norm(values, (width,), eps=epsilon)).abs().max() < 1e-3
+    mean = values.mean(1, keepdim=True)
+    kinds = (
+        (values.var(1, correction=0), values - mean, torch.nn.functional.layer_norm(values, (width,), eps=epsilon)),
+        (values.square().mean(1), values, torch.nn.functional.rms_norm(values, (width,), eps=epsilon)),
+    )
+    for uncentred, (square, numerator, normal) in enumerate(kinds):
+        mantissas, exponents = await rows.sweep(40, 0, width, round(epsilon * width**2 * 4**fraction), uncentred)
+        inverse = width * 2**fraction * mantissas * 2.0 ** -(16 + exponents)
+        error = np.abs(inverse / torch.rsqrt(square + epsilon).numpy() - 1).max()
+        dut._log.info(f"relative error of 1/sigma: {error:.3g}")
+        assert error <= 2.0**-15
+        assert (numerator * torch.from_numpy(inverse)[:, None] - normal).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("gap", GAPS)

@@ -91,5 +91,5 @@ def test_unknown_names_list_the_known():
 
 def test_every_kind_of_norm_is_made():
     assert tuple(NORMS) == NORM_KINDS
-    with pytest.raises(EdgemoeError, match="norm is 'batch', expected one of layer"):
+    with pytest.raises(EdgemoeError, match="norm is 'batch', expected one of layer, rms"):
         replace(TINY, norm="batch")

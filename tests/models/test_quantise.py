@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from edgemoe.models import activation, calibration, forward, quantise, rounding
+from edgemoe.models.config import NORM_KINDS
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.graph import graph
 from edgemoe.models.keys import Key, Role
@@ -16,6 +17,7 @@ from edgemoe.models.numbers.linear import Shifts
 from edgemoe.models.operations.attention import QuantisedAttention
 from edgemoe.models.operations.layer_norm import LayerNorm
 from edgemoe.models.operations.norm import norm_bits
+from edgemoe.models.operations.rms_norm import RmsNorm
 
 from .support import ODD, PLAIN, random_checkpoint
 
@@ -27,11 +29,12 @@ def test_float_gelu():
     assert np.abs(activation.float_gelu(x) - x * np.array([0.5 * erfc(-v / sqrt(2)) for v in x])).max() < 1e-9
 
 
-def test_float_model_is_the_golden_model():
+@pytest.mark.parametrize("norm", NORM_KINDS)
+def test_float_model_is_the_golden_model(norm):
     torch = pytest.importorskip("torch")
     from edgemoe.models.golden import Golden
 
-    checkpoint = random_checkpoint(ODD, calibrated=False)
+    checkpoint = random_checkpoint(dataclasses.replace(ODD, norm=norm), calibrated=False)
     images = calibration.default_images(ODD, 2)
     for task in (0, 1):
         mine = forward.forward(checkpoint, images, task)
@@ -40,6 +43,17 @@ def test_float_model_is_the_golden_model():
         assert np.abs(mine.tokens - theirs.tokens.numpy()).max() < 1e-9
         assert np.abs(mine.head - theirs.head.numpy()).max() < 1e-9
         assert all((mine.routes[n] == theirs.routing[n].numpy()).all() for n in ODD.moe_layers)
+
+
+def test_rmsnorm_is_folded_exactly():
+    rng = np.random.default_rng(1)
+    n = 40
+    weight, bias, gamma = rng.normal(size=(7, n)), rng.normal(size=7), rng.normal(1, 0.3, n)
+    x = rng.normal(3, 2, (5, n))
+    folded = RmsNorm(dataclasses.replace(PLAIN, width=n), "norm", Key(Role.NORM_1, 0)).fold({"norm.weight": gamma}, weight, bias)
+    row_scale = 1 / np.sqrt(n * (x**2).sum(1))  # what the hardware has
+    got = x @ folded.weight.T * row_scale[:, None] * (1 << norm_bits(n)) + folded.bias
+    np.testing.assert_allclose(got, x / np.sqrt((x**2).mean(1, keepdims=True)) * gamma @ weight.T + bias, atol=1e-9)
 
 
 def test_layernorm_is_folded_exactly():
@@ -64,6 +78,8 @@ def test_integers_fit_their_fields(config, weight_bits):
         assert a.score_accumulator_shift >= 0 and 0 <= a.exponent_shift < 16 and 0 <= a.value_output_shift < 16
     assert len({linear.key for linear in model.linears()}) == len(list(model.linears()))
     assert {linear.key for linear in model.linears()} == {matrix.key for _, matrix in graph(config).matrices()}
+    for _, matrix in graph(config).matrices():
+        assert model.linear(matrix.key).weights.shape[-2:] == (matrix.inputs, matrix.outputs)
     for linear in model.linears():
         limit = 1 << linear.bits - 1
         assert np.abs(linear.weights.astype(int)).max() < limit

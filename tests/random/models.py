@@ -52,6 +52,7 @@ def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelCo
         top_k=top_k,
         moe_layers=moe,
         tasks=tuple(tasks),
+        norm=among("layer", "layer", "rms"),
     )
 
 

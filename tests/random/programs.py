@@ -406,7 +406,8 @@ class Generator:
         known = int(np.argmin(self.statistics[first:])) if not self.statistics[first:].all() else h.rows - first
         rows = self.pick(1, known)
         epsilon = int(self.rng.integers(0, 1 << self.pick(1, 48)))
-        self.blocking(Opcode.LAYERNORM, rows=rows, row_base=first, elements=self.pick(1, h.width), epsilon=epsilon)
+        fields = dict(elements=self.pick(1, h.width), epsilon=epsilon, uncentred=int(self.chance(0.4)))
+        self.blocking(Opcode.LAYERNORM, rows=rows, row_base=first, **fields)
         self.norm[first : first + rows] = True
 
     def route(self, top_k: int | None = None) -> None:

@@ -16,6 +16,7 @@ from edgemoe.sim.emulator import Emulator
 
 from ..models.support import ODD, PLAIN, TINY, random_checkpoint, sqnr
 
+RMS = dataclasses.replace(TINY, name="rms", norm="rms")
 FLOOR = {"16": 60, "mixed": 40, "8": 28}
 
 
@@ -58,9 +59,9 @@ def test_odd_sizes_on_every_array(lanes, weight_bits):
     assert (a.integers(memory[a.offset :]) == b.integers(other_memory[b.offset :])).all()
 
 
-@pytest.mark.parametrize("config", [TINY, PLAIN], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [TINY, PLAIN, RMS], ids=lambda c: c.name)
 def test_small_models(config):
-    hardware = preset("tiny") if config is TINY else preset("base")
+    hardware = preset("base") if config is PLAIN else preset("tiny")
     checkpoint, images = random_checkpoint(config), calibration.default_images(config, 1)
     program, memory, result = run(checkpoint, [(0, 0), (0, 1)], images, hardware)
     assert min(accuracy(checkpoint, program, memory, result, images)) > 60

@@ -37,6 +37,7 @@ CASES = {
     "two images": (NANO, ((0, 0), (1, 1))),
     "odd widths": (TINY, ((0, 1), (0, 0))),
     "a picture in strips": (STRIPS, ((0, 1), (1, 0))),
+    "RMSNorm": (replace(NANO, name="rms", norm="rms"), ((0, 0), (1, 1))),
     "no experts": (PLAIN, ((0, 0), (1, 0), (0, 1))),
 }
 
