@@ -10,11 +10,22 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .numbers.words import FINE_PROBABILITY_BITS, GELU_FRACTION, PROBABILITY_BITS, SCORE_FRACTION
+from .numbers.words import (
+    FINE_PROBABILITY_BITS,
+    GELU_FRACTION,
+    MULTIPLIER_LIMIT,
+    PROBABILITY_BITS,
+    RECIPROCAL_FRACTION,
+    SCORE_FRACTION,
+)
 
 Ints = NDArray[np.int64]
 
+EXP2_SEGMENT_BITS = 5  # of 12 fractional bits: 2^7 segments
+ROOT_SEGMENT_BITS = 12  # below the 8 (1/x) or 7 (1/sqrt(x)) bits that choose the segment
+ROOT_TABLE_FRACTION = 18  # of 1/x and 1/sqrt(x) in their tables
 GELU_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
+GELU_TABLE_FRACTION = 20
 GELU_LIMIT = 8 << GELU_FRACTION  # |x| from which delta is 0
 
 
@@ -32,7 +43,7 @@ def saturate(x, bits: int) -> Ints:
 @cache
 def exp2_table() -> tuple[Ints, Ints]:
     """2^-f at f = i/128 in units of 2^-18, and its drop to the next entry."""
-    nodes = np.round(np.exp2(-np.arange(129) / 128) * (1 << 18)).astype(np.int64)
+    nodes = np.round(np.exp2(-np.arange(129) / 128) * (1 << FINE_PROBABILITY_BITS)).astype(np.int64)
     return nodes[:-1], nodes[:-1] - nodes[1:]
 
 
@@ -46,8 +57,7 @@ def exp2_fine(distance, shift) -> Ints:
     value = np.asarray(distance, np.int64) << shift
     whole, fraction = value >> SCORE_FRACTION, value & ((1 << SCORE_FRACTION) - 1)
     start, drop = exp2_table()
-    line = start[fraction >> 5] - round_shift(drop[fraction >> 5] * (fraction & 31), 5)
-    return round_shift(line, np.minimum(whole, 31))
+    return round_shift(_line(start, drop, fraction, EXP2_SEGMENT_BITS, -1), np.minimum(whole, 31))
 
 
 def probability(fine) -> Ints:
@@ -58,8 +68,19 @@ def probability(fine) -> Ints:
 @cache
 def reciprocal_table() -> tuple[Ints, Ints]:
     """1/f at f = 1 + i/256 in units of 2^-18, and its drop to the next entry."""
-    nodes = np.round((1 << 18) / (1 + np.arange(257) / 256)).astype(np.int64)
+    nodes = np.round((1 << ROOT_TABLE_FRACTION) / (1 + np.arange(257) / 256)).astype(np.int64)
     return nodes[:-1], nodes[:-1] - nodes[1:]
+
+
+def _line(start: Ints, change: Ints, x: Ints, segment_bits: int, sign: int = 1) -> Ints:
+    """Between the nodes of a table: the bits of x above `segment_bits` choose the segment, the others interpolate; -1: they drop."""
+    index, fraction = x >> segment_bits, x & ((1 << segment_bits) - 1)
+    return start[index] + sign * round_shift(change[index] * fraction, segment_bits)
+
+
+def _mantissa(line: Ints) -> Ints:
+    """2^15..65535 from a table's value."""
+    return np.minimum(round_shift(line, ROOT_TABLE_FRACTION - RECIPROCAL_FRACTION), MULTIPLIER_LIMIT)
 
 
 def _bit_length(x: Ints) -> Ints:
@@ -75,15 +96,14 @@ def reciprocal(x) -> tuple[Ints, Ints]:
     exponent = _bit_length(x) - 1
     fraction = (x << (28 - exponent)) >> 8 & ((1 << 20) - 1)  # 20 bits below the leading one
     start, drop = reciprocal_table()
-    line = start[fraction >> 12] - round_shift(drop[fraction >> 12] * (fraction & 4095), 12)
-    return np.minimum(round_shift(line, 2), 65535), exponent
+    return _mantissa(_line(start, drop, fraction, ROOT_SEGMENT_BITS, -1)), exponent
 
 
 @cache
 def rsqrt_table() -> tuple[Ints, Ints]:
     """1/sqrt(f) in units of 2^-18 at f = 1 + i/128 (first 128 entries) and f = 2 + i/64 (the others), and the drops."""
     f = np.concatenate([1 + np.arange(129) / 128, 2 + np.arange(129) / 64])
-    nodes = np.round((1 << 18) / np.sqrt(f)).astype(np.int64)
+    nodes = np.round((1 << ROOT_TABLE_FRACTION) / np.sqrt(f)).astype(np.int64)
     return np.concatenate([nodes[:128], nodes[129:257]]), np.concatenate([nodes[:128] - nodes[1:129], nodes[129:257] - nodes[130:258]])
 
 
@@ -96,17 +116,15 @@ def rsqrt(x) -> tuple[Ints, Ints]:
     high = x >> 31  # two halves, as a float64 would round above 2^53
     length = np.where(high > 0, _bit_length(high) + 31, _bit_length(x & ((1 << 31) - 1))) - 1
     fraction = np.where(length >= 19, x >> np.maximum(length - 19, 0), x << np.maximum(19 - length, 0)) & ((1 << 19) - 1)
-    index = (length & 1) << 7 | fraction >> 12
     start, drop = rsqrt_table()
-    line = start[index] - round_shift(drop[index] * (fraction & 4095), 12)
-    return np.minimum(round_shift(line, 2), 65535), length >> 1
+    return _mantissa(_line(start, drop, (length & 1) << 19 | fraction, ROOT_SEGMENT_BITS, -1)), length >> 1
 
 
 @cache
 def gelu_table() -> tuple[Ints, Ints]:
     """delta(x) = ReLU(x) - GELU(x) = x * Phi(-x) at x = i/64 in units of 2^-20, and its rise to the next entry (signed)."""
     x = np.arange(513) / 64
-    nodes = np.round(x * 0.5 * np.array([math.erfc(v / math.sqrt(2)) for v in x]) * (1 << 20)).astype(np.int64)
+    nodes = np.round(x * 0.5 * np.array([math.erfc(v / math.sqrt(2)) for v in x]) * (1 << GELU_TABLE_FRACTION)).astype(np.int64)
     nodes[-1] = 0
     return nodes[:-1], nodes[1:] - nodes[:-1]
 
@@ -115,7 +133,5 @@ def gelu(x) -> Ints:
     """GELU(x) = ReLU(x) - delta(|x|), argument and value in units of 2^-16 (28-bit signed); delta = 0 for |x| >= 8."""
     x = np.asarray(x, np.int64)
     magnitude = np.minimum(np.abs(x), GELU_LIMIT - 1)
-    index, fraction = magnitude >> GELU_SEGMENT_BITS, magnitude & ((1 << GELU_SEGMENT_BITS) - 1)
-    start, rise = gelu_table()
-    delta = round_shift(start[index] + round_shift(rise[index] * fraction, GELU_SEGMENT_BITS), 4)
+    delta = round_shift(_line(*gelu_table(), magnitude, GELU_SEGMENT_BITS), GELU_TABLE_FRACTION - GELU_FRACTION)
     return np.maximum(x, 0) - np.where(np.abs(x) >= GELU_LIMIT, 0, delta)
