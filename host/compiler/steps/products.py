@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products with weights, and the norms before them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgemoe.host.compiler.draft import At, Operand, Region, Room
+from edgemoe.host.compiler.streams import Run
+from edgemoe.host.compiler.walk import Walk, lowers
+from edgemoe.hw.isa import Memory, Opcode, Scale
+from edgemoe.models.steps import RESIDUAL, Normalise, Place, Product, RowScale
+
+MEMORIES = {Place.ACTIVATION: Memory.ACTIVATION, Place.KEY_VALUE: Memory.KEY_VALUE, Place.SCORE: Memory.SCORE}
+SCALES = {RowScale.NONE: Scale.NONE, RowScale.NORM: Scale.NORM, RowScale.EXPERT: Scale.EXPERT}
+
+
+@lowers(Normalise)
+def normalise(walk: Walk, step: Normalise, label: str, slot: int | None) -> None:
+    """Unless the table of row scales holds it already."""
+    if step != walk.normalised:
+        fields = dict(rows=walk.active * walk.config.tokens, row_base=0, elements=walk.config.width)
+        fields |= dict(epsilon=step.epsilon, uncentred=int(not step.centred))
+        walk.draft(Opcode.LAYERNORM, label, fields, writes=[Operand.NORM])
+        walk.normalised = step
+
+
+@lowers(Product)
+def product(walk: Walk, step: Product, label: str, slot: int | None) -> None:
+    """One MATMUL with weights; where streams part, one more for each run of followers."""
+    tokens, skip = walk.config.tokens, int(step.patches)
+    if slot is not None:
+        product_of(walk, step, label, slot * tokens + skip, slot * tokens + skip, tokens - skip)
+        return
+    runs = [Run(0, 0, walk.active)]
+    if walk.splits and step.into is RESIDUAL:
+        copy_residual(walk, step.where)
+        runs += walk.placement.followers
+        walk.active = walk.placement.slots
+    for run in runs:
+        where = label + (f" to slot {run.slot}" if run.slot else "")
+        product_of(walk, step, where, run.leader * tokens, run.slot * tokens, run.count * tokens)
+
+
+def product_of(walk: Walk, step: Product, label: str, source: int, row: int, rows: int) -> None:
+    """One MATMUL: of what it reads the rows from `source` on; of the residual, if that is written, the rows from `row` on."""
+    stream = walk.room(step.reads, rows)
+    fields: dict[str, Any] = dict(rows=rows, scale=SCALES[step.scale])
+    fields |= dict(stream_base=At(stream, source * stream.stride), stream_stride=stream.stride)
+    reads: list[Room | Operand] = [stream]
+    if step.scale is RowScale.NORM:
+        fields["row_base"] = source
+        reads.append(Operand.NORM)
+    if walk.body:
+        fields |= dict(gather=int(step.reads is RESIDUAL), scatter=int(step.into is RESIDUAL))
+    if step.into is RESIDUAL:
+        fields |= walk.into_residual(row, walk.updated)
+        reads += [] if walk.body else [Operand.RESIDUAL]
+        writes: list[Room | Operand] = [Operand.RESIDUAL, *([walk.updated] if walk.updated else [])]
+        walk.normalised = None
+    else:
+        into = walk.operand(step.into, rows)
+        base = At(into) if isinstance(into, Room) else 0
+        fields |= dict(memory=MEMORIES[step.into.place], destination_base=base, destination_stride=walk.stride(step.into))
+        fields |= dict(valid=step.into.width) if step.into.place is Place.SCORE else {}
+        writes = [into]
+    walk.matmul(label, step.linear, fields, rows * walk.config.top_k if walk.body else rows, reads, writes)
+
+
+def copy_residual(walk: Walk, name: str) -> None:
+    """Leaders' rows of the residual to their followers': through memory, as nothing on chip copies rows."""
+    c, words = walk.config, walk.config.tokens * walk.width
+    shared: dict[tuple[int, int], Region] = {}
+    for run in walk.placement.followers:
+        if (run.leader, run.count) not in shared:
+            shared[run.leader, run.count] = region = Region(run.count * words * walk.hardware.word_bytes)
+            label = f"{name} shared residual" + (f" of slot {run.leader}" if run.leader else "")
+            walk.transfer(Opcode.STORE, label, Memory.RESIDUAL, run.leader * words, run.count * c.tokens, walk.width, region)
+    for run in walk.placement.followers:
+        region, label = shared[run.leader, run.count], f"{name} residual for slot {run.slot}"
+        walk.transfer(
+            Opcode.LOAD, label, Memory.RESIDUAL, run.slot * words, run.count * c.tokens, walk.width, region, writes=[Operand.RESIDUAL]
+        )
