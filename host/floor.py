@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.config import ModelConfig
+from edgemoe.models.graph import graph
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.operations.operation import Over, Work
 
 Block = tuple[float, float]  # rows that stream past it; cycles that its weights need on the bus
 
@@ -15,49 +18,43 @@ Block = tuple[float, float]  # rows that stream past it; cycles that its weights
 def blocks(
     config: ModelConfig,
     hardware: HardwareConfig,
-    weight_bits: str = "16",
+    weight_bits: str = WeightFormat.SIXTEEN,
     queue_lengths: Mapping[int, Sequence[int]] | None = None,
     streams: int = 1,
     shared: bool = False,
     images: int = 1,
 ) -> Iterator[Block]:
     """Every block that the array must hold, in the order of the model; arguments as of `floor`."""
-    lanes, c = hardware.lanes, config
+    weight_format, c, words = WeightFormat.of(weight_bits), config, hardware.words
 
-    def load(expert: bool) -> float:
-        bits = 16 if weight_bits == "16" or (weight_bits == "mixed" and not expert) else 8
-        return lanes * lanes * bits / 8 / hardware.bus_bytes
+    def product(work: Work, rows: float) -> Iterator[Block]:
+        """The blocks of a matrix, or of operands that come from on-chip memory, if there are rows for them."""
+        load = hardware.lanes**2 * weight_format.bits(work.expert) / 8 / hardware.bus_bytes if work.weights else 0.0
+        chunks = work.input_groups * words(work.inputs // work.input_groups)
+        columns = work.groups * words(work.outputs // work.groups)
+        yield from [(rows, load)] * (work.count * chunks * columns if rows else 0)
 
-    def linear(rows: float, inputs: int, outputs: int, expert: bool = False) -> Iterator[Block]:
-        if rows:
-            yield from [(rows, load(expert))] * (hardware.words(inputs) * hardware.words(outputs))
-
-    first = c.moe_layers[0] if c.moe_layers else c.layers
-    owners = images if shared else streams
-    yield from linear(owners * c.patches, c.patch_size_words, c.width)
-    heads_width = c.heads * hardware.words(c.head_width) * lanes
-    for layer in range(c.layers):
-        attending = owners if layer <= first else streams
-        after = owners if layer < first else streams
-        yield from linear(attending * c.tokens, c.width, 3 * heads_width)
-        scores = c.heads * 2 * hardware.words(c.tokens) * hardware.words(c.head_width)  # keys and values come from on-chip memory
-        yield from [(c.tokens, 0.0)] * (attending * scores)
-        yield from linear(attending * c.tokens, heads_width, c.width)
-        if c.is_moe(layer):
-            yield from [block for _ in range(streams) for block in linear(c.tokens, c.width, c.experts)]
+    together = images if shared else streams  # what goes through an operation: pictures until streams part, then streams
+    for operation in graph(c).trunk:
+        if operation.routed:
+            together = streams
+        for work in operation.work():
+            if work.over is Over.STREAM:
+                yield from [block for _ in range(together) for block in product(work, c.tokens)]
+            elif work.over is not Over.QUEUE:
+                yield from product(work, together * (c.tokens if work.over is Over.TOKENS else c.patches))
+        experts = [work for work in operation.work() if work.over is Over.QUEUE]
+        if experts:
             balanced = [streams * c.tokens * c.top_k / c.experts] * c.experts
-            for length in (queue_lengths or {}).get(layer, balanced):
-                yield from linear(length, c.width, c.expert_hidden, True)
-                yield from linear(length, c.expert_hidden, c.width, True)
-        else:
-            yield from linear(after * c.tokens, c.width, c.hidden)
-            yield from linear(after * c.tokens, c.hidden, c.width)
+            given = [lengths for layer, lengths in (queue_lengths or {}).items() if layer == operation.result.layer]
+            for length in given[0] if given else balanced:
+                yield from [block for work in experts for block in product(work, length)]
 
 
 def floor(
     config: ModelConfig,
     hardware: HardwareConfig,
-    weight_bits: str = "16",
+    weight_bits: str = WeightFormat.SIXTEEN,
     queue_lengths: Mapping[int, Sequence[int]] | None = None,
     streams: int = 1,
     shared: bool = False,

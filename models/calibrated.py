@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,26 +14,20 @@ from numpy.typing import NDArray
 
 from .config import ModelConfig
 from .errors import EdgemoeError, brief, listing
+from .graph import graph
+from .numbers.calibration import SIGMA, Channels
 
 LARGEST = 2.0**23  # about 2^15 * 2^8: what 16 bits hold at the smallest exponent, -8
-CHANNELS = ("query", "key", "value", "attention", "mean_key", "mean_value")
 
 
 def expected_ranges(config: ModelConfig) -> list[str]:
     """Names of the tensors whose largest magnitude is needed, in the order of execution."""
-    names = ["patch.output", "residual.embed"]
-    for layer in range(config.layers):
-        b = f"blocks.{layer}"
-        names += [f"{b}.scores", f"{b}.projection", f"{b}.residual.attention"]
-        names += [f"{b}.logits.{task}" for task in range(len(config.tasks) if config.is_moe(layer) else 0)]
-        names += [f"{b}.fc1", f"{b}.hidden", f"{b}.fc2", f"{b}.residual.mlp"]
-    return names + [f"heads.{task.name}.output" for task in config.tasks if task.head_outputs]
+    return [str(key) for operation in graph(config).operations for key in operation.ranges()]
 
 
 def expected_norms(config: ModelConfig) -> list[str]:
-    """Names of the LayerNorms whose smallest sigma is needed."""
-    norms = [f"blocks.{layer}.norm{i}.sigma" for layer in range(config.layers) for i in (1, 2)]
-    return norms + [f"heads.{task.name}.norm.sigma" for task in config.tasks if task.head_outputs]
+    """Names of the norms whose smallest sigma is needed."""
+    return [f"{operation.norm.key}{SIGMA}" for operation in graph(config).operations if operation.norm]
 
 
 def _is_number(value: object) -> bool:
@@ -69,13 +64,13 @@ def check_calibration(config: ModelConfig, calibration: Any, source: str) -> Non
             number(tables["ranges"], name, "ranges: ", 0, LARGEST)
         for name in expected_norms(config):
             number(tables["smallest"], name, "smallest: ", 0, LARGEST)
-        for name in (name for name in names if "residual." in name):
+        for name in (str(operation.result) for operation in graph(config).trunk):
             tail = part(tables["clipped"], name, "clipped: ")
             for key in ("count", *(key for key in tail if key != "count")):
                 number(tail, key, f"clipped: {name}: ", 0, 1e30)
         for layer in range(config.layers):
             channel = part(tables["channels"], f"blocks.{layer}", "channels: ")
-            for key in CHANNELS if channel else ():
+            for key in (f.name for f in fields(Channels)) if channel else ():
                 values, low = channel.get(key), -LARGEST if key.startswith("mean") else 0.0
                 if not isinstance(values, list) or len(values) != config.width:
                     faults.append(f"channels: blocks.{layer}.{key} is no list of {config.width} numbers")

@@ -71,6 +71,9 @@ class Attention(Operation):
         width = self.config.width
         return self.norm.tensors() | affine(self.name("qkv"), 3 * width, width) | affine(self.name("proj"), width, width)
 
+    def ranges(self) -> Sequence[Key]:
+        return [self.key(Role.SCORES), self.key(Role.PROJECTION), self.result]
+
     def matrices(self) -> Sequence[Matrix]:
         width, heads, normal = self.config.width, self.config.heads, self.key(Role.NORM_1)
         return [

@@ -51,6 +51,9 @@ class PatchHead(Operation):
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return self.norm.tensors() | affine(self.name, self.task.head_outputs, self.config.width)
 
+    def ranges(self) -> Sequence[Key]:
+        return [self.result]
+
     def matrices(self) -> Sequence[Matrix]:
         return [self.matrix]
 

@@ -49,6 +49,9 @@ class Mlp(Operation):
         c = self.config
         return self.norm.tensors() | affine(self.name("fc1"), c.hidden, c.width) | affine(self.name("fc2"), c.width, c.hidden)
 
+    def ranges(self) -> Sequence[Key]:
+        return [*map(self.key, (Role.FIRST_OUTPUT, Role.HIDDEN, Role.SECOND_OUTPUT)), self.result]
+
     def matrices(self) -> Sequence[Matrix]:
         width, hidden = self.config.width, self.config.hidden
         return [

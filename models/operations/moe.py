@@ -86,6 +86,13 @@ class MixtureOfExperts(Operation):
     def second(self) -> Matrix:
         return Matrix(self.key(Role.SECOND), self.key(Role.HIDDEN), self.config.expert_hidden, self.config.width, expert=True)
 
+    def ranges(self) -> Sequence[Key]:
+        return [
+            *(self.key(Role.LOGITS, task) for task in self.tasks),
+            *map(self.key, (Role.FIRST_OUTPUT, Role.HIDDEN, Role.SECOND_OUTPUT)),
+            self.result,
+        ]
+
     def matrices(self) -> Sequence[Matrix]:
         return [*(self.router(task) for task in self.tasks), self.first, self.second]
 

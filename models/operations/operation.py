@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
     from ..quantise import Quantiser
     from ..rounding import Moments
+    from .norm import Norm
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -145,6 +146,15 @@ class Operation(ABC):
     @abstractmethod
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of its tensors in a checkpoint, in the order of their use."""
+
+    @property
+    def norm(self) -> Norm | None:
+        """The norm before it, if there is one."""
+        return None
+
+    @abstractmethod
+    def ranges(self) -> Sequence[Key]:
+        """The tensors whose largest magnitude must be known, in the order of their use."""
 
     @abstractmethod
     def matrices(self) -> Sequence[Matrix]:

@@ -45,6 +45,9 @@ class PatchEmbedding(Operation):
             "pos_embed": (c.tokens, c.width),
         }
 
+    def ranges(self) -> Sequence[Key]:
+        return [Key(Role.PATCH_OUTPUT), self.result]
+
     def matrices(self) -> Sequence[Matrix]:
         return [self.matrix]
 
