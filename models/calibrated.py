@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .config import ModelConfig
 from .errors import EdgemoeError, brief, listing
 from .graph import graph
-from .numbers.calibration import SIGMA, Channels
+from .numbers.calibration import SIGMA, Calibration, Channels
 
 LARGEST = 2.0**23  # about 2^15 * 2^8: what 16 bits hold at the smallest exponent, -8
 
@@ -90,8 +90,8 @@ def digest(image: NDArray[np.uint8]) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
 
-def seen(calibration: Mapping[str, Any] | None, images: Iterable[NDArray[np.uint8]]) -> list[int] | None:
+def seen(calibration: Calibration | None, images: Iterable[NDArray[np.uint8]]) -> list[int] | None:
     """Indices of the images on which a checkpoint was calibrated; None where its calibration does not say."""
-    if not calibration or "pictures" not in calibration:
+    if calibration is None or calibration.pictures is None:
         return None
-    return [index for index, image in enumerate(images) if digest(image) in calibration["pictures"]]
+    return [index for index, image in enumerate(images) if digest(image) in calibration.pictures]

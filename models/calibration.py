@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,8 +124,8 @@ def calibrate(
     *,
     error_aware: Iterable[str] = ("mixed", "8"),
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Run the float model with every task on the images and keep what `quantise` needs: a `Calibration`, in its form for files.
+) -> Calibration:
+    """Run the float model with every task on the images and keep what `quantise` needs.
 
     error_aware: the formats for which weights of 8 bits are rounded so that errors cancel.
     """
@@ -164,4 +163,4 @@ def calibrate(
                 rounding = moments.round(operation, matrix, folded[matrix.key], checkpoint.tensors)
                 for weight_format in wanted:
                     calibration.rounding[weight_format][matrix.key] = rounding
-    return calibration.to_json()
+    return calibration

@@ -12,7 +12,6 @@ import os
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from .config import ModelConfig
 from .errors import EdgemoeError, brief, listing, notice
 from .files import write_whole
 from .graph import graph
+from .numbers.calibration import Calibration
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -32,12 +32,12 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 class Checkpoint:
     """config, its tensors (float32, names and shapes as `expected_tensors` says) and an optional calibration.
 
-    The calibration is a dictionary that JSON can hold (`calibration.calibrate` makes it, `calibrated.check_calibration` checks it).
+    `calibration.calibrate` makes the calibration; one from a file is checked (`calibrated.check_calibration`).
     """
 
     config: ModelConfig
     tensors: dict[str, np.ndarray] = field(repr=False)
-    calibration: dict[str, Any] | None = field(default=None, repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)
 
 
 def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -129,15 +129,17 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     try:
         config = ModelConfig.from_json(metadata["config"])
         tensors = {name: _float32(name, info["dtype"], info["shape"], info["data"]) for name, info in stored}
-        calibration = json.loads(metadata["calibration"]) if "calibration" in metadata else None
+        stored_calibration = json.loads(metadata["calibration"]) if "calibration" in metadata else None
     except EdgemoeError as error:
         raise EdgemoeError(f"{shown}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise EdgemoeError(f"{shown}: its calibration is no valid JSON ({brief(error)}); calibrate and save it again") from error
     tensors, prefix = _without_prefix(tensors, config)
     check_tensors(config, tensors, str(path))
-    if calibration is not None:
-        check_calibration(config, calibration, shown)
+    calibration = None
+    if stored_calibration is not None:
+        check_calibration(config, stored_calibration, shown)
+        calibration = Calibration.from_json(stored_calibration)
     if prefix:
         notice(f"{shown}: {brief(prefix)!r} taken off the names of all tensors")
     rounded = [name for name, info in stored if info["dtype"] == "F64"]
@@ -152,7 +154,7 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
     check_tensors(checkpoint.config, checkpoint.tensors, "the checkpoint to be saved")
     metadata = {"config": checkpoint.config.to_json()}
     if checkpoint.calibration is not None:
-        metadata["calibration"] = json.dumps(checkpoint.calibration)
+        metadata["calibration"] = json.dumps(checkpoint.calibration.to_json())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -262,10 +262,10 @@ def quantise(checkpoint: Checkpoint, weight_bits: str = WeightFormat.SIXTEEN) ->
     """
     chosen = WeightFormat.of(weight_bits)
     formats = (chosen,) if chosen.coarse else ()
-    stored = checkpoint.calibration or calibrate(checkpoint, default_images(checkpoint.config, 8), error_aware=formats)
+    calibration = checkpoint.calibration or calibrate(checkpoint, default_images(checkpoint.config, 8), error_aware=formats)
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            model = Quantiser(checkpoint, chosen, Calibration.from_json(stored)).run()
+            model = Quantiser(checkpoint, chosen, calibration).run()
         misfit = _misfit(model)
     except (OverflowError, ValueError) as error:  # of a logarithm or an exponent beyond floating point
         misfit = str(error)

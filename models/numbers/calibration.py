@@ -62,7 +62,7 @@ class Rounding:
 class Calibration:
     """What `quantise` needs to know.
 
-    images    how many pictures it was made of; pictures: what tells each from every other
+    images    how many pictures it was made of; pictures: what tells each from every other, if that is known
     ranges    tensor -> largest magnitude
     smallest  norm -> smallest sigma
     clipped   residual tensor -> its tail
@@ -72,7 +72,7 @@ class Calibration:
     """
 
     images: int
-    pictures: list[str] = field(default_factory=list)
+    pictures: list[str] | None = None
     ranges: dict[Key, float] = field(default_factory=dict)
     smallest: dict[Key, float] = field(default_factory=dict)
     clipped: dict[Key, Tail] = field(default_factory=dict)
@@ -83,12 +83,12 @@ class Calibration:
         """What JSON can hold, as checkpoints have it."""
         return {
             "images": self.images,
-            "pictures": self.pictures,
+            **({} if self.pictures is None else {"pictures": self.pictures}),
             "ranges": {str(key): value for key, value in self.ranges.items()},
             "smallest": {f"{key}{SIGMA}": value for key, value in self.smallest.items()},
             "clipped": {str(key): {"count": t.count, **{str(k): v for k, v in t.beyond.items()}} for key, t in self.clipped.items()},
             "channels": {f"blocks.{n}": {name: x.tolist() for name, x in vars(c).items()} for n, c in self.channels.items()},
-            "rounding": {str(f): {str(key): vars(r) for key, r in found.items()} for f, found in self.rounding.items()},
+            "rounding": {str(f): {str(key): dict(vars(r)) for key, r in found.items()} for f, found in self.rounding.items()},
         }
 
     @classmethod
@@ -96,7 +96,7 @@ class Calibration:
         """The inverse of `to_json` (of what `calibrated.check_calibration` accepts); EdgemoeError for names that no model has."""
         return cls(
             images=data.get("images", 0),
-            pictures=data.get("pictures", []),
+            pictures=data.get("pictures"),
             ranges={Key.parse(name): value for name, value in data["ranges"].items()},
             smallest={Key.parse(name.removesuffix(SIGMA)): value for name, value in data["smallest"].items()},
             clipped={Key.parse(name): Tail.from_json(values) for name, values in data["clipped"].items()},

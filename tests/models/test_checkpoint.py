@@ -21,10 +21,10 @@ def write(path, tensors, config=SMALL):
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_round_trip(tmp_path, config, calibrated):
     given = random_checkpoint(config)
-    given.calibration = calibrate(given, default_images(config, 1)) | {"note": "ü"} if calibrated else None
+    given.calibration = calibrate(given, default_images(config, 1)) if calibrated else None
     found = load(save(given, tmp_path / "deep" / "model.safetensors"))
     assert found.config == config
-    assert found.calibration == given.calibration
+    assert (found.calibration and found.calibration.to_json()) == (given.calibration and given.calibration.to_json())
     assert found.tensors.keys() == given.tensors.keys()
     assert all(np.array_equal(found.tensors[name], given.tensors[name]) for name in given.tensors)
 

@@ -17,6 +17,8 @@ from edgemoe.models import calibrated, quantise
 from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint, load, save
 from edgemoe.models.errors import EdgemoeError, brief, listing
+from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers.calibration import Calibration
 from edgemoe.models.numbers.formats import WeightFormat
 
 from .support import ODD, TINY, random_checkpoint
@@ -39,7 +41,7 @@ def write(path: Path, tensors: dict[str, np.ndarray], metadata: Any, kind: str =
 
 def metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
     return {"config": checkpoint.config.to_json()} | (
-        {"calibration": json.dumps(checkpoint.calibration)} if checkpoint.calibration is not None else {}
+        {"calibration": json.dumps(checkpoint.calibration.to_json())} if checkpoint.calibration is not None else {}
     )
 
 
@@ -119,15 +121,15 @@ def test_expected_ranges_are_what_calibration_gives() -> None:
     for config in (ODD, TINY):
         found = random_checkpoint(config).calibration
         assert found is not None
-        assert set(found["ranges"]) == set(calibrated.expected_ranges(config)) and set(found["smallest"]) == set(
-            calibrated.expected_norms(config)
-        )
+        stored = found.to_json()
+        assert set(stored["ranges"]) == set(calibrated.expected_ranges(config))
+        assert set(stored["smallest"]) == set(calibrated.expected_norms(config))
 
 
 def test_a_calibration_knows_its_pictures(model: Checkpoint) -> None:
     images = default_images(TINY, 3)
     assert calibrated.seen(model.calibration, [images[2], images[1] ^ 1, images[0]]) == [0, 2]
-    assert calibrated.seen(None, images) is None and calibrated.seen({"images": 3}, images) is None
+    assert calibrated.seen(None, images) is None and calibrated.seen(Calibration(3), images) is None
 
 
 NOTHING = object()
@@ -168,7 +170,7 @@ def test_metadata_of_any_kind_is_taken_or_refused_in_one_line(model: Checkpoint,
     for _ in range(60):
         metadata: Any = metadata_of(model)
         if rng.random() < 0.6:
-            metadata["calibration"] = json.dumps(mutate(copy.deepcopy(model.calibration), rng))
+            metadata["calibration"] = json.dumps(mutate(model.calibration.to_json(), rng))
         else:
             metadata["config"] = json.dumps(mutate(copy.deepcopy(config), rng))
         said = attempt(write(tmp_path / "m.safetensors", model.tensors, metadata))
@@ -218,7 +220,8 @@ def test_calibrations_that_are_none(model: Checkpoint, tmp_path: Path, text: str
 @pytest.mark.parametrize("name", ["patch.output", "blocks.1.scores", "heads.dep.output"])
 def test_absurd_ranges(model: Checkpoint, tmp_path: Path, name: str, value: Any) -> None:
     assert model.calibration is not None
-    calibration = model.calibration | {"ranges": model.calibration["ranges"] | {name: value}}
+    stored = model.calibration.to_json()
+    calibration = stored | {"ranges": stored["ranges"] | {name: value}}
     metadata = metadata_of(model) | {"calibration": json.dumps(calibration)}
     said = attempt(write(tmp_path / "m.safetensors", model.tensors, metadata))
     assert f"ranges: {name} is" in said and "m.safetensors" in said and len(said) < 400
@@ -228,7 +231,7 @@ def test_a_rounding_that_is_none(model: Checkpoint, tmp_path: Path) -> None:
     assert model.calibration is not None
     for broken in ("eJw=", "?", 3, None):
         calibration = copy.deepcopy(model.calibration)
-        calibration["rounding"]["mixed"]["blocks.1.first"]["delta"] = broken
+        calibration.rounding[WeightFormat.MIXED][Key(Role.FIRST, 1)].delta = broken
         path = save(Checkpoint(TINY, model.tensors, calibration), tmp_path / "m.safetensors")
         assert "rounding of blocks.1.first cannot be read" in attempt(path)
 
