@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.files import write_whole
 from edgemoe.models.forward import forward
 from edgemoe.models.keys import Key
+from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.operations.operation import Observer
 from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
@@ -153,16 +155,68 @@ def breakdown(runs: Sequence[Run]) -> dict[str, Any]:
     return {"total": total, "kinds": kinds}
 
 
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark found: of `tasks` tasks on each of `images` images; all numbers are of all passes together.
+
+    queues        how the routers used the experts (`queue_figures`)
+    breakdown     cycles by state, and by kind of instruction (`breakdown`)
+    dsp           DSP slices of the hardware, if they were counted
+    stalled_each  cycles an image and task where every channel stalls, if that was measured
+    """
+
+    model: str
+    hardware: str
+    lanes: int
+    weight_bits: WeightFormat
+    images: int
+    tasks: int
+    streams: int
+    latency: int
+    stalls: float
+    cycles: int
+    floor: float
+    macs: int
+    bytes: int
+    bytes_minimum: int
+    seconds: float
+    queues: dict[str, Any]
+    breakdown: dict[str, Any]
+    dsp: int | None = None
+    stalled_each: float | None = None
+
+    @property
+    def cycles_each(self) -> float:
+        """Cycles an image and task."""
+        return self.cycles / self.streams
+
+    @property
+    def floor_ratio(self) -> float:
+        """How many times the floor the cycles are."""
+        return self.cycles / self.floor
+
+    @property
+    def mac_utilisation(self) -> float:
+        """Useful multiplications per multiplier and cycle."""
+        return self.macs / (self.cycles * self.lanes**2)
+
+    def summary(self) -> dict[str, Any]:
+        """What --json shows."""
+        derived = {name: getattr(self, name) for name in ("cycles_each", "floor_ratio", "mac_utilisation")}
+        found = {name: value for name, value in asdict(self).items() if name not in ("lanes", "streams")} | derived
+        return {name: value for name, value in found.items() if name != "stalled_each" or value is not None}
+
+
 def benchmark(
     checkpoint: Checkpoint,
     images: Sequence[NDArray[np.uint8]],
     *,
     hardware: HardwareConfig,
-    weight_bits: str = "16",
+    weight_bits: str = WeightFormat.SIXTEEN,
     tasks: int = 1,
     latency: int = 64,
     stalls: float = 0.0,
-) -> dict[str, Any]:
+) -> Benchmark:
     """Cycles and all that explains them, of `tasks` tasks on each image. latency: see sim.device.Dram.
 
     stalls: share of the cycles in which each channel of each master holds back, at random: AR, R, AW, W and B.
@@ -179,29 +233,25 @@ def benchmark(
     dram = Dram(latency=latency, stall_ar=stalls, stall_r=stalls, stall_aw=stalls, stall_w=stalls, stall_b=stalls)
     ran = inference.infer(checkpoint, images, device="verilator", dram=dram, **common)
     lengths = [queue_lengths(run) for run in told.runs]
-    floor = sum(floor_of(run, queues) for run, queues in zip(ran.runs, lengths, strict=True))
-    cycles = ran.total(lambda run: run.cycles)
-    macs = ran.total(lambda run: run.program.macs)
-    return {
-        "model": config.name,
-        "hardware": hardware.name,
-        "weight_bits": weight_bits,
-        "images": len(images),
-        "tasks": tasks,
-        "latency": latency,
-        "stalls": stalls,
-        "cycles": cycles,
-        "cycles_each": cycles / len(ran.streams),
-        "floor": floor,
-        "floor_ratio": cycles / floor,
-        "macs": macs,
-        "mac_utilisation": macs / (cycles * hardware.lanes**2),
-        "bytes": ran.total(lambda run: run.bytes_read + run.bytes_written),
-        "bytes_minimum": sum(compulsory_bytes(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
-        "seconds": ran.total(lambda run: run.seconds),
-        "queues": queue_figures(lengths, config),
-        "breakdown": breakdown(ran.runs),
-    }
+    return Benchmark(
+        model=config.name,
+        hardware=hardware.name,
+        lanes=hardware.lanes,
+        weight_bits=model.weight_bits,
+        images=len(images),
+        tasks=tasks,
+        streams=len(ran.streams),
+        latency=latency,
+        stalls=stalls,
+        cycles=ran.total(lambda run: run.cycles),
+        floor=sum(floor_of(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
+        macs=ran.total(lambda run: run.program.macs),
+        bytes=ran.total(lambda run: run.bytes_read + run.bytes_written),
+        bytes_minimum=sum(compulsory_bytes(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
+        seconds=ran.total(lambda run: run.seconds),
+        queues=queue_figures(lengths, config),
+        breakdown=breakdown(ran.runs),
+    )
 
 
 def count_dsp(hardware: HardwareConfig) -> int | None:
@@ -215,38 +265,38 @@ def count_dsp(hardware: HardwareConfig) -> int | None:
         return None
 
 
-def table(report: dict[str, Any]) -> None:
+def table(report: Benchmark) -> None:
     """The report on standard output."""
     from edgemoe.models.console import show_table
 
     rows: list[tuple[str, Any]] = []
-    for name, value in report.items():
+    for name, value in report.summary().items():
         if name not in ("breakdown", "queues"):
             if isinstance(value, int | float):
                 value = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
             rows.append((name.replace("_", " "), value))
-    if q := report["queues"]:
+    if q := report.queues:
         used = f"{q['experts_used']:.1f} of {q['experts']} experts a layer"
         rows.append(("queues", f"{used}, {q['shortest']} to {q['longest']} tokens (median {q['median']:g})"))
-    show_table(f"{report['model']} on {report['hardware']}", [(name, str(value)) for name, value in rows])
+    show_table(f"{report.model} on {report.hardware}", [(name, str(value)) for name, value in rows])
     shown = []
-    parts = report["breakdown"]
+    parts = report.breakdown
     for kind, states in [*parts["kinds"].items(), ("total", parts["total"])]:
         total = sum(states.values())
         counts = [f"{states[name]:,}" if states.get(name) else "" for name in STATES]
-        shown.append((kind, *counts, f"{total:,}", f"{total / report['cycles']:.1%}"))
+        shown.append((kind, *counts, f"{total:,}", f"{total / report.cycles:.1%}"))
     show_table("What the cycles went into", shown, ("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share"))
 
 
 # What the README's table shows: (hardware, weight format), each with one task and with two in a pass.
-HEADLINES = (("base", "16"), ("zcu102", "16"), ("zcu102", "mixed"))
+HEADLINES = (("base", WeightFormat.SIXTEEN), ("zcu102", WeightFormat.SIXTEEN), ("zcu102", WeightFormat.MIXED))
 HEADLINE_STALLS = 0.1
 CLOCK_MHZ = 300
 
 
 def headlines(
     checkpoint: Checkpoint, images: Sequence[NDArray[np.uint8]], rows: Sequence[tuple[HardwareConfig, str]], latency: int = 64
-) -> list[dict[str, Any]]:
+) -> list[Benchmark]:
     """The report of each row without stalls, with DSP slices, and `stalled_each`: cycles an image and task where every channel stalls."""
     reports = []
     for hardware, weight_bits in rows:
@@ -254,29 +304,28 @@ def headlines(
             options: dict[str, Any] = dict(hardware=hardware, weight_bits=weight_bits, tasks=tasks, latency=latency)
             report = benchmark(checkpoint, images, **options)
             stalled = benchmark(checkpoint, images, stalls=HEADLINE_STALLS, **options)
-            reports.append(report | {"dsp": count_dsp(hardware), "stalled_each": stalled["cycles_each"]})
+            reports.append(replace(report, dsp=count_dsp(hardware), stalled_each=stalled.cycles_each))
     return reports
 
 
-def headline_table(reports: Sequence[dict[str, Any]]) -> str:
+def headline_table(reports: Sequence[Benchmark]) -> str:
     """The reports as the README's Markdown table."""
     stalls = f"with {HEADLINE_STALLS:.0%} stalls".replace("%", " %")
     titles = ("preset", "weights", "tasks in one pass", "cycles an image and task", f"at {CLOCK_MHZ} MHz", "of the floor", stalls, "DSP")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    names = {"16": "16 bit", "8": "8 bit", "mixed": "8-bit experts, 16-bit trunk"}
     for r in reports:
-        each, stalled = r["cycles_each"] / 1e6, r["stalled_each"] / 1e6
-        dsp = "not counted" if r["dsp"] is None else f"{r['dsp']:,}"
-        cells = [f"`{r['hardware']}`", names[r["weight_bits"]], str(r["tasks"]), f"{each:.3f} M", f"{each * 1e3 / CLOCK_MHZ:.1f} ms"]
-        cells += [f"{r['floor_ratio']:.3f}", f"{stalled:.3f} M", dsp]
+        each, stalled = r.cycles_each / 1e6, (r.stalled_each or 0) / 1e6
+        dsp = "not counted" if r.dsp is None else f"{r.dsp:,}"
+        cells = [f"`{r.hardware}`", r.weight_bits.label, str(r.tasks), f"{each:.3f} M", f"{each * 1e3 / CLOCK_MHZ:.1f} ms"]
+        cells += [f"{r.floor_ratio:.3f}", f"{stalled:.3f} M", dsp]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
+def plot(report: Benchmark, path: Path) -> None:
     """A stacked bar for each kind of instruction and for the total, with the floor as a line."""
     plt = pyplot()
-    parts = report["breakdown"]
+    parts = report.breakdown
     bars = {**parts["kinds"], "total": parts["total"]}
     bars = {kind: states for kind, states in bars.items() if sum(states.values())}
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
@@ -286,9 +335,9 @@ def plot(report: dict[str, Any], path: Path) -> None:
         if height.any():
             axes.bar(list(bars), height, bottom=bottom, label=name.replace("_", " "))
             bottom += height
-    axes.axhline(report["floor"] / 1e6, color="black", linestyle="--", linewidth=1, label="floor")
+    axes.axhline(report.floor / 1e6, color="black", linestyle="--", linewidth=1, label="floor")
     axes.set_ylabel("million cycles")
-    axes.set_title(f"{report['model']} on {report['hardware']}: {report['cycles'] / 1e6:.3f} M cycles, {report['floor_ratio']:.3f} x floor")
+    axes.set_title(f"{report.model} on {report.hardware}: {report.cycles / 1e6:.3f} M cycles, {report.floor_ratio:.3f} x floor")
     axes.legend()
     save_figure(figure, path)
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.calibrated import seen
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
 
@@ -95,16 +97,50 @@ def layer_residuals(run, streams: int, config, exponents: dict[Key, int], routes
     return result
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """Against the float model, by the name of the task: decibels of the final tokens with its own routing, and with the hardware's held;
+    those of every layer; routes that differ, of how many."""
+
+    sqnr_db: dict[str, float]
+    sqnr_db_routed: dict[str, float]
+    sqnr_db_layers: dict[str, list[float]]
+    routes_different: dict[str, int]
+    routes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a comparison found. calibrated_on: those of the pictures that calibration has seen, None if the checkpoint does not tell."""
+
+    checkpoint: str
+    hardware: str
+    weight_bits: WeightFormat
+    images: int
+    pictures: list[str]
+    calibrated_on: list[str] | None
+    mismatches: int
+    mismatching: list[str]
+    instructions: int
+    cycles: int
+    accuracy: Accuracy | None
+
+    def summary(self) -> dict[str, Any]:
+        """What --json shows."""
+        found = asdict(self)
+        return found | (found.pop("accuracy") or {})
+
+
 def check(
     checkpoint: Checkpoint,
     images: Sequence[NDArray[np.uint8]],
     *,
     hardware: HardwareConfig,
-    weight_bits: str = "16",
+    weight_bits: str = WeightFormat.SIXTEEN,
     golden: bool = True,
     rtl: bool = True,
     names: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Check:
     """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float model.
 
     Of several images, the worst decibels count. rtl: off, only the comparison with the float model is made. names: of the images, for the
@@ -145,43 +181,49 @@ def check(
                 place += 1
     names = list(names) or [f"image {number}" for number in range(len(images))]
     known = seen(checkpoint.calibration, images)
-    report: dict[str, Any] = {
-        "checkpoint": config.name,
-        "hardware": hardware.name,
-        "weight_bits": weight_bits,
-        "images": len(images),
-        "pictures": names,
-        "calibrated_on": None if known is None else [names[index] for index in known],
-        "mismatches": mismatches,
-        "mismatching": labels[:20],
-        "instructions": compared,
-        "cycles": cycles,
-    }
-    for key in ("sqnr_db", "sqnr_db_routed", "sqnr_db_layers", "routes_different", "routes"):
-        if golden:
-            combine = min if key.startswith("sqnr_db") else sum
-            report[key] = {
-                name: [combine(x) for x in zip(*(f[key] for f in found), strict=True)]
-                if key == "sqnr_db_layers"
-                else combine(f[key] for f in found)
-                for name, found in by_task.items()
-                if found
-            }
-    return report
+    return Check(
+        checkpoint=config.name,
+        hardware=hardware.name,
+        weight_bits=model.weight_bits,
+        images=len(images),
+        pictures=names,
+        calibrated_on=None if known is None else [names[index] for index in known],
+        mismatches=mismatches,
+        mismatching=labels[:20],
+        instructions=compared,
+        cycles=cycles,
+        accuracy=combined(by_task) if golden else None,
+    )
 
 
-def accuracy_table(reports: Sequence[dict[str, Any]]) -> str:
+def combined(by_task: Mapping[str, Sequence[Mapping[str, Any]]]) -> Accuracy:
+    """Figures of several pictures as one: the worst decibels count, and all routes."""
+    found = {name: figures for name, figures in by_task.items() if figures}
+
+    def of(key: str, combine: Callable[[Iterable[Any]], Any]) -> dict[str, Any]:
+        return {name: combine(f[key] for f in figures) for name, figures in found.items()}
+
+    return Accuracy(
+        sqnr_db=of("sqnr_db", min),
+        sqnr_db_routed=of("sqnr_db_routed", min),
+        sqnr_db_layers=of("sqnr_db_layers", lambda layers: [min(x) for x in zip(*layers, strict=True)]),
+        routes_different=of("routes_different", sum),
+        routes=of("routes", sum),
+    )
+
+
+def accuracy_table(reports: Sequence[Check]) -> str:
     """Reports of several weight formats as a Markdown table: decibels of the tasks, and what the routers did otherwise."""
-    tasks = list(reports[0]["sqnr_db"])
-    routes = next(iter(reports[0]["routes"].values()))
+    measured = [(r, r.accuracy) for r in reports if r.accuracy]
+    tasks = list(measured[0][1].sqnr_db)
+    routes = next(iter(measured[0][1].routes.values()))
     each = " / ".join(tasks)
     titles = ("weights", f"dB, routing held, {each}", f"dB, raw, {each}", f"routes different of {routes}", "instructions not equal to RTL")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    names = {"16": "16 bit", "8": "8 bit", "mixed": "8-bit experts, 16-bit trunk"}
-    for r in reports:
-        cells = [names[r["weight_bits"]]]
-        cells += [" / ".join(f"{r[key][task]:.1f}" for task in tasks) for key in ("sqnr_db_routed", "sqnr_db")]
-        cells += [" / ".join(str(r["routes_different"][task]) for task in tasks)]
-        cells += [f"{r['mismatches']} of {r['instructions']}" if r["instructions"] else "not compared"]
+    for r, accuracy in measured:
+        cells = [r.weight_bits.label]
+        cells += [" / ".join(f"{found[task]:.1f}" for task in tasks) for found in (accuracy.sqnr_db_routed, accuracy.sqnr_db)]
+        cells += [" / ".join(str(accuracy.routes_different[task]) for task in tasks)]
+        cells += [f"{r.mismatches} of {r.instructions}" if r.instructions else "not compared"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -349,6 +349,8 @@ def bench(
     json: Json = False,
 ) -> None:
     """Cycles of the RTL and what they went into, bytes, utilisation, DSP slices, and the distance to the floor."""
+    from dataclasses import replace
+
     from edgemoe.host import batch, benchmark
     from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
@@ -369,18 +371,17 @@ def bench(
     if table:
         reports = benchmark.headlines(used, given, [(configured(name), bits) for name, bits in benchmark.HEADLINES], latency)
         if json:
-            _print_json(reports)
+            _print_json([row.summary() for row in reports])
         else:
             typer.echo(benchmark.headline_table(reports))
         return
     bits = weight_bits.value if weight_bits else chosen.weight_bits
-    report = benchmark.benchmark(used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls) | {
-        "dsp": benchmark.count_dsp(chosen)
-    }
+    report = benchmark.benchmark(used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls)
+    report = replace(report, dsp=benchmark.count_dsp(chosen))
     if plot:
         benchmark.plot(report, plot)
     if json:
-        _print_json(report)
+        _print_json(report.summary())
     else:
         benchmark.table(report)
 
@@ -492,16 +493,16 @@ def check(
     formats = [bits.value for bits in WeightFormat] if table else [weight_bits.value if weight_bits else chosen.weight_bits]
     rtl = device is DeviceName.VERILATOR
     reports = [checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden, rtl=rtl, names=names) for bits in formats]
-    if reports[0]["calibrated_on"]:
-        found = ", ".join(reports[0]["calibrated_on"])
+    if reports[0].calibrated_on:
+        found = ", ".join(reports[0].calibrated_on)
         inference.notice(f"the checkpoint was calibrated on {found}: its decibels there flatter; take a picture that calibration never saw")
     if json:
-        _print_json(reports if table else reports[0])
+        _print_json([found.summary() for found in reports] if table else reports[0].summary())
     elif table:
         typer.echo(checking.accuracy_table(reports))
     else:
-        outputs.table(f"{reports[0]['checkpoint']} on {reports[0]['hardware']}", list(reports[0].items()))
-    if any(report["mismatches"] for report in reports):
+        outputs.table(f"{reports[0].checkpoint} on {reports[0].hardware}", list(reports[0].summary().items()))
+    if any(found.mismatches for found in reports):
         raise typer.Exit(1)
 
 

@@ -66,7 +66,7 @@ def study(lanes: tuple[int, ...] = LANES, note: Callable[[str], None] = inferenc
         note(f"{quantity} {value}")
         checkpoint = benchmark.random_checkpoint(model)
         report = benchmark.benchmark(checkpoint, list(default_images(model, 1)), hardware=build or hardware(), **options)
-        points.append(Point(quantity, value, report["cycles"], report["floor"], report["mac_utilisation"]))
+        points.append(Point(quantity, value, report.cycles, report.floor, report.mac_utilisation))
 
     for tokens, (height, width) in TOKENS.items():
         run("tokens", tokens, replace(MODEL, image_height=height, image_width=width))

@@ -14,9 +14,10 @@ from .calibration import UNSEEN_SCENES
 from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .golden import Golden
+from .numbers.formats import WeightFormat
 from .train import BATCH, SCENES, WINDOWED, make_scenes
 
-HARDWARE_FORMATS = {"16": "16 bit", "mixed": "8-bit experts, 16-bit trunk", "8": "8 bit"}  # weight format -> its name in the card
+HARDWARE_FORMATS: tuple[str, ...] = (WeightFormat.SIXTEEN, WeightFormat.MIXED, WeightFormat.EIGHT)  # rows of the card
 
 
 @dataclass
@@ -133,7 +134,7 @@ def card(
     names = {task.kind: task.name for task in config.tasks}
     for bits, found in computed.items():
         iou, rmse = found[names["segmentation"]]["mean_iou"], found[names["depth"]]["rmse_m"]
-        results += f"\n| the same, as the hardware computes it, {HARDWARE_FORMATS[bits]} | {iou:.4f} | {rmse:.3f} |"
+        results += f"\n| the same, as the hardware computes it, {WeightFormat.of(bits).label} | {iou:.4f} | {rmse:.3f} |"
     per_class = "\n".join(f"| {name} | {iou:.3f} |" for name, iou in zip(scenes.CLASSES, evaluation.class_iou, strict=True))
     return f"""# {config.name}
 

@@ -29,6 +29,11 @@ class WeightFormat(StrEnum):
         return WORD_BITS if self is WeightFormat.SIXTEEN or (self is WeightFormat.MIXED and not expert) else BYTE_BITS
 
     @property
+    def label(self) -> str:
+        """As tables have it."""
+        return "8-bit experts, 16-bit trunk" if self is WeightFormat.MIXED else f"{self} bit"
+
+    @property
     def coarse(self) -> bool:
         """Whether some weights have 8 bits."""
         return self is not WeightFormat.SIXTEEN

@@ -41,23 +41,23 @@ def report():
 
 
 def test_cycles_add_up(report):
-    parts = report["breakdown"]
-    assert sum(parts["total"].values()) == report["cycles"]
-    assert sum(sum(states.values()) for states in parts["kinds"].values()) == report["cycles"]
+    parts = report.breakdown
+    assert sum(parts["total"].values()) == report.cycles
+    assert sum(sum(states.values()) for states in parts["kinds"].values()) == report.cycles
     assert all(parts["kinds"][kind].get("array_active") for kind in ("weights", "expert", "keys", "values"))
     assert set(parts["total"]) == set(benchmark.STATES) and len(benchmark.STATES) == len(registers.STATE_COUNTERS)
 
 
 def test_nothing_beats_the_floor_or_the_minimum(report):
-    assert report["floor"] <= report["cycles"] and report["floor_ratio"] >= 1
-    assert 0 < report["bytes_minimum"] <= report["bytes"]
-    assert 0 < report["mac_utilisation"] < 1
+    assert report.floor <= report.cycles and report.floor_ratio >= 1
+    assert 0 < report.bytes_minimum <= report.bytes
+    assert 0 < report.mac_utilisation < 1
 
 
 def test_the_array_streams_every_row_of_every_block_once(report):
     """ARRAY_ACTIVE is the rows of the floor's blocks, and little that the floor leaves out."""
     rows = sum(rows for rows, _ in blocks(MODEL, preset("tiny"), streams=2, shared=True))
-    assert rows <= report["breakdown"]["total"]["array_active"] < 1.1 * rows
+    assert rows <= report.breakdown["total"]["array_active"] < 1.1 * rows
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -78,7 +78,7 @@ def test_nothing_beats_the_floor(seed):
     for weight_bits, tasks in (("16", 1), ("8", 2)):
         options = dict(hardware=preset("tiny"), weight_bits=weight_bits, tasks=tasks, latency=1)
         found = benchmark.benchmark(benchmark.random_checkpoint(model, seed), list(default_images(model, 1)), **options)
-        assert found["floor_ratio"] >= 1, (model, weight_bits, tasks)
+        assert found.floor_ratio >= 1, (model, weight_bits, tasks)
 
 
 def test_the_floor_by_hand():
@@ -117,7 +117,7 @@ def test_stalls_reach_every_channel(monkeypatch):
 
 def test_random_routers_are_balanced(report):
     """Every expert is used, and none by most of the tokens."""
-    queues = report["queues"]
+    queues = report.queues
     assert queues["experts"] == queues["experts_used"] == 5
     tokens = 2 * MODEL.tokens * MODEL.top_k
     assert 0 < queues["shortest"] <= queues["median"] <= queues["longest"] < 2 * tokens / 5
@@ -128,13 +128,13 @@ def test_headlines(monkeypatch):
     images = list(default_images(MODEL, 1))
     monkeypatch.setattr(benchmark, "count_dsp", lambda hardware: 1236)
     reports = benchmark.headlines(benchmark.random_checkpoint(MODEL), images, [(preset("tiny"), "16"), (preset("tiny"), "mixed")])
-    assert [(r["weight_bits"], r["tasks"]) for r in reports] == [("16", 1), ("16", 2), ("mixed", 1), ("mixed", 2)]
-    assert all(r["stalled_each"] > r["cycles_each"] for r in reports)
+    assert [(r.weight_bits, r.tasks) for r in reports] == [("16", 1), ("16", 2), ("mixed", 1), ("mixed", 2)]
+    assert all(r.stalled_each > r.cycles_each for r in reports)
     lines = benchmark.headline_table(reports).splitlines()
     assert len(lines) == 6 and len({line.count("|") for line in lines}) == 1
     first = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-    assert first[:4] == ["`tiny`", "16 bit", "1", f"{reports[0]['cycles'] / 1e6:.3f} M"]
-    assert first[5:] == [f"{reports[0]['floor_ratio']:.3f}", f"{reports[0]['stalled_each'] / 1e6:.3f} M", "1,236"]
+    assert first[:4] == ["`tiny`", "16 bit", "1", f"{reports[0].cycles / 1e6:.3f} M"]
+    assert first[5:] == [f"{reports[0].floor_ratio:.3f}", f"{reports[0].stalled_each / 1e6:.3f} M", "1,236"]
     assert lines[0] in README.read_text(), "the README's table has other columns"
 
 

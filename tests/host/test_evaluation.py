@@ -100,7 +100,7 @@ def test_the_worst_of_several_pictures_counts() -> None:
     model, images = random_checkpoint(TINY), list(calibration.unseen_images(TINY, 2))
     both, *each = (checking.check(model, i, hardware=preset("tiny"), rtl=False) for i in (images, images[:1], images[1:]))
     for task in ("seg", "dep"):
-        assert both["sqnr_db"][task] == min(report["sqnr_db"][task] for report in each)
+        assert both.accuracy.sqnr_db[task] == min(report.accuracy.sqnr_db[task] for report in each)
 
 
 @pytest.fixture
