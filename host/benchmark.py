@@ -19,15 +19,15 @@ from edgemoe.hw.isa import INSTRUCTION_BYTES, Opcode
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
 from edgemoe.models import extras
-from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.files import write_whole
-from edgemoe.models.forward import forward
 from edgemoe.models.keys import Key
+from edgemoe.models.numbers.calibrate import calibrate, default_images
 from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.forward import forward
+from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.operations.operation import Observer
-from edgemoe.models.quantise import quantise
 from numpy.typing import NDArray
 
 # Name in the breakdown -> state counter.

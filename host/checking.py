@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from edgemoe.host.inference import Inference, infer
 from edgemoe.hw.config import HardwareConfig
-from edgemoe.models.calibrated import seen
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers.calibrated import seen
 from edgemoe.models.numbers.formats import WeightFormat
-from edgemoe.models.quantise import quantise
+from edgemoe.models.numbers.quantise import quantise
 from numpy.typing import NDArray
 
 

@@ -355,7 +355,7 @@ def bench(
     from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import config as models
-    from edgemoe.models.calibration import default_images
+    from edgemoe.models.numbers.calibrate import default_images
 
     if checkpoint and model:
         raise EdgemoeError("give --checkpoint or --model, not both")
@@ -476,7 +476,7 @@ def check(
     from edgemoe.host.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import extras
-    from edgemoe.models.calibration import UNSEEN_SCENES, unseen_images
+    from edgemoe.models.numbers.calibrate import UNSEEN_SCENES, unseen_images
 
     if device not in (DeviceName.VERILATOR, DeviceName.EMULATOR):
         raise EdgemoeError(f"check compares the emulator with verilator, or with the float model alone (emulator), not {device.value}")
@@ -576,9 +576,9 @@ def train(
     from edgemoe.host import evaluation, files
     from edgemoe.hw.config import preset as hardware_preset
     from edgemoe.models import checkpoint as checkpoints
-    from edgemoe.models.calibration import calibrate
     from edgemoe.models.config import preset
     from edgemoe.models.evaluate import HARDWARE_FORMATS, card, evaluate
+    from edgemoe.models.numbers.calibrate import calibrate
     from edgemoe.models.train import STEPS, WINDOWED, windowed
     from edgemoe.models.train import train as run
 

@@ -11,10 +11,10 @@ import numpy as np
 from edgemoe.host.inference import prediction, stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models import metrics, scenes
-from edgemoe.models.calibration import UNSEEN_SCENES
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import quantise
+from edgemoe.models.numbers.calibrate import UNSEEN_SCENES
+from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.scenes import Scene
 from numpy.typing import NDArray
 

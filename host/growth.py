@@ -14,9 +14,9 @@ from typing import Any
 
 from edgemoe.host import benchmark, inference
 from edgemoe.hw.config import HardwareConfig
-from edgemoe.models.calibration import default_images
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.console import show_table
+from edgemoe.models.numbers.calibrate import default_images
 
 LANES = (4, 8, 16, 32)
 TOKENS = {33: (64, 128), 65: (128, 128), 129: (128, 256), 257: (256, 256)}  # -> image height and width

@@ -12,11 +12,11 @@ import numpy as np
 from edgemoe.host.batch import read_images
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import edge_moe
-from edgemoe.models.calibration import CALIBRATION_SCENES, IMAGES, calibrate, default_images
 from edgemoe.models.errors import notice
 from edgemoe.models.files import whole
+from edgemoe.models.numbers.calibrate import CALIBRATION_SCENES, IMAGES, calibrate, default_images
 from edgemoe.models.numbers.formats import WeightFormat
-from edgemoe.models.quantise import quantise
+from edgemoe.models.numbers.quantise import quantise
 from edgemoe.sim.build import progress
 
 

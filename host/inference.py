@@ -22,7 +22,7 @@ from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.errors import notice as notice  # commands take it from here
-from edgemoe.models.quantise import QuantisedModel, quantise
+from edgemoe.models.numbers.quantise import QuantisedModel, quantise
 from numpy.typing import NDArray
 
 DEVICES = ("verilator", "emulator", "fpga", "serial")

@@ -13,9 +13,9 @@ from edgemoe.host.inference import passes, shown
 from edgemoe.host.program import Stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models import checkpoint as checkpoints
-from edgemoe.models.calibration import UNSEEN_SCENES
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import quantise
+from edgemoe.models.numbers.calibrate import UNSEEN_SCENES
+from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.scenes import scene
 from edgemoe.sim.device import Dram, ProtocolError
 from edgemoe.sim.emulator_device import EmulatorDevice

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weight stream: how the array gets one matrix. The one description of it for compiler, emulator and tests.
 
-For each column block: PARAMETER_WORDS words of parameters (low halves of the biases, high halves, multipliers; filled up to
-whole beats), then for each chunk of inputs its N x N weights, input by input: N words of N weights of 16 bits, or N/2 words
-of two inputs' weights of 8 bits. That is the order of use, so that DRAM is read once and in sequence.
+For each column block: PARAMETER_WORDS words of parameters (low halves of the biases, high halves, multipliers; filled
+up to whole beats), then for each chunk of inputs its N x N weights, input by input: N words of N weights of 16 bits, or
+N/2 words of two inputs' weights of 8 bits. That is the order of use, so that DRAM is read once and in sequence.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class WeightStream:
         return aligned(self.size)
 
     def pack(self, weights: NDArray, bias: NDArray, multiplier: NDArray) -> NDArray[np.uint8]:
-        """weights [inputs, outputs], bias, multiplier [outputs], all in whole words -> [stride] bytes; leading axes are kept."""
+        """weights [inputs, outputs], bias, multiplier [outputs], all in whole words -> [stride] bytes.
+
+        Axes before these are kept: a stream for each expert.
+        """
         h, lanes = self.hardware, self.hardware.lanes
         leading = weights.shape[:-2]
         parameters = np.zeros((*leading, self.columns, h.parameter_words, lanes), "<u2")
@@ -70,7 +73,10 @@ class WeightStream:
         return np.pad(stream, [(0, 0)] * len(leading) + [(0, self.stride - self.size)])
 
     def unpack(self, data: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """[size] bytes -> (weights [inputs, outputs], bias [outputs], multiplier [outputs]); float64 holds the weights exactly."""
+        """[size] bytes -> (weights [inputs, outputs], bias [outputs], multiplier [outputs]).
+
+        The weights are integers in float64.
+        """
         lanes = self.hardware.lanes
         blocks = data.reshape(self.columns, self.block)
         head, body = (np.ascontiguousarray(part) for part in (blocks[:, : self.parameter_bytes], blocks[:, self.parameter_bytes :]))

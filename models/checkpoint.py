@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save as serialise
 
-from .calibrated import check_calibration
 from .config import ModelConfig
 from .errors import EdgemoeError, brief, listing, notice
 from .files import write_whole
 from .graph import graph
+from .numbers.calibrated import check_calibration
 from .numbers.calibration import Calibration
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -32,7 +32,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 class Checkpoint:
     """config, its tensors (float32, names and shapes as `expected_tensors` says) and an optional calibration.
 
-    `calibration.calibrate` makes the calibration; one from a file is checked (`calibrated.check_calibration`).
+    `calibrate.calibrate` makes the calibration; one from a file is checked (`calibrated.check_calibration`).
     """
 
     config: ModelConfig

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from . import heads, metrics, scenes
-from .calibration import UNSEEN_SCENES
 from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .golden import Golden
+from .numbers.calibrate import UNSEEN_SCENES
 from .numbers.formats import WeightFormat
 from .train import BATCH, SCENES, WINDOWED, make_scenes
 

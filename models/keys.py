@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identities: which matrix or tensor of a model is meant. Files know them as text, `str(key)`; the code does not look into it."""
+"""Identities: which matrix or tensor of a model is meant.
+
+Files know them as text, `str(key)`; the code does not look into it.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ _TEXT = re.compile(r"(?:blocks\.(?P<layer>\d+)\.|heads\.(?P<head>[^.]+)\.?)?(?P<
 
 @dataclass(frozen=True)
 class Key:
-    """A matrix or tensor: its role; its layer, or the name of the task whose head it is in; the task of a router; one expert of it."""
+    """A matrix or tensor: its role, and where it is.
+
+    layer: of the trunk; head: the name of the task whose head it is in; task: of a router; expert: one expert's part.
+    """
 
     role: Role
     layer: int | None = None

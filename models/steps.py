@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operation asks of the array, in order, without sizes of an array, addresses or waits: those are the compiler's.
+"""What an operation asks of the array, in order, without sizes of an array, addresses or waits: those are the
+compiler's.
 
-Rows are the tokens of all streams of a pass, one stream's after the other. A step runs over all of them, unless it stands in `EachStream`.
+Rows are the tokens of all streams of a pass, one stream's after the other. A step runs over all of them, unless it
+stands in `EachStream`.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ class Embed(Step):
 
 @dataclass(frozen=True)
 class Normalise(Step):
-    """1/sigma of every row of the residual: 1/sqrt(n sum x^2 - (sum x)^2 + epsilon), or without the middle term if not centred."""
+    """1/sigma of every row of the residual: 1/sqrt(n sum x^2 - (sum x)^2 + epsilon), or without the middle term if not
+    centred.
+    """
 
     epsilon: int
     centred: bool

@@ -15,9 +15,9 @@ import numpy as np
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
 from edgemoe.hw.weight_stream import WeightStream
-from edgemoe.models import emulator as unit
-from edgemoe.models.arithmetic import probability
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers import twins as unit
+from edgemoe.models.numbers.arithmetic import probability
 from numpy.typing import NDArray
 
 

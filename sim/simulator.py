@@ -13,13 +13,13 @@ from edgemoe.sim import build
 from edgemoe.sim.device import Dram, VerilatorDevice
 
 HARDWARE = Path(__file__).resolve().parent.parent / "hw"
-TABLES = HARDWARE.parent / "models" / "arithmetic.py"
+NUMBERS = [HARDWARE.parent / "models" / "numbers" / name for name in ("arithmetic.py", "words.py")]  # tables and word lengths
 
 
 @cache
 def _sources() -> list[tuple[str, str]]:
     """Everything that generated Verilog depends on, as text: elaboration takes long enough to be worth skipping."""
-    files = [*sorted(HARDWARE.rglob("*.py")), *sorted(HARDWARE.rglob("*.v")), TABLES]
+    files = [*sorted(HARDWARE.rglob("*.py")), *sorted(HARDWARE.rglob("*.v")), *NUMBERS]
     return [(path.name, path.read_text()) for path in files]
 
 

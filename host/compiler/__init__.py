@@ -23,7 +23,7 @@ from edgemoe.host.compiler.waits import mark_waits
 from edgemoe.host.program import CompiledProgram, Stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import QuantisedModel
+from edgemoe.models.numbers.quantise import QuantisedModel
 
 
 def compile(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words of activation memory for values, from their first use to their last; what is free may be used by the next instruction, as the
-array works in order."""
+"""Words of activation memory for values, from their first use to their last; what is free may be used by the next
+instruction, as the array works in order.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +48,10 @@ class Activations:
 
 
 def allocate(drafts: Sequence[Draft], model: str, hardware: HardwareConfig) -> None:
-    """Give every room its base, and put numbers where drafts name words of rooms; Shortage if there are not enough words."""
+    """Give every room its base, and put numbers where drafts name words of rooms.
+
+    Shortage if there are not enough words.
+    """
     memory = Activations(hardware.activation_words)
     loops = groupby(enumerate(drafts), key=lambda pair: (pair[1].group, pair[1].group or pair[0]))
     groups = [[draft for _, draft in group] for _, group in loops]

@@ -33,7 +33,10 @@ def need(model: str, hardware: HardwareConfig, what: str, amount: int, limit: in
 
 
 def check_fit(config: ModelConfig, hardware: HardwareConfig, slots: int) -> None:
-    """Shortage if a capacity is exceeded; activation words are `allocate`'s matter. slots: streams with rows of their own."""
+    """Shortage if a capacity is exceeded; activation words are `allocate`'s matter.
+
+    slots: streams with rows of their own.
+    """
     c, h = config, hardware
     lanes, rows = h.lanes, slots * c.tokens
     head_words = h.words(c.head_width)
@@ -65,7 +68,10 @@ def _more_lanes(suits: Callable[[int], bool]) -> dict[str, int]:
 
 
 def remedy_of(shortage: Shortage, attempt: Callable[[HardwareConfig], object], hardware: HardwareConfig) -> dict[str, int]:
-    """Hardware fields to change, and to what, so that `attempt` succeeds; none if no legal hardware was found that way."""
+    """Hardware fields to change, and to what, so that `attempt` succeeds.
+
+    None if no legal hardware was found that way.
+    """
     changes: dict[str, int] = {}
     while shortage.remedy and shortage.remedy.items() - changes.items():
         changes |= shortage.remedy

@@ -27,7 +27,10 @@ class Operand(Enum):
 
 @dataclass(eq=False)
 class Room:
-    """A value in activation memory: rows of `stride` words. opposite: the one at whose other end of the memory it is to lie."""
+    """A value in activation memory: rows of `stride` words.
+
+    opposite: the one at whose other end of the memory it is to lie.
+    """
 
     name: str
     rows: int
@@ -50,7 +53,9 @@ class At:
 
 @dataclass(eq=False)
 class Region:
-    """A part of the memory: of `size` bytes that are written by the program, or with what it begins with, data or packed weights."""
+    """A part of the memory: of `size` bytes that are written by the program, or with what it begins with, data or
+    packed weights.
+    """
 
     size: int = 0
     data: NDArray[np.uint8] | None = None
@@ -68,7 +73,8 @@ class Draft:
     reads   what must be complete before it streams; holds: before it reads keys or values
     writes  what it changes
     body    it is repeated for every expert
-    group   number of the loop that it is part of, unrolled or not: what that uses lives from its begin to its end; 0: of none
+    group   number of the loop that it is part of, unrolled or not: what that uses lives from its begin to its end; 0:
+            of none
     """
 
     opcode: Opcode
@@ -100,7 +106,10 @@ class DraftResult:
 
 @dataclass
 class Lowered:
-    """A program before its numbers. images: the strips of each; traced: the MATMUL that each trace is of; macs: useful multiplications."""
+    """A program before its numbers.
+
+    images: the strips of each; traced: the MATMUL that each trace is of; macs: useful multiplications.
+    """
 
     streams: list[Stream]
     slots: list[int]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offsets for everything, and the bytes that the memory begins with.
 
-Memory, in bytes from its base: program, constants (position embedding, zeros), weights in the order of their use, images, results and
-traces in the order of their STOREs.
+Memory, in bytes from its base: program, constants (position embedding, zeros), weights in the order of their use,
+images, results and traces in the order of their STOREs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgemoe.host.program import Buffer, CompiledProgram, StreamResult, Trace
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode
 from edgemoe.hw.weight_stream import ALIGNMENT, aligned
-from edgemoe.models.quantise import QuantisedModel
+from edgemoe.models.numbers.quantise import QuantisedModel
 
 FETCHED_AHEAD = 16  # instructions: the fetcher may run past the end of the program
 PAGE = 4096

@@ -12,7 +12,7 @@ from edgemoe.host.compiler.walk import Walk
 from edgemoe.host.program import Buffer, Stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import Memory, Opcode
-from edgemoe.models.quantise import QuantisedModel
+from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.steps import Normalise, Product, Step
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token rows of streams: slot after slot, one a stream.
 
-A stream is one (image, task). Streams of one image share everything before the first router; from there on each has its own rows. The
-first streams of the images (their leaders) have the first slots, so that the shared part runs over contiguous rows.
+A stream is one (image, task). Streams of one image share everything before the first router; from there on each has its
+own rows. The first streams of the images (their leaders) have the first slots, so that the shared part runs over
+contiguous rows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Placement:
-    """slot_of: of each stream; slots: how many there are; leaders: the first ones, one an image; followers: the others."""
+    """Who has which rows.
+
+    slot_of: of each stream; slots: how many there are; leaders: the first ones, one an image; followers: the others.
+    """
 
     slot_of: tuple[int, ...]
     slots: int

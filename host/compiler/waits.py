@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which MATMUL must wait for an earlier instruction's results; all others wait by themselves for everything before them."""
+"""Which MATMUL must wait for an earlier instruction's results.
+
+All others wait by themselves for everything before them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ def mark_waits(drafts: Sequence[Draft]) -> None:
         if draft.opcode != Opcode.MATMUL:
             complete = index
         else:
-            # The loader runs at most one block ahead of the array: when it reads keys, the instruction before this one has begun to stream.
+            # The loader runs at most one block ahead of the array: when it reads keys, the instruction before this one
+            # has begun to stream.
             if unfinished(draft.holds):
                 draft.fields["wait_load"] = 1
             if unfinished(draft.reads):

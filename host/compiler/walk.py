@@ -14,7 +14,7 @@ from edgemoe.host.program import Stream
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.isa import Memory, Opcode, Stationary
 from edgemoe.models.numbers.linear import Linear
-from edgemoe.models.quantise import QuantisedModel
+from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.steps import RESIDUAL, EachStream, Normalise, Place, Step, Value
 
 OPERANDS = {Place.KEY_VALUE: Operand.KEY_VALUE, Place.SCORE: Operand.SCORE}

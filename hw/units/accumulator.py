@@ -24,7 +24,7 @@ class Accumulator(wiring.Component):
     Number format: N signed 48-bit integers, modulo 2^48: the compiler chooses formats that cannot overflow.
     Limits: config.rows indices. Memory: one write port, one registered read port; contents before a `first` are never used.
 
-    Twin: the accumulation in `models.emulator`.
+    Twin: the accumulation in `models.numbers.twins`.
     """
 
     LATENCY = 3

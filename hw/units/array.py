@@ -85,7 +85,7 @@ class Array(wiring.Component):
     before the multiplier being A); the sum enters from the row above (the DSP cascade).
     Written with one vector a row for the weights, since that simulates 1.5 times as fast as a signal a cell.
 
-    Twin: `x.astype(int64) @ block` in `models.emulator`.
+    Twin: `x.astype(int64) @ block` in `models.numbers.twins`.
     """
 
     def __init__(self, config: HardwareConfig):

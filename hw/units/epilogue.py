@@ -71,7 +71,7 @@ class Epilogue(wiring.Component):
     word              16 bits
     ================  =====================================================  ==========================
 
-    Twin: `models.emulator.epilogue`.
+    Twin: `models.numbers.twins.epilogue`.
     """
 
     STAGES = Stages(

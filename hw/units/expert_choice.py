@@ -40,7 +40,7 @@ class ExpertChoice(wiring.Component):
     `chosen` (pulse): a row's choice is `choice`, LATENCY cycles after the address of its last word; with `chosen_token`, `chosen_maximum`.
 
     LATENCY = 4 + tree. INTERVAL = 1: a word a cycle. The choice of a row is in the table one cycle after `chosen`.
-    Format: logits signed 16 bit; keys 23 bit. Limits: experts <= config.experts. Twin: `argsort` in `models.emulator.route`.
+    Format: logits signed 16 bit; keys 23 bit. Limits: experts <= config.experts. Twin: `argsort` in `models.numbers.twins.route`.
     """
 
     SEEN = 2

@@ -30,7 +30,7 @@ class ExpertQueues(wiring.Component):
 
     Format: score unsigned, 2^15 is 1.0.
     Limits: at most config.rows entries a queue between two resets; expert numbers below config.experts (next_from may be anything).
-    Twin: `models.emulator.ExpertQueues`.
+    Twin: `models.numbers.twins.ExpertQueues`.
     """
 
     PUSH_DELAY = 2

@@ -27,7 +27,7 @@ class ExpertScore(wiring.Component):
     Nothing comes of the first pass.
 
     LATENCY = 4 + exponential + tree + reciprocal. INTERVAL = 1: a word a cycle.
-    Format: score unsigned 16 bit, 2^15 is 1.0; the sum is exact, of probabilities in units of 2^-18. Twin: `models.emulator.route`.
+    Format: score unsigned 16 bit, 2^15 is 1.0; the sum is exact, of probabilities in units of 2^-18. Twin: `models.numbers.twins.route`.
     """
 
     INTERVAL = 1

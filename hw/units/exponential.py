@@ -7,7 +7,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.units.fixed import half_shift, round_half, round_shift
 from edgemoe.hw.units.pipeline import chain
-from edgemoe.models.arithmetic import exp2_table
+from edgemoe.models.numbers.arithmetic import exp2_table
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION
 
 DISTANCE_BITS = 17  # maximum - score of 16-bit scores
@@ -39,7 +39,7 @@ class Exponential(wiring.Component):
         probability in units of 2^-15, 0..32767 (1.0 is 32767), rounded half up from fine.
     Limits: shift is 0..15; a distance of 20.0 or more gives 0. Lanes outside `mask` may hold anything.
     Each lane has its own table of 128 lines.
-    Twins: `models.arithmetic.exp2_fine` and `probability`.
+    Twins: `models.numbers.arithmetic.exp2_fine` and `probability`.
     """
 
     LATENCY = 5

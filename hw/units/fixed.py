@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixed-point helpers: the only narrowing in the hardware.
 
-Twins: `models.arithmetic.round_shift` and `models.arithmetic.saturate`.
+Twins: `models.numbers.arithmetic.round_shift` and `models.numbers.arithmetic.saturate`.
 """
 
 from amaranth.hdl import Cat, Mux, Shape, Value, ValueLike

@@ -7,7 +7,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.config import HardwareConfig
 from edgemoe.hw.units.pipeline import delay
-from edgemoe.models.arithmetic import GELU_LIMIT, GELU_SEGMENT_BITS, gelu_table
+from edgemoe.models.numbers.arithmetic import GELU_LIMIT, GELU_SEGMENT_BITS, gelu_table
 
 VALUE_BITS = 32  # wide enough for the epilogue's sum of a product and a shifted residual
 _LIMIT_BITS = GELU_LIMIT.bit_length() - 1  # |x| has no bit from here up below the limit
@@ -28,7 +28,7 @@ class Gelu(wiring.Component):
     LATENCY = 6 cycles, one word a cycle: absolute value; table (a registered memory read); operand; product; sum; difference.
     Number format: 16 fractional bits in and out. Limits: any 32-bit value. One table of 512 x 32 bits for each two lanes.
 
-    Twin: `models.arithmetic.gelu`.
+    Twin: `models.numbers.arithmetic.gelu`.
     """
 
     LATENCY = 6

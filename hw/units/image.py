@@ -27,7 +27,7 @@ class ImagePixels(wiring.Component):
 
     G is the largest power of two, at most MOST_PIXELS, that divides P and fits into a word and a beat: then no group of
     pixels meets the end of a patch, a word or a beat. No division: only counters. Combinational in `data_valid`.
-    Twin: `models.emulator.image_patches`.
+    Twin: `models.numbers.twins.image_patches`.
     """
 
     def __init__(self, config: HardwareConfig) -> None:

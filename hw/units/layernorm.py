@@ -39,7 +39,7 @@ class LayerNorm(wiring.Component):
     Format: words signed 16 bit; sums exact; (new^2 - old^2) is one multiplication a lane, (new - old) * (new + old).
     Limits: row < config.rows; a row has at most config.width elements (padding lanes hold 0); elements 12 bit, epsilon 48 bit;
         no `start` between a `start` and its `done`.
-    Twin: `models.emulator.layernorm_scale`.
+    Twin: `models.numbers.twins.layernorm_scale`.
     """
 
     REVISIT = 1

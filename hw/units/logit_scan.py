@@ -33,7 +33,7 @@ class LogitScan(wiring.Component):
 
     A pass begins when the last choice of its first row is known, `turn` cycles behind the end of that row in the pass before.
     Cycles from start to `finished`: top_k * max(rows * columns, columns + turn) + rows * columns. A word a cycle within a pass.
-    LATENCY = 1 from start to the first word; INTERVAL = 1. Twin: the loops over rows and choices in `models.emulator.route`.
+    LATENCY = 1 from start to the first word; INTERVAL = 1. Twin: the loops over rows and choices in `models.numbers.twins.route`.
     """
 
     LATENCY = 1

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.units.exponential import DROP_BITS, START_BITS, line_table
 from edgemoe.hw.units.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, mantissa_of, normalise, normalised
 from edgemoe.hw.units.pipeline import Stages, chain
-from edgemoe.models.arithmetic import reciprocal_table
+from edgemoe.models.numbers.arithmetic import reciprocal_table
 
 
 class Reciprocal(wiring.Component):
@@ -20,7 +20,7 @@ class Reciprocal(wiring.Component):
     LATENCY = 4 (STAGES: coarse, fine, product, result), INTERVAL = 1: a value a cycle.
     Format: x an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 x), 0..27.
     Limits: 1 <= x < 2^28; x = 0 has no result (the twin takes it as 1).
-    Twin: `models.arithmetic.reciprocal`.
+    Twin: `models.numbers.arithmetic.reciprocal`.
     """
 
     STAGES = Stages("coarse", "fine", "product", "result")

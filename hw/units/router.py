@@ -51,7 +51,7 @@ class Router(wiring.Component):
     Format: logits signed 16 bit, unit 2^(shift - 12); score unsigned 16 bit, 2^15 is 1.0.
     Limits: 1 <= rows <= config.tokens; 1 <= top_k <= experts <= min(config.experts, columns * lanes); config.rows entries a queue between
         resets; no `start` between a `start` and its `done`. Choices compare logits, not the probabilities rounded from them.
-    Twin: `models.emulator.route`.
+    Twin: `models.numbers.twins.route`.
     """
 
     def __init__(self, config: HardwareConfig):

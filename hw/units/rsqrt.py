@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.units.exponential import DROP_BITS, START_BITS, line_table
 from edgemoe.hw.units.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, mantissa_of, normalise, normalised
 from edgemoe.hw.units.pipeline import Stages, chain
-from edgemoe.models.arithmetic import rsqrt_table
+from edgemoe.models.numbers.arithmetic import rsqrt_table
 
 
 class ReciprocalSquareRoot(wiring.Component):
@@ -20,7 +20,7 @@ class ReciprocalSquareRoot(wiring.Component):
     LATENCY = 5 (STAGES: coarse, middle, fine, product, result), INTERVAL = 1: a value a cycle.
     Format: x an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 x) >> 1, 0..30.
     Limits: 1 <= x < 2^62; x = 0 has no result (the twin takes it as 1).
-    Twin: `models.arithmetic.rsqrt`.
+    Twin: `models.numbers.arithmetic.rsqrt`.
     """
 
     STAGES = Stages("coarse", "middle", "fine", "product", "result")

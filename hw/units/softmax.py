@@ -60,7 +60,7 @@ class Softmax(wiring.Component):
     Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of 2^-18.
     Limits: index < config.tokens; `first` and `last` count only with `accumulate`; a row's sum is of at most config.tokens lanes, one of
         them the maximum (so the sum is never 0). A lane that counts is never above max[i].
-    Twins: `models.emulator.probabilities` and `softmax_scale`.
+    Twins: `models.numbers.twins.probabilities` and `softmax_scale`.
     """
 
     LATENCY = 2 + Exponential.LATENCY

@@ -19,7 +19,10 @@ SIGMA = ".sigma"  # in files, behind the name of a norm
 
 @dataclass
 class Channels:
-    """Of one layer's attention, per channel [width]: largest magnitudes of queries (in base 2), centred keys, values and results; means."""
+    """Of one layer's attention, per channel [width].
+
+    Largest magnitudes of queries (in base 2), centred keys, values and results; means of keys and values.
+    """
 
     query: NDArray[np.float64]
     key: NDArray[np.float64]
@@ -46,7 +49,9 @@ class Tail:
 
 @dataclass
 class Rounding:
-    """How the error-aware rounding of a matrix differs from plain rounding (zlib, base64), and the correction of its bias (base64)."""
+    """How the error-aware rounding of a matrix differs from plain rounding (zlib, base64), and the correction of its
+    bias (base64).
+    """
 
     delta: str
     bias: str
@@ -67,8 +72,8 @@ class Calibration:
     smallest  norm -> smallest sigma
     clipped   residual tensor -> its tail
     channels  layer -> what attention's channels reach
-    rounding  format -> matrix -> rounding. It is stored, as the second moments that it needs are far larger, and as compiling then needs
-              neither images nor the float model.
+    rounding  format -> matrix -> rounding. It is stored, as the second moments that it needs are far larger, and as
+              compiling then needs neither images nor the float model.
     """
 
     images: int
@@ -93,7 +98,10 @@ class Calibration:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_json` (of what `calibrated.check_calibration` accepts); EdgemoeError for names that no model has."""
+        """The inverse of `to_json` (of what `calibrated.check_calibration` accepts).
+
+        EdgemoeError for names that no model has.
+        """
         return cls(
             images=data.get("images", 0),
             pictures=data.get("pictures"),

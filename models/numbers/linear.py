@@ -20,8 +20,8 @@ class Linear:
     """One matrix as the hardware takes it.
 
     weights     [inputs, outputs], or [experts, inputs, outputs]; int16 or int8 (`bits`)
-    bias        [outputs] or [experts, outputs], 27 bits: in units of the epilogue's fine result, or, with bias_first, of the
-                accumulator >> bias_shift
+    bias        [outputs] or [experts, outputs], 27 bits: in units of the epilogue's fine result, or, with bias_first,
+                of the accumulator >> bias_shift
     multiplier  like bias, 0..65535, 2^15 = 1.0
     groups      outputs come in this many groups (heads), each padded to whole words on its own; input_groups likewise
     """
@@ -49,7 +49,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Shifts:
-    """How the sums of a matrix become results, for one choice of the exponent `at` that values have inside the epilogue.
+    """How the sums of a matrix become results, for one exponent `at` that values have inside the epilogue.
 
     With step s (value of a weight's unit, per channel) and fraction F, sum = value / s * 2^F. The epilogue makes
 
@@ -59,15 +59,16 @@ class Shifts:
     so that, with L the largest |value|,
 
         multiplier = s * 2^(at - F + shift + 15)             what turns sums into values
-        shift      = floor(log2(M / max(s * 2^at)) + F)      the largest with multiplier / 2^15 <= M, M = 1 (16 bits: powers of two)
-                                                             or 65535 / 2^15 (8 bits)
+        shift      = floor(log2(M / max(s * 2^at)) + F)      the largest with multiplier / 2^15 <= M
+                                                             M = 1 (16 bits, powers of two) or 65535 / 2^15
         L * 2^at  <= 2^26                                    fine fits
         multiplier >= L * 2^at / 2^26 * 2^15                 a = fine / (multiplier / 2^15) fits
         shift + lowest >= 0                                  sums are never shifted left, not even in the quietest row
 
-    Example: 16-bit weights of step s = 2^-15, inputs of exponent F = 10, results up to L = 9 that are to have exponent 11, with six
-    guard bits: at = 17. Then M / (s * 2^at) = 2^-2 and shift = -2 + 10 = 8; multiplier = 2^(-15 + 17 - 10 + 8 + 15) = 2^15; fine reaches
-    9 * 2^17 = 1.2 million of 67 million: it fits, and output_shift = 17 - 11 = 6 brings 9 to 18,432 of 32,767.
+    Example: 16-bit weights of step s = 2^-15, inputs of exponent F = 10, results up to L = 9 that are to have exponent
+    11, with six guard bits: at = 17. Then M / (s * 2^at) = 2^-2 and shift = -2 + 10 = 8; multiplier =
+    2^(-15 + 17 - 10 + 8 + 15) = 2^15; fine reaches 9 * 2^17 = 1.2 million of 67 million: it fits, and output_shift =
+    17 - 11 = 6 brings 9 to 18,432 of 32,767.
     """
 
     at: NDArray

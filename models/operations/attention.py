@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """x + proj(softmax(Q K^T / sqrt(d)) V) of the normalised x, head by head.
 
-Folded: log2(e) / sqrt(d) into W_q, as the softmax is in base 2. Softmax does not see what all keys share, so keys are centred on their
-calibrated mean (the bias disappears); probabilities add up to 1, so values are centred, too, and W_proj * mean goes into the
-projection's bias: both give the 16 bits to what carries information. Channel by channel, queries and keys are scaled against each other
-to equal range, which their product does not see.
+Folded: log2(e) / sqrt(d) into W_q, as the softmax is in base 2. Softmax does not see what all keys share, so keys are
+centred on their calibrated mean (the bias disappears); probabilities add up to 1, so values are centred, too, and
+W_proj * mean goes into the projection's bias: both give the 16 bits to what carries information. Channel by channel,
+queries and keys are scaled against each other to equal range, which their product does not see.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..folding import Folded
 from ..keys import Key, Role
 from ..numbers.calibration import Channels
+from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..numbers.words import (
     FINE_BITS,
@@ -38,12 +38,13 @@ from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Wor
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
-    from ..quantise import Quantiser
+    from ..numbers.quantise import Quantiser
 
 SILENT = 1e-9  # channels that never reach further are left alone
 LARGEST_BOOST = 8
 AVERAGING_BITS = 4  # results may be so many bits finer than the values that they are means of
-# Exponent of sum(p v) / sum(p) beyond that of v, before any shift: p is finer where it is added up, mantissas are finer than scales.
+# Exponent of sum(p v) / sum(p) beyond that of v, before any shift: p is finer where it is added up, mantissas are finer
+# than scales.
 QUOTIENT_FRACTION = PROBABILITY_BITS - FINE_PROBABILITY_BITS + RECIPROCAL_FRACTION - SCALE_FRACTION
 VALUE_GUARD = FINE_BITS - WORD_BITS  # a mean is no larger than the largest value, so that these bits fill the epilogue
 
@@ -108,7 +109,10 @@ class Attention(Operation):
         return x
 
     def channels(self, query: NDArray, key: NDArray, value: NDArray, attention: NDArray) -> tuple[Channels, float]:
-        """What the channels of sampled queries, keys, values and results reach; and how far the scores do, in base 2."""
+        """What the channels of sampled queries, keys, values and results reach.
+
+        The second: how far the scores do, in base 2.
+        """
         mean_key, mean_value = key.mean(axis=(0, 2), keepdims=True), value.mean(axis=(0, 2), keepdims=True)
         key, value, attention = key - mean_key, value - mean_value, attention - mean_value
         scores = max(float(np.abs(q @ k.transpose(0, 2, 1)).max()) for q, k in zip(query, key, strict=True))
@@ -224,6 +228,9 @@ class QuantisedAttention(Quantised):
 
 
 def value_boost(channel: Channels) -> NDArray:
-    """Factor per value channel: half-way (in decibels) to equal ranges, undone in the projection's weights; at most LARGEST_BOOST."""
+    """Factor per value channel: half-way (in decibels) to equal ranges, undone in the projection's weights.
+
+    At most LARGEST_BOOST.
+    """
     reach = np.maximum(channel.value, SILENT)
     return np.clip(np.sqrt(reach.max() / reach), 1, LARGEST_BOOST)

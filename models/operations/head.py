@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A task's head, a linear patch decoder: proj(norm(x)) of each patch's token gives its s x s cells of `channels` values."""
+"""A task's head, a linear patch decoder: proj(norm(x)) of each patch's token gives its s x s cells of `channels`
+values.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig, TaskConfig
-from ..folding import Folded
 from ..keys import Key, Role
+from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..steps import RESIDUAL, Product, RowScale, Step, Value
 from .norm import Norm
@@ -21,7 +23,7 @@ from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Wor
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
-    from ..quantise import Quantiser
+    from ..numbers.quantise import Quantiser
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..folding import Folded
+from ..numbers.folding import Folded
 from .norm import Norm
 from .operation import Context, Tensors
 

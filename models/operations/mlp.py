@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..activation import float_gelu
 from ..config import ModelConfig
-from ..folding import Folded
 from ..keys import Key, Role
+from ..numbers.activation import float_gelu
+from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..numbers.words import GELU_FRACTION
 from ..steps import RESIDUAL, Product, RowScale, Step, Value
@@ -23,7 +23,7 @@ from .operation import Context, Matrix, Operation, Quantised, Tensors, Work, aff
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
-    from ..quantise import Quantiser
+    from ..numbers.quantise import Quantiser
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""x + sum over the token's k best experts e of p_e * expert_e(x') of the normalised x', p the softmax over all experts, not renormalised.
+"""x + sum over the token's k best experts e of p_e * expert_e(x') of the normalised x', p the softmax over all experts,
+not renormalised.
 
-One router per task, without a bias; the experts, each an MLP, are common. Ties go to the lowest expert. Folded: log2(e) into the
-routers, as their softmax is in base 2; it does not see what all experts share, so that goes.
+One router per task, without a bias; the experts, each an MLP, are common. Ties go to the lowest expert. Folded: log2(e)
+into the routers, as their softmax is in base 2; it does not see what all experts share, so that goes.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..activation import float_gelu
 from ..config import ModelConfig
-from ..folding import Folded
 from ..keys import Key, Role
+from ..numbers.activation import float_gelu
+from ..numbers.error_aware import Moment
+from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..numbers.words import SCORE_FRACTION
-from ..rounding import Moment
 from ..steps import RESIDUAL, EachExpert, EachStream, Place, Product, Route, RowScale, Step, Value
 from .mlp import first_linear, hidden_exponent
 from .norm import Norm
@@ -30,8 +31,8 @@ from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Wor
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
-    from ..quantise import Quantiser
-    from ..rounding import Moments
+    from ..numbers.error_aware import Moments
+    from ..numbers.quantise import Quantiser
 
 LOG2_E = math.log2(math.e)
 
@@ -136,7 +137,10 @@ class MixtureOfExperts(Operation):
         return float_gelu(linear(tokens, tensors, self.name("experts.htoh4"), expert))
 
     def seen(self, matrix: Matrix, moments: Moments, tensors: Tensors) -> Sequence[tuple[NDArray, NDArray]]:
-        """Experts that saw few tokens get the rest from all tokens; the second matrix from what the first makes of a few of them."""
+        """Experts that saw few tokens get the rest from all tokens.
+
+        The second matrix sees what the first makes of a few of them.
+        """
         if not matrix.expert:
             return super().seen(matrix, moments, tensors)
         if matrix == self.first:

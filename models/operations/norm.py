@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Norms of a row's channels: y = (x - mean) / sigma * gamma + beta, or parts of that. What kinds there are: `norms`.
 
-A norm costs no pass over the data: gamma, the mean and beta go into the matrix behind it, and 1/sigma scales the finished rows. The
-hardware has 1/sqrt(V) with V = (n sigma)^2, which lacks a factor n = 2^L * (n / 2^L): the power of two is a matter of exponents, the
-fraction goes into the matrix, too.
+A norm costs no pass over the data: gamma, the mean and beta go into the matrix behind it, and 1/sigma scales the
+finished rows. The hardware has 1/sqrt(V) with V = (n sigma)^2, which lacks a factor n = 2^L * (n / 2^L): the power of
+two is a matter of exponents, the fraction goes into the matrix, too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import ClassVar
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..folding import Folded
 from ..keys import Key
+from ..numbers.folding import Folded
 from ..numbers.words import EPSILON_BITS
 from ..steps import Normalise
 from .operation import Context, Tensors
@@ -61,7 +61,9 @@ class Norm(ABC):
 
     @property
     def fraction(self) -> int:
-        """Of the sums behind it, weights left aside: 2^L, and the half that mantissas of 16 fractional bits lose to a scale of 15."""
+        """Of the sums behind it, weights left aside: 2^L, and the half that mantissas of 16 fractional bits lose to a
+        scale of 15.
+        """
         return 1 - norm_bits(self.config.width)
 
     def epsilon(self, residual: int) -> int:
@@ -69,7 +71,9 @@ class Norm(ABC):
         return min((1 << EPSILON_BITS) - 1, round(self.config.eps * self.config.width**2 * 4.0**residual))
 
     def lowest(self, sigma: float, residual: int) -> int:
-        """The smallest exponent of the row scale, floor(log2(n * sigma)), for rows up to twice quieter than any calibrated one."""
+        """The smallest exponent of the row scale, floor(log2(n * sigma)), for rows up to twice quieter than any
+        calibrated one.
+        """
         return math.floor(math.log2(max(1.0, self.config.width * sigma * 2.0 ** (residual - 1))))
 
     def step(self, label: str, epsilon: int) -> Normalise:

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..folding import Folded
 from ..keys import Key
+from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..steps import Step
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
-    from ..quantise import Quantiser
-    from ..rounding import Moments
+    from ..numbers.error_aware import Moments
+    from ..numbers.quantise import Quantiser
     from .norm import Norm
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -93,7 +93,10 @@ class Over(Enum):
 
 @dataclass(frozen=True)
 class Work:
-    """`count` products of a row of `inputs` with inputs x outputs, in groups as of `Matrix`; weights: they come from memory."""
+    """`count` products of a row of `inputs` with inputs x outputs, in groups as of `Matrix`.
+
+    weights: they come from memory.
+    """
 
     over: Over
     inputs: int
@@ -128,7 +131,10 @@ class Quantised(ABC):
 
 
 class Operation(ABC):
-    """A part of a model. Everything that is particular to its kind is in its class, and the walks over a model ask for it."""
+    """A part of a model.
+
+    Everything that is particular to its kind is in its class, and the walks over a model ask for it.
+    """
 
     config: ModelConfig
     routed = False  # whether what it does depends on the task: streams of one image part before the first that is
@@ -181,7 +187,10 @@ class Operation(ABC):
 
     @abstractmethod
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
-        """Its integers, and the residual stream's exponent after it: `after`, or less. before: the exponent before it."""
+        """Its integers, and the residual stream's exponent after it: `after`, or less.
+
+        before: the exponent before it.
+        """
 
 
 def affine(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The patch embedding: each patch of the picture times one matrix, plus the position; the CLS row is the position alone."""
+"""The patch embedding: each patch of the picture times one matrix, plus the position.
+
+The CLS row is the position alone.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..folding import Folded
 from ..keys import Key, Role
+from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..numbers.words import PIXEL_FRACTION, WORD_LIMIT
 from ..steps import Embed, Step
@@ -20,7 +23,7 @@ from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Wor
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
-    from ..quantise import Quantiser
+    from ..numbers.quantise import Quantiser
 
 NAME = "patch_embed.proj"
 

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RMSNorm (arXiv 1910.07467): y = x / sigma * gamma, sigma^2 = mean of x^2 + eps; no mean is taken off and nothing is added."""
+"""RMSNorm (arXiv 1910.07467): y = x / sigma * gamma, sigma^2 = mean of x^2 + eps.
+
+No mean is taken off and nothing is added.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..folding import Folded
+from ..numbers.folding import Folded
 from .norm import Norm
 from .operation import Context, Tensors
 

@@ -152,7 +152,8 @@ import numpy as np
 from edgemoe.host.inference import infer
 from edgemoe.host.images import read_image
 from edgemoe.hw.config import preset
-from edgemoe.models import arithmetic, checkpoint
+from edgemoe.models import checkpoint
+from edgemoe.models.numbers import arithmetic
 from pathlib import Path
 digest = hashlib.sha256()
 def take(*values):

@@ -11,9 +11,9 @@ from edgemoe.host.floor import blocks, floor
 from edgemoe.hw import registers
 from edgemoe.hw.config import preset
 from edgemoe.models import checkpoint as checkpoints
-from edgemoe.models.calibration import default_images
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.calibrate import default_images
 from PIL import Image
 
 README = Path(__file__).resolve().parents[2] / "README.md"

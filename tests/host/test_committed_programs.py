@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instructions that m3vit-micro compiles to are committed, as digests: a change of the compiler that moves one of them says so.
+"""The instructions that m3vit-micro compiles to are committed, as digests: a change of the compiler that moves one of
+them says so.
 
 `python -m tests.host.test_committed_programs` writes them anew.
 """
@@ -14,7 +15,7 @@ from edgemoe.host import compiler
 from edgemoe.hw.config import preset
 from edgemoe.models import checkpoint
 from edgemoe.models.numbers.formats import WeightFormat
-from edgemoe.models.quantise import QuantisedModel, quantise
+from edgemoe.models.numbers.quantise import QuantisedModel, quantise
 
 DIGESTS = Path(__file__).with_name("programs.json")
 STREAMS = {"one task": [(0, 0)], "both tasks": [(0, 0), (0, 1)], "two images": [(0, 1), (1, 0)]}
@@ -27,7 +28,10 @@ def model(weight_format: WeightFormat) -> QuantisedModel:
 
 
 def digest(hardware: str, weight_format: WeightFormat, streams: str) -> str:
-    """How many instructions, and what they are: opcodes, shifts, addresses, waits; not the weights, whose last bit is the processor's."""
+    """How many instructions, and what they are: opcodes, shifts, addresses, waits.
+
+    Not the weights, whose last bit is the processor's.
+    """
     program = compiler.compile(model(weight_format), STREAMS[streams], preset(hardware), trace=streams == "both tasks")
     code = b"".join(i.encode() for i in program.instructions)
     return f"{len(program.instructions)} instructions, {hashlib.sha256(code).hexdigest()[:16]}"

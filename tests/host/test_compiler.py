@@ -12,11 +12,11 @@ from edgemoe.host.program import disassemble, memory_image
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode, Stationary
 from edgemoe.hw.weight_stream import WeightStream
-from edgemoe.models import quantise
 from edgemoe.models.config import PRESETS
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.graph import graph
 from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers import quantise
 from edgemoe.models.numbers.linear import Linear
 
 from ..models.support import ODD, PLAIN, TINY, random_checkpoint

@@ -90,7 +90,10 @@ def wait(opcode: Opcode = Opcode.MATMUL, **operands) -> Draft:
 
 
 def test_waits():
-    """MATMULs wait for unfinished operands, the others for everything; two that do not depend on one another overlap."""
+    """MATMULs wait for unfinished operands, the others for everything.
+
+    Two that do not depend on one another overlap.
+    """
     room = Room("x", 1, 1)
     listed = [
         wait(Opcode.LAYERNORM, writes=[Operand.NORM]),

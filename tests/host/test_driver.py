@@ -15,9 +15,9 @@ from edgemoe.host.program import CompiledProgram
 from edgemoe.hw import registers
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import ErrorCode
-from edgemoe.models import calibration, quantise
 from edgemoe.models.config import PRESETS
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers import calibrate, quantise
 from edgemoe.sim.emulator_device import EmulatorDevice
 
 from ..models.support import TINY, random_checkpoint
@@ -32,7 +32,7 @@ def program() -> CompiledProgram:
 
 
 def images(count: int = 1) -> list[np.ndarray]:
-    return list(calibration.default_images(TINY, count))
+    return list(calibrate.default_images(TINY, count))
 
 
 def opened(program: CompiledProgram) -> tuple[EmulatorDevice, Driver]:

@@ -13,10 +13,11 @@ import pytest
 from edgemoe.host import checking, evaluation
 from edgemoe.host.inference import infer
 from edgemoe.hw.config import preset
-from edgemoe.models import calibrated, calibration, edge_moe, metrics, scenes
 from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models import edge_moe, metrics, scenes
 from edgemoe.models.config import TaskConfig
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers import calibrate, calibrated
 
 from ..models.support import TINY, random_checkpoint
 
@@ -28,7 +29,7 @@ def test_metrics_are_those_of_the_maps() -> None:
     """Over all pixels of all scenes, whatever the size of a batch and the order of the tasks."""
     model = checkpoints.load("m3vit-micro")
     found = evaluation.evaluate(model, 3, hardware=preset("base"), weight_bits="mixed")
-    streets = [scenes.scene(calibration.UNSEEN_SCENES + index) for index in range(3)]
+    streets = [scenes.scene(calibrate.UNSEEN_SCENES + index) for index in range(3)]
     maps = infer(model, [street.image for street in streets], device="emulator", hardware=preset("base"), weight_bits="mixed")
     by_task = [[maps.map(s) for s, (_, t) in enumerate(maps.streams) if t == task] for task in (0, 1)]
     labels, depth = np.stack([s.labels for s in streets]), np.stack([s.depth for s in streets])
@@ -65,18 +66,18 @@ def test_models_that_cannot_be_evaluated() -> None:
 def test_what_is_measured_was_not_calibrated_on() -> None:
     """Default pictures of calibration and of measuring differ, for every size; the checkpoint that comes along says what it saw."""
     for config in (TINY, checkpoints.load("m3vit-micro").config):
-        known = {calibrated.digest(image) for image in calibration.default_images(config)}
-        assert len(known) == calibration.IMAGES and not known & {calibrated.digest(i) for i in calibration.unseen_images(config, 3)}
+        known = {calibrated.digest(image) for image in calibrate.default_images(config)}
+        assert len(known) == calibrate.IMAGES and not known & {calibrated.digest(i) for i in calibrate.unseen_images(config, 3)}
     micro = checkpoints.load("m3vit-micro")
-    assert calibrated.seen(micro.calibration, calibration.default_images(micro.config, 8)) == list(range(8))
-    assert calibrated.seen(micro.calibration, calibration.unseen_images(micro.config, 3)) == []
+    assert calibrated.seen(micro.calibration, calibrate.default_images(micro.config, 8)) == list(range(8))
+    assert calibrated.seen(micro.calibration, calibrate.unseen_images(micro.config, 3)) == []
 
 
 def test_check_says_which_pictures_were_calibrated_on(edgemoe: Command, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     model = random_checkpoint(TINY)
     path = checkpoints.save(model, tmp_path / "m.safetensors")
-    for name, image in (("seen", calibration.default_images(TINY, 3)[1]), ("new", calibration.unseen_images(TINY)[0])):
+    for name, image in (("seen", calibrate.default_images(TINY, 3)[1]), ("new", calibrate.unseen_images(TINY)[0])):
         np.save(tmp_path / f"{name}.npy", image.transpose(1, 2, 0))
     options = ("check", "--checkpoint", path, "--hardware", "tiny", "--device", "emulator", "--json")
     code, text, errors = edgemoe(*options, "--image", tmp_path / "new.npy", "--image", tmp_path / "seen.npy")
@@ -97,7 +98,7 @@ def test_check_says_which_pictures_were_calibrated_on(edgemoe: Command, tmp_path
 
 def test_the_worst_of_several_pictures_counts() -> None:
     pytest.importorskip("torch")
-    model, images = random_checkpoint(TINY), list(calibration.unseen_images(TINY, 2))
+    model, images = random_checkpoint(TINY), list(calibrate.unseen_images(TINY, 2))
     both, *each = (checking.check(model, i, hardware=preset("tiny"), rtl=False) for i in (images, images[:1], images[1:]))
     for task in ("seg", "dep"):
         assert both.accuracy.sqnr_db[task] == min(report.accuracy.sqnr_db[task] for report in each)

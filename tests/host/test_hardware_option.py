@@ -17,7 +17,7 @@ from edgemoe.hw.config import PRESETS, HardwareConfig, preset
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import quantise
+from edgemoe.models.numbers.quantise import quantise
 
 from ..models.support import ODD, TINY, random_checkpoint
 from .conftest import Command

@@ -9,7 +9,7 @@ import pytest
 from bench_datapath import play, to_bits, to_lanes
 from edgemoe.hw.config import preset
 from edgemoe.hw.units.array import Array
-from edgemoe.models import emulator
+from edgemoe.models.numbers import twins
 from edgemoe.sim.bench import parameters, run_bench
 
 
@@ -47,7 +47,7 @@ class Schedule:
         self.swaps.append(swap)
         x = rng.integers(-(1 << 15), 1 << 15, (words, n))
         x[rng.random((words, n)) < 0.1] = -(1 << 15)
-        sums = emulator.matmul(x, weights).astype(np.int64).tolist()
+        sums = twins.matmul(x, weights).astype(np.int64).tolist()
         cycle = swap
         for word in range(words):
             self._put(cycle, stream_valid=1, stream_swap=int(word == 0), stream_data=to_bits(x[word].tolist(), 16))
@@ -124,4 +124,4 @@ def test_expected_sums_are_pytorch_s() -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     x, weights = rng.integers(-(1 << 15), 1 << 15, (7, 16)), rng.integers(-(1 << 15), 1 << 15, (16, 16))
-    assert (emulator.matmul(x, weights) == (torch.from_numpy(x) @ torch.from_numpy(weights)).numpy()).all()
+    assert (twins.matmul(x, weights) == (torch.from_numpy(x) @ torch.from_numpy(weights)).numpy()).all()

@@ -9,7 +9,7 @@ import pytest
 from bench_datapath import play, to_bits, to_lanes
 from edgemoe.hw.config import preset
 from edgemoe.hw.units.epilogue import Epilogue, EpilogueControl
-from edgemoe.models import emulator
+from edgemoe.models.numbers import twins
 from edgemoe.sim.bench import pack, parameters, run_bench
 
 
@@ -64,7 +64,7 @@ class Plan:
         bias, multiplier = self.bank[bank]
         if not control["use_parameters"]:
             bias, multiplier = bias * 0, multiplier * 0 + (1 << 15)
-        word = emulator.epilogue(
+        word = twins.epilogue(
             sums[None, :].astype(np.float64),
             accumulator_shift=control["accumulator_shift"],
             mantissa=np.array([mantissa]),
@@ -122,7 +122,7 @@ def test_plain_settings_are_a_linear_layer() -> None:
     x, weights = rng.integers(-(1 << 13), 1 << 13, (9, 64)), rng.integers(-(1 << 11), 1 << 11, (64, 16))
     bias = rng.integers(-(1 << 16), 1 << 16, 16)
     # x has 12 fractional bits, weights 14, the sum is brought to GELU's 16, the result to 12.
-    word = emulator.epilogue(emulator.matmul(x, weights), accumulator_shift=10, bias=bias, output_shift=4, use_gelu=True)
+    word = twins.epilogue(twins.matmul(x, weights), accumulator_shift=10, bias=bias, output_shift=4, use_gelu=True)
     linear = torch.nn.functional.linear(torch.from_numpy(x / 2**12), torch.from_numpy(weights.T / 2**14), torch.from_numpy(bias / 2**16))
     exact = torch.nn.functional.gelu(linear).numpy()
     assert np.abs(word / 2**12 - exact).max() < 2**-13 + 5e-5

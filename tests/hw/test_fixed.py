@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from bench_datapath import play
 from edgemoe.hw.units.fixed import round_shift, saturate
 from edgemoe.hw.units.pipeline import delay
-from edgemoe.models import arithmetic
+from edgemoe.models.numbers import arithmetic
 from edgemoe.sim.bench import run_bench
 from edgemoe.sim.bench import signed as to_signed
 

@@ -10,7 +10,7 @@ from cocotb.triggers import RisingEdge
 from edgemoe.hw.config import PRESETS, HardwareConfig
 from edgemoe.hw.isa import BY_NAME
 from edgemoe.hw.units.image import MOST_PIXELS, ImagePixels
-from edgemoe.models.emulator import image_patches
+from edgemoe.models.numbers.twins import image_patches
 from edgemoe.sim.bench import parameters, run_bench, start
 
 #: Every array side, and every relation between a word, a beat and MOST_PIXELS.

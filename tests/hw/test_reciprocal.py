@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Copies, reciprocals
 from edgemoe.hw.units.reciprocal import Reciprocal
-from edgemoe.models.arithmetic import reciprocal
+from edgemoe.models.numbers.arithmetic import reciprocal
 from edgemoe.sim.bench import parameters, run_bench
 
 COPIES = 16

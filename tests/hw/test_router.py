@@ -7,7 +7,7 @@ import pytest
 from bench_nonlinear import GAPS, Bench, config_of, padded, vector
 from edgemoe.hw.units.expert_queues import ExpertQueues, entry_layout
 from edgemoe.hw.units.router import Router
-from edgemoe.models.emulator import route
+from edgemoe.models.numbers.twins import route
 from edgemoe.sim.bench import pack, parameters, run_bench, unpack
 
 LOGITS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Copies, reciprocals
 from edgemoe.hw.units.rsqrt import ReciprocalSquareRoot
-from edgemoe.models.arithmetic import rsqrt
+from edgemoe.models.numbers.arithmetic import rsqrt
 from edgemoe.sim.bench import parameters, run_bench
 
 COPIES = 16

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Bench, config_of, elements, padded, vector
 from edgemoe.hw.units.softmax import Softmax
-from edgemoe.models.arithmetic import exp2_fine, probability, reciprocal
+from edgemoe.models.numbers.arithmetic import exp2_fine, probability, reciprocal
 from edgemoe.sim.bench import parameters, run_bench
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from edgemoe.models import calibration
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors
 from edgemoe.models.config import ModelConfig, TaskConfig
+from edgemoe.models.numbers import calibrate
 
 TASKS = (
     TaskConfig(name="seg", kind="segmentation", channels=3, grid=2),
@@ -47,7 +47,7 @@ def random_checkpoint(config: ModelConfig, seed: int = 0, calibrated: bool = Tru
         tensors[name] = value.astype(np.float32)
     checkpoint = Checkpoint(config, tensors)
     if calibrated:
-        checkpoint.calibration = calibration.calibrate(checkpoint, calibration.default_images(config, 3))
+        checkpoint.calibration = calibrate.calibrate(checkpoint, calibrate.default_images(config, 3))
     return checkpoint
 
 

@@ -8,8 +8,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from edgemoe.models import arithmetic
-from edgemoe.models.numbers import words
+from edgemoe.models.numbers import arithmetic, words
 from numpy.typing import NDArray
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "hw" / "ACCURACY.md"

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from edgemoe.models import arithmetic, emulator
+from edgemoe.models.numbers import arithmetic, twins
 
 ALL16 = np.arange(-32768, 32768)
 
@@ -26,7 +26,7 @@ def test_gelu_error_over_every_16_bit_input():
 
 def test_gelu_vector_form_is_the_same_integers():
     x = np.concatenate([ALL16 * 16 + 3, ALL16, [-(1 << 27), (1 << 27) - 1, 524287, 524288, -524287, -524288]])
-    np.testing.assert_array_equal(emulator.gelu(x.astype(np.float64)), arithmetic.gelu(x))
+    np.testing.assert_array_equal(twins.gelu(x.astype(np.float64)), arithmetic.gelu(x))
 
 
 def test_exp2_error_over_every_16_bit_distance():
@@ -45,8 +45,8 @@ def test_softmax_error(fraction):
     """129 scores of sigma 2, 4000 rows: the largest error of all rows <= 1e-4, the mean <= 5e-6, whatever the scores' format."""
     natural = np.random.default_rng(3).normal(0, 2, (4000, 129))
     scores = np.round(natural * math.log2(math.e) * (1 << fraction)).astype(np.int64)
-    fine = emulator.probabilities(scores, scores.max(axis=1), 12 - fraction)
-    mantissa, exponent = emulator.softmax_scale(fine.sum(axis=1))
+    fine = twins.probabilities(scores, scores.max(axis=1), 12 - fraction)
+    mantissa, exponent = twins.softmax_scale(fine.sum(axis=1))
     result = arithmetic.probability(fine) * 2.0**-15 * (mantissa * np.exp2(2.0 - exponent))[:, None]
     held = np.exp2((scores - scores.max(axis=1, keepdims=True)) / (1 << fraction))
     error = np.abs(result - held / held.sum(axis=1, keepdims=True))
@@ -87,7 +87,7 @@ def test_epilogue_is_the_formula(bits, use_gelu, residual):
         old = rng.integers(-32768, 32768, (50, 24)) if residual else None
         arguments = dict(residual_shift=6, output_shift=7, use_gelu=use_gelu)
         expected = scalar_epilogue(sums, accumulator_shift, mantissa, exponent, multiplier, bias, old, *arguments.values())
-        got = emulator.epilogue(
+        got = twins.epilogue(
             sums.astype(np.float64), accumulator_shift=accumulator_shift, mantissa=mantissa, exponent=exponent,
             multiplier=multiplier, bias=bias, old=old, **arguments,
         )  # fmt: skip
@@ -96,18 +96,18 @@ def test_epilogue_is_the_formula(bits, use_gelu, residual):
 
 def test_matmul_is_exact_at_the_extremes():
     x, w = np.full((3, 4096), -32768, np.int16), np.full((4096, 2), -32768, np.int16)
-    assert (emulator.matmul(x, w) == float(1 << 42)).all()
+    assert (twins.matmul(x, w) == float(1 << 42)).all()
     x[1, 7], w[7, 1] = 32767, 1
     exact = x.astype(object) @ w.astype(object)
-    assert (emulator.matmul(x, w) == exact.astype(np.float64)).all()
+    assert (twins.matmul(x, w) == exact.astype(np.float64)).all()
 
 
 def test_route_and_queues():
     logits = np.array([[5, 9, 9, 1], [7, 7, 7, 7], [-100, 3000, 40, 2999]])
-    chosen, scores = emulator.route(logits, 0, 2)
+    chosen, scores = twins.route(logits, 0, 2)
     assert chosen.tolist() == [[1, 2], [0, 1], [1, 3]]  # ties go to the lowest index
     assert abs(int(scores[1, 0]) - 8192) <= 1 and scores.max() <= 65535
-    queues = emulator.ExpertQueues(4)
+    queues = twins.ExpertQueues(4)
     queues.push(10, chosen, scores)
     assert queues.rows[1].tolist() == [10, 12, 11]  # all first choices, then all second ones
     assert queues.lengths.tolist() == [1, 3, 1, 1]
@@ -115,6 +115,6 @@ def test_route_and_queues():
 
 def test_image_patches():
     image = np.arange(2 * 4 * 6).reshape(2, 4, 6).astype(np.uint8)
-    patches = emulator.image_patches(image, 2)
+    patches = twins.image_patches(image, 2)
     assert patches.shape == (6, 8)
     assert patches[1].tolist() == [2, 3, 8, 9, 26, 27, 32, 33]

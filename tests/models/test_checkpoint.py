@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
-from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors, load, save
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.calibrate import calibrate, default_images
 from safetensors.numpy import save_file
 
 from .small import PLAIN, SMALL, random_checkpoint

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from edgemoe.hw import isa
-from edgemoe.models import calibrated, quantise
-from edgemoe.models.calibration import calibrate, default_images
 from edgemoe.models.checkpoint import Checkpoint, load, save
 from edgemoe.models.errors import EdgemoeError, brief, listing
 from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers import calibrated, quantise
+from edgemoe.models.numbers.calibrate import calibrate, default_images
 from edgemoe.models.numbers.calibration import Calibration
 from edgemoe.models.numbers.formats import WeightFormat
 

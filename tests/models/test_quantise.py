@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from edgemoe.models import activation, calibration, forward, quantise, rounding
 from edgemoe.models.config import NORM_KINDS
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.graph import graph
 from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers import activation, calibrate, error_aware, forward, quantise
 from edgemoe.models.numbers.calibration import Calibration, Rounding
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.linear import Shifts
@@ -35,7 +35,7 @@ def test_float_model_is_the_golden_model(norm):
     from edgemoe.models.golden import Golden
 
     checkpoint = random_checkpoint(dataclasses.replace(ODD, norm=norm), calibrated=False)
-    images = calibration.default_images(ODD, 2)
+    images = calibrate.default_images(ODD, 2)
     for task in (0, 1):
         mine = forward.forward(checkpoint, images, task)
         with torch.no_grad():
@@ -100,7 +100,7 @@ def test_error_aware_rounding_beats_plain_rounding():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(500, 64)) @ rng.normal(size=(64, 64)) * rng.uniform(0.1, 3, 64)
     weights = rng.uniform(-100, 100, (1, 30, 64))
-    rounded = rounding.error_aware_rounding(weights, (x.T @ x / len(x))[None], 127)
+    rounded = error_aware.error_aware_rounding(weights, (x.T @ x / len(x))[None], 127)
     assert (rounded == np.round(rounded)).all() and np.abs(rounded).max() <= 127
 
     def error(w):
@@ -123,8 +123,8 @@ def test_calibration_is_json_and_is_used():
 
 def test_rounding_survives_encoding():
     delta = np.random.default_rng(0).integers(-3, 4, (3, 5, 7)).astype(np.int8)
-    stored = Rounding(rounding.encode_rounding(delta), rounding.encode_bias(np.arange(15.0).reshape(3, 5)))
-    found, bias = rounding.decode_rounding(Key(Role.PATCH), stored, delta.shape)
+    stored = Rounding(error_aware.encode_rounding(delta), error_aware.encode_bias(np.arange(15.0).reshape(3, 5)))
+    found, bias = error_aware.decode_rounding(Key(Role.PATCH), stored, delta.shape)
     assert (found == delta).all() and (bias.ravel() == np.arange(15)).all()
 
 
@@ -133,7 +133,7 @@ def test_bad_input():
     with pytest.raises(EdgemoeError, match="weight bits are '12', expected one of 16, 8, mixed"):
         quantise.quantise(checkpoint, "12")
     with pytest.raises(EdgemoeError, match=r"calibration images are uint8 \[3, 4, 4\], expected uint8 \[3, 16, 16\]"):
-        calibration.calibrate(checkpoint, np.zeros((1, 3, 4, 4), np.uint8))
+        calibrate.calibrate(checkpoint, np.zeros((1, 3, 4, 4), np.uint8))
 
 
 @pytest.mark.parametrize("config", [ODD, PLAIN], ids=lambda c: c.name)

@@ -11,7 +11,7 @@ from edgemoe.models.checkpoint import Checkpoint, expected_tensors
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.formats import WeightFormat
-from edgemoe.models.quantise import quantise
+from edgemoe.models.numbers.quantise import quantise
 from numpy.typing import NDArray
 
 KINDS = (("segmentation", 3), ("segmentation", 7), ("depth", 1), ("tokens", 0))

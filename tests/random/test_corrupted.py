@@ -25,7 +25,7 @@ def small_program() -> tuple[NDArray[np.uint8], list[Instruction], list[tuple[in
     from edgemoe.host import compiler
     from edgemoe.host.program import Stream, memory_image
     from edgemoe.models.config import ModelConfig
-    from edgemoe.models.quantise import quantise
+    from edgemoe.models.numbers.quantise import quantise
 
     config = ModelConfig(
         name="small", image_height=8, image_width=8, image_channels=1, patch=4, width=8, heads=1, layers=1, hidden=0,

@@ -10,7 +10,7 @@ from edgemoe.host.program import Stream
 from edgemoe.hw.config import CHOICES, RANGES, HardwareConfig, preset
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.quantise import quantise
+from edgemoe.models.numbers.quantise import quantise
 
 from .models import random_weights
 from .programs import random_program

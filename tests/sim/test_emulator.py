@@ -9,8 +9,8 @@ from edgemoe.host import compiler
 from edgemoe.host.program import compare, memory_image
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import ErrorCode, Instruction, Memory, Opcode
-from edgemoe.models import calibration, forward, quantise
 from edgemoe.models.config import PRESETS
+from edgemoe.models.numbers import calibrate, forward, quantise
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.sim.emulator import Emulator
 
@@ -49,7 +49,7 @@ def accuracy(checkpoint, program, memory, result, images):
 @pytest.mark.parametrize("weight_bits", list(WeightFormat))
 def test_odd_sizes_on_every_array(lanes, weight_bits):
     hardware = dataclasses.replace(preset("base"), name=f"{lanes} lanes", lanes=lanes)
-    checkpoint, images = random_checkpoint(ODD), calibration.default_images(ODD, 2)
+    checkpoint, images = random_checkpoint(ODD), calibrate.default_images(ODD, 2)
     streams = [(0, "seg"), (0, "dep"), (1, 1)]
     program, memory, result = run(checkpoint, streams, images, hardware, weight_bits)
     assert min(accuracy(checkpoint, program, memory, result, images)) > FLOOR[weight_bits]
@@ -62,7 +62,7 @@ def test_odd_sizes_on_every_array(lanes, weight_bits):
 @pytest.mark.parametrize("config", [TINY, PLAIN, RMS], ids=lambda c: c.name)
 def test_small_models(config):
     hardware = preset("base") if config is PLAIN else preset("tiny")
-    checkpoint, images = random_checkpoint(config), calibration.default_images(config, 1)
+    checkpoint, images = random_checkpoint(config), calibrate.default_images(config, 1)
     program, memory, result = run(checkpoint, [(0, 0), (0, 1)], images, hardware)
     assert min(accuracy(checkpoint, program, memory, result, images)) > 60
 
@@ -70,8 +70,8 @@ def test_small_models(config):
 def test_micro_size():
     config = PRESETS["m3vit-micro"]
     checkpoint = random_checkpoint(config, calibrated=False)
-    images = calibration.default_images(config, 1)
-    checkpoint.calibration = calibration.calibrate(checkpoint, images, error_aware=())
+    images = calibrate.default_images(config, 1)
+    checkpoint.calibration = calibrate.calibrate(checkpoint, images, error_aware=())
     program, memory, result = run(checkpoint, [(0, 0), (0, 1)], images, preset("base"))
     assert min(accuracy(checkpoint, program, memory, result, images)) > 60
     assert not result.saturated
@@ -79,7 +79,7 @@ def test_micro_size():
 
 
 def test_trace_changes_nothing_and_compares():
-    checkpoint, images = random_checkpoint(TINY), calibration.default_images(TINY, 1)
+    checkpoint, images = random_checkpoint(TINY), calibrate.default_images(TINY, 1)
     program, memory, _ = run(checkpoint, [(0, 0), (0, 1)], images, preset("tiny"), trace=True)
     plain, plain_memory, _ = run(checkpoint, [(0, 0), (0, 1)], images, preset("tiny"))
     for a, b in zip(program.results, plain.results, strict=True):
@@ -137,7 +137,7 @@ def test_capacity(instruction):
 
 
 def test_restarts_after_an_error():
-    checkpoint, images = random_checkpoint(TINY), calibration.default_images(TINY, 1)
+    checkpoint, images = random_checkpoint(TINY), calibrate.default_images(TINY, 1)
     program = compiler.compile(quantise.quantise(checkpoint), [(0, 0)], preset("tiny"))
     emulator = Emulator(preset("tiny"))
     first, second = memory_image(program, images), memory_image(program, images)

@@ -15,9 +15,9 @@ from edgemoe.host.program import CompiledProgram, image_buffers
 from edgemoe.hw import registers
 from edgemoe.hw.config import HardwareConfig, preset
 from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode
-from edgemoe.models import calibration, quantise
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import PRESETS, ModelConfig, TaskConfig
+from edgemoe.models.numbers import calibrate, quantise
 from edgemoe.sim.device import Dram, VerilatorDevice
 from edgemoe.sim.emulator_device import EmulatorDevice
 from edgemoe.sim.simulator import open_verilator
@@ -67,12 +67,12 @@ def random_m3vit_t(layers: int = 12) -> Checkpoint:
     for name, tensor in checkpoint.tensors.items():
         if name.endswith("w_gate"):
             tensor[:, rng.choice(config.experts, 3, replace=False)] = 0
-    checkpoint.calibration = calibration.calibrate(checkpoint, calibration.default_images(config, 1), error_aware=())
+    checkpoint.calibration = calibrate.calibrate(checkpoint, calibrate.default_images(config, 1), error_aware=())
     return checkpoint
 
 
 def images_of(config: ModelConfig, count: int) -> list[NDArray[np.uint8]]:
-    return list(calibration.default_images(config, count))
+    return list(calibrate.default_images(config, count))
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from edgemoe.host.checking import differences, sqnr_db
 from edgemoe.host.inference import Inference, infer
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import Opcode, Stationary
-from edgemoe.models import calibration, heads, metrics, quantise, scenes
 from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models import heads, metrics, scenes
 from edgemoe.models.golden import Golden
+from edgemoe.models.numbers import calibrate, quantise
 
 from .cycles import check_cycles
 from .support import check_counters, check_equal, check_guards, core, emulated, fill, images_of, random_m3vit_t
@@ -141,7 +142,7 @@ def test_a_plain_vit_on_the_default_core() -> None:
 
     model = random_checkpoint(config, calibrated=False)
     images = images_of(config, 1)
-    model.calibration = calibration.calibrate(model, images, error_aware=())
+    model.calibration = calibrate.calibrate(model, images, error_aware=())
     program = compiler.compile(quantise.quantise(model, "16"), [(0, 0), (0, 1)], BASE, trace=True)
     with core(BASE, program.memory_size) as (_, driver):
         driver.load(program)

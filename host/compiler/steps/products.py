@@ -43,7 +43,10 @@ def product(walk: Walk, step: Product, label: str, slot: int | None) -> None:
 
 
 def product_of(walk: Walk, step: Product, label: str, source: int, row: int, rows: int) -> None:
-    """One MATMUL: of what it reads the rows from `source` on; of the residual, if that is written, the rows from `row` on."""
+    """One MATMUL.
+
+    source: first of the rows that it reads; row: first of those that it writes, if they are the residual's.
+    """
     stream = walk.room(step.reads, rows)
     fields: dict[str, Any] = dict(rows=rows, scale=SCALES[step.scale])
     fields |= dict(stream_base=At(stream, source * stream.stride), stream_stride=stream.stride)

@@ -18,7 +18,10 @@ def _gelu_nodes() -> tuple[NDArray, NDArray]:
 
 
 def float_gelu(x: NDArray) -> NDArray:
-    """The exact GELU x * Phi(x): cubic Hermite between nodes 1/128 apart, error below 2e-11. Shape and float type are kept."""
+    """The exact GELU x * Phi(x): cubic Hermite between nodes 1/128 apart, error below 2e-11.
+
+    Shape and float type are kept.
+    """
     value, slope = _gelu_nodes()
     inside = np.clip(x, -9.99, 9.99)
     position = (inside + 10) * 128

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import Checkpoint
+from ..config import ModelConfig
+from ..errors import EdgemoeError, notice
+from ..graph import graph
+from ..keys import Key
+from ..operations.operation import Observer
 from .calibrated import LARGEST, digest
-from .checkpoint import Checkpoint
-from .config import ModelConfig
-from .errors import EdgemoeError, notice
+from .calibration import Calibration, Tail
+from .error_aware import Moments
+from .formats import BYTE_BITS, WeightFormat
 from .forward import forward
-from .graph import graph
-from .keys import Key
-from .numbers.calibration import Calibration, Tail
-from .numbers.formats import BYTE_BITS, WeightFormat
-from .operations.operation import Observer
-from .rounding import Moments
 
 TAIL_POWERS = range(-8, 23)  # what a limit of 2^k would cost the residual is known for these k
 IMAGES = 24  # of a calibration that is kept: with 8, 8-bit weights lose 1.5 dB on other pictures
@@ -29,7 +29,7 @@ UNSEEN_SCENES = 2_000_000  # seeds from here on are neither for training nor for
 
 
 def _images(config: ModelConfig, count: int, first_scene: int) -> NDArray[np.uint8]:
-    from .scenes import WINDOWS, cut, scene
+    from ..scenes import WINDOWS, cut, scene
 
     size = (config.image_height, config.image_width)
     if config.image_channels == 3 and size in WINDOWS:

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .numbers.words import (
+from .words import (
     FINE_PROBABILITY_BITS,
     GELU_FRACTION,
     MULTIPLIER_LIMIT,

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From float weights to the integers that the hardware multiplies. Needs no PyTorch.
 
-A tensor with exponent f holds round(value * 2^f). Activations have 16 bits and one exponent per tensor, found by running the float model on
-calibration images (`calibration`). Weights have 16 or 8 bits and a factor per output channel: a power of two for 16 bits, any factor for
-8 bits. What is folded into them beforehand, and which exponents go together, each operation says (`operations`).
+A tensor with exponent f holds round(value * 2^f). Activations have 16 bits and one exponent per tensor, found by
+running the float model on calibration images (`calibrate`). Weights have 16 or 8 bits and a factor per output channel:
+a power of two for 16 bits, any factor for 8 bits. What is folded into them beforehand, and which exponents go together,
+each operation says (`operations`).
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import TAIL_POWERS, calibrate, default_images, outlier
-from .checkpoint import Checkpoint
-from .config import ModelConfig
-from .errors import EdgemoeError
+from ..checkpoint import Checkpoint
+from ..config import ModelConfig
+from ..errors import EdgemoeError
+from ..graph import Graph, graph
+from ..keys import Key
+from ..operations.operation import Matrix, Operation, Quantised
+from .calibrate import TAIL_POWERS, calibrate, default_images, outlier
+from .calibration import Calibration
+from .error_aware import decode_rounding
 from .folding import weight_scale
-from .graph import Graph, graph
-from .keys import Key
-from .numbers.calibration import Calibration
-from .numbers.formats import BYTE_BITS, WeightFormat
-from .numbers.linear import TOLERANCE, Linear, Shifts
-from .numbers.words import FINE_LIMIT, MULTIPLIER_LIMIT, WORD_BITS, WORD_LIMIT
-from .operations.operation import Matrix, Operation, Quantised
-from .rounding import decode_rounding
+from .formats import BYTE_BITS, WeightFormat
+from .linear import TOLERANCE, Linear, Shifts
+from .words import FINE_LIMIT, MULTIPLIER_LIMIT, WORD_BITS, WORD_LIMIT
 
 HEADROOM = 1.05  # calibrated maxima times this must fit 16 bits: other images reach a little further
 
@@ -112,9 +113,11 @@ class Quantiser:
         return max(low, min(high, math.floor(math.log2(WORD_LIMIT / (reach * headroom)))))
 
     def residual_exponent(self, *keys: Key) -> int:
-        """The common exponent of residual tensors that makes rounding and limiting errors together least over the calibration.
+        """The common exponent of residual tensors that makes rounding and limiting errors together least over the
+        calibration.
 
-        The residual's few outliers are what decides its range, and its rounding is the largest error of all; no headroom is given away.
+        The residual's few outliers are what decides its range, and its rounding is the largest error of all; no
+        headroom is given away.
         """
         tails = [self.calibration.clipped[key] for key in keys]
 
@@ -124,7 +127,9 @@ class Quantiser:
         return min((WORD_BITS - 1 - k for k in reversed(TAIL_POWERS[1:])), key=cost)
 
     def cap(self, matrix: Matrix, fraction: int, lowest: int = 0) -> int:
-        """The largest exponent that a result can have: the sums' own precision, as they are never shifted left (matters for 8 bits)."""
+        """The largest exponent that a result can have: the sums' own precision, as they are never shifted left (matters
+        for 8 bits).
+        """
         step = weight_scale(self.folded[matrix.key].weight, self.format.bits(matrix.expert)).max()
         return math.floor(fraction + lowest - math.log2(step) + TOLERANCE)
 
@@ -149,7 +154,8 @@ class Quantiser:
         """
         folded = self.folded[matrix.key]
         bits = self.format.bits(matrix.expert)
-        # GELU's argument has a fixed unit, which sums of 8-bit weights cannot be brought to where weights are large and rows quiet.
+        # GELU's argument has a fixed unit, which sums of 8-bit weights cannot be brought to where weights are large and
+        # rows quiet.
         if fine is not None and bits == BYTE_BITS and fine > self.cap(matrix, fraction, lowest) + 1:
             bits = WORD_BITS
             self.widened.append(matrix.key)
@@ -190,7 +196,10 @@ class Quantiser:
         )
 
     def rounded(self, key: Key, exact: NDArray, bits: int, plain: NDArray) -> tuple[NDArray, NDArray | float]:
-        """Weights in steps, rounded (to the error-aware rounding but in `plain` channels) and limited; and a correction of the bias."""
+        """(weights in steps, rounded and limited; correction of the bias).
+
+        Rounded as the error-aware rounding has it, but in `plain` channels.
+        """
         weights: NDArray = np.round(exact)
         correction: NDArray | float = 0.0
         stored = self.rounding.get(key)
@@ -258,7 +267,8 @@ def _misfit(model: QuantisedModel) -> str:
 def quantise(checkpoint: Checkpoint, weight_bits: str = WeightFormat.SIXTEEN) -> QuantisedModel:
     """The integers of a checkpoint in one of the formats; without a calibration of its own it is calibrated first.
 
-    That calibration, which is not kept, sees 8 pictures. EdgemoeError if the weights are so far apart that the formats cannot hold them.
+    That calibration, which is not kept, sees 8 pictures. EdgemoeError if the weights are so far apart that the formats
+    cannot hold them.
     """
     chosen = WeightFormat.of(weight_bits)
     formats = (chosen,) if chosen.coarse else ()

@@ -3,7 +3,7 @@
 
 Numbers are integers throughout. Where a NumPy float64 array carries them it is because BLAS and the vector unit are fastest there: every
 intermediate value stays below 2^53 in magnitude, so float64 holds it exactly (each function says why). The scalar functions and their
-tables are in `edgemoe.models.arithmetic`.
+tables are in `edgemoe.models.numbers.arithmetic`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .arithmetic import (
     round_shift,
     rsqrt,
 )
-from .numbers.words import ACCUMULATOR_BITS, FINE_BITS, MULTIPLIER_LIMIT, SCALE_FRACTION, SCALE_ONE, WORD_BITS
+from .words import ACCUMULATOR_BITS, FINE_BITS, MULTIPLIER_LIMIT, SCALE_FRACTION, SCALE_ONE, WORD_BITS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is folded into the weights before they are rounded, so that the hardware need not do it: each operation says what."""
+"""What is folded into the weights before they are rounded, so that the hardware need not do it: each operation says
+what.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .numbers.words import WORD_BITS, WORD_LIMIT
+from .words import WORD_BITS, WORD_LIMIT
 
 BYTE_LIMIT = 127
 
 
 @dataclass
 class Folded:
-    """A float matrix ready to be rounded: weight [..., outputs, inputs], bias [..., outputs]; sums * 2^-(fraction) = value / weight.
+    """A float matrix ready to be rounded: weight [..., outputs, inputs], bias [..., outputs]; sums * 2^-(fraction) =
+    value / weight.
 
     It is to be multiplied with (x - offset) * scale of what the float model has, up to a factor 1 / undo.
     """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The float model in NumPy, for calibration and for comparison. Needs no PyTorch; `golden` is the same model in PyTorch."""
+"""The float model in NumPy, for calibration and for comparison.
+
+Needs no PyTorch; `golden` is the same model in PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import Checkpoint
-from .graph import graph
-from .operations.operation import Context, Observer
+from ..checkpoint import Checkpoint
+from ..graph import graph
+from ..operations.operation import Context, Observer
 
 
 @dataclass
 class Forward:
-    """tokens [B, T, D]; layers [B, T, D] each; routes, scores: layer -> [B, T, top_k]; head [B, patches, outputs] or None."""
+    """What one forward pass gives.
+
+    tokens [B, T, D]; layers [B, T, D] each; routes, scores: layer -> [B, T, top_k]; head [B, patches, outputs] or None.
+    """
 
     tokens: NDArray
     layers: list[NDArray] = field(default_factory=list)
@@ -34,7 +40,8 @@ def forward(
     observer: Observer | None = None,
     dtype: type = np.float64,
 ) -> Forward:
-    """The float model on uint8 images [B, C, H, W] (or [C, H, W]); `routing` (layer -> experts [B, T, top_k]) holds the router's choice.
+    """The float model on uint8 images [B, C, H, W] (or [C, H, W]); `routing` (layer -> experts [B, T, top_k]) holds the
+    router's choice.
 
     `observer` is shown every tensor that calibration looks at.
     """

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import ModelConfig
-from .errors import EdgemoeError, brief, listing
-from .graph import graph
-from .numbers.calibration import SIGMA, Calibration, Channels
+from ..config import ModelConfig
+from ..errors import EdgemoeError, brief, listing
+from ..graph import graph
+from .calibration import SIGMA, Calibration, Channels
 
 LARGEST = 2.0**23  # about 2^15 * 2^8: what 16 bits hold at the smallest exponent, -8
 

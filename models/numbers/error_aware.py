@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import EdgemoeError, brief
+from ..errors import EdgemoeError, brief
+from ..keys import Key
+from .calibration import Rounding
 from .folding import BYTE_LIMIT, Folded, weight_scale
-from .keys import Key
-from .numbers.calibration import Rounding
-from .numbers.formats import BYTE_BITS
+from .formats import BYTE_BITS
 
 if TYPE_CHECKING:
-    from .operations.operation import Matrix, Operation, Tensors
+    from ..operations.operation import Matrix, Operation, Tensors
 
 
 @dataclass
@@ -116,7 +116,8 @@ class Moments:
 
 
 def error_aware_rounding(weights: NDArray, covariance: NDArray, bound: int, block: int = 32) -> NDArray:
-    """Round weights [matrices, outputs, inputs] (in steps) to integers of at most `bound` so that sum over rows |error x|^2 is small.
+    """Round weights [matrices, outputs, inputs] (in steps) to integers of at most `bound` so that sum over rows |error
+    x|^2 is small.
 
     covariance [matrices, inputs, inputs]. Inputs are rounded in the order of falling variance; the error of each, divided by its pivot, is
     spread over those that follow by the Cholesky factor of the inverse.
@@ -157,7 +158,10 @@ def encode_bias(correction: NDArray) -> str:
 
 
 def decode_rounding(key: Key, stored: Rounding, shape: tuple[int, ...]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(delta [shape], correction of the bias [..., outputs]) of a matrix as `Moments.round` stored them; else EdgemoeError."""
+    """(delta [shape], correction of the bias [..., outputs]) of a matrix as `Moments.round` stored them.
+
+    Else EdgemoeError.
+    """
     try:
         packed = zlib.decompressobj()
         delta = packed.decompress(base64.b64decode(stored.delta, validate=True), math.prod(shape) + 1)  # no more, whatever it says
