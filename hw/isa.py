@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.words import ACCUMULATOR_SHIFT_BITS, EPSILON_BITS
 
 INSTRUCTION_BYTES = 64
 
@@ -156,7 +157,7 @@ FIELDS = (
     Field("bias_first", 1, "bias enters the accumulator (scaled with the row) instead of the result"),
     Field("gelu", 1, "apply GELU"),
     Field("reset_queues", 1, "ROUTE: empty all queues first"),
-    Field("accumulator_shift", 7, "s1: right shift of the 48-bit sum", signed=True),
+    Field("accumulator_shift", ACCUMULATOR_SHIFT_BITS, "s1: right shift of the 48-bit sum", signed=True),
     Field("bias_shift", 5, "left shift of the bias when bias_first"),
     Field("residual_shift", 4, "left shift of the residual word"),
     Field("output_shift", 4, "right shift of the sum before it becomes 16 bit"),
@@ -178,7 +179,7 @@ FIELDS = (
     Field("beats", 24, "bus beats of the DRAM transfer"),
     Field("expert_stride", 32, "added to address once per expert index inside an EXPERTS body"),
     Field("elements", 12, "LAYERNORM: channels of a row"),
-    Field("epsilon", 48, "LAYERNORM: added to elements^2 * variance, in squared units of the residual"),
+    Field("epsilon", EPSILON_BITS, "LAYERNORM: added to elements^2 * variance, in squared units of the residual"),
     Field("experts", 8, "ROUTE: experts of this layer"),
     Field("top_k", 4, "ROUTE: experts a token"),
     Field("length", 8, "EXPERTS: instructions of the body"),

@@ -8,10 +8,12 @@ from edgemoe.host.compiler.allocate import Activations, allocate
 from edgemoe.host.compiler.draft import At, Draft, Operand, Room
 from edgemoe.host.compiler.streams import Run, place
 from edgemoe.host.compiler.waits import mark_waits
+from edgemoe.host.compiler.walk import KINDS
 from edgemoe.host.program import Stream
 from edgemoe.hw.config import preset
 from edgemoe.hw.isa import Opcode
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.steps import Step
 
 TINY = preset("tiny")
 
@@ -123,3 +125,7 @@ def test_a_loop_begins_with_nothing_unfinished():
     listed = [wait(writes=[room]), wait(Opcode.EXPERTS), wait(reads=[room], writes=[Operand.SCORE]), wait(reads=[Operand.SCORE])]
     mark_waits(listed)
     assert [bool(draft.fields) for draft in listed] == [False, False, False, True]
+
+
+def test_every_kind_of_step_becomes_instructions():
+    assert set(KINDS) == set(Step.__subclasses__())
