@@ -525,12 +525,12 @@ def evaluate(
     bits = weight_bits.value if weight_bits else chosen.weight_bits
     report = evaluation.evaluate(checkpoints.load(checkpoint), count, hardware=chosen, weight_bits=bits, device=device.value)
     if json:
-        _print_json(report)
+        _print_json(report.summary())
         return
     rows = [
-        (f"{task}, {name.replace('_', ' ')}", f"{value:.4f}") for task, found in report["metrics"].items() for name, value in found.items()
+        (f"{task}, {name.replace('_', ' ')}", f"{value:.4f}") for task, found in report.metrics.items() for name, value in found.items()
     ]
-    outputs.table(f"{report['checkpoint']}, {bits} bit, {data}", rows)
+    outputs.table(f"{report.checkpoint}, {report.weight_bits.label}, {data}", rows)
 
 
 @app.command()
@@ -599,7 +599,7 @@ def train(
     checkpoints.save(result, out)
     figures = evaluate(trained)
     computed = {
-        bits: evaluation.evaluate(result, figures.scenes, hardware=hardware_preset("base"), weight_bits=bits)["metrics"]
+        bits: evaluation.evaluate(result, figures.scenes, hardware=hardware_preset("base"), weight_bits=bits).metrics
         for bits in HARDWARE_FORMATS
     }
     written = folder.write(model_card, card(trained, figures, computed, seed, steps or STEPS, threads, seconds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,34 @@ from edgemoe.models import metrics, scenes
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.calibrate import UNSEEN_SCENES
+from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.scenes import Scene
 from numpy.typing import NDArray
 
 STREET = "street"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good the maps of so many pictures are.
+
+    metrics: by the name of the task, mean_iou over all pixels, or rmse_m of depth. seeds: of the first scene and the last.
+    """
+
+    checkpoint: str
+    data: str
+    pictures: int
+    seeds: tuple[int, int]
+    device: str
+    hardware: str
+    weight_bits: WeightFormat
+    metrics: dict[str, dict[str, float]]
+    cycles: int
+
+    def summary(self) -> dict[str, Any]:
+        """What --json shows."""
+        return asdict(self)
 
 
 def pictures_of(data: str) -> int:
@@ -29,7 +53,7 @@ def pictures_of(data: str) -> int:
     return int(count)
 
 
-def evaluate(checkpoint: Checkpoint, count: int, *, hardware: HardwareConfig, weight_bits: str, device: str = "emulator") -> dict[str, Any]:
+def evaluate(checkpoint: Checkpoint, count: int, *, hardware: HardwareConfig, weight_bits: str, device: str = "emulator") -> Quality:
     """Metrics over the scenes of seeds UNSEEN_SCENES, + 1, ...: per task mean IoU over all pixels, or RMSE of depth in metres.
 
     All tasks of a picture run in one pass where the hardware has room. Emulator and RTL give the same bits, hence the same figures.
@@ -75,14 +99,14 @@ def evaluate(checkpoint: Checkpoint, count: int, *, hardware: HardwareConfig, we
             figures[task.name] = {"mean_iou": float(np.nanmean(metrics.class_iou(matrices[task.name])))}
         else:
             figures[task.name] = {"rmse_m": float(np.sqrt(squares[task.name] / count))}
-    return {
-        "checkpoint": config.name,
-        "data": f"{STREET}:{count}",
-        "pictures": count,
-        "seeds": [UNSEEN_SCENES, UNSEEN_SCENES + count - 1],
-        "device": device,
-        "hardware": hardware.name,
-        "weight_bits": weight_bits,
-        "metrics": figures,
-        "cycles": cycles,
-    }
+    return Quality(
+        checkpoint=config.name,
+        data=f"{STREET}:{count}",
+        pictures=count,
+        seeds=(UNSEEN_SCENES, UNSEEN_SCENES + count - 1),
+        device=device,
+        hardware=hardware.name,
+        weight_bits=model.weight_bits,
+        metrics=figures,
+        cycles=cycles,
+    )

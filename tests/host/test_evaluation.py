@@ -33,9 +33,9 @@ def test_metrics_are_those_of_the_maps() -> None:
     maps = infer(model, [street.image for street in streets], device="emulator", hardware=preset("base"), weight_bits="mixed")
     by_task = [[maps.map(s) for s, (_, t) in enumerate(maps.streams) if t == task] for task in (0, 1)]
     labels, depth = np.stack([s.labels for s in streets]), np.stack([s.depth for s in streets])
-    assert found["metrics"]["segmentation"]["mean_iou"] == pytest.approx(metrics.mean_iou(np.stack(by_task[0]), labels, 7))
-    assert found["metrics"]["depth"]["rmse_m"] == pytest.approx(metrics.depth_rmse(np.stack(by_task[1]), depth))
-    assert found["pictures"] == 3 and found["seeds"] == [2_000_000, 2_000_002]
+    assert found.metrics["segmentation"]["mean_iou"] == pytest.approx(metrics.mean_iou(np.stack(by_task[0]), labels, 7))
+    assert found.metrics["depth"]["rmse_m"] == pytest.approx(metrics.depth_rmse(np.stack(by_task[1]), depth))
+    assert found.pictures == 3 and found.seeds == (2_000_000, 2_000_002)
 
 
 def test_evaluate_as_a_command(edgemoe: Command) -> None:
