@@ -81,7 +81,7 @@ class ImagePixels(wiring.Component):
         m.d.comb += [
             self.valid.eq(self.data_valid),
             self.last.eq(channel_ends & (channels_left == 1)),
-            self.data_taken.eq(self.data_valid & ((byte + step == self.config.bus_bytes) | self.last)),
+            self.data_taken.eq(self.data_valid & (byte + step == self.config.bus_bytes)),
             next_token.eq(self.token + 1),
             next_row_place.eq(row_place + self.patch),
         ]
