@@ -135,6 +135,7 @@ def test_a_core_left_busy_is_not_touched() -> None:
 
 
 def test_signals_wait_for_the_end_of_cleaning_up() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell has it ignored
     done = []
     with pytest.raises(KeyboardInterrupt):
         with uninterrupted():

@@ -11,7 +11,8 @@ _MASTER = """
   output [2:0] {p}arprot, output reg {p}arvalid, input {p}arready, input {p}rid, input [{d}:0] {p}rdata, input [1:0] {p}rresp, input
   {p}rlast, input {p}rvalid, output {p}rready,"""
 
-_PORTS = """module edgemoe(input aclk, input aresetn, output interrupt, {masters}
+_PORTS = """module edgemoe(input aclk, input aresetn,
+  /* verilator lint_off SYMRSVDWORD */ output interrupt, /* verilator lint_on SYMRSVDWORD */ {masters}
   input [11:0] s_axil_awaddr, input [2:0] s_axil_awprot, input s_axil_awvalid, output s_axil_awready, input [31:0] s_axil_wdata,
   input [3:0] s_axil_wstrb, input s_axil_wvalid, output s_axil_wready, output [1:0] s_axil_bresp, output reg s_axil_bvalid, input
   s_axil_bready, input [11:0] s_axil_araddr, input [2:0] s_axil_arprot, input s_axil_arvalid, output s_axil_arready, output reg [31:0]
