@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-PACKAGES = {"iverilog": "iverilog", "vvp": "iverilog", "dtc": "device-tree-compiler"}
+PACKAGES = {"iverilog": "iverilog", "vvp": "iverilog", "dtc": "device-tree-compiler", "make": "make"}
 
 
 def needed(*programs: str) -> None:

@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,8 @@ from edgemoe.sim import simulator
 from edgemoe.sim.build import verilator_root
 
 from tests.boards.vivado import Refused, Vivado, attributes
+
+from ..programs import needed
 
 ROOT = Path(__file__).resolve().parents[2]
 ZYNQ = [b for b in boards.BOARDS.values() if b.family is boards.Family.ZYNQ_ULTRASCALE_PLUS]
@@ -124,19 +125,11 @@ def test_register_maps_agree(built: tuple[boards.Board, Path], monkeypatch: pyte
     assert facts["constants"]["CONFIG_HASH"] == board.hardware.hash and facts["registers"]["address"] == board.core_address
 
 
-def dtc() -> str:
-    """The device-tree compiler; a machine without it skips, but never the one that judges changes."""
-    found = shutil.which("dtc")
-    if found is None and os.environ.get("CI") != "true":
-        pytest.skip("needs dtc, the device-tree compiler (Debian, Ubuntu: apt install device-tree-compiler)")
-    assert found, "dtc is missing"
-    return found
-
-
 def compiled(folder: Path, name: str) -> str:
     """An overlay as dtc compiles it, without a single warning, and then understands it."""
+    needed("dtc")
     done = subprocess.run(
-        [dtc(), "-@", "-I", "dts", "-O", "dtb", "-o", f"{name}.dtbo", f"{name}.dtso"],
+        ["dtc", "-@", "-I", "dts", "-O", "dtb", "-o", f"{name}.dtbo", f"{name}.dtso"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -145,7 +138,7 @@ def compiled(folder: Path, name: str) -> str:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     # (Of the compiled overlay dtc complains that labels of the running system are unknown, which is what an overlay is.)
     return subprocess.run(
-        [dtc(), "-q", "-q", "-I", "dtb", "-O", "dts", folder / f"{name}.dtbo"], capture_output=True, text=True, check=True
+        ["dtc", "-q", "-q", "-I", "dtb", "-O", "dts", folder / f"{name}.dtbo"], capture_output=True, text=True, check=True
     ).stdout
 
 
@@ -176,9 +169,7 @@ def test_device_tree(built: tuple[boards.Board, Path], name: str) -> None:
 def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None:
     """`make CLOCK_MHZ=200`: bitstream, overlays and board.json are made again, with the clock that the processor gives."""
     pytest.importorskip("tkinter", reason="needs a Tcl interpreter (Debian, Ubuntu: apt install python3-tk)")
-    if not shutil.which("make"):
-        pytest.skip("needs make")
-    dtc()
+    needed("make", "dtc")
     board, folder = built
     zynq.build(board, tmp_path)
     model = f"VIVADO=PYTHONPATH={ROOT} {sys.executable} -m tests.boards.vivado"
@@ -193,7 +184,7 @@ def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None
         facts = json.loads((tmp_path / "board.json").read_text())
         trees = [
             subprocess.run(
-                [dtc(), "-q", "-q", "-I", "dtb", "-O", "dts", tmp_path / name], capture_output=True, text=True, check=True
+                ["dtc", "-q", "-q", "-I", "dtb", "-O", "dts", tmp_path / name], capture_output=True, text=True, check=True
             ).stdout
             for name in ("edgemoe.dtbo", "edgemoe-poll.dtbo")
         ]
