@@ -254,7 +254,9 @@ def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) 
     """
     _check(board)
     carrier, steps = CARRIERS[board.name], commands(board, name)
-    tools = "".join(f"echo {_shell([what])}\n{_shell([f'yowasp-{program}', *arguments])}\n" for what, program, arguments in steps)
+    tools = "".join(
+        f"echo {_shell([what])}\n{_shell([f'yowasp-{program}', *arguments])}\n" for what, program, arguments in steps
+    )
     values: dict[str, object] = {
         "NAME": board.name,
         "MODULE": name,
@@ -296,7 +298,8 @@ def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) 
     templates = files("edgemoe.boards") / "templates"
     plain = serial_board.verilog(board.hardware, clock_hz=board.clock_mhz * 1e6, cycles_per_bit=cycles_per_bit(board))
     texts = {
-        f"{name}_system.v": head(board.hardware, f"{name}_system", SYSTEM_INTERFACES) + named(with_sliced_memories(plain), name),
+        f"{name}_system.v": head(board.hardware, f"{name}_system", SYSTEM_INTERFACES)
+        + named(with_sliced_memories(plain), name),
         f"{board.name}.v": fill((templates / "ecp5.v.in").read_text(), words),
         f"{board.name}.lpf": constraints(carrier),
         **documents(board.hardware, name),
@@ -322,9 +325,11 @@ _RUNNERS = {
 
 def judged(board: Board, timing: Mapping[str, Any]) -> dict[str, Any]:
     """nextpnr's report in our words: MHz, ns, cells used and their share of the device."""
-    clocks = [entry["achieved"] for entry in timing["fmax"].values() if entry["constraint"] > CARRIERS[board.name].input_mhz + 1] or [
-        entry["achieved"] for entry in timing["fmax"].values()
-    ]
+    clocks = [
+        entry["achieved"]
+        for entry in timing["fmax"].values()
+        if entry["constraint"] > CARRIERS[board.name].input_mhz + 1
+    ] or [entry["achieved"] for entry in timing["fmax"].values()]
     used = {kind: timing["utilization"][cell]["used"] for kind, cell in CELLS.items()}
     outputs = [
         sum(step["delay"] for step in path["path"])
@@ -351,11 +356,15 @@ def complaints(board: Board, report: Mapping[str, Any]) -> list[str]:
     if report["fmax_mhz"] < board.clock_mhz:
         found.append(f"the clock reaches {report['fmax_mhz']:g} MHz of {board.clock_mhz:g}")
     if report["to_pads_ns"] is not None and report["to_pads_ns"] > half:
-        found.append(f"a pad is {report['to_pads_ns']:g} ns from its register; the SDRAM listens {half:.1f} ns after it changes")
+        found.append(
+            f"a pad is {report['to_pads_ns']:g} ns from its register; the SDRAM listens {half:.1f} ns after it changes"
+        )
     return found
 
 
-def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None], None] | None = None, name: str = NAME) -> dict[str, Any]:
+def bitstream(
+    board: Board, folder: Path, report: Callable[[str, int, int | None], None] | None = None, name: str = NAME
+) -> dict[str, Any]:
     """Runs the steps in a folder that `write` has filled; returns the figures, which are also in report.json.
 
     EdgemoeError if a step fails, or if the timing goal is missed: then there is no .bit.
@@ -377,13 +386,19 @@ def bitstream(board: Board, folder: Path, report: Callable[[str, int, int | None
             done = subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
-            raise EdgemoeError(f"{program} failed: {errors[-1] if errors else f'exit code {done.returncode}'} (all of it in {log})")
+            raise EdgemoeError(
+                f"{program} failed: {errors[-1] if errors else f'exit code {done.returncode}'} (all of it in {log})"
+            )
         if program == "nextpnr-ecp5":
             figures = judged(board, json.loads((folder / "timing.json").read_text()))
             versions = {name: importlib.metadata.version(name) for name in NEEDED}
-            write_whole(folder / "report.json", json.dumps(figures | {"seed": SEED, "tools": versions}, indent=1) + "\n")
+            write_whole(
+                folder / "report.json", json.dumps(figures | {"seed": SEED, "tools": versions}, indent=1) + "\n"
+            )
             if wrong := complaints(board, figures):
-                raise EdgemoeError(f"board {board.name!r}: the timing goal was missed: {'; '.join(wrong)} (paths in {log})")
+                raise EdgemoeError(
+                    f"board {board.name!r}: the timing goal was missed: {'; '.join(wrong)} (paths in {log})"
+                )
     return figures
 
 

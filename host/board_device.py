@@ -21,7 +21,9 @@ from edgemoe.sim.memory import DeviceTimeout
 
 TIMEOUT = 60.0  # seconds that a run may take where the caller states none: the core's own watchdog ends a stuck one far earlier
 SLICE = 0.1  # seconds between calls of a progress function, and between looks at the registers of a core whose interrupt does not come
-DRAIN = 5.0  # seconds that a core may take, after a soft reset, to finish the bursts it has begun: it needs microseconds
+DRAIN = (
+    5.0  # seconds that a core may take, after a soft reset, to finish the bursts it has begun: it needs microseconds
+)
 CTRL = registers.offset("CTRL")
 START, IDLE, SOFT_RESET = (registers.BY_NAME["CTRL"].field(name).mask for name in ("START", "IDLE", "SOFT_RESET"))
 #: Requests to end: kill, and a terminal or connection that is closed (which not every system knows).
@@ -91,7 +93,9 @@ class BoardDevice(ABC):
         status, enable = self.read_register(registers.offset("ISR")), self.read_register(registers.offset("IER"))
         return bool(status & enable & 3) and not self.read_register(CTRL) & START
 
-    def wait(self, *, seconds: float | None = None, cycles: int | None = None, progress: Callable[[Any], None] | None = None) -> None:
+    def wait(
+        self, *, seconds: float | None = None, cycles: int | None = None, progress: Callable[[Any], None] | None = None
+    ) -> None:
         """Return when the interrupt is high; DeviceTimeout after `seconds` (default: `timeout`). `cycles` cannot be counted here."""
         limit = self.timeout if seconds is None else seconds
         begun = shown = time.monotonic()

@@ -54,8 +54,13 @@ def against_golden(
     batch = torch.from_numpy(image[None])
     with torch.no_grad():
         free = golden(batch, task)
-        held = golden(batch, task, routing={layer: torch.from_numpy(r[None]) for layer, r in routes.items()}, trace=True)
-    different = sum(int((np.sort(free.routing[layer][0].numpy(), -1) != np.sort(r, -1)).any(-1).sum()) for layer, r in routes.items())
+        held = golden(
+            batch, task, routing={layer: torch.from_numpy(r[None]) for layer, r in routes.items()}, trace=True
+        )
+    different = sum(
+        int((np.sort(free.routing[layer][0].numpy(), -1) != np.sort(r, -1)).any(-1).sum())
+        for layer, r in routes.items()
+    )
     return {
         "sqnr_db": sqnr_db(free.tokens[0].numpy(), tokens),
         "sqnr_db_routed": sqnr_db(held.tokens[0].numpy(), tokens),
@@ -153,7 +158,9 @@ def check(
     by_task: dict[str, list[dict[str, Any]]] = {task.name: [] for task in config.tasks}
     cycles = 0
     for image in images:
-        options: dict[str, Any] = dict(hardware=hardware, weight_bits=weight_bits, save_tokens=True, trace=True, model=model)
+        options: dict[str, Any] = dict(
+            hardware=hardware, weight_bits=weight_bits, save_tokens=True, trace=True, model=model
+        )
         emulated = infer(checkpoint, [image], device="emulator", **options)
         if rtl:
             simulated = infer(checkpoint, [image], device="verilator", **options)
@@ -175,7 +182,12 @@ def check(
                 tokens = emulated.tokens[place]
                 assert tokens is not None
                 figures = against_golden(
-                    checkpoint, image, task, tokens, [x[rows] for x in layers], {layer: r[stream] for layer, r in routes.items()}
+                    checkpoint,
+                    image,
+                    task,
+                    tokens,
+                    [x[rows] for x in layers],
+                    {layer: r[stream] for layer, r in routes.items()},
                 )
                 by_task[config.tasks[task].name].append(figures)
                 place += 1
@@ -218,11 +230,19 @@ def accuracy_table(reports: Sequence[Check]) -> str:
     tasks = list(measured[0][1].sqnr_db)
     routes = next(iter(measured[0][1].routes.values()))
     each = " / ".join(tasks)
-    titles = ("weights", f"dB, routing held, {each}", f"dB, raw, {each}", f"routes different of {routes}", "instructions not equal to RTL")
+    titles = (
+        "weights",
+        f"dB, routing held, {each}",
+        f"dB, raw, {each}",
+        f"routes different of {routes}",
+        "instructions not equal to RTL",
+    )
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for r, accuracy in measured:
         cells = [r.weight_bits.label]
-        cells += [" / ".join(f"{found[task]:.1f}" for task in tasks) for found in (accuracy.sqnr_db_routed, accuracy.sqnr_db)]
+        cells += [
+            " / ".join(f"{found[task]:.1f}" for task in tasks) for found in (accuracy.sqnr_db_routed, accuracy.sqnr_db)
+        ]
         cells += [" / ".join(str(accuracy.routes_different[task]) for task in tasks)]
         cells += [f"{r.mismatches} of {r.instructions}" if r.instructions else "not compared"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -57,17 +57,33 @@ DEMO_SEED = 2_000_020  # a scene that neither training nor calibration sees
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Hardware = Annotated[
     str,
-    typer.Option("--hardware", help="Hardware preset, or a file of hardware fields (base = another preset).", metavar="PRESET|FILE.toml"),
+    typer.Option(
+        "--hardware",
+        help="Hardware preset, or a file of hardware fields (base = another preset).",
+        metavar="PRESET|FILE.toml",
+    ),
 ]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a field of the hardware: --set rows=400; may be repeated.", metavar="FIELD=VALUE")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change a field of the hardware: --set rows=400; may be repeated.", metavar="FIELD=VALUE"
+    ),
 ]
-ModuleName = Annotated[str, typer.Option("--name", help="Name of the core's module; those of all others begin with it.", metavar="NAME")]
-CheckpointName = Annotated[str, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")]
-Bits = Annotated[WeightFormat | None, typer.Option("--weight-bits", help="Format of the weights. Default: the hardware preset's.")]
+ModuleName = Annotated[
+    str, typer.Option("--name", help="Name of the core's module; those of all others begin with it.", metavar="NAME")
+]
+CheckpointName = Annotated[
+    str, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")
+]
+Bits = Annotated[
+    WeightFormat | None, typer.Option("--weight-bits", help="Format of the weights. Default: the hardware preset's.")
+]
 Resizing = Annotated[
     Resize,
-    typer.Option("--resize", help="Pictures of another size: stretch all of it, crop its centre to the model's shape, or pad with black."),
+    typer.Option(
+        "--resize",
+        help="Pictures of another size: stretch all of it, crop its centre to the model's shape, or pad with black.",
+    ),
 ]
 Force = Annotated[
     bool,
@@ -77,11 +93,18 @@ Force = Annotated[
     ),
 ]
 Bitstream = Annotated[
-    Path | None, typer.Option("--bitstream", help="--device fpga: load this through PYNQ. Default: the UIO device.", metavar="FILE.bit")
+    Path | None,
+    typer.Option(
+        "--bitstream", help="--device fpga: load this through PYNQ. Default: the UIO device.", metavar="FILE.bit"
+    ),
 ]
-Port = Annotated[str | None, typer.Option("--port", help="--device serial: the board's serial port.", metavar="/dev/ttyUSB0")]
+Port = Annotated[
+    str | None, typer.Option("--port", help="--device serial: the board's serial port.", metavar="/dev/ttyUSB0")
+]
 Baud = Annotated[int | None, typer.Option("--baud", help="--device serial: bits a second. Default: 3000000.", min=1)]
-Uio = Annotated[str | None, typer.Option("--uio", help="--device fpga: which UIO device, where there are several.", metavar="uioN")]
+Uio = Annotated[
+    str | None, typer.Option("--uio", help="--device fpga: which UIO device, where there are several.", metavar="uioN")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -94,7 +117,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """An FPGA accelerator for multi-task Mixture-of-Experts vision transformers."""
 
@@ -152,10 +177,14 @@ def demo(
 def infer(
     images: Annotated[
         list[Path],
-        typer.Argument(help="PNG, JPEG and the like, or .npy of uint8 H x W x 3; a folder of them; a pattern.", metavar="IMAGE..."),
+        typer.Argument(
+            help="PNG, JPEG and the like, or .npy of uint8 H x W x 3; a folder of them; a pattern.", metavar="IMAGE..."
+        ),
     ],
     checkpoint: CheckpointName = "m3vit-micro",
-    task: Annotated[list[str] | None, typer.Option("--task", help="A task of the checkpoint; may be repeated. Default: all.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="A task of the checkpoint; may be repeated. Default: all.")
+    ] = None,
     device: Annotated[DeviceName, typer.Option("--device", help="What computes.")] = DeviceName.VERILATOR,
     hardware: Hardware = "base",
     changes: Changes = None,
@@ -164,7 +193,10 @@ def infer(
     out: Annotated[Path, typer.Option("--out", help="Folder for maps and raw predictions.")] = Path("out"),
     force: Force = False,
     save_tokens: Annotated[
-        Path | None, typer.Option("--save-tokens", help="Write the encoder's final tokens here, replacing the file.", metavar="FILE.npy")
+        Path | None,
+        typer.Option(
+            "--save-tokens", help="Write the encoder's final tokens here, replacing the file.", metavar="FILE.npy"
+        ),
     ] = None,
     bitstream: Bitstream = None,
     port: Port = None,
@@ -203,9 +235,16 @@ def infer(
             port=where,
             uio=uio,
         )
-    summary = {"device": device.value, "hardware": chosen.name, "checkpoint": model.config.name} | result.totals.summary(chosen)
+    summary = {
+        "device": device.value,
+        "hardware": chosen.name,
+        "checkpoint": model.config.name,
+    } | result.totals.summary(chosen)
     if json:
-        _print_json(summary | {"pictures": len(paths), "streams": result.streams, "outputs": result.outputs, "failed": result.failed})
+        _print_json(
+            summary
+            | {"pictures": len(paths), "streams": result.streams, "outputs": result.outputs, "failed": result.failed}
+        )
     else:
         rows = [*summary.items(), ("pictures", f"{len(paths) - len(result.failed)} of {len(paths)}")]
         more = [f"and {len(result.outputs) - 12} more"] if len(result.outputs) > 12 else []
@@ -215,7 +254,9 @@ def infer(
         for failed in result.failed[:5]:
             inference.notice(failed["error"])
         hidden = f" ({len(result.failed) - 5} of them not shown above)" if len(result.failed) > 5 else ""
-        inference.notice(f"error: {len(result.failed)} of {len(paths)} pictures could not be read{hidden}; the others are done")
+        inference.notice(
+            f"error: {len(result.failed)} of {len(paths)} pictures could not be read{hidden}; the others are done"
+        )
         raise typer.Exit(1)
 
 
@@ -240,14 +281,26 @@ def import_edge_moe(
     out: Annotated[Path, typer.Option("-o", "--out", help="Checkpoint to write.", metavar="FILE.safetensors")],
     calibrate: Annotated[
         list[Path] | None,
-        typer.Option("--calibrate", help="Images for calibration; may be repeated. Default: 24 generated scenes.", metavar="IMAGE"),
+        typer.Option(
+            "--calibrate",
+            help="Images for calibration; may be repeated. Default: 24 generated scenes.",
+            metavar="IMAGE",
+        ),
     ] = None,
     fill_missing: Annotated[
         int | None,
-        typer.Option("--fill-missing", help="Stand-ins of this seed for experts' files that are not there.", min=0, metavar="SEED"),
+        typer.Option(
+            "--fill-missing",
+            help="Stand-ins of this seed for experts' files that are not there.",
+            min=0,
+            metavar="SEED",
+        ),
     ] = None,
     save_image: Annotated[
-        Path | None, typer.Option("--save-image", help="Write the folder's picture here, for infer, bench and check.", metavar="FILE.npy")
+        Path | None,
+        typer.Option(
+            "--save-image", help="Write the folder's picture here, for infer, bench and check.", metavar="FILE.npy"
+        ),
     ] = None,
     resize: Resizing = Resize.STRETCH,
     json: Json = False,
@@ -290,9 +343,12 @@ def verilog(
 def build(
     board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
-    bitstream: Annotated[bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (15 minutes).")] = False,
+    bitstream: Annotated[
+        bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (15 minutes).")
+    ] = False,
     hardware: Annotated[
-        str | None, typer.Option("--hardware", help="Preset or file. Default: the board's hardware.", metavar="PRESET|FILE.toml")
+        str | None,
+        typer.Option("--hardware", help="Preset or file. Default: the board's hardware.", metavar="PRESET|FILE.toml"),
     ] = None,
     changes: Changes = None,
     name: ModuleName = "edgemoe",
@@ -311,7 +367,9 @@ def build(
     if chosen.family is boards.Family.ECP5:
         paths, figures = ecp5.build(chosen, out, name, with_bitstream=bitstream, force=force)
     elif bitstream:
-        raise EdgemoeError(f"--bitstream is for ECP5 boards: that of {board!r} comes from Vivado, by the folder's README.md")
+        raise EdgemoeError(
+            f"--bitstream is for ECP5 boards: that of {board!r} comes from Vivado, by the folder's README.md"
+        )
     else:
         paths = zynq.build(chosen, out, name, force=force)
     if json:
@@ -320,7 +378,9 @@ def build(
     typer.echo("\n".join(map(str, paths)))
     if figures:
         rows = [(name, value) for name, value in figures.items() if name not in ("used", "share")]
-        rows += [(kind, f"{count:,} ({figures['share'][kind]:.0%} of the device)") for kind, count in figures["used"].items()]
+        rows += [
+            (kind, f"{count:,} ({figures['share'][kind]:.0%} of the device)") for kind, count in figures["used"].items()
+        ]
         outputs.table(f"{board}, by nextpnr", rows)
 
 
@@ -329,23 +389,41 @@ def bench(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="A model preset with seeded random weights.", metavar="NAME")] = None,
-    image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated ones.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model preset with seeded random weights.", metavar="NAME")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated ones.")
+    ] = None,
     hardware: Hardware = "base",
     changes: Changes = None,
     weight_bits: Bits = None,
     tasks: Annotated[int, typer.Option("--tasks", help="The first so many tasks of each image.", min=1)] = 1,
-    images: Annotated[int | None, typer.Option("--images", help="How many images. Default: those given, or one.", min=1)] = None,
-    latency: Annotated[int, typer.Option("--latency", help="Cycles from a read's address to its first beat.", min=0)] = 64,
+    images: Annotated[
+        int | None, typer.Option("--images", help="How many images. Default: those given, or one.", min=1)
+    ] = None,
+    latency: Annotated[
+        int, typer.Option("--latency", help="Cycles from a read's address to its first beat.", min=0)
+    ] = 64,
     stalls: Annotated[
         float,
-        typer.Option("--stalls", help="Share of the cycles in which each channel of each master holds back, at random.", min=0, max=0.9),
+        typer.Option(
+            "--stalls",
+            help="Share of the cycles in which each channel of each master holds back, at random.",
+            min=0,
+            max=0.9,
+        ),
     ] = 0.0,
     table: Annotated[
-        bool, typer.Option("--table", help="The README's table: presets, weight formats, one and two tasks, without and with stalls.")
+        bool,
+        typer.Option(
+            "--table", help="The README's table: presets, weight formats, one and two tasks, without and with stalls."
+        ),
     ] = False,
     resize: Resizing = Resize.STRETCH,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Stacked bars of what the cycles went into.", metavar="FILE.png")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Stacked bars of what the cycles went into.", metavar="FILE.png")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Cycles of the RTL and what they went into, bytes, utilisation, DSP slices, and the distance to the floor."""
@@ -360,7 +438,9 @@ def bench(
     if checkpoint and model:
         raise EdgemoeError("give --checkpoint or --model, not both")
     if table and (plot or stalls or weight_bits or tasks != 1 or hardware != "base" or changes):
-        raise EdgemoeError("--table has rows of its own: it takes --checkpoint or --model, --image, --images and --latency alone")
+        raise EdgemoeError(
+            "--table has rows of its own: it takes --checkpoint or --model, --image, --images and --latency alone"
+        )
     chosen = configured(hardware, changes)
     if plot:
         benchmark.plottable(plot)
@@ -369,14 +449,18 @@ def bench(
     count = images or len(given) or 1
     given = [*given, *default_images(used.config, count)][:count]
     if table:
-        reports = benchmark.headlines(used, given, [(configured(name), bits) for name, bits in benchmark.HEADLINES], latency)
+        reports = benchmark.headlines(
+            used, given, [(configured(name), bits) for name, bits in benchmark.HEADLINES], latency
+        )
         if json:
             _print_json([row.summary() for row in reports])
         else:
             typer.echo(benchmark.headline_table(reports))
         return
     bits = weight_bits.value if weight_bits else chosen.weight_bits
-    report = benchmark.benchmark(used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls)
+    report = benchmark.benchmark(
+        used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls
+    )
     report = replace(report, dsp=benchmark.count_dsp(chosen))
     if plot:
         benchmark.plot(report, plot)
@@ -389,12 +473,17 @@ def bench(
 @app.command()
 def report(
     hardware: Annotated[
-        str | None, typer.Option("--hardware", help="Preset or file. Default: base, or the board's.", metavar="PRESET|FILE.toml")
+        str | None,
+        typer.Option("--hardware", help="Preset or file. Default: base, or the board's.", metavar="PRESET|FILE.toml"),
     ] = None,
     changes: Changes = None,
-    board: Annotated[str | None, typer.Option("--board", help="Compare with what this board's device has.", metavar="NAME")] = None,
+    board: Annotated[
+        str | None, typer.Option("--board", help="Compare with what this board's device has.", metavar="NAME")
+    ] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Also the deepest paths in LUT levels.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="With --board: shares of the device by unit.", metavar="FILE.png")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --board: shares of the device by unit.", metavar="FILE.png")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest paths."""
@@ -428,7 +517,9 @@ def report(
 
 @app.command()
 def growth(
-    plot: Annotated[Path | None, typer.Option("--plot", help="Cycles against each quantity.", metavar="FILE.png")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Cycles against each quantity.", metavar="FILE.png")
+    ] = None,
     lanes: Annotated[
         list[int] | None, typer.Option("--lanes", help="Array sides to build; may be repeated. Default: 4, 8, 16, 32.")
     ] = None,
@@ -454,9 +545,16 @@ def growth(
 @app.command()
 def check(
     checkpoint: CheckpointName = "m3vit-micro",
-    image: Annotated[list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated scenes.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated scenes.")
+    ] = None,
     scenes: Annotated[
-        int, typer.Option("--scenes", help="Without --image: so many scenes that calibration never saw; the worst decibels count.", min=1)
+        int,
+        typer.Option(
+            "--scenes",
+            help="Without --image: so many scenes that calibration never saw; the worst decibels count.",
+            min=1,
+        ),
     ] = 1,
     hardware: Hardware = "base",
     changes: Changes = None,
@@ -464,7 +562,9 @@ def check(
     resize: Resizing = Resize.STRETCH,
     device: Annotated[
         DeviceName,
-        typer.Option("--device", help="What is compared with the emulator: verilator; emulator: nothing, the float model alone."),
+        typer.Option(
+            "--device", help="What is compared with the emulator: verilator; emulator: nothing, the float model alone."
+        ),
     ] = DeviceName.VERILATOR,
     table: Annotated[bool, typer.Option("--table", help="All weight formats, as a table of the decibels.")] = False,
     json: Json = False,
@@ -479,7 +579,9 @@ def check(
     from edgemoe.models.numbers.calibrate import UNSEEN_SCENES, unseen_images
 
     if device not in (DeviceName.VERILATOR, DeviceName.EMULATOR):
-        raise EdgemoeError(f"check compares the emulator with verilator, or with the float model alone (emulator), not {device.value}")
+        raise EdgemoeError(
+            f"check compares the emulator with verilator, or with the float model alone (emulator), not {device.value}"
+        )
     chosen = configured(hardware, changes)
     model = checkpoints.load(checkpoint)
     paths = batch.picture_files(image or [])
@@ -487,15 +589,26 @@ def check(
     given = batch.read_images(paths, model.config, resize.value) or list(unseen_images(model.config, scenes))
     golden = importlib.util.find_spec("torch") is not None
     if not golden:
-        inference.notice(f"PyTorch is not installed: no comparison with the float model (to have it: {extras.remedy('golden')})")
+        inference.notice(
+            f"PyTorch is not installed: no comparison with the float model (to have it: {extras.remedy('golden')})"
+        )
     if table and not golden or device is DeviceName.EMULATOR and not golden:
-        raise EdgemoeError(f"there is nothing to compare without the float model, which needs PyTorch ({extras.remedy('golden')})")
-    formats = [bits.value for bits in WeightFormat] if table else [weight_bits.value if weight_bits else chosen.weight_bits]
+        raise EdgemoeError(
+            f"there is nothing to compare without the float model, which needs PyTorch ({extras.remedy('golden')})"
+        )
+    formats = (
+        [bits.value for bits in WeightFormat] if table else [weight_bits.value if weight_bits else chosen.weight_bits]
+    )
     rtl = device is DeviceName.VERILATOR
-    reports = [checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden, rtl=rtl, names=names) for bits in formats]
+    reports = [
+        checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden, rtl=rtl, names=names)
+        for bits in formats
+    ]
     if reports[0].calibrated_on:
         found = ", ".join(reports[0].calibrated_on)
-        inference.notice(f"the checkpoint was calibrated on {found}: its decibels there flatter; take a picture that calibration never saw")
+        inference.notice(
+            f"the checkpoint was calibrated on {found}: its decibels there flatter; take a picture that calibration never saw"
+        )
     if json:
         _print_json([found.summary() for found in reports] if table else reports[0].summary())
     elif table:
@@ -508,9 +621,13 @@ def check(
 
 @app.command()
 def evaluate(
-    data: Annotated[str, typer.Option("--data", help="street:N: N generated scenes that the model has never seen.")] = "street:200",
+    data: Annotated[
+        str, typer.Option("--data", help="street:N: N generated scenes that the model has never seen.")
+    ] = "street:200",
     checkpoint: CheckpointName = "m3vit-micro",
-    device: Annotated[DeviceName, typer.Option("--device", help="What computes; all give the same.")] = DeviceName.EMULATOR,
+    device: Annotated[
+        DeviceName, typer.Option("--device", help="What computes; all give the same.")
+    ] = DeviceName.EMULATOR,
     hardware: Hardware = "base",
     changes: Changes = None,
     weight_bits: Bits = None,
@@ -523,12 +640,16 @@ def evaluate(
 
     chosen, count = configured(hardware, changes), evaluation.pictures_of(data)
     bits = weight_bits.value if weight_bits else chosen.weight_bits
-    report = evaluation.evaluate(checkpoints.load(checkpoint), count, hardware=chosen, weight_bits=bits, device=device.value)
+    report = evaluation.evaluate(
+        checkpoints.load(checkpoint), count, hardware=chosen, weight_bits=bits, device=device.value
+    )
     if json:
         _print_json(report.summary())
         return
     rows = [
-        (f"{task}, {name.replace('_', ' ')}", f"{value:.4f}") for task, found in report.metrics.items() for name, value in found.items()
+        (f"{task}, {name.replace('_', ' ')}", f"{value:.4f}")
+        for task, found in report.metrics.items()
+        for name, value in found.items()
     ]
     outputs.table(f"{report.checkpoint}, {report.weight_bits.label}, {data}", rows)
 
@@ -538,7 +659,8 @@ def soak(
     images: Annotated[int, typer.Option("--images", help="How many generated scenes.", min=1)] = 20,
     seed: Annotated[int, typer.Option("--seed", help="Of the scenes and of the stalls.", min=0)] = 0,
     stalls: Annotated[
-        Stalls, typer.Option("--stalls", help="Random stalls on every channel of the bus, another memory each image; or none.")
+        Stalls,
+        typer.Option("--stalls", help="Random stalls on every channel of the bus, another memory each image; or none."),
     ] = Stalls.RANDOM,
     hardware: Hardware = "base",
     changes: Changes = None,
@@ -563,7 +685,9 @@ def soak(
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="Model preset.", metavar="PRESET")] = "m3vit-micro",
-    out: Annotated[Path | None, typer.Option("--out", help="Checkpoint to write. Default: out/PRESET.safetensors.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Checkpoint to write. Default: out/PRESET.safetensors.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and order.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: the recipe's.", min=1)] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = 1,
@@ -623,7 +747,9 @@ def doctor(json: Json = False) -> None:
 @app.command()
 def test(
     full: Annotated[bool, typer.Option("--full", help="Also the long tests.")] = False,
-    arguments: Annotated[list[str] | None, typer.Argument(help="Handed to pytest (after --).", metavar="[-- PYTEST...]")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Handed to pytest (after --).", metavar="[-- PYTEST...]")
+    ] = None,
 ) -> None:
     """Lint, types and all tests."""
     from edgemoe.host.suite import run

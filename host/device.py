@@ -25,7 +25,9 @@ class Memory(Protocol):
 
     base: int  #: first linear address
     size: int  #: bytes, all banks together
-    bank_addresses: tuple[int, ...]  #: where each master's region begins on its own bus: what the core's base registers are set to
+    bank_addresses: tuple[
+        int, ...
+    ]  #: where each master's region begins on its own bus: what the core's base registers are set to
 
     def write(self, address: int, data: bytes | NDArray[np.generic]) -> None:
         """Store bytes, or an array's bytes in C order; :class:`EdgemoeError` if the range is not inside the memory."""
@@ -50,7 +52,9 @@ class Device(Protocol):
     def write_register(self, offset: int, value: int) -> None:
         """Set the 32-bit register at a byte offset; errors as in :meth:`read_register`."""
 
-    def wait(self, *, seconds: float | None = None, cycles: int | None = None, progress: Progress | None = None) -> None:
+    def wait(
+        self, *, seconds: float | None = None, cycles: int | None = None, progress: Progress | None = None
+    ) -> None:
         """Return when the interrupt is high; :class:`DeviceTimeout` after ``seconds`` of real time or ``cycles`` of the core's clock.
 
         A device without a countable clock ignores ``cycles``.  ``progress`` is called about ten times a second.

@@ -56,7 +56,17 @@ def examine() -> list[Finding]:
             continue  # only a clone has them
         for package, purpose in packages.items():
             version = versions[package]
-            found.append(Finding(package, version is not None, begun.get(role, False), version or "", purpose, extras.remedy(extra), role))
+            found.append(
+                Finding(
+                    package,
+                    version is not None,
+                    begun.get(role, False),
+                    version or "",
+                    purpose,
+                    extras.remedy(extra),
+                    role,
+                )
+            )
         if role == "simulator":
             found.append(_compiler(simulates))
         if role == "tests":
@@ -74,7 +84,9 @@ def _version(package: str) -> str | None:
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     shown = f"{version} ({sys.executable})"
-    return Finding("python", sys.version_info >= (3, 10), True, shown, "everything", "install Python 3.10 or newer", "base")
+    return Finding(
+        "python", sys.version_info >= (3, 10), True, shown, "everything", "install Python 3.10 or newer", "base"
+    )
 
 
 def _compiler(needed: bool) -> Finding:
@@ -86,7 +98,11 @@ def _compiler(needed: bool) -> Finding:
     except EdgemoeError:
         version, present = "", False
     wanted = os.environ.get("EDGEMOE_CXX")
-    remedy = f"EDGEMOE_CXX names {wanted!r}, which does not run" if wanted else f"{extras.remedy('sim')} (brings one), or install g++"
+    remedy = (
+        f"EDGEMOE_CXX names {wanted!r}, which does not run"
+        if wanted
+        else f"{extras.remedy('sim')} (brings one), or install g++"
+    )
     return Finding("C++ compiler", present, needed, version, "the simulator", remedy, "simulator")
 
 
@@ -103,14 +119,24 @@ def _shared_python() -> Finding:
 # (program, how it tells its version, purpose, remedy, part)
 _PROGRAMS = (
     ("iverilog", "-V", "tests: the core in a second simulator", "Debian, Ubuntu: apt install iverilog", "tests"),
-    ("dtc", "--version", "device-tree overlays of Zynq boards", "Debian, Ubuntu: apt install device-tree-compiler", "boards"),
+    (
+        "dtc",
+        "--version",
+        "device-tree overlays of Zynq boards",
+        "Debian, Ubuntu: apt install device-tree-compiler",
+        "boards",
+    ),
 )
 
 
 def _programs() -> Iterator[Finding]:
     for name, option, purpose, remedy, role in _PROGRAMS:
         path = shutil.which(name)
-        shown = subprocess.run([path, option], capture_output=True, text=True, check=False).stdout.splitlines() if path else []
+        shown = (
+            subprocess.run([path, option], capture_output=True, text=True, check=False).stdout.splitlines()
+            if path
+            else []
+        )
         yield Finding(name, path is not None, False, shown[0] if shown else path or "", purpose, remedy, role)
 
 
@@ -118,7 +144,10 @@ def _cache(needed: bool) -> Iterator[Finding]:
     from edgemoe.models.errors import EdgemoeError
     from edgemoe.sim import build
 
-    purpose, remedy = "no design is built twice", "EDGEMOE_CACHE names a folder that can be written and may hold programs"
+    purpose, remedy = (
+        "no design is built twice",
+        "EDGEMOE_CACHE names a folder that can be written and may hold programs",
+    )
     try:
         folder = build.cache_folder()
     except EdgemoeError:
@@ -134,13 +163,18 @@ def _cache(needed: bool) -> Iterator[Finding]:
     yield Finding("build cache", usable, needed, shown, purpose, remedy, "build cache")
     free = shutil.disk_usage(nearest).free
     shown = f"{free / 2**30:.1f} GiB free"
-    yield Finding("disk space", free > 2**30, False, shown, "the build cache", "free 1 GiB, or set EDGEMOE_CACHE", "build cache")
+    yield Finding(
+        "disk space", free > 2**30, False, shown, "the build cache", "free 1 GiB, or set EDGEMOE_CACHE", "build cache"
+    )
 
 
 def show(findings: list[Finding], *, as_json: bool) -> None:
     """Print a table and below it how to get what is not there, or JSON by name."""
     if as_json:
-        facts = {finding.name: {key: value for key, value in asdict(finding).items() if key != "name"} for finding in findings}
+        facts = {
+            finding.name: {key: value for key, value in asdict(finding).items() if key != "name"}
+            for finding in findings
+        }
         print(json.dumps(facts, indent=2))
         return
     from edgemoe.models.console import show_table
@@ -151,7 +185,9 @@ def show(findings: list[Finding], *, as_json: bool) -> None:
     for finding, before in zip(findings, [None, *findings], strict=False):
         if before and before.role != finding.role:
             rows.append(None)
-        state, colour = ("ok", "green") if finding.present else ("missing", "red") if finding.needed else ("absent", "yellow")
+        state, colour = (
+            ("ok", "green") if finding.present else ("missing", "red") if finding.needed else ("absent", "yellow")
+        )
         rows.append((finding.name, Text(state, colour), finding.version, finding.purpose))
         if not finding.present:
             lacking.setdefault(finding.remedy, []).append(finding.name)

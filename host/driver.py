@@ -48,7 +48,9 @@ class Run:
     heads: list[NDArray[np.float32] | None] = field(default_factory=list)
     tokens: list[NDArray[np.float32] | None] = field(default_factory=list)
     traces: list[NDArray[np.uint8]] = field(default_factory=list)
-    routes: list[NDArray[np.int64]] = field(default_factory=list)  # [tokens, top_k] of each ROUTE, where the device tells (the emulator)
+    routes: list[NDArray[np.int64]] = field(
+        default_factory=list
+    )  # [tokens, top_k] of each ROUTE, where the device tells (the emulator)
 
     @property
     def cycles(self) -> int:
@@ -84,9 +86,13 @@ class Driver:
                 f"device {device.name!r} has version {found['VERSION'] >> 16}, this driver is for version {expected['VERSION'] >> 16}"
             )
         expected["VERSION"] = found["VERSION"]  # another minor version is no other core
-        different = [f"{name} is {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]]
+        different = [
+            f"{name} is {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]
+        ]
         if different:
-            raise EdgemoeError(f"device {device.name!r} was built for other sizes than hardware {hardware.name!r}: {', '.join(different)}")
+            raise EdgemoeError(
+                f"device {device.name!r} was built for other sizes than hardware {hardware.name!r}: {', '.join(different)}"
+            )
 
     def read(self, name: str) -> int:
         return self.device.read_register(registers.offset(name))
@@ -112,10 +118,14 @@ class Driver:
             )
         memory = self.device.memory
         if program.memory_size > memory.size:
-            raise EdgemoeError(f"the program needs {program.memory_size} bytes of device memory, {memory.size} are there")
+            raise EdgemoeError(
+                f"the program needs {program.memory_size} bytes of device memory, {memory.size} are there"
+            )
         memory.write(memory.base, program.memory)
 
-    def run(self, program: CompiledProgram, images: Sequence[NDArray[np.uint8]], *, progress: Progress | None = None) -> Run:
+    def run(
+        self, program: CompiledProgram, images: Sequence[NDArray[np.uint8]], *, progress: Progress | None = None
+    ) -> Run:
         """Load the images (uint8 C x H x W each), start, wait for the interrupt, read the results. `load` must have been called."""
         memory = self.device.memory
         if len(images) != len(program.images):
@@ -126,7 +136,9 @@ class Driver:
         for trace in program.traces:  # experts without tokens store nothing
             memory.write(memory.base + trace.offset, np.zeros(trace.size, np.uint8))
         seconds = self.execute(program.program, program.labels, progress=progress)
-        counters = {name: self.read_long(name) for name in registers.COUNTERS} | {name: self.read(name) for name in registers.KIND_COUNTERS}
+        counters = {name: self.read_long(name) for name in registers.COUNTERS} | {
+            name: self.read(name) for name in registers.KIND_COUNTERS
+        }
         run = Run(program, counters, seconds)
 
         def fetch(buffer: Buffer | None) -> NDArray[np.float32] | None:
@@ -144,7 +156,9 @@ class Driver:
         """EdgemoeError if the core is at work for somebody else, or never came to rest."""
         if not self.read("CTRL") & IDLE:
             remedy = self.device.reset_command if isinstance(self.device, BoardDevice) else "open the device again"
-            raise EdgemoeError(f"device {self.device.name!r} is busy: an earlier process left it running; stop it: {remedy}")
+            raise EdgemoeError(
+                f"device {self.device.name!r} is busy: an earlier process left it running; stop it: {remedy}"
+            )
 
     def execute(self, program: int, labels: Sequence[str], *, progress: Progress | None = None) -> float:
         """Run the instructions in memory at a byte offset; return the seconds from start to interrupt. labels: one an instruction.

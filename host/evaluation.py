@@ -53,7 +53,9 @@ def pictures_of(data: str) -> int:
     return int(count)
 
 
-def evaluate(checkpoint: Checkpoint, count: int, *, hardware: HardwareConfig, weight_bits: str, device: str = "emulator") -> Quality:
+def evaluate(
+    checkpoint: Checkpoint, count: int, *, hardware: HardwareConfig, weight_bits: str, device: str = "emulator"
+) -> Quality:
     """Metrics over the scenes of seeds UNSEEN_SCENES, + 1, ...: per task mean IoU over all pixels, or RMSE of depth in metres.
 
     All tasks of a picture run in one pass where the hardware has room. Emulator and RTL give the same bits, hence the same figures.
@@ -62,15 +64,23 @@ def evaluate(checkpoint: Checkpoint, count: int, *, hardware: HardwareConfig, we
     size = (config.image_height, config.image_width)
     if config.image_channels != 3 or size not in scenes.WINDOWS:
         given = f"{config.image_channels} x {size[0]} x {size[1]}"
-        raise EdgemoeError(f"model {config.name} takes pictures of {given}, the scenes are 3 x {scenes.HEIGHT} x {scenes.WIDTH}")
+        raise EdgemoeError(
+            f"model {config.name} takes pictures of {given}, the scenes are 3 x {scenes.HEIGHT} x {scenes.WIDTH}"
+        )
     scored = [
-        task for task in config.tasks if task.kind == "depth" or (task.kind == "segmentation" and task.channels == len(scenes.CLASSES))
+        task
+        for task in config.tasks
+        if task.kind == "depth" or (task.kind == "segmentation" and task.channels == len(scenes.CLASSES))
     ]
     if not scored:
-        raise EdgemoeError(f"model {config.name} has no head for the scenes' {len(scenes.CLASSES)} classes or depth: nothing to evaluate")
+        raise EdgemoeError(
+            f"model {config.name} has no head for the scenes' {len(scenes.CLASSES)} classes or depth: nothing to evaluate"
+        )
     tasks = [config.task_index(task.name) for task in scored]
     model = quantise(checkpoint, weight_bits)
-    matrices = {task.name: np.zeros((task.channels, task.channels), np.int64) for task in scored if task.kind == "segmentation"}
+    matrices = {
+        task.name: np.zeros((task.channels, task.channels), np.int64) for task in scored if task.kind == "segmentation"
+    }
     squares = {task.name: 0.0 for task in scored if task.kind == "depth"}
     cycles = 0
     street: dict[int, Scene] = {}  # those of the passes under way
@@ -80,7 +90,9 @@ def evaluate(checkpoint: Checkpoint, count: int, *, hardware: HardwareConfig, we
             street[index] = scenes.cut(scenes.scene(UNSEEN_SCENES + index), *size)
             yield street[index].image
 
-    options: dict[str, Any] = dict(tasks=tasks, device=device, hardware=hardware, weight_bits=weight_bits, model=model, count=count)
+    options: dict[str, Any] = dict(
+        tasks=tasks, device=device, hardware=hardware, weight_bits=weight_bits, model=model, count=count
+    )
     with closing(stream(checkpoint, pictures(), **options)) as parts:
         for part in parts:
             cycles += part.run.cycles

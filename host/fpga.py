@@ -56,7 +56,9 @@ class BoardMemory(StripedMemory):
     def __init__(self, banks: Sequence[Bank], granule: int) -> None:
         size = min(bank.data.size for bank in banks) // PAGE * PAGE
         # With one bank too, addresses are offsets: a 40-bit bus address says nothing to the user.
-        super().__init__([bank.data[:size] for bank in banks], [bank.address for bank in banks], base=0, granule=granule)
+        super().__init__(
+            [bank.data[:size] for bank in banks], [bank.address for bank in banks], base=0, granule=granule
+        )
         self._parts = banks
 
     def _ranges(self, address: int, size: int) -> Iterator[tuple[Bank, int, int]]:
@@ -72,7 +74,9 @@ class BoardMemory(StripedMemory):
         size = data.nbytes if isinstance(data, np.ndarray) else len(data)
         self._check(address, size)
         if size:
-            for bank, first, length in self._ranges(address, size):  # the lines at either end are merged with what lies there
+            for bank, first, length in self._ranges(
+                address, size
+            ):  # the lines at either end are merged with what lies there
                 bank.from_device(first, CACHE_LINE)
                 bank.from_device(first + length - CACHE_LINE, CACHE_LINE)
         super().write(address, data)
@@ -112,7 +116,9 @@ class _Core(BoardDevice):
 
     def _layout(self) -> tuple[int, int]:
         """(masters, bytes of a beat) as the core states them."""
-        magic, masters, bits = (self.read_register(registers.offset(name)) for name in ("MAGIC", "MASTERS", "DATA_BITS"))
+        magic, masters, bits = (
+            self.read_register(registers.offset(name)) for name in ("MAGIC", "MASTERS", "DATA_BITS")
+        )
         if magic != registers.MAGIC:
             raise EdgemoeError(
                 f"no edgemoe core answers: its identity reads {magic:#010x}, expected {registers.MAGIC:#010x}; is the bitstream loaded?"
@@ -130,7 +136,9 @@ def _open(path: Path, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY)
     except PermissionError as error:
-        raise EdgemoeError(f"may not open {path}: run as root, or give your user the group of 99-edgemoe.rules (edgemoe build)") from error
+        raise EdgemoeError(
+            f"may not open {path}: run as root, or give your user the group of 99-edgemoe.rules (edgemoe build)"
+        ) from error
     except OSError as error:
         raise EdgemoeError(f"cannot open {path}: {error.strerror}") from error
 
@@ -158,9 +166,13 @@ class UdmaBuf:
             raise EdgemoeError(f"no DMA buffer {self.folder}: load the module u-dma-buf and {OVERLAY}")
         self.address, size = _number(self.folder / "phys_addr"), _number(self.folder / "size")
         if self.address % registers.BASE_ALIGNMENT:
-            raise EdgemoeError(f"DMA buffer {name} begins at {self.address:#x}, which is no multiple of {registers.BASE_ALIGNMENT}")
+            raise EdgemoeError(
+                f"DMA buffer {name} begins at {self.address:#x}, which is no multiple of {registers.BASE_ALIGNMENT}"
+            )
         if size < needed:
-            raise EdgemoeError(f"DMA buffer {name} is too small: it has {size} bytes, {needed} are needed; raise its size in {OVERLAY}")
+            raise EdgemoeError(
+                f"DMA buffer {name} is too small: it has {size} bytes, {needed} are needed; raise its size in {OVERLAY}"
+            )
         self._handle = _open(root / "dev" / name, os.O_RDWR)
         try:
             _lock(self._handle, f"DMA buffer {name}")
@@ -209,13 +221,19 @@ def find_uio(root: Path, chosen: str | None = None) -> str:
         wanted = Path(chosen).name
         if wanted not in found:
             is_what = f"is named {present[wanted]!r}" if wanted in present else "does not exist"
-            raise EdgemoeError(f"UIO device {wanted} {is_what}; those named {UIO_NAME!r} are: {', '.join(found) or 'none'}")
+            raise EdgemoeError(
+                f"UIO device {wanted} {is_what}; those named {UIO_NAME!r} are: {', '.join(found) or 'none'}"
+            )
         return wanted
     if not found:
         others = f"found {', '.join(dict.fromkeys(present.values()))}" if present else "there is none at all"
-        raise EdgemoeError(f"no UIO device named {UIO_NAME!r} in {root / 'sys/class/uio'} ({others}): load uio_pdrv_genirq and {OVERLAY}")
+        raise EdgemoeError(
+            f"no UIO device named {UIO_NAME!r} in {root / 'sys/class/uio'} ({others}): load uio_pdrv_genirq and {OVERLAY}"
+        )
     if len(found) > 1:
-        raise EdgemoeError(f"{len(found)} UIO devices are named {UIO_NAME!r}: {', '.join(found)}; choose one with --uio {found[0]}")
+        raise EdgemoeError(
+            f"{len(found)} UIO devices are named {UIO_NAME!r}: {', '.join(found)}; choose one with --uio {found[0]}"
+        )
     return found[0]
 
 
@@ -330,7 +348,12 @@ class PynqDevice(_Core):
     """
 
     def __init__(
-        self, mmio: Any, *, memory_size: int | None = None, bank_bytes: int = 64 << 20, bitstream: str | Path = "edgemoe.bit"
+        self,
+        mmio: Any,
+        *,
+        memory_size: int | None = None,
+        bank_bytes: int = 64 << 20,
+        bitstream: str | Path = "edgemoe.bit",
     ) -> None:
         self._mmio = mmio
         self.reset_command = f"edgemoe reset --device fpga --bitstream {bitstream}"

@@ -44,7 +44,9 @@ def hardware(lanes: int = 16) -> HardwareConfig:
     """The build of an array side, with room for every point of the study."""
     # A larger array gets the wider bus that it needs to be fed.
     masters = 2 if lanes == 32 else 1
-    return HardwareConfig(f"growth-{lanes}", lanes=lanes, masters=masters, rows=264, tokens=264, width=96, hidden=768, experts=64, top_k=2)
+    return HardwareConfig(
+        f"growth-{lanes}", lanes=lanes, masters=masters, rows=264, tokens=264, width=96, hidden=768, experts=64, top_k=2
+    )
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,14 @@ def study(lanes: tuple[int, ...] = LANES, note: Callable[[str], None] = inferenc
     """All points; `lanes`: the array sides to build."""
     points: list[Point] = []
 
-    def run(quantity: str, value: int, model: ModelConfig = MODEL, build: HardwareConfig | None = None, **options: Any) -> None:
+    def run(
+        quantity: str, value: int, model: ModelConfig = MODEL, build: HardwareConfig | None = None, **options: Any
+    ) -> None:
         note(f"{quantity} {value}")
         checkpoint = benchmark.random_checkpoint(model)
-        report = benchmark.benchmark(checkpoint, list(default_images(model, 1)), hardware=build or hardware(), **options)
+        report = benchmark.benchmark(
+            checkpoint, list(default_images(model, 1)), hardware=build or hardware(), **options
+        )
         points.append(Point(quantity, value, report.cycles, report.floor, report.mac_utilisation))
 
     for tokens, (height, width) in TOKENS.items():
@@ -97,7 +103,9 @@ def plot(points: list[Point], path: Path) -> None:
     """A panel for each quantity: cycles and floor against its value."""
     plt = benchmark.pyplot()
     quantities = list(dict.fromkeys(p.quantity for p in points))
-    figure, panels = plt.subplots(1, len(quantities), figsize=(3.2 * len(quantities), 3.4), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(quantities), figsize=(3.2 * len(quantities), 3.4), layout="constrained", squeeze=False
+    )
     for axes, quantity in zip(panels[0], quantities, strict=True):
         mine = [p for p in points if p.quantity == quantity]
         values = [p.value for p in mine]

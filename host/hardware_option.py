@@ -68,7 +68,9 @@ def read(path: Path) -> HardwareConfig:
 def to_toml(config: HardwareConfig) -> str:
     """A configuration as `read` takes it."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in asdict(config).items()]
-    return "\n".join(["# SPDX-License-Identifier: Apache-2.0", f"# Configuration hash 0x{config.hash:08X}.", *lines, ""])
+    return "\n".join(
+        ["# SPDX-License-Identifier: Apache-2.0", f"# Configuration hash 0x{config.hash:08X}.", *lines, ""]
+    )
 
 
 def option(config: HardwareConfig, file: str) -> str:

@@ -75,7 +75,9 @@ def picture_pixels(
 
 def _channels(picture: Image.Image, config: ModelConfig, name: str) -> NDArray[np.uint8]:
     if config.image_channels not in (1, 3):
-        raise EdgemoeError(f"{name} holds colours, model {config.name} takes {config.image_channels} channels: give an array (.npy)")
+        raise EdgemoeError(
+            f"{name} holds colours, model {config.name} takes {config.image_channels} channels: give an array (.npy)"
+        )
     pixels = np.asarray(picture.convert("RGB" if config.image_channels == 3 else "L"))
     return pixels.reshape(*pixels.shape[:2], config.image_channels)
 

@@ -41,7 +41,9 @@ def import_edge_moe(
     else:
         batch = default_images(config)
     if filled:
-        notice(f"{len(filled)} experts' files are missing: stand-ins of seed {fill_missing}, made from the dense layers, take their place")
+        notice(
+            f"{len(filled)} experts' files are missing: stand-ins of seed {fill_missing}, made from the dense layers, take their place"
+        )
     with progress("calibrating") as report:
         calibration = calibrate(source, batch, progress=lambda step: report(step, 0, None))
     result = replace(source, calibration=calibration)

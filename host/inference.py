@@ -96,12 +96,18 @@ def _open_board(
         from edgemoe.host.serial_link import BAUD, SerialDevice
 
         if port is None:
-            raise EdgemoeError("--device serial needs --port: /dev/ttyUSB0, or what your system calls the board's serial port")
+            raise EdgemoeError(
+                "--device serial needs --port: /dev/ttyUSB0, or what your system calls the board's serial port"
+            )
         return SerialDevice(port.name, port.baud or BAUD)
     if name == "fpga":
         from edgemoe.host import fpga
 
-        return fpga.open_pynq(bitstream, memory_size, load=load) if bitstream else fpga.UioDevice(memory_size=memory_size, uio=uio)
+        return (
+            fpga.open_pynq(bitstream, memory_size, load=load)
+            if bitstream
+            else fpga.UioDevice(memory_size=memory_size, uio=uio)
+        )
     return None
 
 
@@ -109,7 +115,9 @@ def reset(name: str, bitstream: Path | None = None, port: SerialPort | None = No
     """Stop whatever a board's core does: soft reset, drain. EdgemoeError if it does not come to rest."""
     board = _open_board(name, 1, bitstream, port, uio, load=False)
     if board is None:
-        raise EdgemoeError(f"reset is for --device fpga and serial: {name} runs inside its own process and leaves nothing behind")
+        raise EdgemoeError(
+            f"reset is for --device fpga and serial: {name} runs inside its own process and leaves nothing behind"
+        )
     try:
         stopped = board.stop()
     finally:
@@ -160,14 +168,21 @@ def images_together(config: ModelConfig, hardware: HardwareConfig, tasks: int) -
     return hardware.rows // config.tokens // tasks
 
 
-def passes(config: ModelConfig, hardware: HardwareConfig, images: int, tasks: Sequence[int]) -> list[list[tuple[int, int]]]:
+def passes(
+    config: ModelConfig, hardware: HardwareConfig, images: int, tasks: Sequence[int]
+) -> list[list[tuple[int, int]]]:
     """(image, task) streams, as many in a pass as the hardware has rows for; the tasks of an image stay together if they can."""
     room = hardware.rows // config.tokens
     if room == 0:  # let the compiler say by how much
         return [[(0, tasks[0])]]
     if together := images_together(config, hardware, len(tasks)):
-        return [[(i, t) for i in range(first, min(first + together, images)) for t in tasks] for first in range(0, images, together)]
-    return [[(i, t) for t in tasks[first : first + room]] for i in range(images) for first in range(0, len(tasks), room)]
+        return [
+            [(i, t) for i in range(first, min(first + together, images)) for t in tasks]
+            for first in range(0, images, together)
+        ]
+    return [
+        [(i, t) for t in tasks[first : first + room]] for i in range(images) for first in range(0, len(tasks), room)
+    ]
 
 
 @dataclass(frozen=True)
@@ -296,10 +311,14 @@ class Session:
             self._model = quantise(self.checkpoint, self.weight_bits)
         if shape not in self._programs:
             streams = [Stream(image, task) for image, task in shape]
-            self._programs[shape] = compiler.compile(self._model, streams, self.hardware, trace=self.trace, save_tokens=self.save_tokens)
+            self._programs[shape] = compiler.compile(
+                self._model, streams, self.hardware, trace=self.trace, save_tokens=self.save_tokens
+            )
         return self._programs[shape]
 
-    def run(self, shape: tuple[tuple[int, int], ...], images: Sequence[NDArray[np.uint8]], progress: Progress | None = None) -> Run:
+    def run(
+        self, shape: tuple[tuple[int, int], ...], images: Sequence[NDArray[np.uint8]], progress: Progress | None = None
+    ) -> Run:
         """One pass over (image, task) streams of these images."""
         program = self._program(shape)
         if self._opened is None or self._opened.memory.size < program.memory_size:
@@ -350,7 +369,9 @@ def stream(
         shown(f"{device}, {hardware.name}") as bar,
         Session(checkpoint, device=device, hardware=hardware, weight_bits=weight_bits, **options) as session,
     ):
-        yield from session.passes(images, chosen, lambda done, share: bar if count == 1 else _part(bar, done, share, count))
+        yield from session.passes(
+            images, chosen, lambda done, share: bar if count == 1 else _part(bar, done, share, count)
+        )
 
 
 def _part(bar: Progress, done: float, share: float, count: int | None) -> Progress:
@@ -363,7 +384,12 @@ def _part(bar: Progress, done: float, share: float, count: int | None) -> Progre
 
 
 def infer(
-    checkpoint: Checkpoint, images: Sequence[NDArray[np.uint8]], *, hardware: HardwareConfig, device: str = "verilator", **options: Any
+    checkpoint: Checkpoint,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    hardware: HardwareConfig,
+    device: str = "verilator",
+    **options: Any,
 ) -> Inference:
     """All passes of `stream`, which says what the options are."""
     result = Inference(device, hardware, checkpoint)

@@ -28,7 +28,9 @@ def loop_back(driver: Driver, seed: int = SEED) -> None:
     beats = -(-size // hardware.bus_bytes)
 
     def transfer(opcode: Opcode, address: int) -> Instruction:
-        fields = dict(memory=Memory.RESIDUAL, destination_stride=columns, rows=rows, columns=columns, address=address, beats=beats)
+        fields = dict(
+            memory=Memory.RESIDUAL, destination_stride=columns, rows=rows, columns=columns, address=address, beats=beats
+        )
         return Instruction(opcode, {"wait_stream": 1, "wait_load": 1, **fields})
 
     instructions = (transfer(Opcode.LOAD, source), transfer(Opcode.STORE, destination), Instruction(Opcode.END))

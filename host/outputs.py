@@ -40,7 +40,9 @@ def map_names(base: str, config: ModelConfig, tasks: Iterable[int]) -> list[str]
     return [base + end for task in tasks for end in map_files(config, task)]
 
 
-def save_maps(folder: OutputFolder, base: str, config: ModelConfig, task: int, head: NDArray[np.float32] | None) -> list[str]:
+def save_maps(
+    folder: OutputFolder, base: str, config: ModelConfig, task: int, head: NDArray[np.float32] | None
+) -> list[str]:
     """Write what is written of a stream's head; returns the paths."""
     values = prediction(config, task, head)
     if values is None:

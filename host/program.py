@@ -107,12 +107,16 @@ class CompiledProgram:
         return [i.label for i in self.instructions]
 
 
-def image_buffers(compiled: CompiledProgram, number: int, image: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def image_buffers(
+    compiled: CompiledProgram, number: int, image: NDArray[np.uint8]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """(offset, bytes) of each strip of an image; uint8 CHW of the model's size."""
     c = compiled.config
     expected = (c.image_channels, c.image_height, c.image_width)
     if image.dtype != np.uint8 or image.shape != expected:
-        raise EdgemoeError(f"image is {image.dtype} {list(image.shape)}, expected uint8 {list(expected)}; convert or resize it")
+        raise EdgemoeError(
+            f"image is {image.dtype} {list(image.shape)}, expected uint8 {list(expected)}; convert or resize it"
+        )
     offsets = compiled.images[number]
     taller = -(-c.image_height // c.patch // len(offsets)) * c.patch
     for strip, offset in enumerate(offsets):
@@ -183,7 +187,13 @@ def disassemble(program: bytes | NDArray[np.uint8] | CompiledProgram) -> str:
         shown = []
         for name, value in values.items():
             if value or name in ("memory", "stationary"):
-                text = names[name](value).name if name in names else f"{value:#x}" if name in ("address", "expert_stride") else str(value)
+                text = (
+                    names[name](value).name
+                    if name in names
+                    else f"{value:#x}"
+                    if name in ("address", "expert_stride")
+                    else str(value)
+                )
                 shown.append(f"{name}={text}")
         label = f"  ; {i.label}" if i.label else ""
         lines.append(f"{index:5d}  {'    ' if inside else ''}{i.opcode.name:<9} {' '.join(shown)}{label}")

@@ -18,10 +18,18 @@ def timing(hardware: HardwareConfig) -> dict[str, Any]:
 
     paths = timing.timing(hardware)
     shown: dict[str, dict[str, Any]] = {
-        unit: {"levels": listed[0].levels, "paths": [{"levels": p.levels, "from": p.start, "to": p.end} for p in listed]}
+        unit: {
+            "levels": listed[0].levels,
+            "paths": [{"levels": p.levels, "from": p.start, "to": p.end} for p in listed],
+        }
         for unit, listed in sorted(paths.items(), key=lambda item: -item[1][0].levels)
     }
-    offenders = [{"unit": unit, **path} for unit, entry in shown.items() for path in entry["paths"] if path["levels"] > MOST_LEVELS]
+    offenders = [
+        {"unit": unit, **path}
+        for unit, entry in shown.items()
+        for path in entry["paths"]
+        if path["levels"] > MOST_LEVELS
+    ]
     return {
         "hardware": hardware.name,
         "levels": max(entry["levels"] for entry in shown.values()),
@@ -31,7 +39,9 @@ def timing(hardware: HardwareConfig) -> dict[str, Any]:
     }
 
 
-def resources(hardware: HardwareConfig, adjust: Callable[[dict[str, dict[str, float]]], None] | None = None) -> dict[str, Any]:
+def resources(
+    hardware: HardwareConfig, adjust: Callable[[dict[str, dict[str, float]]], None] | None = None
+) -> dict[str, Any]:
     """units: unit -> LUTs, flip-flops, DSP slices, block RAMs (halves rounded up), UltraRAMs; total: their sums.
 
     adjust: changes the exact counts of the units in place, before they are rounded.
@@ -54,11 +64,19 @@ def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] |
         kinds = list(resource_report["total"])
         counted = [*resource_report["units"].items(), ("total", resource_report["total"])]
         rows = [(unit, *(f"{counts[kind]:,}" for kind in kinds)) for unit, counts in counted]
-        show_table(f"Resources of {resource_report['hardware']} (Yosys, xcup)", rows, ("unit", *(kind.upper() for kind in kinds)))
+        show_table(
+            f"Resources of {resource_report['hardware']} (Yosys, xcup)",
+            rows,
+            ("unit", *(kind.upper() for kind in kinds)),
+        )
     if timing_report:
         deepest = [(unit, entry["levels"], entry["paths"][0]) for unit, entry in timing_report["units"].items()]
         shown = [(unit, f"{levels:.2f}", path["from"], path["to"]) for unit, levels, path in deepest]
-        show_table(f"Deepest paths of {timing_report['hardware']} in LUT levels (Yosys, xcup)", shown, ("unit", "levels", "from", "to"))
+        show_table(
+            f"Deepest paths of {timing_report['hardware']} in LUT levels (Yosys, xcup)",
+            shown,
+            ("unit", "levels", "from", "to"),
+        )
         if timing_report["offenders"]:
             print(f"{len(timing_report['offenders'])} paths deeper than {timing_report['limit']} levels:")
             for path in timing_report["offenders"]:

@@ -23,10 +23,16 @@ ATTEMPTS = 4
 SILENCE = 5.0  # seconds without a byte, after which an answer is given up
 GREETING = 1.0  # the same for the first answer of all, which is short and may never come
 STUCK = 60.0  # seconds that the sending of one frame may take
-PAUSE = 2.5 * frames.TIMEOUT_SECONDS  # of silence before a frame is sent again: the board has then given the last one up
-TIMEOUT = 600.0  # seconds that a run may take where the caller states none: the boards behind such a line are the slow ones
+PAUSE = (
+    2.5 * frames.TIMEOUT_SECONDS
+)  # of silence before a frame is sent again: the board has then given the last one up
+TIMEOUT = (
+    600.0  # seconds that a run may take where the caller states none: the boards behind such a line are the slow ones
+)
 NOISE = 256  # bytes that are no answer, after which waiting for one is given up
-READ_BYTES = 1 << 14  # of a frame: a USB bridge that the computer forgets for 2 ms loses bytes, and the less is sent again the better
+READ_BYTES = (
+    1 << 14
+)  # of a frame: a USB bridge that the computer forgets for 2 ms loses bytes, and the less is sent again the better
 
 # What the board tells of a frame that it could not use, in words. Everything else is no matter of the line.
 DAMAGED = {
@@ -67,7 +73,11 @@ class SerialMemory:
             return
         first, end = address // BLOCK * BLOCK, -(-(address + len(values)) // BLOCK) * BLOCK
         before = self._device.read_blocks(first, BLOCK)[: address - first] if address > first else b""
-        behind = self._device.read_blocks(end - BLOCK, BLOCK)[address + len(values) - end :] if end > address + len(values) else b""
+        behind = (
+            self._device.read_blocks(end - BLOCK, BLOCK)[address + len(values) - end :]
+            if end > address + len(values)
+            else b""
+        )
         whole = memoryview(before + values + behind)
         for start, stop in self._frames(first, end, LONGEST):
             self._device.write_blocks(start, bytes(whole[start - first : stop - first]))
@@ -76,7 +86,11 @@ class SerialMemory:
         """A copy of `size` bytes."""
         self._check(address, size)
         first, end = address // BLOCK * BLOCK, -(-(address + size) // BLOCK) * BLOCK
-        data = b"".join(self._device.read_blocks(start, stop - start) for start, stop in self._frames(first, end, READ_BYTES) if size)
+        data = b"".join(
+            self._device.read_blocks(start, stop - start)
+            for start, stop in self._frames(first, end, READ_BYTES)
+            if size
+        )
         return np.frombuffer(data, np.uint8)[address - first : address - first + size].copy()
 
 
@@ -94,7 +108,9 @@ def _port(name: str, baud: int) -> Any:
         if "lock" in str(error):
             raise EdgemoeError(f"serial port {name} is in use by another process") from error
         if error.errno == 13:
-            raise EdgemoeError(f"may not open {name}: put your user into the port's group (often dialout), log in anew") from error
+            raise EdgemoeError(
+                f"may not open {name}: put your user into the port's group (often dialout), log in anew"
+            ) from error
         there = ", ".join(found.device for found in list_ports.comports()) or "none"
         raise EdgemoeError(f"cannot open serial port {name} (there are: {there}): {error}") from error
     try:
@@ -117,7 +133,9 @@ class SerialDevice(BoardDevice):
 
     def __init__(self, port: str, baud: int = BAUD, *, silence: float = SILENCE, pause: float = PAUSE) -> None:
         self.port, self.baud, self.pause = port, baud, pause
-        self.reset_command = f"edgemoe reset --device serial --port {port}" + (f" --baud {baud}" if baud != BAUD else "")
+        self.reset_command = f"edgemoe reset --device serial --port {port}" + (
+            f" --baud {baud}" if baud != BAUD else ""
+        )
         self.failures: list[str] = []
         self._sequence = 0
         self._lost = False  # the board can no longer be reached
@@ -127,7 +145,9 @@ class SerialDevice(BoardDevice):
             self._line.reset_input_buffer()
             value = self._ask(Command.HELLO, unheard="is the bitstream loaded, and is this the board's port?")[0].value
             if value >> 24 != frames.VERSION:
-                raise EdgemoeError(f"the board on {port} speaks version {value >> 24} of the serial protocol, this driver {frames.VERSION}")
+                raise EdgemoeError(
+                    f"the board on {port} speaks version {value >> 24} of the serial protocol, this driver {frames.VERSION}"
+                )
             self._line.timeout = silence
             self.memory = SerialMemory(self, (value & 0xFFFFFF) * frames.PAGE_BYTES)
         except BaseException:
@@ -176,7 +196,9 @@ class SerialDevice(BoardDevice):
 
     # ------------------------------------------------------------------------------------------------ frames
 
-    def _ask(self, command: Command, address: int = 0, value: int = 0, payload: bytes = b"", unheard: str = "") -> tuple[Answer, bytes]:
+    def _ask(
+        self, command: Command, address: int = 0, value: int = 0, payload: bytes = b"", unheard: str = ""
+    ) -> tuple[Answer, bytes]:
         """A request and its answer, as often as it takes."""
         import serial
 
@@ -194,7 +216,9 @@ class SerialDevice(BoardDevice):
                     self.failures.append(str(failure))
         except (serial.SerialException, OSError) as error:
             self._lost = True
-            raise EdgemoeError(f"serial port {self.port} no longer works ({error}): was the board unplugged?") from error
+            raise EdgemoeError(
+                f"serial port {self.port} no longer works ({error}): was the board unplugged?"
+            ) from error
         self._lost = True
         reason = ", ".join(dict.fromkeys(self.failures[earlier:]))
         advice = unheard or "check the cable, or try a lower --baud with a bitstream that was built for it"
@@ -220,11 +244,15 @@ class SerialDevice(BoardDevice):
             raise _Failed(DAMAGED[Status(answer.status)])
         if answer.status == Status.BUS_ERROR:
             what = "register" if request.command in (Command.READ_REGISTER, Command.WRITE_REGISTER) else "memory"
-            raise EdgemoeError(f"the board on {self.port} answered a {what} access at {request.address:#05x} with an error")
+            raise EdgemoeError(
+                f"the board on {self.port} answered a {what} access at {request.address:#05x} with an error"
+            )
         if answer.status != Status.OK:
             known = answer.status in Status.__members__.values()
             reason = Status(answer.status).name if known else f"status {answer.status}"
-            raise EdgemoeError(f"the board on {self.port} did not take {Command(request.command).name} at {request.address:#x}: {reason}")
+            raise EdgemoeError(
+                f"the board on {self.port} did not take {Command(request.command).name} at {request.address:#x}: {reason}"
+            )
         return answer, data
 
     def _answer(self, request: Request) -> Answer:
@@ -236,7 +264,10 @@ class SerialDevice(BoardDevice):
             answer = Answer.unpack(sync + self._receive(ANSWER_BYTES - 1))
             if answer is None:
                 raise _Failed("a damaged answer came back")
-            if answer.status == Status.HEADER_DAMAGED or (answer.sequence, answer.attempt) == (request.sequence, request.attempt):
+            if answer.status == Status.HEADER_DAMAGED or (answer.sequence, answer.attempt) == (
+                request.sequence,
+                request.attempt,
+            ):
                 return answer
         raise _Failed("nothing but noise came back")
 
@@ -245,7 +276,9 @@ class SerialDevice(BoardDevice):
         while len(data) < count:
             more = self._line.read(1)
             if not more:
-                raise _Failed(f"no answer for {self._line.timeout:g} s" if not data else "a part of an answer did not come")
+                raise _Failed(
+                    f"no answer for {self._line.timeout:g} s" if not data else "a part of an answer did not come"
+                )
             data += more + self._line.read(min(self._line.in_waiting, count - len(data) - 1))
         return bytes(data)
 

@@ -180,7 +180,10 @@ class Session:
                     predictions[image][name] = Prediction(name, kind, shown, part.run.tokens[place], config)
                     if part.run.cycles:
                         cycles[image] = (cycles[image] or 0.0) + part.run.cycles / len(part.streams)
-        return [PictureResult(source, tuple(remarks), cycles[i], predictions[i]) for i, (source, _, remarks) in enumerate(read)]
+        return [
+            PictureResult(source, tuple(remarks), cycles[i], predictions[i])
+            for i, (source, _, remarks) in enumerate(read)
+        ]
 
     def _read(self, picture: Picture, number: int) -> tuple[Path | None, NDArray[np.uint8], list[str]]:
         """(its path, uint8 [channels, height, width] of the model's size, remarks)."""

@@ -27,7 +27,9 @@ STALLS = ("random", "none")
 
 def random_dram(rng: np.random.Generator) -> Dram:
     """A memory drawn from the generator: latencies, depth of its queues, and stalls on every channel, from rare to most of the time."""
-    stalls: dict[str, Any] = {f"stall_{channel}": float(rng.uniform(0.02, 0.6)) for channel in ("ar", "r", "aw", "w", "b")}
+    stalls: dict[str, Any] = {
+        f"stall_{channel}": float(rng.uniform(0.02, 0.6)) for channel in ("ar", "r", "aw", "w", "b")
+    }
     latency, write_latency = (int(v) for v in rng.integers(1, 201, 2))
     # Three memories of four give a beat a cycle in each direction, the fourth shares fewer between them.
     bandwidth = float(rng.uniform(0.5, 1.5)) if rng.random() < 0.25 else 0.0
@@ -76,7 +78,9 @@ def soak(images: int, seed: int, stalls: str, hardware: HardwareConfig, weight_b
     checkpoint = checkpoints.load(MODEL)
     planned = passes(checkpoint.config, hardware, 1, range(len(checkpoint.config.tasks)))
     model = quantise(checkpoint, weight_bits)
-    programs = [compiler.compile(model, [Stream(i, t) for i, t in streams], hardware, save_tokens=True) for streams in planned]
+    programs = [
+        compiler.compile(model, [Stream(i, t) for i, t in streams], hardware, save_tokens=True) for streams in planned
+    ]
     size = max(program.memory_size for program in programs)
     emulator = Driver(EmulatorDevice(hardware, size), hardware)
     report = Soak(hardware.name, weight_bits, seed, stalls)

@@ -121,7 +121,9 @@ def _told(error: BaseException) -> tuple[str, int] | None:
 
 
 def _system_message(error: OSError) -> str:
-    place = " -> ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    place = " -> ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
+    )
     reason = error.strerror or str(error) or type(error).__name__
     return f"{place or 'input or output failed'}: {reason}"
 

@@ -23,7 +23,9 @@ def run(*, full: bool, arguments: list[str]) -> int:
         raise EdgemoeError("the tests are run from a clone of the repository: ./edgemoe test")
     missing = [name for name in ("pytest", "xdist", "ruff", "mypy", "cocotb") if importlib.util.find_spec(name) is None]
     if missing:
-        raise EdgemoeError(f"the tests need {', '.join(missing)}; ./edgemoe test brings them, or {extras.remedy('dev')}")
+        raise EdgemoeError(
+            f"the tests need {', '.join(missing)}; ./edgemoe test brings them, or {extras.remedy('dev')}"
+        )
     failed = []
     for task in ("check", "format --check"):
         if _step(f"ruff {task}", ["ruff", *task.split(), "--quiet", *PACKAGES, "tests"]):
@@ -41,7 +43,9 @@ def run(*, full: bool, arguments: list[str]) -> int:
 
 def _step(name: str, module: list[str], **environment: str) -> int:
     print(f"edgemoe test: {name}", file=sys.stderr, flush=True)
-    return subprocess.run([sys.executable, "-I", "-m", *module], cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-I", "-m", *module], cwd=ROOT, env={**os.environ, **environment}, check=False
+    ).returncode
 
 
 def _types() -> int:

@@ -88,7 +88,9 @@ class HardwareConfig:
         for name in values:
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, 1)
-                found.append(f"no field {name!r}, " + (f"perhaps {near[0]!r}" if near else f"they are {', '.join(known)}"))
+                found.append(
+                    f"no field {name!r}, " + (f"perhaps {near[0]!r}" if near else f"they are {', '.join(known)}")
+                )
         given: dict[str, Any] = {} if base is None else {name: getattr(base, name) for name in known}
         given |= {name: value for name, value in values.items() if name in known}
         if type(given.get("weight_bits")) is int and given["weight_bits"] in (8, 16):
@@ -113,7 +115,9 @@ class HardwareConfig:
             found.append(f"name must be a text of one line, not {self.name!r}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
-            if name not in ignored and (not isinstance(value, int | str) or isinstance(value, bool) or value not in choices):
+            if name not in ignored and (
+                not isinstance(value, int | str) or isinstance(value, bool) or value not in choices
+            ):
                 allowed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
                 found.append(f"{name} must be {allowed}, not {value!r}")
         for name, (least, most) in RANGES.items():
@@ -134,7 +138,10 @@ class HardwareConfig:
         block = (self.lanes + self.parameter_words) * self.word_bytes // self.bus_bytes + self.burst_limit
         held = self.prefetch_beats // self.beats_per_word * self.beats_per_word
         return [
-            (self.bus_bytes <= 4 * self.lanes, f"a bus of {self.bus_bytes} bytes is wider than two words of {self.lanes} lanes"),
+            (
+                self.bus_bytes <= 4 * self.lanes,
+                f"a bus of {self.bus_bytes} bytes is wider than two words of {self.lanes} lanes",
+            ),
             (self.tokens <= self.rows, f"tokens must be 1..rows ({self.rows}), not {self.tokens}"),
             (
                 2 * self.words(self.width) <= row,
@@ -159,7 +166,10 @@ class HardwareConfig:
                 f"prefetch_beats must hold four bursts, {4 * self.burst_beats} beats, not {self.prefetch_beats}",
             ),
             # A loader that waits for a whole block would wait for ever.
-            (held >= block, f"prefetch_beats must hold a 16-bit block and a burst, {block} beats, not {self.prefetch_beats}"),
+            (
+                held >= block,
+                f"prefetch_beats must hold a 16-bit block and a burst, {block} beats, not {self.prefetch_beats}",
+            ),
         ]
 
     @property
@@ -268,7 +278,18 @@ PRESETS = {
             burst_beats=16,
             outstanding=4,
         ),
-        HardwareConfig("tiny", lanes=4, rows=40, tokens=20, width=32, hidden=64, experts=8, top_k=4, prefetch_beats=64, burst_beats=16),
+        HardwareConfig(
+            "tiny",
+            lanes=4,
+            rows=40,
+            tokens=20,
+            width=32,
+            hidden=64,
+            experts=8,
+            top_k=4,
+            prefetch_beats=64,
+            burst_beats=16,
+        ),
     )
 }
 

@@ -65,7 +65,9 @@ class Request:
     value: int = 0
 
     def pack(self) -> bytes:
-        header = struct.pack("<BBBBII", REQUEST_SYNC, self.command, self.sequence, self.attempt, self.address, self.value)
+        header = struct.pack(
+            "<BBBBII", REQUEST_SYNC, self.command, self.sequence, self.attempt, self.address, self.value
+        )
         return header + crc(header)
 
 

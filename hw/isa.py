@@ -144,7 +144,11 @@ class Field:
 FIELDS = (
     Field("opcode", 4, "Opcode"),
     Field("wait_stream", 1, "do not stream before every earlier instruction has written its results"),
-    Field("wait_load", 1, "do not read stationary operands on chip before every earlier instruction has written its results"),
+    Field(
+        "wait_load",
+        1,
+        "do not read stationary operands on chip before every earlier instruction has written its results",
+    ),
     Field("probabilities", 1, "stream 2^(score - row maximum) from score memory instead of activation words"),
     Field("stationary", 2, "Stationary"),
     Field("gather", 1, "streamed rows follow the expert's queue; rows = its length"),
@@ -165,7 +169,11 @@ FIELDS = (
     Field("rows", 16, "rows streamed, stored or loaded; patches of IMAGE"),
     Field("row_base", 16, "absolute row of row 0 (row tables)"),
     Field("chunks", 10, "input chunks of `lanes` channels"),
-    Field("columns", 10, "output blocks of `lanes` channels; words a row for LOAD, STORE and IMAGE; words a row of logits for ROUTE"),
+    Field(
+        "columns",
+        10,
+        "output blocks of `lanes` channels; words a row for LOAD, STORE and IMAGE; words a row of logits for ROUTE",
+    ),
     Field("valid", 16, "keys that exist (KEYS, VALUES, probabilities)"),
     Field("stream_base", 20, "streamed operand (or ROUTE's logits)"),
     Field("stream_stride", 10, ""),
@@ -209,7 +217,9 @@ class Instruction:
             bits, signed = BY_NAME[name].bits, BY_NAME[name].signed
             low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
             if not low <= value <= high:
-                raise EdgemoeError(f"instruction {self.label or self.opcode.name}: {name} is {value}, the field holds {low}..{high}")
+                raise EdgemoeError(
+                    f"instruction {self.label or self.opcode.name}: {name} is {value}, the field holds {low}..{high}"
+                )
 
     def __getattr__(self, name: str) -> int:
         if name in BY_NAME:

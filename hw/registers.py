@@ -79,7 +79,11 @@ MATMUL_KINDS: Mapping[str, str] = {
     "VALUES": "a MATMUL with values (attention's results)",
 }
 MATMUL_STATES = ("ARRAY_ACTIVE", "WAIT_WEIGHTS", "WAIT_OPERAND", "WAIT_DRAIN")
-OPERATIONS = ("DMA", "LAYERNORM", "ROUTE")  # their work is counted by STATE_COUNTERS; here is how long they waited for results
+OPERATIONS = (
+    "DMA",
+    "LAYERNORM",
+    "ROUTE",
+)  # their work is counted by STATE_COUNTERS; here is how long they waited for results
 KIND_COUNTERS: Mapping[str, tuple[str, str]] = {  # name -> (kind, state)
     **{f"{kind}_{state}": (kind, state) for kind in MATMUL_KINDS for state in MATMUL_STATES},
     **{f"{kind}_WAIT_DRAIN": (kind, "WAIT_DRAIN") for kind in OPERATIONS},
@@ -99,7 +103,10 @@ def _constants(c: HardwareConfig | None) -> dict[str, tuple[int, str]]:
     return {
         "MAGIC": (MAGIC, 'the letters "EMOE", low byte first'),
         "VERSION": (VERSION, "major << 16 | minor version of this register map and of the instruction set"),
-        "CONFIG_HASH": (c.hash if c else 0, "hash of the build's sizes: a program compiled for other sizes must be refused"),
+        "CONFIG_HASH": (
+            c.hash if c else 0,
+            "hash of the build's sizes: a program compiled for other sizes must be refused",
+        ),
         "LANES": (c.lanes if c else 0, "array side; lanes of a word"),
         "MASTERS": (c.masters if c else 0, "AXI4 masters; memory is striped over them beat by beat"),
         "DATA_BITS": (c.data_bits if c else 0, "data bits of one AXI4 master"),
@@ -127,15 +134,31 @@ def _map() -> Iterator[Register]:
         BitField("DONE", 1, 1, "a run is over, by END or by an error; cleared by reading"),
         BitField("IDLE", 2, 1, "nothing runs and no bus transfer is outstanding"),
         BitField("READY", 3, 1, "as DONE: a new start is accepted; cleared by reading"),
-        BitField("SOFT_RESET", 8, 1, "write 1: abandon the run, drain the bus, forget an error. Reads 1 until idle; no DONE follows"),
+        BitField(
+            "SOFT_RESET",
+            8,
+            1,
+            "write 1: abandon the run, drain the bus, forget an error. Reads 1 until idle; no DONE follows",
+        ),
     )
-    events = (BitField("DONE", 0, 1, "a run is over, by END or by an error"), BitField("ERROR", 1, 1, "the run stopped with an error"))
+    events = (
+        BitField("DONE", 0, 1, "a run is over, by END or by an error"),
+        BitField("ERROR", 1, 1, "the run stopped with an error"),
+    )
     yield Register("CTRL", 0x00, Access.CONTROL, "control and status", 0, control)
     enable = BitField("ENABLE", 0, 1, "interrupt = ENABLE and (ISR & IER) != 0")
     yield Register("GIE", 0x04, Access.READ_WRITE, "global interrupt enable", 1, (enable,))
     yield Register("IER", 0x08, Access.READ_WRITE, "interrupt enable", 3, events)
-    yield Register("ISR", 0x0C, Access.WRITE_ONE_TO_CLEAR, "interrupt status: set by the event whether enabled or not", 0, events)
-    yield from _pair("PROGRAM", 0x10, Access.READ_WRITE, "linear byte offset of the first instruction; a multiple of 64", (1 << 40) - 64)
+    yield Register(
+        "ISR", 0x0C, Access.WRITE_ONE_TO_CLEAR, "interrupt status: set by the event whether enabled or not", 0, events
+    )
+    yield from _pair(
+        "PROGRAM",
+        0x10,
+        Access.READ_WRITE,
+        "linear byte offset of the first instruction; a multiple of 64",
+        (1 << 40) - 64,
+    )
     doc = "cycles without an instruction retiring or a beat moving that are an error; 0: off"
     yield Register("WATCHDOG", 0x18, Access.READ_WRITE, doc, 0xFFFFFFFF)
     for m in range(MAX_MASTERS):
@@ -143,10 +166,22 @@ def _map() -> Iterator[Register]:
         yield from _pair(f"BASE_{m}", 0x20 + 8 * m, Access.READ_WRITE, doc, (1 << 64) - BASE_ALIGNMENT)
     for i, (name, (_, doc)) in enumerate(_constants(None).items()):
         yield Register(name, 0x40 + 4 * i, Access.READ_ONLY, doc)
-    yield Register("ERROR_CODE", 0x80, Access.READ_ONLY, "why the run stopped, see error_code; cleared by the next start or a soft reset")
+    yield Register(
+        "ERROR_CODE",
+        0x80,
+        Access.READ_ONLY,
+        "why the run stopped, see error_code; cleared by the next start or a soft reset",
+    )
     yield Register("ERROR_INSTRUCTION", 0x84, Access.READ_ONLY, "index of the instruction at which the run stopped")
-    yield from _pair("ERROR_ADDRESS", 0x88, Access.READ_ONLY, "linear byte offset of the failed beat or burst, or what the error code says")
-    yield Register("INSTRUCTION", 0x90, Access.READ_ONLY, "index of the instruction at the sequencer, for progress bars")
+    yield from _pair(
+        "ERROR_ADDRESS",
+        0x88,
+        Access.READ_ONLY,
+        "linear byte offset of the failed beat or burst, or what the error code says",
+    )
+    yield Register(
+        "INSTRUCTION", 0x90, Access.READ_ONLY, "index of the instruction at the sequencer, for progress bars"
+    )
     for i, (name, doc) in enumerate(COUNTERS.items()):
         yield from _pair(name, COUNTER_BASE + 8 * i, Access.READ_ONLY, doc + "; cleared by start")
     for i, (name, (kind, state)) in enumerate(KIND_COUNTERS.items()):
@@ -177,7 +212,8 @@ def to_json(config: HardwareConfig, name: str = NAME) -> str:
             "hardware": sizes(config),
             "constants": constants(config),
             "enumerations": {
-                e.name: [{"name": value.name, "value": int(value), "doc": doc} for value, doc in e.meanings.items()] for e in ENUMERATIONS
+                e.name: [{"name": value.name, "value": int(value), "doc": doc} for value, doc in e.meanings.items()]
+                for e in ENUMERATIONS
             },
             "registers": [
                 {
@@ -197,7 +233,12 @@ def to_json(config: HardwareConfig, name: str = NAME) -> str:
 
 def to_markdown(config: HardwareConfig, name: str = NAME) -> str:
     """The map as a table, fields on lines of their own, with what the read-only words of this build show; then the error codes."""
-    lines = ["# Registers", "", f"Module `{name}`: {', '.join(f'{key} {value}' for key, value in sizes(config).items())}.", ""]
+    lines = [
+        "# Registers",
+        "",
+        f"Module `{name}`: {', '.join(f'{key} {value}' for key, value in sizes(config).items())}.",
+        "",
+    ]
     lines += ["| offset | name | access | meaning |", "|---|---|---|---|"]
     shown = constants(config)
     for r in REGISTERS:
@@ -234,7 +275,10 @@ def to_c_header(config: HardwareConfig, name: str = NAME) -> str:
     lines += [f"#define {prefix}_{key}_VALUE {_shown(key, value)}u" for key, value in constants(config).items()]
     for e in ENUMERATIONS:
         lines += ["", f"/* {e.doc} */"]
-        lines += [f"#define {prefix}_{e.name.upper()}_{value.name} {int(value)}u /* {doc} */" for value, doc in e.meanings.items()]
+        lines += [
+            f"#define {prefix}_{e.name.upper()}_{value.name} {int(value)}u /* {doc} */"
+            for value, doc in e.meanings.items()
+        ]
     return "\n".join([*lines, "", f"#endif /* {guard} */", ""])
 
 

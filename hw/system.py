@@ -31,14 +31,18 @@ class System(wiring.Component):
     `leds`, as LEDS names them: an event lights its LED for a moment.
     """
 
-    def __init__(self, config: HardwareConfig, sdram: SdramConfig, cycles_per_bit: int, timeout_cycles: int | None = None):
+    def __init__(
+        self, config: HardwareConfig, sdram: SdramConfig, cycles_per_bit: int, timeout_cycles: int | None = None
+    ):
         if config.masters != 1 or config.data_bits != 64:
             raise EdgemoeError(
                 f"hardware {config.name!r} has {config.masters} x {config.data_bits} bit to memory; the SDRAM controller takes 1 x 64"
             )
         self.config, self.sdram_config, self.cycles_per_bit = config, sdram, cycles_per_bit
         self.timeout_cycles = timeout_cycles or round(frames.TIMEOUT_SECONDS * sdram.clock_hz)
-        super().__init__({"receive": In(1, init=1), "transmit": Out(1, init=1), "leds": Out(8), "sdram": Out(SdramPins())})
+        super().__init__(
+            {"receive": In(1, init=1), "transmit": Out(1, init=1), "leds": Out(8), "sdram": Out(SdramPins())}
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -46,7 +50,9 @@ class System(wiring.Component):
         m.submodules.receiver = receiver = UartReceiver(self.cycles_per_bit)
         m.submodules.transmitter = transmitter = UartTransmitter(self.cycles_per_bit)
         m.submodules.link = link = Link(self.timeout_cycles, self.sdram_config.bytes)
-        m.submodules.interconnect = interconnect = Interconnect(self.config.data_bits, outstanding=self.config.outstanding)
+        m.submodules.interconnect = interconnect = Interconnect(
+            self.config.data_bits, outstanding=self.config.outstanding
+        )
         m.submodules.sdram = sdram = Sdram(self.sdram_config)
 
         connect(m, receiver.bytes, link.received)

@@ -63,7 +63,11 @@ class Top(wiring.Component):
         for i in range(config.masters):
             connect(m, reader.axi[i], flipped(self.read[i]))
             connect(m, writer.axi[i], flipped(self.write[i]))
-        m.d.comb += [self.interrupt.eq(registers.interrupt), reader.base.eq(registers.base), writer.base.eq(registers.base)]
+        m.d.comb += [
+            self.interrupt.eq(registers.interrupt),
+            reader.base.eq(registers.base),
+            writer.base.eq(registers.base),
+        ]
 
         self.wire_reader(m, reader, {"fetch": fetch, "weights": weights, "dma": dma})
         self.wire_control(m, registers, control, sequencer, engine, reader, writer, fetch)

@@ -37,7 +37,8 @@ _ROUND = re.compile(r"\\[^\s(]+\(\d+\)\S* ")
 _CASE = re.compile(r"^( *)(casez? \(|default:|endcase).*\n", re.M)
 _PORT = re.compile(rf"^(  (?:input|output) ({'|'.join(SYSTEMC_WORDS)});\n  (?:wire|reg) \2;)$", re.M)
 _STARTED = re.compile(
-    r"^  reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ );\n.*INITIALDLY \*/\n  initial \1<= 1'h0;\n.*INITIALDLY \*/$", re.M
+    r"^  reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ );\n.*INITIALDLY \*/\n  initial \1<= 1'h0;\n.*INITIALDLY \*/$",
+    re.M,
 )
 _WAIVED = re.compile(r"^  /\* verilator lint_o(?:n|ff) SYMRSVDWORD \*/\n", re.M)
 _DEFAULT = re.compile(r"^ *default: ;\n", re.M)
@@ -64,7 +65,9 @@ def waived(rule: str, text: str) -> str:
 
 def finish(text: str) -> str:
     """What Yosys wrote, mended as this module's head says; a second time changes nothing."""
-    text = _TRIGGER.sub(lambda found: f"  reg {found[1]};\n" + waived("INITIALDLY", f"  initial {found[1]}<= 1'h0;"), text)
+    text = _TRIGGER.sub(
+        lambda found: f"  reg {found[1]};\n" + waived("INITIALDLY", f"  initial {found[1]}<= 1'h0;"), text
+    )
     text = _ELEMENT.sub(lambda found: found[0].replace("[", "(").replace("]", ")"), text)
     text = _PORT.sub(lambda found: waived("SYMRSVDWORD", found[1]), _WAIVED.sub("", text))
     parts, end, complete = [], 0, [True]  # whether each open case, the outermost first, has its default
@@ -130,7 +133,9 @@ def checked_name(name: str) -> str:
             f"{name[:80]!r} cannot name a module: give a letter, then letters, digits and underscores, at most {LONGEST_NAME} in all"
         )
     if name.lower() in _reserved():
-        raise EdgemoeError(f"{name!r} cannot name a module: it is a reserved word of Verilog, SystemVerilog or VHDL; add a letter")
+        raise EdgemoeError(
+            f"{name!r} cannot name a module: it is a reserved word of Verilog, SystemVerilog or VHDL; add a letter"
+        )
     return name
 
 
@@ -141,7 +146,9 @@ def named(text: str, name: str) -> str:
     """
     if name == NAME:
         return text
-    return re.sub(rf"^(module |  |// )(\\?){NAME}(?=[\s._(])", lambda found: found[1] + found[2] + name, text, flags=re.M)
+    return re.sub(
+        rf"^(module |  |// )(\\?){NAME}(?=[\s._(])", lambda found: found[1] + found[2] + name, text, flags=re.M
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------------- head

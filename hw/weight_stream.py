@@ -69,7 +69,9 @@ class WeightStream:
             parameters[..., index, :] = values.reshape(*leading, self.columns, lanes)
         blocks = np.moveaxis(weights.reshape(*leading, self.chunks * lanes, self.columns, lanes), -2, -3)
         packed = np.ascontiguousarray(blocks, self._dtype).view(np.uint8).reshape(*leading, self.columns, -1)
-        stream = np.concatenate([parameters.view(np.uint8).reshape(*leading, self.columns, -1), packed], axis=-1).reshape(*leading, -1)
+        stream = np.concatenate(
+            [parameters.view(np.uint8).reshape(*leading, self.columns, -1), packed], axis=-1
+        ).reshape(*leading, -1)
         return np.pad(stream, [(0, 0)] * len(leading) + [(0, self.stride - self.size)])
 
     def unpack(self, data: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
@@ -79,7 +81,10 @@ class WeightStream:
         """
         lanes = self.hardware.lanes
         blocks = data.reshape(self.columns, self.block)
-        head, body = (np.ascontiguousarray(part) for part in (blocks[:, : self.parameter_bytes], blocks[:, self.parameter_bytes :]))
+        head, body = (
+            np.ascontiguousarray(part)
+            for part in (blocks[:, : self.parameter_bytes], blocks[:, self.parameter_bytes :])
+        )
         parameters = head.view("<u2").reshape(self.columns, -1, lanes)[:, :PARAMETER_WORDS].astype(np.int64)
         low, high, multiplier = (parameters[:, index] for index in range(PARAMETER_WORDS))
         bias = (low | high << WORD_BITS).astype(np.uint32).view(np.int32).astype(np.int64)

@@ -69,7 +69,9 @@ def check_tensors(config: ModelConfig, tensors: dict[str, np.ndarray], source: s
     faults = [fault for turn in zip_longest(missing, foreign, broken) for fault in turn if fault is not None]
     if faults:
         named = listing(faults, "; ")
-        raise EdgemoeError(f"{brief(source, 80)} does not hold model {config.name}: {named}. Export the checkpoint again.")
+        raise EdgemoeError(
+            f"{brief(source, 80)} does not hold model {config.name}: {named}. Export the checkpoint again."
+        )
 
 
 def known() -> list[str]:
@@ -84,10 +86,14 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if path.suffix == ".safetensors" or len(path.parts) > 1:
         if path.is_file():
             return path
-        raise EdgemoeError(f"no checkpoint file {text}; give the path of a .safetensors file or one of the names {', '.join(known())}")
+        raise EdgemoeError(
+            f"no checkpoint file {text}; give the path of a .safetensors file or one of the names {', '.join(known())}"
+        )
     if text in known():
         return CHECKPOINTS / f"{text}.safetensors"
-    raise EdgemoeError(f"no checkpoint named {text!r}; known are {', '.join(known()) or 'none'}, or give the path of a .safetensors file")
+    raise EdgemoeError(
+        f"no checkpoint named {text!r}; known are {', '.join(known()) or 'none'}, or give the path of a .safetensors file"
+    )
 
 
 def _float32(name: str, kind: str, shape: list[int], data: bytes) -> NDArray[np.float32]:
@@ -101,7 +107,9 @@ def _float32(name: str, kind: str, shape: list[int], data: bytes) -> NDArray[np.
         return np.frombuffer(data, types[kind]).reshape(shape).astype(np.float32)
 
 
-def _without_prefix(tensors: dict[str, NDArray[np.float32]], config: ModelConfig) -> tuple[dict[str, NDArray[np.float32]], str]:
+def _without_prefix(
+    tensors: dict[str, NDArray[np.float32]], config: ModelConfig
+) -> tuple[dict[str, NDArray[np.float32]], str]:
     """The tensors without what wrappers put before all their names (`module.`, `model.`, `_orig_mod.`), and that prefix."""
     roots = {name.split(".")[0] for name in expected_tensors(config)}
     prefix = ""
@@ -123,9 +131,13 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
             metadata = file.metadata() or {}
         stored = deserialize(path.read_bytes())
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, MemoryError) as error:
-        raise EdgemoeError(f"{shown} is no readable safetensors file ({brief(error, 120)}); copy or download it again") from error
+        raise EdgemoeError(
+            f"{shown} is no readable safetensors file ({brief(error, 120)}); copy or download it again"
+        ) from error
     if "config" not in metadata:
-        raise EdgemoeError(f"{shown} has no 'config' in its metadata; expected a checkpoint that edgemoe.models.checkpoint.save wrote")
+        raise EdgemoeError(
+            f"{shown} has no 'config' in its metadata; expected a checkpoint that edgemoe.models.checkpoint.save wrote"
+        )
     try:
         config = ModelConfig.from_json(metadata["config"])
         tensors = {name: _float32(name, info["dtype"], info["shape"], info["data"]) for name, info in stored}
@@ -133,7 +145,9 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     except EdgemoeError as error:
         raise EdgemoeError(f"{shown}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise EdgemoeError(f"{shown}: its calibration is no valid JSON ({brief(error)}); calibrate and save it again") from error
+        raise EdgemoeError(
+            f"{shown}: its calibration is no valid JSON ({brief(error)}); calibrate and save it again"
+        ) from error
     tensors, prefix = _without_prefix(tensors, config)
     check_tensors(config, tensors, str(path))
     calibration = None
@@ -160,5 +174,7 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise EdgemoeError(f"cannot write {path} ({error}); choose a folder that can be written to") from error
     # safetensors writes a non-contiguous array's memory in its own order, so make every array contiguous.
-    write_whole(path, serialise({name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}, metadata))
+    write_whole(
+        path, serialise({name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}, metadata)
+    )
     return path

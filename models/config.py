@@ -14,7 +14,9 @@ NORM_KINDS = ("layer", "rms")  # operations.norms makes them
 TASK_KINDS = ("segmentation", "depth", "tokens")
 
 
-LARGEST = 1 << 20  # of any size: far above what runs, and small enough that a broken file cannot ask for more than there is
+LARGEST = (
+    1 << 20
+)  # of any size: far above what runs, and small enough that a broken file cannot ask for more than there is
 MOST_LAYERS = 1024
 MOST_TASKS = 64
 
@@ -39,13 +41,23 @@ class TaskConfig:
     grid: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= 64 or not all(c.isalnum() or c in "_-" for c in self.name):
-            raise EdgemoeError(f"task name {brief(repr(self.name))}: expected letters, digits, '_' or '-'; rename the task")
+        if (
+            not isinstance(self.name, str)
+            or not 0 < len(self.name) <= 64
+            or not all(c.isalnum() or c in "_-" for c in self.name)
+        ):
+            raise EdgemoeError(
+                f"task name {brief(repr(self.name))}: expected letters, digits, '_' or '-'; rename the task"
+            )
         if self.kind not in TASK_KINDS:
-            raise EdgemoeError(f"task {self.name}: kind is {brief(repr(self.kind))}, expected one of {', '.join(TASK_KINDS)}")
+            raise EdgemoeError(
+                f"task {self.name}: kind is {brief(repr(self.kind))}, expected one of {', '.join(TASK_KINDS)}"
+            )
         if not _is_count(self.channels) or not _is_count(self.grid):
             given = f"{brief(repr(self.channels))} and {brief(repr(self.grid))}"
-            raise EdgemoeError(f"task {self.name}: channels and grid must be integers of at most {LARGEST}, got {given}")
+            raise EdgemoeError(
+                f"task {self.name}: channels and grid must be integers of at most {LARGEST}, got {given}"
+            )
         if self.kind == "tokens":
             if self.channels or self.grid:
                 raise EdgemoeError(f"task {self.name}: kind 'tokens' has no head; leave channels and grid at 0")
@@ -117,7 +129,9 @@ class ModelConfig:
             fail(f"layers is {self.layers}, expected at most {MOST_LAYERS}")
         for field in ("image_height", "image_width"):
             if getattr(self, field) % self.patch:
-                fail(f"{field} is {getattr(self, field)}, expected a multiple of the patch side {self.patch}; crop or resize the image")
+                fail(
+                    f"{field} is {getattr(self, field)}, expected a multiple of the patch side {self.patch}; crop or resize the image"
+                )
         if self.width % self.heads:
             fail(f"width is {self.width}, expected a multiple of the {self.heads} heads")
         for layer in self.moe_layers:
@@ -134,7 +148,9 @@ class ModelConfig:
             if not 1 <= self.top_k <= self.experts:
                 fail(f"top_k is {self.top_k}, expected 1 to the number of experts, {self.experts}")
         elif self.experts:
-            fail(f"{self.experts} experts but no MoE layer; set moe_layers, or experts=0 for a plain Vision Transformer")
+            fail(
+                f"{self.experts} experts but no MoE layer; set moe_layers, or experts=0 for a plain Vision Transformer"
+            )
         if len(self.moe_layers) < self.layers and self.hidden < 1:
             fail("hidden is 0, but some layers are no MoE layers and need an MLP; set hidden to at least 1")
         if not self.tasks:
@@ -192,7 +208,9 @@ class ModelConfig:
             return names.index(task)
         if not isinstance(task, str) and 0 <= task < len(names):
             return int(task)
-        raise EdgemoeError(f"model {self.name} has no task {brief(repr(task))}; its tasks are {listing(names)} (0 to {len(names) - 1})")
+        raise EdgemoeError(
+            f"model {self.name} has no task {brief(repr(task))}; its tasks are {listing(names)} (0 to {len(names) - 1})"
+        )
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -206,7 +224,9 @@ class ModelConfig:
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = brief(repr(error), 120)
-            raise EdgemoeError(f"model configuration is no valid JSON of a ModelConfig ({why}); write it with to_json") from error
+            raise EdgemoeError(
+                f"model configuration is no valid JSON of a ModelConfig ({why}); write it with to_json"
+            ) from error
 
 
 PRESETS: dict[str, ModelConfig] = {
@@ -248,7 +268,9 @@ PRESETS: dict[str, ModelConfig] = {
     )
 }
 # The same on a window of the picture, for devices with room for 50 tokens.
-PRESETS["m3vit-nano"] = dataclasses.replace(PRESETS["m3vit-micro"], name="m3vit-nano", image_height=112, image_width=112)
+PRESETS["m3vit-nano"] = dataclasses.replace(
+    PRESETS["m3vit-micro"], name="m3vit-nano", image_height=112, image_width=112
+)
 
 
 def preset(name: str) -> ModelConfig:

@@ -24,7 +24,9 @@ def _file_name(tensor: str) -> str:
     """The file of a tensor, from the tensor's name in our checkpoints."""
     parts = tensor.split(".")
     if parts[0] != "blocks":
-        return {"patch_embed.proj.weight": "patch_embed_weight", "patch_embed.proj.bias": "patch_embed_bias"}.get(tensor, tensor)
+        return {"patch_embed.proj.weight": "patch_embed_weight", "patch_embed.proj.bias": "patch_embed_bias"}.get(
+            tensor, tensor
+        )
     layer, rest = parts[1], parts[2:]
     if rest[:2] == ["mlp", "gate"]:
         return f"l{layer}_w_gate_T_task{rest[2]}"
@@ -39,7 +41,8 @@ def _read(folder: Path, name: str, shape: tuple[int, ...], faults: list[str]) ->
         data = path.read_bytes()
     except OSError as error:
         faults.append(
-            f"{path.name} {'cannot be read' if path.exists() else 'is missing'}" + ("" if not path.exists() else f" ({error.strerror})")
+            f"{path.name} {'cannot be read' if path.exists() else 'is missing'}"
+            + ("" if not path.exists() else f" ({error.strerror})")
         )
         return None
     if len(data) != size:
@@ -54,11 +57,15 @@ def _read(folder: Path, name: str, shape: tuple[int, ...], faults: list[str]) ->
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise EdgemoeError(f"{brief(folder, 80)} is no folder; give the folder that holds Edge-MoE's *.float32.bin files")
+        raise EdgemoeError(
+            f"{brief(folder, 80)} is no folder; give the folder that holds Edge-MoE's *.float32.bin files"
+        )
 
 
 def _fail(folder: Path, faults: list[str], advice: str = "") -> None:
-    raise EdgemoeError(f"{brief(folder, 80)} is no complete set of Edge-MoE's files: {listing(faults, '; ')}. Fetch them again{advice}")
+    raise EdgemoeError(
+        f"{brief(folder, 80)} is no complete set of Edge-MoE's files: {listing(faults, '; ')}. Fetch them again{advice}"
+    )
 
 
 def stand_ins(tensors: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
@@ -92,7 +99,11 @@ def load_folder(folder: str | os.PathLike[str], fill_missing: int | None = None)
     absent: list[str] = []
     tensors: dict[str, np.ndarray] = {}
     for name, shape in expected_tensors(CONFIG).items():
-        if ".experts." in name and name.endswith("weight") and not (folder / f"{_file_name(name)}.float32.bin").exists():
+        if (
+            ".experts." in name
+            and name.endswith("weight")
+            and not (folder / f"{_file_name(name)}.float32.bin").exists()
+        ):
             absent.append(name)
             continue
         router = ".gate." in name
@@ -102,7 +113,11 @@ def load_folder(folder: str | os.PathLike[str], fill_missing: int | None = None)
     if fill_missing is None:
         faults += [f"{_file_name(name)}.float32.bin is missing" for name in absent]
     if faults:
-        _fail(folder, faults, ", or let --fill-missing SEED stand in for the experts" if absent and fill_missing is None else "")
+        _fail(
+            folder,
+            faults,
+            ", or let --fill-missing SEED stand in for the experts" if absent and fill_missing is None else "",
+        )
     if absent:
         assert fill_missing is not None
         made = stand_ins(tensors, fill_missing)
@@ -120,5 +135,7 @@ def folder_image(folder: str | os.PathLike[str]) -> np.ndarray:
         _fail(folder, faults)
     pixels = np.asarray(image) * 256
     if not np.array_equal(pixels, pixels.astype(np.uint8)):
-        raise EdgemoeError(f"{folder / 'image.float32.bin'} is no 8-bit image: expected values k / 256 with k from 0 to 255")
+        raise EdgemoeError(
+            f"{folder / 'image.float32.bin'} is no 8-bit image: expected values k / 256 with k from 0 to 255"
+        )
     return pixels.astype(np.uint8)

@@ -19,7 +19,9 @@ def notice(text: str) -> None:
 
     Whatever a file's name holds, it stays one line.
     """
-    LOGGER.warning("%s", "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text))
+    LOGGER.warning(
+        "%s", "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    )
 
 
 def brief(value: object, length: int = 60) -> str:

@@ -47,7 +47,9 @@ def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: i
     pixels = known.images.transpose(0, 2, 3, 1).reshape(-1, 3).astype(np.float32)
     flat_labels, flat_depth = known.labels.ravel(), depth.ravel()
     counts = np.maximum(np.bincount(flat_labels, minlength=classes), 1)
-    mean_colours = np.stack([np.bincount(flat_labels, pixels[:, c], classes) / counts for c in range(3)], axis=1).astype(np.float32)
+    mean_colours = np.stack(
+        [np.bincount(flat_labels, pixels[:, c], classes) / counts for c in range(3)], axis=1
+    ).astype(np.float32)
     mean_depths = np.bincount(flat_labels, flat_depth, classes) / counts
     votes = np.stack([(known.labels == c).sum(0) for c in range(classes)])
     position_classes, position_depth = votes.argmax(0).astype(np.uint8), depth.mean(0)
@@ -90,7 +92,10 @@ def evaluate(source: Checkpoint, count: int = 200, fit: int = 200, first_seed: i
 def expert_table(evaluation: Evaluation, tasks: list[str]) -> str:
     """Markdown: per layer and task, the share of routes that each expert gets, in per cent."""
     experts = next(iter(evaluation.expert_use.values())).shape[1] if evaluation.expert_use else 0
-    lines = ["| layer | task | " + " | ".join(f"expert {e}" for e in range(experts)) + " |", "|---|---" + "|---:" * experts + "|"]
+    lines = [
+        "| layer | task | " + " | ".join(f"expert {e}" for e in range(experts)) + " |",
+        "|---|---" + "|---:" * experts + "|",
+    ]
     for layer, table in evaluation.expert_use.items():
         for task, shares in zip(tasks, table, strict=True):
             lines.append(f"| {layer} | {task} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |")
@@ -130,12 +135,18 @@ def card(
         ("commonest class and mean depth at the pixel's position", "position"),
         (f"**{config.name}**", "model"),
     ]
-    results = "\n".join(f"| {text} | {evaluation.mean_iou[key]:.4f} | {evaluation.depth_rmse[key]:.3f} |" for text, key in rows)
+    results = "\n".join(
+        f"| {text} | {evaluation.mean_iou[key]:.4f} | {evaluation.depth_rmse[key]:.3f} |" for text, key in rows
+    )
     names = {task.kind: task.name for task in config.tasks}
     for bits, found in computed.items():
         iou, rmse = found[names["segmentation"]]["mean_iou"], found[names["depth"]]["rmse_m"]
-        results += f"\n| the same, as the hardware computes it, {WeightFormat.of(bits).label} | {iou:.4f} | {rmse:.3f} |"
-    per_class = "\n".join(f"| {name} | {iou:.3f} |" for name, iou in zip(scenes.CLASSES, evaluation.class_iou, strict=True))
+        results += (
+            f"\n| the same, as the hardware computes it, {WeightFormat.of(bits).label} | {iou:.4f} | {rmse:.3f} |"
+        )
+    per_class = "\n".join(
+        f"| {name} | {iou:.3f} |" for name, iou in zip(scenes.CLASSES, evaluation.class_iou, strict=True)
+    )
     return f"""# {config.name}
 
 A small multi-task Mixture-of-Experts Vision Transformer (M3ViT) that segments a street scene into {len(scenes.CLASSES)} classes and

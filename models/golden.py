@@ -208,12 +208,16 @@ class Golden(nn.Module):
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         if checkpoint.config != self.config:
-            raise EdgemoeError(f"the checkpoint is of model {checkpoint.config.name}, expected the configuration of {self.config.name}")
+            raise EdgemoeError(
+                f"the checkpoint is of model {checkpoint.config.name}, expected the configuration of {self.config.name}"
+            )
         self.load_state_dict({name: torch.from_numpy(tensor.copy()) for name, tensor in checkpoint.tensors.items()})
 
     def to_checkpoint(self) -> Checkpoint:
         state = self.state_dict()
-        return Checkpoint(self.config, {name: state[name].float().numpy().copy() for name in expected_tensors(self.config)})
+        return Checkpoint(
+            self.config, {name: state[name].float().numpy().copy() for name in expected_tensors(self.config)}
+        )
 
     def embed(self, images: Tensor | np.ndarray) -> Tensor:
         """uint8 [B, C, H, W] -> the residual stream before layer 0, [B, T, D]."""
@@ -223,10 +227,14 @@ class Golden(nn.Module):
         expected = (self.config.image_channels, self.config.image_height, self.config.image_width)
         if x.dtype != torch.uint8 or tuple(x.shape[1:]) != expected:
             shape = "x".join(map(str, expected))
-            raise EdgemoeError(f"image is {x.dtype} {list(x.shape)}, expected uint8 {shape} (or a batch of them); convert or resize it")
+            raise EdgemoeError(
+                f"image is {x.dtype} {list(x.shape)}, expected uint8 {shape} (or a batch of them); convert or resize it"
+            )
         x = x.to(self.pos_embed.dtype) / 256  # [B, C, H, W]
         patches = self.patch_embed(x)  # [B, N, D]
-        cls = patches.new_zeros(len(patches), 1, patches.shape[-1])  # [B, 1, D] the CLS token is folded into pos_embed[0]
+        cls = patches.new_zeros(
+            len(patches), 1, patches.shape[-1]
+        )  # [B, 1, D] the CLS token is folded into pos_embed[0]
         return torch.cat([cls, patches], dim=1) + self.pos_embed  # [B, T, D]
 
     def layers(self) -> list[Block]:
@@ -254,8 +262,12 @@ class Golden(nn.Module):
                 held = None
                 if routing is not None and layer in routing:
                     shape = (*x.shape[:2], self.config.top_k)
-                    held = torch.as_tensor(routing[layer], dtype=torch.int64, device=x.device).reshape(shape)  # [B, T, k]
-                y, chosen, scores, probabilities = block.mlp(y, index, held)  # [B, T, D], [B, T, k], [B, T, k], [B, T, E]
+                    held = torch.as_tensor(routing[layer], dtype=torch.int64, device=x.device).reshape(
+                        shape
+                    )  # [B, T, k]
+                y, chosen, scores, probabilities = block.mlp(
+                    y, index, held
+                )  # [B, T, D], [B, T, k], [B, T, k], [B, T, E]
                 output.routing[layer], output.scores[layer] = chosen, scores
                 if trace:
                     output.probabilities[layer] = probabilities

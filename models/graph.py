@@ -56,4 +56,6 @@ def graph(config: ModelConfig) -> Graph:
     trunk: list[Operation] = [PatchEmbedding(config)]
     for layer in range(config.layers):
         trunk += [Attention(config, layer), (MixtureOfExperts if config.is_moe(layer) else Mlp)(config, layer)]
-    return Graph(config, tuple(trunk), {task.name: PatchHead(config, task) for task in config.tasks if task.head_outputs})
+    return Graph(
+        config, tuple(trunk), {task.name: PatchHead(config, task) for task in config.tasks if task.head_outputs}
+    )

@@ -19,7 +19,8 @@ DEPTH_UNIT = 10.0  # metres at head value 0
 DEPTH_LIMITS = (0.5, 100.0)  # metres; what depth_map clips to
 
 SEGMENTATION_COLOURS = np.array(  # Cityscapes': sky, road, building, car, person, vegetation, pole
-    [(70, 130, 180), (128, 64, 128), (70, 70, 70), (0, 0, 142), (220, 20, 60), (107, 142, 35), (153, 153, 153)], np.uint8
+    [(70, 130, 180), (128, 64, 128), (70, 70, 70), (0, 0, 142), (220, 20, 60), (107, 142, 35), (153, 153, 153)],
+    np.uint8,
 )
 # Nine equidistant points of a map with even steps in lightness, from near (bright) to far (dark).
 _DEPTH_COLOURS = np.array(
@@ -34,7 +35,9 @@ _DEPTH_COLOURS = np.array(
 def _task(config: ModelConfig, task: TaskConfig | int | str, kind: str) -> TaskConfig:
     chosen = task if isinstance(task, TaskConfig) else config.tasks[config.task_index(task)]
     if chosen.kind != kind:
-        raise EdgemoeError(f"task {chosen.name} is of kind {chosen.kind!r}, expected {kind!r}; choose a task of that kind")
+        raise EdgemoeError(
+            f"task {chosen.name} is of kind {chosen.kind!r}, expected {kind!r}; choose a task of that kind"
+        )
     return chosen
 
 
@@ -42,7 +45,9 @@ def cell_grid(head: np.ndarray, config: ModelConfig, task: TaskConfig) -> np.nda
     """head [patches, s*s*channels] -> grid [rows, columns, channels], float32."""
     head = np.asarray(head, np.float32)
     if head.shape != (config.patches, task.head_outputs):
-        raise EdgemoeError(f"head of task {task.name} has shape {list(head.shape)}, expected [{config.patches}, {task.head_outputs}]")
+        raise EdgemoeError(
+            f"head of task {task.name} has shape {list(head.shape)}, expected [{config.patches}, {task.head_outputs}]"
+        )
     s, rows, columns = task.grid, config.patches_per_column, config.patches_per_row
     cells = head.reshape(rows, columns, s, s, task.channels).transpose(0, 2, 1, 3, 4)
     return cells.reshape(rows * s, columns * s, task.channels)

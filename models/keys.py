@@ -69,7 +69,13 @@ class Key:
         return replace(self, expert=expert)
 
     def __str__(self) -> str:
-        place = f"blocks.{self.layer}." if self.layer is not None else f"heads.{self.head}." if self.head is not None else ""
+        place = (
+            f"blocks.{self.layer}."
+            if self.layer is not None
+            else f"heads.{self.head}."
+            if self.head is not None
+            else ""
+        )
         role = "" if self.role is Role.HEAD else self.role.value
         indices = [str(index) for index in (self.task, self.expert) if index is not None]
         return ".".join([(place + role).rstrip("."), *indices])
@@ -79,7 +85,11 @@ class Key:
         """The inverse of `str`, for keys without an expert; EdgemoeError for anything else."""
         found = _TEXT.fullmatch(text)
         role = (found["role"] or Role.HEAD.value) if found else ""
-        if found is None or role not in tuple(Role) or (role == Role.HEAD) != (found["head"] is not None and not found["role"]):
+        if (
+            found is None
+            or role not in tuple(Role)
+            or (role == Role.HEAD) != (found["head"] is not None and not found["role"])
+        ):
             raise EdgemoeError(f"{brief(text)!r} names no tensor of a model; calibrate the checkpoint again")
         layer, task = (int(found[name]) if found[name] is not None else None for name in ("layer", "task"))
         return cls(Role(role), layer, found["head"], task)

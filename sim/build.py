@@ -55,7 +55,15 @@ _VERILATOR_FLAGS = (
     *ALLOWED_WARNINGS,
 )  # fmt: skip
 
-_DEFINES = ("-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0")
+_DEFINES = (
+    "-DVM_COVERAGE=0",
+    "-DVM_SC=0",
+    "-DVM_TIMING=0",
+    "-DVM_TRACE=0",
+    "-DVM_TRACE_FST=0",
+    "-DVM_TRACE_VCD=0",
+    "-DVM_TRACE_SAIF=0",
+)
 _CXX_FLAGS = ("-std=c++20", "-fPIC", "-w", *_DEFINES)
 # Our harness needs no time. cocotb's main program keeps its own, which Verilator's library asks for only without this macro: with it,
 # time stands still.
@@ -144,7 +152,9 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemoe"
     except RuntimeError as error:  # as in a container, under a number that no user has
-        raise EdgemoeError("there is no home folder for the build cache: EDGEMOE_CACHE must name a folder for it") from error
+        raise EdgemoeError(
+            "there is no home folder for the build cache: EDGEMOE_CACHE must name a folder for it"
+        ) from error
 
 
 def nearest(folder: Path) -> Path:
@@ -160,7 +170,9 @@ def runs_programs(folder: Path) -> bool:
 def check_runs_programs() -> None:
     """EdgemoeError before minutes of building what could not be started."""
     if not runs_programs(cache_folder()):
-        raise EdgemoeError(f"the build cache {cache_folder()} may not hold programs (mounted noexec): EDGEMOE_CACHE names another folder")
+        raise EdgemoeError(
+            f"the build cache {cache_folder()} may not hold programs (mounted noexec): EDGEMOE_CACHE names another folder"
+        )
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -168,7 +180,9 @@ def load(path: Path) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:  # whole, or it would have been built again
-        raise EdgemoeError(f"cannot load the simulator: {error} (EDGEMOE_CACHE names another folder to build it in)") from error
+        raise EdgemoeError(
+            f"cannot load the simulator: {error} (EDGEMOE_CACHE names another folder to build it in)"
+        ) from error
 
 
 def digest(*parts: object) -> str:
@@ -295,7 +309,8 @@ def _run(command: Sequence[object], what: str, **options: Any) -> None:
         lines = (done.stderr + done.stdout).strip().splitlines()
         # A warning that stops Verilator stands before the error that it caused.
         first = next(
-            (line for line in lines if line.startswith("%Warning") or "rror" in line), lines[0] if lines else f"exit code {done.returncode}"
+            (line for line in lines if line.startswith("%Warning") or "rror" in line),
+            lines[0] if lines else f"exit code {done.returncode}",
         )
         log = cache_folder() / "last-failure.log"
         try:
@@ -329,7 +344,9 @@ def _includes() -> list[str]:
     return [f"-I{root}", f"-I{root / 'vltstd'}"]
 
 
-def _compile(sources: Sequence[tuple[Path, Sequence[str]]], folder: Path, compiler: Compiler, report: Report) -> list[Path]:
+def _compile(
+    sources: Sequence[tuple[Path, Sequence[str]]], folder: Path, compiler: Compiler, report: Report
+) -> list[Path]:
     """Compile (source, extra flags) pairs into ``folder``, the largest first, as many at once as there are cores."""
     base = [*compiler.command, *compiler.flags, *_CXX_FLAGS, *_includes()]
     done = 0
@@ -359,7 +376,18 @@ def _precompile(folder: Path, compiler: Compiler, report: Report) -> dict[str, l
         suffix = "gch" if compiler.kind == "gcc" else "pch"
         out = folder / f"{name}.h.{suffix}"
         _run(
-            [*compiler.command, *compiler.flags, *_CXX_FLAGS, *level, *_includes(), "-x", "c++-header", header, "-o", out],
+            [
+                *compiler.command,
+                *compiler.flags,
+                *_CXX_FLAGS,
+                *level,
+                *_includes(),
+                "-x",
+                "c++-header",
+                header,
+                "-o",
+                out,
+            ],
             "precompiling headers",
         )
         uses[name] = ["-include", str(folder / f"{name}.h")] if compiler.kind == "gcc" else ["-include-pch", str(out)]
@@ -427,7 +455,10 @@ def build_library(
     key = digest(texts, top, harness.read_text(), flags, verilator_version(), compiler.version, os.uname().machine)
 
     def make(folder: Path) -> None:
-        with progress("building the simulator (once for this design)") as report, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        with (
+            progress("building the simulator (once for this design)") as report,
+            tempfile.TemporaryDirectory(dir=folder) as scratch,
+        ):
             work = Path(scratch)
             begun = time.monotonic()
             report("Verilator", 0, 1)
@@ -438,8 +469,14 @@ def build_library(
             jobs = [(harness, [*_FAST, f"-I{generated}", *macros]), *_generated(generated, compiler, report)]
             objects = _compile(jobs, work, compiler, report)
             report("linking", len(jobs), len(jobs))
-            _run([*compiler.command, "-shared", "-o", folder / "libedgemoe.so", *objects, *runtime, "-lpthread"], "linking")
-            times = {"verilator_seconds": round(verilated - begun, 2), "compile_seconds": round(time.monotonic() - verilated, 2)}
+            _run(
+                [*compiler.command, "-shared", "-o", folder / "libedgemoe.so", *objects, *runtime, "-lpthread"],
+                "linking",
+            )
+            times = {
+                "verilator_seconds": round(verilated - begun, 2),
+                "compile_seconds": round(time.monotonic() - verilated, 2),
+            }
             facts = {
                 "top": top,
                 "defines": dict(defines or {}),
@@ -465,8 +502,16 @@ def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
     compiler = find_compiler()
     control = "`verilator_config\n" + "".join(f'public_flat_rw -module "{top}" -var "{name}"\n' for name in public)
     main = Path(installed.share_dir) / "lib" / "verilator" / "verilator.cpp"
-    versions = (verilator_version(), importlib.metadata.version("cocotb"), compiler.version, os.uname().machine, str(installed.libs_dir))
-    key = digest(verilog, top, control, main.read_text(), (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags), versions)
+    versions = (
+        verilator_version(),
+        importlib.metadata.version("cocotb"),
+        compiler.version,
+        os.uname().machine,
+        str(installed.libs_dir),
+    )
+    key = digest(
+        verilog, top, control, main.read_text(), (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags), versions
+    )
 
     def make(folder: Path) -> None:
         with progress(f"building the bench of {top}") as report, tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -481,6 +526,8 @@ def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
             jobs = [(main, ["-O1", f"-I{generated}"]), *_generated(generated, compiler, report)]
             objects = _compile(jobs, work, compiler, report)
             libraries = [f"-L{installed.libs_dir}", f"-Wl,-rpath,{installed.libs_dir}", "-lcocotbvpi_verilator"]
-            _run([*compiler.command, "-o", folder / top, *objects, *runtime, *libraries, "-lpthread", "-ldl"], "linking")
+            _run(
+                [*compiler.command, "-o", folder / top, *objects, *runtime, *libraries, "-lpthread", "-ldl"], "linking"
+            )
 
     return cached("bench", key, make)

@@ -89,7 +89,9 @@ class CoverageDevice(VerilatorDevice):
         super().close()
 
 
-def open_covered(config: HardwareConfig, memory_size: int, coverage: Coverage, dram: Dram | None = None) -> CoverageDevice:
+def open_covered(
+    config: HardwareConfig, memory_size: int, coverage: Coverage, dram: Dram | None = None
+) -> CoverageDevice:
     """As `edgemoe.sim.simulator.open_verilator`, with counting."""
     defines = {"EDGEMOE_MASTERS": config.masters, "EDGEMOE_DATA_BITS": config.data_bits}
     with tempfile.TemporaryDirectory(prefix="edgemoe-coverage-") as folder:

@@ -52,7 +52,9 @@ class Dram:
     @classmethod
     def hostile(cls, seed: int = 1, *, stalls: float = 0.3, latency: int = 7) -> Dram:
         """Random stalls on every channel, for tests."""
-        return cls(latency=latency, stall_ar=stalls, stall_r=stalls, stall_aw=stalls, stall_w=stalls, stall_b=stalls, seed=seed)
+        return cls(
+            latency=latency, stall_ar=stalls, stall_r=stalls, stall_aw=stalls, stall_w=stalls, stall_b=stalls, seed=seed
+        )
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,21 @@ class VerilatorDevice:
             raise ValueError(f"memory size {memory_size} is not a positive multiple of {self.masters * page}")
         bank_size = memory_size // self.masters
         bases = tuple(bank_addresses[: self.masters])
-        latencies = (self.dram.latency, self.dram.write_latency if self.dram.write_latency is not None else self.dram.latency)
+        latencies = (
+            self.dram.latency,
+            self.dram.write_latency if self.dram.write_latency is not None else self.dram.latency,
+        )
         stalls = (self.dram.stall_ar, self.dram.stall_r, self.dram.stall_aw, self.dram.stall_w, self.dram.stall_b)
         both = (ctypes.c_uint64 * 2)(*bases, *([0] * (2 - self.masters)))
         config = _Config(
-            bank_size, both, self.dram.seed, *latencies, self.dram.outstanding, self.dram.longest_burst, *stalls, self.dram.bandwidth
+            bank_size,
+            both,
+            self.dram.seed,
+            *latencies,
+            self.dram.outstanding,
+            self.dram.longest_burst,
+            *stalls,
+            self.dram.bandwidth,
         )
         self._handle = self._library.edgemoe_create(ctypes.byref(config))
         if not self._handle:
@@ -194,7 +206,11 @@ class VerilatorDevice:
         self._check_response("write", offset, self._library.edgemoe_write(self._open(), offset, value, _REGISTER_LIMIT))
 
     def wait(
-        self, *, seconds: float | None = None, cycles: int | None = None, progress: Callable[[VerilatorDevice], None] | None = None
+        self,
+        *,
+        seconds: float | None = None,
+        cycles: int | None = None,
+        progress: Callable[[VerilatorDevice], None] | None = None,
     ) -> None:
         """Run until the interrupt is high; DeviceTimeout after ``cycles`` simulated or ``seconds`` real."""
         begun = time.monotonic()
@@ -205,7 +221,9 @@ class VerilatorDevice:
             if left <= 0:
                 raise DeviceTimeout(f"the core did not finish within {cycles} cycles")
             if seconds is not None and time.monotonic() - begun > seconds:
-                raise DeviceTimeout(f"the core did not finish within {seconds:g} s ({self.cycles - first} cycles simulated)")
+                raise DeviceTimeout(
+                    f"the core did not finish within {seconds:g} s ({self.cycles - first} cycles simulated)"
+                )
             slice_begun = time.monotonic()
             self.run(min(left, slice_cycles))
             # About a tenth of a second a slice: smooth progress, no cost.
@@ -303,7 +321,9 @@ class VerilatorDevice:
     @staticmethod
     def _check_response(what: str, offset: int, response: int) -> None:
         if response < 0:
-            raise EdgemoeError(f"register {what} at {offset:#05x}: the core did not answer within {_REGISTER_LIMIT} cycles")
+            raise EdgemoeError(
+                f"register {what} at {offset:#05x}: the core did not answer within {_REGISTER_LIMIT} cycles"
+            )
         if response != OKAY:
             raise EdgemoeError(
                 f"register {what} at {offset:#05x}: the core answered {({2: 'SLVERR', 3: 'DECERR'}).get(response, response)}"

@@ -161,7 +161,14 @@ class Emulator:
         streamed = Memory.SCORE if i.probabilities or route else Memory.ACTIVATION
         operands = (
             (matmul or route, streamed, i.rows, i.stream_stride, i.stream_base, i.columns if route else i.chunks),
-            (matmul and on_chip, Memory.KEY_VALUE, i.valid, i.stationary_stride, i.stationary_base, i.chunks if keys else i.columns),
+            (
+                matmul and on_chip,
+                Memory.KEY_VALUE,
+                i.valid,
+                i.stationary_stride,
+                i.stationary_base,
+                i.chunks if keys else i.columns,
+            ),
             (matmul or transfer, Memory(i.memory), i.rows, i.destination_stride, i.destination_base, i.columns),
             (matmul and i.copy, Memory.ACTIVATION, i.rows, i.copy_stride, i.copy_base, i.columns),
         )
@@ -189,7 +196,9 @@ class Emulator:
                 self._matmul(index, i, expert)
             case Opcode.LAYERNORM:
                 rows = np.arange(i.row_base, i.row_base + i.rows)
-                mantissa, exponent = unit.layernorm_scale(self.total[rows], self.squares[rows], i.elements, i.epsilon, i.uncentred)
+                mantissa, exponent = unit.layernorm_scale(
+                    self.total[rows], self.squares[rows], i.elements, i.epsilon, i.uncentred
+                )
                 self.norm_scale[0][rows], self.norm_scale[1][rows] = mantissa, exponent
             case Opcode.ROUTE:
                 self._route(index, i)
@@ -212,7 +221,9 @@ class Emulator:
         """Transfers are whole beats."""
         return -(-size // self.hardware.bus_bytes) * self.hardware.bus_bytes
 
-    def _words(self, memory: Memory, base: int, rows: NDArray[np.int64], stride: int, columns: int) -> NDArray[np.int64]:
+    def _words(
+        self, memory: Memory, base: int, rows: NDArray[np.int64], stride: int, columns: int
+    ) -> NDArray[np.int64]:
         """Addresses [rows, columns] of the words base + row * stride + column."""
         address = base + rows[:, None] * stride + np.arange(columns)
         if address.size and int(address.max()) >= len(self.memories[memory]):
@@ -248,7 +259,9 @@ class Emulator:
         if offset + padded > self.dram.size:
             raise _Fault(ErrorCode.WRITE_BUS, offset)
         self.dram[offset + size : offset + padded] = 0
-        self.dram[offset : offset + size] = self.memories[Memory(i.memory)][where].astype("<i2", copy=False).reshape(-1).view(np.uint8)
+        self.dram[offset : offset + size] = (
+            self.memories[Memory(i.memory)][where].astype("<i2", copy=False).reshape(-1).view(np.uint8)
+        )
         self.result.bytes_written += padded
 
     def _image(self, i: Instruction) -> None:
@@ -363,7 +376,9 @@ class Emulator:
         words = y.reshape(count, i.columns, lanes)
         target[where] = words
         if i.copy:
-            self.memories[Memory.ACTIVATION][self._words(Memory.ACTIVATION, i.copy_base, scattered, i.copy_stride, i.columns)] = words
+            self.memories[Memory.ACTIVATION][
+                self._words(Memory.ACTIVATION, i.copy_base, scattered, i.copy_stride, i.columns)
+            ] = words
         if memory == Memory.SCORE:
             self.maximum[:count] = y[:, : min(i.valid, y.shape[1])].max(axis=1, initial=-32768)
         if old is not None and memory == Memory.RESIDUAL:

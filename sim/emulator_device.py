@@ -57,7 +57,11 @@ class EmulatorDevice:
             self._words[offset] = value & register.writable
 
     def wait(
-        self, *, seconds: float | None = None, cycles: int | None = None, progress: Callable[[EmulatorDevice], None] | None = None
+        self,
+        *,
+        seconds: float | None = None,
+        cycles: int | None = None,
+        progress: Callable[[EmulatorDevice], None] | None = None,
     ) -> None:
         """The run is already over."""
         if progress:

@@ -26,12 +26,19 @@ class StripedMemory:
     """
 
     def __init__(
-        self, banks: Sequence[NDArray[np.uint8]], bank_addresses: Sequence[int], *, base: int | None = None, granule: int = GRANULE
+        self,
+        banks: Sequence[NDArray[np.uint8]],
+        bank_addresses: Sequence[int],
+        *,
+        base: int | None = None,
+        granule: int = GRANULE,
     ):
         if len(banks) != len(bank_addresses) or not banks:
             raise ValueError(f"{len(banks)} banks with {len(bank_addresses)} addresses")
         if len({bank.size for bank in banks}) != 1 or banks[0].size % granule:
-            raise ValueError(f"banks must have one size, a multiple of {granule} bytes; got {[bank.size for bank in banks]}")
+            raise ValueError(
+                f"banks must have one size, a multiple of {granule} bytes; got {[bank.size for bank in banks]}"
+            )
         self._granule = granule
         self._banks = [bank.reshape(-1, granule) for bank in banks]
         self.bank_addresses = tuple(bank_addresses)
@@ -42,7 +49,9 @@ class StripedMemory:
     def _check(self, address: int, size: int) -> int:
         offset = address - self.base
         if size < 0 or offset < 0 or offset + size > self.size:
-            raise EdgemoeError(f"{size} bytes at {address:#x} are outside the device memory {self.base:#x} to {self.base + self.size:#x}")
+            raise EdgemoeError(
+                f"{size} bytes at {address:#x} are outside the device memory {self.base:#x} to {self.base + self.size:#x}"
+            )
         return offset
 
     def write(self, address: int, data: bytes | NDArray[np.generic]) -> None:

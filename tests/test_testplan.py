@@ -15,7 +15,11 @@ else:
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
-STAGES = {"V1": "it works at all", "V2": "every feature, every stall, every error", "V3": "random stimulus, proofs, coverage, soak"}
+STAGES = {
+    "V1": "it works at all",
+    "V2": "every feature, every stall, every error",
+    "V3": "random stimulus, proofs, coverage, soak",
+}
 README = TESTS / "README.md"
 
 
@@ -28,7 +32,11 @@ def suite() -> dict[str, set[str]]:
     found = {}
     for path in sorted(TESTS.rglob("test_*.py")):
         functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-        names = {n.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, functions) and n.name.startswith("test_")}
+        names = {
+            n.name
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, functions) and n.name.startswith("test_")
+        }
         found[path.relative_to(ROOT).as_posix()] = names
     return found
 
@@ -66,12 +74,19 @@ def test_every_named_test_exists():
 
 def test_every_test_is_in_the_plan():
     named = {name for point in points() for name in point["tests"]}
-    forgotten = [f"{file}::{f}" for file, functions in suite().items() for f in sorted(functions) if not {file, f"{file}::{f}"} & named]
+    forgotten = [
+        f"{file}::{f}"
+        for file, functions in suite().items()
+        for f in sorted(functions)
+        if not {file, f"{file}::{f}"} & named
+    ]
     assert not forgotten, f"in no point of tests/testplan.toml: {', '.join(forgotten)}"
 
 
 def test_every_unit_is_in_the_plan():
-    units = {path.stem for folder in ("units", "periphery") for path in (ROOT / "hw" / folder).glob("*.py")} - {"__init__"}
+    units = {path.stem for folder in ("units", "periphery") for path in (ROOT / "hw" / folder).glob("*.py")} - {
+        "__init__"
+    }
     planned = {unit for point in points() for unit in point.get("units", ())}
     assert units == planned, f"not in the plan: {sorted(units - planned)}; no such units: {sorted(planned - units)}"
 

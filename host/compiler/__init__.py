@@ -56,7 +56,9 @@ def compile(
         raise EdgemoeError(f"{shortage}; {advice}") from None
 
 
-def _compile(model: QuantisedModel, streams: list[Stream], hardware: HardwareConfig, trace: bool, save_tokens: bool) -> CompiledProgram:
+def _compile(
+    model: QuantisedModel, streams: list[Stream], hardware: HardwareConfig, trace: bool, save_tokens: bool
+) -> CompiledProgram:
     """Pass by pass; Shortage if the model does not fit."""
     placement = place(streams, parts=any(operation.routed for operation in model.graph.trunk))
     check_fit(model.config, hardware, placement.slots)

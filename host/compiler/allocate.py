@@ -62,7 +62,9 @@ def allocate(drafts: Sequence[Draft], model: str, hardware: HardwareConfig) -> N
             if room.base < 0:
                 _take(memory, room, model, hardware)
         for draft in group:
-            numbers = {name: value.room.base + value.offset for name, value in draft.fields.items() if isinstance(value, At)}
+            numbers = {
+                name: value.room.base + value.offset for name, value in draft.fields.items() if isinstance(value, At)
+            }
             draft.fields.update(numbers)
         for room in used:
             if last[room] == number:
@@ -74,8 +76,17 @@ def _take(memory: Activations, room: Room, model: str, hardware: HardwareConfig)
     if base is None:
         amount = memory.used + room.words
         # A word more in every row, at least.
-        wider = (hardware.words(hardware.hidden) + max(1, -(-(amount - memory.words) // hardware.rows))) * hardware.lanes
-        need(model, hardware, f"activation words at once ({room.words} for {room.name})", amount, memory.words, hidden=wider)
+        wider = (
+            hardware.words(hardware.hidden) + max(1, -(-(amount - memory.words) // hardware.rows))
+        ) * hardware.lanes
+        need(
+            model,
+            hardware,
+            f"activation words at once ({room.words} for {room.name})",
+            amount,
+            memory.words,
+            hidden=wider,
+        )
         fragmented = f"model {model} on hardware {hardware.name!r}: activation memory is too fragmented for {room.name}"
         raise Shortage(fragmented, {"hidden": wider})
     room.base = base

@@ -67,7 +67,9 @@ def _more_lanes(suits: Callable[[int], bool]) -> dict[str, int]:
     return next(({"lanes": lanes} for lanes in map(int, CHOICES["lanes"]) if suits(lanes)), {})
 
 
-def remedy_of(shortage: Shortage, attempt: Callable[[HardwareConfig], object], hardware: HardwareConfig) -> dict[str, int]:
+def remedy_of(
+    shortage: Shortage, attempt: Callable[[HardwareConfig], object], hardware: HardwareConfig
+) -> dict[str, int]:
     """Hardware fields to change, and to what, so that `attempt` succeeds.
 
     None if no legal hardware was found that way.

@@ -16,7 +16,9 @@ from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.steps import Normalise, Product, Step
 
 
-def lower(model: QuantisedModel, streams: list[Stream], placement: Placement, hardware: HardwareConfig, save_tokens: bool) -> Lowered:
+def lower(
+    model: QuantisedModel, streams: list[Stream], placement: Placement, hardware: HardwareConfig, save_tokens: bool
+) -> Lowered:
     """All instructions of a pass, in order."""
     walk = Walk(model, streams, placement, hardware)
     trunk, operations = walk.model.trunk, walk.model.graph.trunk
@@ -53,5 +55,7 @@ def finish(walk: Walk, heads: Sequence[Sequence[Step]], save_tokens: bool) -> No
             buffer = Buffer(-1, c.tokens, walk.width, h.lanes, c.width, walk.model.token_exponent)
             tokens = buffer, Region(buffer.size)
             base = slot * c.tokens * walk.width
-            walk.transfer(Opcode.STORE, f"tokens, stream {index}", Memory.RESIDUAL, base, c.tokens, walk.width, tokens[1])
+            walk.transfer(
+                Opcode.STORE, f"tokens, stream {index}", Memory.RESIDUAL, base, c.tokens, walk.width, tokens[1]
+            )
         walk.out.results.append(DraftResult(stream, head, tokens))

@@ -28,7 +28,11 @@ def add_traces(lowered: Lowered, hardware: HardwareConfig, experts: int) -> None
             fields |= {"scatter": 1} if draft.fields.get("scatter") else {"queued": 1}
             fields["expert_stride"] = aligned(size)
         lowered.traced.append((draft, region))
-        drafts.append(Draft(Opcode.STORE, f"trace of {draft.label}", fields, draft.key, region, body=draft.body, group=draft.group))
+        drafts.append(
+            Draft(
+                Opcode.STORE, f"trace of {draft.label}", fields, draft.key, region, body=draft.body, group=draft.group
+            )
+        )
     lowered.drafts = drafts
 
 

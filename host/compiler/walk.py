@@ -43,7 +43,9 @@ class Walk:
     body        in what is repeated for every expert
     """
 
-    def __init__(self, model: QuantisedModel, streams: list[Stream], placement: Placement, hardware: HardwareConfig) -> None:
+    def __init__(
+        self, model: QuantisedModel, streams: list[Stream], placement: Placement, hardware: HardwareConfig
+    ) -> None:
         self.model, self.config, self.hardware, self.placement = model, model.config, hardware, placement
         self.out = Lowered(streams, list(placement.slot_of))
         self.width = hardware.words(model.config.width)
@@ -73,11 +75,21 @@ class Walk:
         self.group = 0
 
     def transfer(
-        self, opcode: Opcode, label: str, memory: Memory, base: int | At, rows: int, words: int, region: Region, **more: Any
+        self,
+        opcode: Opcode,
+        label: str,
+        memory: Memory,
+        base: int | At,
+        rows: int,
+        words: int,
+        region: Region,
+        **more: Any,
     ) -> None:
         """LOAD or STORE of rows that lie one after the other."""
         beats = -(-rows * words * self.hardware.word_bytes // self.hardware.bus_bytes)
-        fields = dict(memory=memory, destination_base=base, destination_stride=words, rows=rows, columns=words, beats=beats)
+        fields = dict(
+            memory=memory, destination_base=base, destination_stride=words, rows=rows, columns=words, beats=beats
+        )
         self.draft(opcode, label, fields, region=region, **more)
 
     def matmul(

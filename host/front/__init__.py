@@ -24,7 +24,17 @@ _HOMES = {
     **dict.fromkeys(("PictureResult", "Prediction", "Session", "load", "open"), "edgemoe.host.session"),
 }
 
-__all__ = ["Checkpoint", "EdgemoeError", "HardwareConfig", "PictureResult", "Prediction", "Session", "__version__", "load", "open"]
+__all__ = [
+    "Checkpoint",
+    "EdgemoeError",
+    "HardwareConfig",
+    "PictureResult",
+    "Prediction",
+    "Session",
+    "__version__",
+    "load",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,9 @@ from ..frames import BLOCK, LONGEST
 from ..units.axi import BURST_INCR, AxiRead, AxiWrite
 
 DATA_BITS = 64
-BUFFERED_BLOCKS = 4  # a block that comes in lasts 64 bytes of the line; the memory has so many of these times for one burst
+BUFFERED_BLOCKS = (
+    4  # a block that comes in lasts 64 bytes of the line; the memory has so many of these times for one burst
+)
 CACHE, PROTECTION = 3, 0
 
 
@@ -43,7 +45,9 @@ class BlockWriter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         axi, count = self.axi, self.beats_of_block
-        m.submodules.buffer = buffer = ResetInserter(self.start)(SyncFIFOBuffered(width=DATA_BITS, depth=BUFFERED_BLOCKS * count))
+        m.submodules.buffer = buffer = ResetInserter(self.start)(
+            SyncFIFOBuffered(width=DATA_BITS, depth=BUFFERED_BLOCKS * count)
+        )
         address = Signal(32)
         left = Signal(range(count))
         m.d.comb += [

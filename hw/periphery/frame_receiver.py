@@ -119,7 +119,10 @@ class FrameReceiver(wiring.Component):
                     m.d.sync += [self.ended.eq(1), self.status.eq(Status.PAYLOAD_SHORT)]
                     m.next = "HUNT"
             with m.State("JUDGE"):
-                m.d.sync += [self.ended.eq(1), self.status.eq(Mux(crc.match_detected, Status.OK, Status.PAYLOAD_DAMAGED))]
+                m.d.sync += [
+                    self.ended.eq(1),
+                    self.status.eq(Mux(crc.match_detected, Status.OK, Status.PAYLOAD_DAMAGED)),
+                ]
                 m.next = "HUNT"
         return m
 
@@ -129,7 +132,9 @@ class FrameReceiver(wiring.Component):
         whole = (address[: BLOCK.bit_length() - 1] == 0) & (value[: BLOCK.bit_length() - 1] == 0)
         length = (value != 0) & (value <= LONGEST)
         # Both are multiples of a block by then: compare blocks, a few bits less.
-        inside = (address < self.memory_bytes) & (address[6:] + value[6 : LONGEST.bit_length()] <= self.memory_bytes // BLOCK)
+        inside = (address < self.memory_bytes) & (
+            address[6:] + value[6 : LONGEST.bit_length()] <= self.memory_bytes // BLOCK
+        )
         register = (address[2:] < 1 << REGISTER_BITS - 2) & (address[:2] == 0)
         memory_access = (command == Command.READ_MEMORY) | (command == Command.WRITE_MEMORY)
         register_access = (command == Command.READ_REGISTER) | (command == Command.WRITE_REGISTER)

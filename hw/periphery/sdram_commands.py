@@ -41,8 +41,14 @@ class SdramCommands(wiring.Component):
         c, pins = self.config, self.pins
         command, address = Signal(3), Signal(13)  # of this cycle; `inhibit`: there is none
         inhibit = Signal()
-        current, valid, hit = Signal(Access(c)), Signal(), Signal()  # the beat to be done next, while valid; it lies in the open row
-        wait = Signal(range(max(c.refresh_cycle, c.row_precharge, c.row_to_column, BURST_WORDS, MODE_CYCLES)))  # until the next command
+        current, valid, hit = (
+            Signal(Access(c)),
+            Signal(),
+            Signal(),
+        )  # the beat to be done next, while valid; it lies in the open row
+        wait = Signal(
+            range(max(c.refresh_cycle, c.row_precharge, c.row_to_column, BURST_WORDS, MODE_CYCLES))
+        )  # until the next command
         close = Signal(range(c.longest_close))  # until a row may be closed
         turn = Signal(range(c.read_to_write))  # until a write may follow a read
         for counter in (wait, close, turn):

@@ -72,7 +72,10 @@ class SdramConfig:
         need(1 <= self.bank_bits <= 2, f"bank_bits must be 1 or 2, not {self.bank_bits}")
         need(3 <= self.column_bits <= 10, f"column_bits must be 3..10, not {self.column_bits}")
         least = self.refresh_cycle + self.row_to_column + self.longest_close + self.row_precharge
-        need(self.refresh_wait >= least, f"between two refreshes there must be time for an access: {least} cycles, not {self.refresh_wait}")
+        need(
+            self.refresh_wait >= least,
+            f"between two refreshes there must be time for an access: {least} cycles, not {self.refresh_wait}",
+        )
 
     def cycles(self, nanoseconds: float) -> int:
         """The fewest cycles that last so long."""
@@ -144,7 +147,13 @@ class SdramPins(wiring.Signature):
     """The chip as the controller sees it; `dq_oe` drives all 16 data wires."""
 
     def __init__(self) -> None:
-        command = {"cke": Out(1), "cs_n": Out(1, init=1), "ras_n": Out(1, init=1), "cas_n": Out(1, init=1), "we_n": Out(1, init=1)}
+        command = {
+            "cke": Out(1),
+            "cs_n": Out(1, init=1),
+            "ras_n": Out(1, init=1),
+            "cas_n": Out(1, init=1),
+            "we_n": Out(1, init=1),
+        }
         address = {"ba": Out(2), "a": Out(13), "dqm": Out(2, init=0b11)}
         super().__init__({**command, **address, "dq_o": Out(DQ_BITS), "dq_oe": Out(1), "dq_i": In(DQ_BITS)})
 

@@ -42,7 +42,9 @@ class SdramPort(wiring.Component):
         taken = Signal()
         m.d.comb += taken.eq(access.valid & access.ready)
         reads, read_ready = self._burst(m, "read", read.arvalid, read.araddr, read.arlen, taken & ~writing)
-        writes, write_ready = self._burst(m, "write", write.awvalid & ~write.bvalid, write.awaddr, write.awlen, taken & writing)
+        writes, write_ready = self._burst(
+            m, "write", write.awvalid & ~write.bvalid, write.awaddr, write.awlen, taken & writing
+        )
         m.d.comb += [read.arready.eq(read_ready), write.awready.eq(write_ready & ~write.bvalid)]
 
         room = self._answers(m, taken & ~writing)
@@ -66,7 +68,11 @@ class SdramPort(wiring.Component):
         # The turn goes over when a burst ends and the other waits, or when it cannot go on and the other can.
         active, able, other_active, other_able, left = Signal(), Signal(), Signal(), Signal(), Signal(8)
         m.d.comb += Cat(active, able, other_active, other_able).eq(
-            Mux(writing, Cat(writes.active, write_able, reads.active, read_able), Cat(reads.active, read_able, writes.active, write_able))
+            Mux(
+                writing,
+                Cat(writes.active, write_able, reads.active, read_able),
+                Cat(reads.active, read_able, writes.active, write_able),
+            )
         )
         m.d.comb += left.eq(Mux(writing, writes.left, reads.left))
         patience = Signal(range(self.config.patience))
@@ -75,12 +81,18 @@ class SdramPort(wiring.Component):
             m.d.sync += writing.eq(~writing)
         return m
 
-    def _burst(self, m: Module, name: str, valid: Signal, address: Signal, length: Signal, taken: Signal) -> tuple[data.View, Signal]:
+    def _burst(
+        self, m: Module, name: str, valid: Signal, address: Signal, length: Signal, taken: Signal
+    ) -> tuple[data.View, Signal]:
         """Takes an address when no burst is under way, and counts its beats: `left` are those after the one at hand."""
         shape = data.StructLayout({"active": 1, "address": BeatAddress(self.config), "left": 8, "fault": 1})
         burst = Signal(shape, name=f"{name}_burst")
         with m.If(taken):
-            m.d.sync += [burst.address.eq(burst.address.as_value() + 1), burst.left.eq(burst.left - 1), burst.active.eq(burst.left != 0)]
+            m.d.sync += [
+                burst.address.eq(burst.address.as_value() + 1),
+                burst.left.eq(burst.left - 1),
+                burst.active.eq(burst.left != 0),
+            ]
         with m.If(valid & ~burst.active):
             beyond = self.config.bytes.bit_length() - 1
             m.d.sync += [

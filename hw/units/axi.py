@@ -36,7 +36,14 @@ class AxiRead(wiring.Signature):
     """The read half of an AXI4 master: one ID, INCR bursts only."""
 
     def __init__(self, data_bits: int) -> None:
-        address = {"araddr": Out(ADDRESS_BITS), "arlen": Out(8), "arsize": Out(3), "arburst": Out(2), "arcache": Out(4), "arprot": Out(3)}
+        address = {
+            "araddr": Out(ADDRESS_BITS),
+            "arlen": Out(8),
+            "arsize": Out(3),
+            "arburst": Out(2),
+            "arcache": Out(4),
+            "arprot": Out(3),
+        }
         response = {"rdata": In(data_bits), "rresp": In(2), "rlast": In(1), "rvalid": In(1), "rready": Out(1)}
         super().__init__({**address, "arvalid": Out(1), "arready": In(1), **response})
 
@@ -45,8 +52,21 @@ class AxiWrite(wiring.Signature):
     """The write half of an AXI4 master: one ID, INCR bursts only."""
 
     def __init__(self, data_bits: int) -> None:
-        address = {"awaddr": Out(ADDRESS_BITS), "awlen": Out(8), "awsize": Out(3), "awburst": Out(2), "awcache": Out(4), "awprot": Out(3)}
-        payload = {"wdata": Out(data_bits), "wstrb": Out(data_bits // 8), "wlast": Out(1), "wvalid": Out(1), "wready": In(1)}
+        address = {
+            "awaddr": Out(ADDRESS_BITS),
+            "awlen": Out(8),
+            "awsize": Out(3),
+            "awburst": Out(2),
+            "awcache": Out(4),
+            "awprot": Out(3),
+        }
+        payload = {
+            "wdata": Out(data_bits),
+            "wstrb": Out(data_bits // 8),
+            "wlast": Out(1),
+            "wvalid": Out(1),
+            "wready": In(1),
+        }
         response = {"bresp": In(2), "bvalid": In(1), "bready": Out(1)}
         super().__init__({**address, "awvalid": Out(1), "awready": In(1), **payload, **response})
 
@@ -63,7 +83,9 @@ class BurstSplitter(wiring.Component):
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
-        super().__init__({"request": In(stream.Signature(Request())), "burst": Out(stream.Signature(Burst(config))), "busy": Out(1)})
+        super().__init__(
+            {"request": In(stream.Signature(Request())), "burst": Out(stream.Signature(Burst(config))), "busy": Out(1)}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

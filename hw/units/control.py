@@ -84,5 +84,9 @@ class Control(wiring.Component):
                 m.d.comb += [self.reset.eq(1), self.stop.eq(1)]
                 with m.If(self.bus_idle):
                     m.next = "IDLE"
-        m.d.comb += [self.error_code.eq(code), self.error_instruction.eq(self.instruction), self.error_address.eq(address)]
+        m.d.comb += [
+            self.error_code.eq(code),
+            self.error_instruction.eq(self.instruction),
+            self.error_address.eq(address),
+        ]
         return m

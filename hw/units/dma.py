@@ -152,7 +152,9 @@ class Dma(wiring.Component):
             if i == 1:  # where the pixels of the turn before come out
                 with m.If(image):
                     m.d.sync += stage.lanes.eq(pixels.lanes)
-                    m.d.sync += [stage.word.word_select(k, 16).eq(pixels.pixels.word_select(k, 8)) for k in range(config.lanes)]
+                    m.d.sync += [
+                        stage.word.word_select(k, 16).eq(pixels.pixels.word_select(k, 8)) for k in range(config.lanes)
+                    ]
             stages.append(stage)
         own_row, row_number, product, address = (Signal(n, reset_less=True) for n in (16, 16, 26, 20))
         m.d.sync += [
@@ -218,7 +220,10 @@ class Dma(wiring.Component):
                 m.d.sync += left.eq(Mux(image, command.beats, beats * config.beats_per_word))
                 m.next = "ASK"
             with m.State("ASK"):
-                m.d.comb += [self.request.valid.eq((left != 0) & ~store), self.write_request.valid.eq((left != 0) & store)]
+                m.d.comb += [
+                    self.request.valid.eq((left != 0) & ~store),
+                    self.write_request.valid.eq((left != 0) & store),
+                ]
                 with m.If(left == 0):
                     m.d.sync += self.done.eq(1)
                     m.next = "IDLE"

@@ -124,11 +124,17 @@ class Epilogue(wiring.Component):
 
         # Values of the whole row, beside the stages that need them.
         shift = control.accumulator_shift + self.exponent
-        amount = self.register(m, "amount", 6, Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))  # beyond 48 the result is 0
+        amount = self.register(
+            m, "amount", 6, Mux(shift < 0, 0, Mux(shift > 63, 63, shift))
+        )  # beyond 48 the result is 0
         fine_amount = delay(m, amount[:3], 1, name="fine_amount")
         mantissa = beside("a", "mantissa")
         bank = beside("row rounded", "bank")
-        multiplier = Mux(beside("row rounded", "use_parameters"), Mux(bank, *multipliers), Cat([Const(SCALE_ONE, 16)] * self.config.lanes))
+        multiplier = Mux(
+            beside("row rounded", "use_parameters"),
+            Mux(bank, *multipliers),
+            Cat([Const(SCALE_ONE, 16)] * self.config.lanes),
+        )
         multiplier = self.register(m, "multiplier", data.ArrayLayout(16, self.config.lanes), multiplier)
         with_bias = beside("column product", "use_parameters") & ~beside("column product", "bias_first")
         bias = Mux(with_bias, Mux(delay(m, bank, 2, name="bank_late"), *biases), 0)
@@ -145,7 +151,9 @@ class Epilogue(wiring.Component):
                 return self.register(m, f"{name}_{lane}", shape, value)
 
             # The barrel shift in two halves, then the limit that leaves one bit for rounding: saturating there changes no result.
-            coarse = register("coarse", signed(ACCUMULATOR_BITS + 1), half_shift(sums[lane], Cat(Const(0, 3), amount[3:])))
+            coarse = register(
+                "coarse", signed(ACCUMULATOR_BITS + 1), half_shift(sums[lane], Cat(Const(0, 3), amount[3:]))
+            )
             fine = register("fine", signed(ACCUMULATOR_BITS + 1), coarse >> fine_amount)
             limited = register("limited", signed(FINE_BITS + 1), saturate(fine, FINE_BITS + 1))
             a = register("a", signed(FINE_BITS), saturate(round_half(limited), FINE_BITS))
@@ -188,7 +196,10 @@ class Epilogue(wiring.Component):
             for index, word in enumerate((low, high, multiplier)):
                 with m.If(self.parameter_valid & (self.parameter_bank == bank) & (self.parameter_index == index)):
                     m.d.sync += word.eq(self.parameter_data)
-            halves = ((low.word_select(k, WORD_BITS), high.word_select(k, WORD_BITS)[: FINE_BITS - WORD_BITS]) for k in range(lanes))
+            halves = (
+                (low.word_select(k, WORD_BITS), high.word_select(k, WORD_BITS)[: FINE_BITS - WORD_BITS])
+                for k in range(lanes)
+            )
             biases.append(Cat(*halves))
             multipliers.append(multiplier)
 

@@ -62,7 +62,9 @@ class ExpertQueues(wiring.Component):
         config = self.config
         # Counts are a small memory with asynchronous reads; flags say which of them are more than zero, so that all can be emptied at once.
         filled = Signal(config.experts)
-        m.submodules.counts = counts = Memory(shape=Shape.cast(range(config.rows + 1)), depth=max(2, config.experts), init=[])
+        m.submodules.counts = counts = Memory(
+            shape=Shape.cast(range(config.rows + 1)), depth=max(2, config.experts), init=[]
+        )
         tally, current, shown = counts.write_port(), counts.read_port(domain="comb"), counts.read_port(domain="comb")
         position = Signal(range(config.rows + 1))
         m.d.comb += [
@@ -81,7 +83,10 @@ class ExpertQueues(wiring.Component):
 
         layout = entry_layout(config)
         m.submodules.entries = entries = BlockMemory(layout.size, config.experts * config.rows)
-        write_address, write_entry = Signal.like(entries.write_address, reset_less=True), Signal(layout, reset_less=True)
+        write_address, write_entry = (
+            Signal.like(entries.write_address, reset_less=True),
+            Signal(layout, reset_less=True),
+        )
         with m.If(self.push):
             m.d.sync += [write_address.eq(self.push_expert * config.rows + position), write_entry.eq(self.push_entry)]
         m.d.comb += [

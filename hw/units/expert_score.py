@@ -36,7 +36,9 @@ class ExpertScore(wiring.Component):
         """choice_delay: cycles from a row's last word being seen to `chosen`."""
         self.config, self.choice_delay = config, choice_delay
         self.stages = tree_stages(config.lanes)
-        self.SUM = 1 + Exponential.LATENCY + self.stages + 1  # distances, exponentials, tree, against the row's earlier words
+        self.SUM = (
+            1 + Exponential.LATENCY + self.stages + 1
+        )  # distances, exponentials, tree, against the row's earlier words
         self.PRODUCT = self.SUM + Reciprocal.LATENCY + 1
         self.LATENCY = self.PRODUCT + 1
         word, token = data.ArrayLayout(signed(WORD_BITS), config.lanes), logit_token(config)
@@ -64,7 +66,10 @@ class ExpertScore(wiring.Component):
         valids = chain(m, self.seen_valid & ~self.seen_token.maximum, self.LATENCY, name="valid", reset_less=False)
         tokens = chain(m, self.seen_token, self.LATENCY, name="token")
         m.submodules.reciprocal = reciprocal = Reciprocal()
-        m.d.comb += [reciprocal.valid.eq(valids[self.SUM] & tokens[self.SUM].last), reciprocal.value.eq(self.sum(m, valids, tokens))]
+        m.d.comb += [
+            reciprocal.valid.eq(valids[self.SUM] & tokens[self.SUM].last),
+            reciprocal.value.eq(self.sum(m, valids, tokens)),
+        ]
         probability = self.probability(m)
 
         product, exponent = Signal(FINE_BITS + MANTISSA_BITS, reset_less=True), Signal(EXPONENT_BITS, reset_less=True)
@@ -93,7 +98,9 @@ class ExpertScore(wiring.Component):
                 ]
         m.d.comb += [exponential.valid.eq(valids[1]), exponential.distance.eq(distances)]
         m.d.comb += [exponential.mask.eq(present), exponential.shift.eq(self.shift)]
-        partial = reduce_lanes(m, exponential.out_valid, [exponential.fine[lane] for lane in range(lanes)], add, name="sum")
+        partial = reduce_lanes(
+            m, exponential.out_valid, [exponential.fine[lane] for lane in range(lanes)], add, name="sum"
+        )
         total = Signal(FINE_BITS + ceil_log2(config.experts + 1), reset_less=True)
         with m.If(valids[self.SUM - 1]):
             m.d.sync += total.eq(partial + Mux(tokens[self.SUM - 1].first, 0, total))
@@ -105,7 +112,10 @@ class ExpertScore(wiring.Component):
         distance = Signal(single.distance.shape(), reset_less=True)
         with m.If(self.chosen):
             m.d.sync += distance[0].eq(self.chosen_maximum - self.choice[EXPERT_BITS:].as_signed())
-        m.d.comb += [single.valid.eq(delay(m, self.chosen, 1, name="single_valid", reset_less=False)), single.distance.eq(distance)]
+        m.d.comb += [
+            single.valid.eq(delay(m, self.chosen, 1, name="single_valid", reset_less=False)),
+            single.distance.eq(distance),
+        ]
         m.d.comb += [single.mask.eq(1), single.shift.eq(self.shift)]
         known = self.choice_delay + 1 + Exponential.LATENCY
         return delay(m, single.fine[0], self.PRODUCT - 1 - known, name="probability")

@@ -76,7 +76,11 @@ class Exponential(wiring.Component):
 
         # 1: align; the upper fraction bits choose the line
         value = Signal(DISTANCE_BITS + 15, name=f"value_{lane}")
-        m.d.comb += [value.eq(self.distance[lane] << self.shift), read.addr.eq(value[5:SCORE_FRACTION]), read.en.eq(valids[0])]
+        m.d.comb += [
+            value.eq(self.distance[lane] << self.shift),
+            read.addr.eq(value[5:SCORE_FRACTION]),
+            read.en.eq(valids[0]),
+        ]
         whole_1, zero_1, fraction_1 = register("whole_1", 5), register("zero_1", 1), register("fraction_1", 5)
         with m.If(valids[0]):
             m.d.sync += [

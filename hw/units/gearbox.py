@@ -20,7 +20,11 @@ class BeatsToWords(wiring.Component):
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
         super().__init__(
-            {"beats": In(stream.Signature(bus_bits(config))), "words": Out(stream.Signature(8 * config.word_bytes)), "clear": In(1)}
+            {
+                "beats": In(stream.Signature(bus_bits(config))),
+                "words": Out(stream.Signature(8 * config.word_bytes)),
+                "clear": In(1),
+            }
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -32,7 +36,11 @@ class BeatsToWords(wiring.Component):
         if self.config.beats_per_word > 1:
             held = Signal(bus_bits(self.config) * (count - 1), reset_less=True)
             moves = beats.valid & beats.ready
-            m.d.comb += [words.p.eq(Cat(held, beats.p)), words.valid.eq(beats.valid & last), beats.ready.eq(~last | words.ready)]
+            m.d.comb += [
+                words.p.eq(Cat(held, beats.p)),
+                words.valid.eq(beats.valid & last),
+                beats.ready.eq(~last | words.ready),
+            ]
             with m.If(moves):
                 m.d.sync += held.eq(Cat(held, beats.p)[len(beats.p) :])
         else:
@@ -64,7 +72,9 @@ class WordsToBeats(wiring.Component):
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
-        super().__init__({"words": In(stream.Signature(LastWord(config))), "beats": Out(stream.Signature(bus_bits(config)))})
+        super().__init__(
+            {"words": In(stream.Signature(LastWord(config))), "beats": Out(stream.Signature(bus_bits(config)))}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

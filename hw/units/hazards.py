@@ -62,7 +62,9 @@ class Hazards(wiring.Component):
             m.d.sync += spacing.eq(spacing + 1)
         m.d.comb += self.block_may_start.eq(block_ready & (spacing == self.block_spacing))
 
-        passed = self.probability_latency + 1  # cycles after which a row on the direct way comes behind one on the long way
+        passed = (
+            self.probability_latency + 1
+        )  # cycles after which a row on the direct way comes behind one on the long way
         since_probabilities = Signal(range(passed + 1), init=passed)
         with m.If(self.probability_issued):
             m.d.sync += since_probabilities.eq(0)
@@ -75,7 +77,8 @@ class Hazards(wiring.Component):
             self.alone.eq(in_flight == 1),
             self.empty.eq(in_flight == 0),
             self.matmul_may_begin.eq(
-                Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT) & (self.probabilities | (since_probabilities == passed))
+                Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)
+                & (self.probabilities | (since_probabilities == passed))
             ),
         ]
         return m

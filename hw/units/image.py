@@ -72,7 +72,10 @@ class ImagePixels(wiring.Component):
         x_left, patches_left, y_left = Signal(6), Signal(10), Signal(6)
         down_left, channels_left = Signal(10), Signal(4)
         row_token = Signal(16)  # first patch of this row of patches
-        row_place, channel_place = Signal(16), Signal(16)  # q of this row's and of this channel's first pixel in their patch
+        row_place, channel_place = (
+            Signal(16),
+            Signal(16),
+        )  # q of this row's and of this channel's first pixel in their patch
         next_token, next_row_place = Signal(16), Signal(16)
         patch_ends = x_left == step
         row_ends = patch_ends & (patches_left == 1)
@@ -88,14 +91,28 @@ class ImagePixels(wiring.Component):
         token = Signal(16)
         m.d.comb += self.token.eq(token)
         with m.If(self.valid):
-            m.d.sync += [byte.eq(Mux(self.data_taken, 0, byte + step)), x_left.eq(x_left - step), place.eq(place + step)]
+            m.d.sync += [
+                byte.eq(Mux(self.data_taken, 0, byte + step)),
+                x_left.eq(x_left - step),
+                place.eq(place + step),
+            ]
             with m.If(patch_ends):
-                m.d.sync += [x_left.eq(self.patch), place.eq(row_place), token.eq(next_token), patches_left.eq(patches_left - 1)]
+                m.d.sync += [
+                    x_left.eq(self.patch),
+                    place.eq(row_place),
+                    token.eq(next_token),
+                    patches_left.eq(patches_left - 1),
+                ]
             with m.If(row_ends):
                 m.d.sync += [patches_left.eq(self.across), token.eq(row_token), y_left.eq(y_left - 1)]
                 m.d.sync += [row_place.eq(next_row_place), place.eq(next_row_place)]
             with m.If(patch_row_ends):
-                m.d.sync += [y_left.eq(self.patch), token.eq(next_token), row_token.eq(next_token), down_left.eq(down_left - 1)]
+                m.d.sync += [
+                    y_left.eq(self.patch),
+                    token.eq(next_token),
+                    row_token.eq(next_token),
+                    down_left.eq(down_left - 1),
+                ]
                 m.d.sync += [row_place.eq(channel_place), place.eq(channel_place)]
             with m.If(channel_ends):
                 m.d.sync += [down_left.eq(self.down), token.eq(0), row_token.eq(0), channels_left.eq(channels_left - 1)]

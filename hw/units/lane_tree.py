@@ -21,14 +21,18 @@ def add(a: Value, b: Value) -> Value:
     return a + b
 
 
-def reduce_lanes(m: Module, valid: Value, values: Sequence[Value], combine: Callable[[Value, Value], Value], *, name: str) -> Value:
+def reduce_lanes(
+    m: Module, valid: Value, values: Sequence[Value], combine: Callable[[Value, Value], Value], *, name: str
+) -> Value:
     """All lanes combined into one, `tree_stages(len(values))` cycles later; `combine` is associative. Registers hold between valids."""
     for stage in range(tree_stages(len(values))):
         following = []
         for i in range(0, len(values), 4):
             group = list(values[i : i + 4])
             while len(group) > 1:
-                group = [combine(*group[j : j + 2]) if j + 1 < len(group) else group[j] for j in range(0, len(group), 2)]
+                group = [
+                    combine(*group[j : j + 2]) if j + 1 < len(group) else group[j] for j in range(0, len(group), 2)
+                ]
             shape = values[i].shape() if combine is larger else group[0].shape()  # Mux of two alike keeps its width
             register = Signal(shape, name=f"{name}_{stage}_{i // 4}", reset_less=True)
             with m.If(valid):

@@ -91,7 +91,10 @@ class LayerNorm(wiring.Component):
         changes, products = [], []
         for lane in range(self.config.lanes):
             old = Mux(self.subtract_old, self.old[lane], Const(0, signed(WORD_BITS)))
-            difference, total = (Signal(signed(WORD_BITS + 1), name=f"{name}_{lane}", reset_less=True) for name in ("difference", "total"))
+            difference, total = (
+                Signal(signed(WORD_BITS + 1), name=f"{name}_{lane}", reset_less=True)
+                for name in ("difference", "total")
+            )
             change = Signal(signed(WORD_BITS + 1), name=f"change_{lane}", reset_less=True)
             product = Signal(signed(2 * WORD_BITS), name=f"product_{lane}", reset_less=True)  # |new^2 - old^2| <= 2^30
             with m.If(self.valid):

@@ -142,7 +142,9 @@ class Loader(wiring.Component):
                         with m.If(last_chunk & last_column):
                             m.next = "IDLE"
 
-        self._present(m, read_valid, index, addresses.key + index < instruction.valid, by_column, fsm.ongoing("WEIGHTS"))
+        self._present(
+            m, read_valid, index, addresses.key + index < instruction.valid, by_column, fsm.ongoing("WEIGHTS")
+        )
         m.d.comb += [self.parameter_bank.eq(bank), self.parameter_index.eq(index)]
         return m
 
@@ -180,4 +182,8 @@ class Loader(wiring.Component):
                 self.ready.eq(Mux(arrives_by_column, arrives_last, arrives_index == 0)),
             ]
         with m.Elif(weights):
-            m.d.comb += [self.load_valid.eq(self.row_ready), self.load_index.eq(index), self.load_data.eq(Cat(*self.row_word))]
+            m.d.comb += [
+                self.load_valid.eq(self.row_ready),
+                self.load_index.eq(index),
+                self.load_data.eq(Cat(*self.row_word)),
+            ]

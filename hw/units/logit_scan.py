@@ -97,6 +97,14 @@ class LogitScan(wiring.Component):
             m.d.sync += [column.eq(0), row.eq(0), row_address.eq(self.base), choice.eq(choice + 1), elapsed.eq(0)]
             m.d.sync += [streaming.eq(~last_pass), running.eq(~last_pass)]
         with m.If(self.start):
-            m.d.sync += [column.eq(0), row.eq(0), row_address.eq(self.base), choice.eq(0), elapsed.eq(0), streaming.eq(1), running.eq(1)]
+            m.d.sync += [
+                column.eq(0),
+                row.eq(0),
+                row_address.eq(self.base),
+                choice.eq(0),
+                elapsed.eq(0),
+                streaming.eq(1),
+                running.eq(1),
+            ]
         m.d.sync += self.finished.eq(restart & last_pass)
         return m

@@ -86,7 +86,9 @@ class Memories(wiring.Component):
             m.d.comb += result.eq(self.write_valid & (self.write_memory == which))
             enable = result | copied
             m.d.comb += [
-                memory.write_address.eq(Mux(self.dma_active, self.dma_write_address, Mux(result, self.write_address, self.copy_address))),
+                memory.write_address.eq(
+                    Mux(self.dma_active, self.dma_write_address, Mux(result, self.write_address, self.copy_address))
+                ),
                 memory.write_data.eq(Mux(self.dma_active, Cat(*self.dma_write_word), Cat(*self.write_word))),
             ]
             dma_enable = self.dma_write_valid & (self.dma_write_memory == which)

@@ -59,12 +59,21 @@ class ReadMaster(wiring.Component):
                 ]
         if config.masters == 1:
             axi = self.axi[0]
-            m.d.comb += [axi.rready.eq(1), self.valid.eq(axi.rvalid), self.data.eq(axi.rdata), self.fault.eq(axi.rresp != 0)]
+            m.d.comb += [
+                axi.rready.eq(1),
+                self.valid.eq(axi.rvalid),
+                self.data.eq(axi.rdata),
+                self.fault.eq(axi.rresp != 0),
+            ]
             return m
         fifos = []
         for i, axi in enumerate(self.axi):
             m.submodules[f"skew{i}"] = fifo = SyncFIFO(width=config.data_bits + 1, depth=SKEW_BEATS)
-            m.d.comb += [fifo.w_data.eq(Cat(axi.rdata, axi.rresp != 0)), fifo.w_en.eq(axi.rvalid), axi.rready.eq(fifo.w_rdy)]
+            m.d.comb += [
+                fifo.w_data.eq(Cat(axi.rdata, axi.rresp != 0)),
+                fifo.w_en.eq(axi.rvalid),
+                axi.rready.eq(fifo.w_rdy),
+            ]
             m.d.comb += fifo.r_en.eq(self.valid)
             fifos.append(fifo)
         m.d.comb += [
@@ -113,7 +122,11 @@ class Reader(wiring.Component):
             ports[f"{name}_release"] = In(4)
         ports |= {"data": Out(bus_bits(config)), "last": Out(1), "fault": Out(1)}
         ports |= {"base": In(data.ArrayLayout(ADDRESS_BITS, config.masters)), "stop": In(1), "idle": Out(1)}
-        ports |= {"error": Out(1), "error_address": Out(OFFSET_BITS), "axi": Out(AxiRead(config.data_bits)).array(config.masters)}
+        ports |= {
+            "error": Out(1),
+            "error_address": Out(OFFSET_BITS),
+            "axi": Out(AxiRead(config.data_bits)).array(config.masters),
+        }
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -163,7 +176,9 @@ class Reader(wiring.Component):
             burst = splitter.burst
             room = Signal(range(capacity + 1), init=capacity, name=f"{name}_room")
             m.d.comb += [able[i].eq(burst.valid & (burst.p.beats <= room)), burst.ready.eq(pick[i])]
-            m.d.sync += room.eq(Mux(self.stop, capacity, room - Mux(pick[i], burst.p.beats, 0) + getattr(self, f"{name}_release")))
+            m.d.sync += room.eq(
+                Mux(self.stop, capacity, room - Mux(pick[i], burst.p.beats, 0) + getattr(self, f"{name}_release"))
+            )
             bursts.append(burst)
         before = C(0, 1)
         for i in range(len(bursts)):

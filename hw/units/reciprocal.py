@@ -56,7 +56,10 @@ class Reciprocal(wiring.Component):
         exponent_2, fraction_2 = Signal(EXPONENT_BITS, reset_less=True), Signal(FRACTION_BITS, reset_less=True)
         m.d.comb += [read.addr.eq(parts.segment), read.en.eq(valids[1])]
         with m.If(valids[1]):
-            m.d.sync += [fraction_2.eq(parts.fraction), exponent_2.eq(self.VALUE_BITS - 1 - Cat(*reversed(moved), moved_1))]
+            m.d.sync += [
+                fraction_2.eq(parts.fraction),
+                exponent_2.eq(self.VALUE_BITS - 1 - Cat(*reversed(moved), moved_1)),
+            ]
         # product: drop along the line
         exponent_3, start_3, product_3 = (
             Signal(EXPONENT_BITS, reset_less=True),

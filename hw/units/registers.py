@@ -7,7 +7,16 @@ from amaranth.lib.wiring import In, Out
 
 from .. import registers
 from ..config import HardwareConfig
-from ..registers import ADDRESS_BITS, BASE_ALIGNMENT, BY_NAME, COUNTERS, KIND_COUNTERS, MATMUL_KINDS, OPERATIONS, STATE_COUNTERS
+from ..registers import (
+    ADDRESS_BITS,
+    BASE_ALIGNMENT,
+    BY_NAME,
+    COUNTERS,
+    KIND_COUNTERS,
+    MATMUL_KINDS,
+    OPERATIONS,
+    STATE_COUNTERS,
+)
 
 KINDS = (*MATMUL_KINDS, *OPERATIONS)
 
@@ -19,7 +28,15 @@ class AxiLite(wiring.Signature):
 
     def __init__(self) -> None:
         write = {"awaddr": Out(ADDRESS_BITS), "awprot": Out(3), "awvalid": Out(1), "awready": In(1)}
-        write |= {"wdata": Out(32), "wstrb": Out(4), "wvalid": Out(1), "wready": In(1), "bresp": In(2), "bvalid": In(1), "bready": Out(1)}
+        write |= {
+            "wdata": Out(32),
+            "wstrb": Out(4),
+            "wvalid": Out(1),
+            "wready": In(1),
+            "bresp": In(2),
+            "bvalid": In(1),
+            "bready": Out(1),
+        }
         read = {"araddr": Out(ADDRESS_BITS), "arprot": Out(3), "arvalid": Out(1), "arready": In(1)}
         read |= {"rdata": In(32), "rresp": In(2), "rvalid": In(1), "rready": Out(1)}
         super().__init__({**write, **read})
@@ -117,7 +134,9 @@ class RegisterFile(wiring.Component):
         address, value, strobe = Signal(ADDRESS_BITS - 2), Signal(32), Signal(4)
         has_address, has_value = Signal(), Signal()
         write = has_address & has_value & (~bus.bvalid | bus.bready)
-        known = Cat(address == r.offset >> 2 for r in registers.REGISTERS if r.access != registers.Access.READ_ONLY).any()
+        known = Cat(
+            address == r.offset >> 2 for r in registers.REGISTERS if r.access != registers.Access.READ_ONLY
+        ).any()
         m.d.comb += [bus.awready.eq(~has_address), bus.wready.eq(~has_value)]
         with m.If(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
@@ -157,7 +176,14 @@ class RegisterFile(wiring.Component):
         control = {f.name: f.low for f in BY_NAME["CTRL"].fields}
         started, done, ready, resetting = Signal(), Signal(), Signal(), Signal()
         status, failed = Signal(2), Signal()
-        start = written("CTRL") & value[control["START"]] & self.idle & ~started & ~resetting & ~value[control["SOFT_RESET"]]
+        start = (
+            written("CTRL")
+            & value[control["START"]]
+            & self.idle
+            & ~started
+            & ~resetting
+            & ~value[control["SOFT_RESET"]]
+        )
         reset = written("CTRL") & value[control["SOFT_RESET"]]
         m.d.comb += [
             words["CTRL"].eq(Cat(started, done, self.idle & ~started & ~resetting, ready, Const(0, 4), resetting)),
@@ -179,7 +205,9 @@ class RegisterFile(wiring.Component):
         m.d.sync += status.eq(status & ~Mux(written("ISR"), value[:2], 0) | Cat(over, self.error))
         with m.If(start | reset):
             m.d.sync += failed.eq(0)
-            m.d.sync += [words[n].eq(0) for n in ("ERROR_CODE", "ERROR_INSTRUCTION", "ERROR_ADDRESS_LO", "ERROR_ADDRESS_HI")]
+            m.d.sync += [
+                words[n].eq(0) for n in ("ERROR_CODE", "ERROR_INSTRUCTION", "ERROR_ADDRESS_LO", "ERROR_ADDRESS_HI")
+            ]
         with m.Elif(self.error & ~failed & ~resetting):
             m.d.sync += [
                 failed.eq(1),
@@ -209,7 +237,9 @@ class RegisterFile(wiring.Component):
         state_names = list(STATE_COUNTERS)
         for name, (kind, state) in KIND_COUNTERS.items():
             counter = words[name]
-            m.d.sync += counter.eq(Mux(self.start, 0, counter + (states[state_names.index(state)] & kinds[KINDS.index(kind)])))
+            m.d.sync += counter.eq(
+                Mux(self.start, 0, counter + (states[state_names.index(state)] & kinds[KINDS.index(kind)]))
+            )
 
 
 assert BASE_ALIGNMENT == 4096, "axi.py divides transfers for this alignment"

@@ -58,7 +58,9 @@ class Router(wiring.Component):
         self.config = config
         self.choice = ExpertChoice(config)
         self.scores = ExpertScore(config, choice_delay=self.choice.LATENCY - ExpertChoice.SEEN)
-        self.TURN = self.choice.LATENCY  # least cycles between a row's last address of one pass and its first of the next, less one
+        self.TURN = (
+            self.choice.LATENCY
+        )  # least cycles between a row's last address of one pass and its first of the next, less one
         self.scan = LogitScan(config, self.TURN)
         self.PUSH = ExpertChoice.SEEN + self.scores.LATENCY  # address of a row's last word to the queue
         self.DRAIN = self.PUSH + ExpertQueues.PUSH_DELAY
@@ -93,7 +95,11 @@ class Router(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.scan, m.submodules.choice, m.submodules.scores = scan, choice, scores = self.scan, self.choice, self.scores
+        m.submodules.scan, m.submodules.choice, m.submodules.scores = scan, choice, scores = (
+            self.scan,
+            self.choice,
+            self.scores,
+        )
         m.submodules.queues = queues = ExpertQueues(self.config)
         m.d.comb += [
             scan.start.eq(self.start),

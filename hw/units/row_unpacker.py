@@ -57,7 +57,11 @@ class RowUnpacker(wiring.Component):
         with m.If(self.row.ready):
             m.d.sync += self.row.valid.eq(0)
         with m.If(advance):
-            m.d.sync += [self.row.valid.eq(1), self.row.p.parameter.eq(self.parameter), step.eq(Mux(self.leaves, 0, step + 1))]
+            m.d.sync += [
+                self.row.valid.eq(1),
+                self.row.p.parameter.eq(self.parameter),
+                step.eq(Mux(self.leaves, 0, step + 1)),
+            ]
             for lane in range(self.config.lanes):
                 small = narrow.word_select(lane, 8).as_signed()
                 m.d.sync += self.row.p.word[lane].eq(Mux(self.eight_bit, small, wide.word_select(lane, 16).as_signed()))
@@ -78,7 +82,13 @@ class LevelPromise(wiring.Component):
 
     def __init__(self, config: HardwareConfig, depth: int) -> None:
         self.config, self.depth = config, depth
-        super().__init__({"arriving": In(range(2 * config.words_per_beat + 1)), "taken": In(1), "level": Out(range(2 * config.lanes + 1))})
+        super().__init__(
+            {
+                "arriving": In(range(2 * config.words_per_beat + 1)),
+                "taken": In(1),
+                "level": Out(range(2 * config.lanes + 1)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -51,7 +51,9 @@ class ReciprocalSquareRoot(wiring.Component):
         with m.If(valids[0]):
             m.d.sync += [value_1.eq(coarse), moved_1.eq(Cat(*reversed(moved)))]
         middle, moved = normalise(m, value_1, (8, 4), name="middle")
-        kept = normalised(1 + self.SEGMENT_BITS + FRACTION_BITS + 3, self.SEGMENT_BITS)  # up to 3 more places come from below
+        kept = normalised(
+            1 + self.SEGMENT_BITS + FRACTION_BITS + 3, self.SEGMENT_BITS
+        )  # up to 3 more places come from below
         value_2, moved_2 = Signal(kept.size, reset_less=True), Signal(4, reset_less=True)
         with m.If(valids[1]):
             m.d.sync += [value_2.eq(middle[self.WIDE - kept.size :]), moved_2.eq(Cat(*reversed(moved), moved_1))]
@@ -62,7 +64,10 @@ class ReciprocalSquareRoot(wiring.Component):
         exponent_3, fraction_3 = Signal(EXPONENT_BITS, reset_less=True), Signal(FRACTION_BITS, reset_less=True)
         m.d.comb += [read.addr.eq(Cat(parts.segment, ~moved[-1])), read.en.eq(valids[2])]
         with m.If(valids[2]):
-            m.d.sync += [fraction_3.eq(parts.fraction), exponent_3.eq(self.VALUE_BITS // 2 - 1 - Cat(moved[0], moved_2))]
+            m.d.sync += [
+                fraction_3.eq(parts.fraction),
+                exponent_3.eq(self.VALUE_BITS // 2 - 1 - Cat(moved[0], moved_2)),
+            ]
         # product: drop along the line
         exponent_4, start_4, product_4 = (
             Signal(EXPONENT_BITS, reset_less=True),

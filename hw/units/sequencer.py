@@ -56,7 +56,9 @@ class Sequencer(wiring.Component):
         """
         config = self.config
         depth = data.ArrayLayout(21, 4)
-        depths = Const([config.activation_words, config.key_value_words, config.residual_words, config.score_words], depth)
+        depths = Const(
+            [config.activation_words, config.key_value_words, config.residual_words, config.score_words], depth
+        )
         matmul, route = instruction.opcode == Opcode.MATMUL, instruction.opcode == Opcode.ROUTE
         transfer = Cat(*(instruction.opcode == o for o in MEMORY_OPERATIONS)).any()
         stream_memory = Mux(instruction.probabilities | route, Memory.SCORE, Memory.ACTIVATION)
@@ -114,7 +116,9 @@ class Sequencer(wiring.Component):
         parts = [Mux(instruction.channels[k], instruction.patch << k, 0) for k in range(len(instruction.channels))]
         m.d.sync += pixel_columns.eq((parts[0] + parts[1]) + (parts[2] + parts[3]))
         tables = (opcode == Opcode.LAYERNORM) | (opcode == Opcode.ROUTE) | matmul
-        softmax_tables = instruction.probabilities | (instruction.memory == Memory.SCORE) | (instruction.scale == Scale.SOFTMAX)
+        softmax_tables = (
+            instruction.probabilities | (instruction.memory == Memory.SCORE) | (instruction.scale == Scale.SOFTMAX)
+        )
         scores = (matmul & softmax_tables) | (opcode == Opcode.ROUTE)
         queue = instruction.gather | instruction.scatter | instruction.queued
         route = opcode == Opcode.ROUTE
@@ -144,7 +148,9 @@ class Sequencer(wiring.Component):
                     (opcode == 0) | (opcode > max(Opcode)),
                     instruction.residual & (~matmul | (instruction.memory != Memory.RESIDUAL)),
                     (opcode == Opcode.LOAD) & (instruction.memory == Memory.SCORE),
-                    matmul & instruction.copy & (instruction.memory == Memory.ACTIVATION),  # one memory, one word a cycle
+                    matmul
+                    & instruction.copy
+                    & (instruction.memory == Memory.ACTIVATION),  # one memory, one word a cycle
                     matmul & (instruction.scale == Scale.EXPERT) & ~queue,
                     queue & ~looping,
                     in_dram & job.address[:6].any(),
@@ -182,7 +188,13 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.busy.eq(0)
                 with m.If(self.start):
                     m.d.comb += [self.jump.eq(1), self.jump_address.eq(self.program)]
-                    m.d.sync += [pc.eq(self.program), number.eq(0), next_number.eq(0), looping.eq(0), sequence.eq(self.completed)]
+                    m.d.sync += [
+                        pc.eq(self.program),
+                        number.eq(0),
+                        next_number.eq(0),
+                        looping.eq(0),
+                        sequence.eq(self.completed),
+                    ]
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += self.instructions.ready.eq(1)
@@ -225,7 +237,9 @@ class Sequencer(wiring.Component):
                     self.weights.valid.eq(~issued[2] & with_weights),
                 ]
                 now = Signal(3)
-                m.d.comb += now.eq(issued | Cat(self.jobs.ready, self.loads.ready | ~matmul, self.weights.ready | ~with_weights))
+                m.d.comb += now.eq(
+                    issued | Cat(self.jobs.ready, self.loads.ready | ~matmul, self.weights.ready | ~with_weights)
+                )
                 m.d.sync += issued.eq(now)
                 with m.If(now.all()):
                     m.d.sync += [sequence.eq(sequence + 1), body.eq(body - 1)]

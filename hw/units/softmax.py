@@ -72,7 +72,11 @@ class Softmax(wiring.Component):
         self.stages = tree_stages(lanes)
         self.MAX_DELAY = self.stages + 1
         self.SCALE_DELAY = self.LATENCY + self.stages + 1 + Reciprocal.LATENCY
-        word, index, count = data.ArrayLayout(signed(WORD_BITS), lanes), index_shape(config.tokens), Shape.cast(range(lanes + 1))
+        word, index, count = (
+            data.ArrayLayout(signed(WORD_BITS), lanes),
+            index_shape(config.tokens),
+            Shape.cast(range(lanes + 1)),
+        )
         super().__init__(
             {
                 "score_valid": In(1),
@@ -154,12 +158,19 @@ class Softmax(wiring.Component):
         write = sums.write_port()
         read = sums.read_port(transparent_for=[write])
         entering = Signal(FLAGS)
-        m.d.comb += [entering.counts.eq(self.valid & self.accumulate), entering.first.eq(self.first), entering.last.eq(self.last)]
+        m.d.comb += [
+            entering.counts.eq(self.valid & self.accumulate),
+            entering.first.eq(self.first),
+            entering.last.eq(self.last),
+        ]
         reading = delay(m, entering, self.LATENCY - 1 + self.stages, name="reading", reset_less=False)
         adding = delay(m, reading, 1, name="adding", reset_less=False)
         finished = adding.counts & adding.last
         partial = reduce_lanes(m, self.out_valid, [fine[lane] for lane in range(config.lanes)], add, name="sum")
-        m.d.comb += [read.addr.eq(delay(m, self.index, self.LATENCY + self.stages - 1, name="sum_read")), read.en.eq(reading.counts)]
+        m.d.comb += [
+            read.addr.eq(delay(m, self.index, self.LATENCY + self.stages - 1, name="sum_read")),
+            read.en.eq(reading.counts),
+        ]
         total = Signal(bits)
         m.d.comb += [
             total.eq(partial + Mux(adding.first, 0, read.data)),
@@ -171,7 +182,10 @@ class Softmax(wiring.Component):
         total_1 = Signal(bits, reset_less=True)
         with m.If(finished):
             m.d.sync += total_1.eq(total)
-        m.d.comb += [reciprocal.valid.eq(delay(m, finished, 1, name="total_valid", reset_less=False)), reciprocal.value.eq(total_1)]
+        m.d.comb += [
+            reciprocal.valid.eq(delay(m, finished, 1, name="total_valid", reset_less=False)),
+            reciprocal.value.eq(total_1),
+        ]
 
         m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, config.tokens), init=[])
         store = scales.write_port()

@@ -77,7 +77,9 @@ class Streamer(wiring.Component):
         instruction = job.instruction
         index, column, chunk = Signal(ROW_BITS), Signal(10), Signal(10)
         bank, lanes_left = Signal(), Signal(18)
-        m.submodules.hazards = hazards = Hazards(block_spacing=self.block_spacing, probability_latency=self.probability_latency)
+        m.submodules.hazards = hazards = Hazards(
+            block_spacing=self.block_spacing, probability_latency=self.probability_latency
+        )
 
         issue = Signal()
         last_row, last_chunk, last_column = Signal(), Signal(), Signal()
@@ -168,6 +170,10 @@ class Streamer(wiring.Component):
         ]
         here = self.contexts[located.tag.context].instruction
         # product, address; the word comes a cycle behind its address
-        m.d.sync += [product.eq(row * here.stream_stride), base.eq(here.stream_base + located.chunk), self.address.eq(base + product)]
+        m.d.sync += [
+            product.eq(row * here.stream_stride),
+            base.eq(here.stream_base + located.chunk),
+            self.address.eq(base + product),
+        ]
         beside = chain(m, located, self.LATENCY - self.STAGES.after("row"), name="beside", reset_less=False)
         m.d.comb += self.issue.eq(beside[-1])

@@ -17,7 +17,9 @@ class WeightJob(data.StructLayout):
     """The weight stream of one MATMUL: `columns` column blocks of parameter words and `chunks` blocks of N rows (both at least 1)."""
 
     def __init__(self) -> None:
-        super().__init__({"address": OFFSET_BITS, "beats": BEAT_COUNT_BITS, "eight_bit": 1, "chunks": 10, "columns": 10})
+        super().__init__(
+            {"address": OFFSET_BITS, "beats": BEAT_COUNT_BITS, "eight_bit": 1, "chunks": 10, "columns": 10}
+        )
 
 
 class Weights(wiring.Component):

@@ -41,7 +41,15 @@ class Writeback(wiring.Component):
 
     INTERVAL = 1
 
-    def __init__(self, config: HardwareConfig, *, array_latency: int, accumulator_latency: int, epilogue_latency: int, settle: int):
+    def __init__(
+        self,
+        config: HardwareConfig,
+        *,
+        array_latency: int,
+        accumulator_latency: int,
+        epilogue_latency: int,
+        settle: int,
+    ):
         self.config, self.settle = config, settle
         self.entry = array_latency + accumulator_latency
         self.exit = self.entry + epilogue_latency
@@ -134,7 +142,9 @@ class Writeback(wiring.Component):
             self.write_copy.eq(leaving.copy),
             self.write_scatter.eq(leaving.scatter),
             self.column_done.eq(tag("write").valid & tag("write").column_end & ~leaving.stationary[1]),
-            self.final_written.eq(delay(m, tag("write").valid & tag("write").final, self.settle, name="final", reset_less=False)),
+            self.final_written.eq(
+                delay(m, tag("write").valid & tag("write").final, self.settle, name="final", reset_less=False)
+            ),
         ]
         return m
 

@@ -56,7 +56,9 @@ class Writer(wiring.Component):
         active, begin, take, room = Signal(), Signal(), Signal(), Signal()
         left = Signal(range(config.burst_limit + 1))  # beats of the present burst
         unanswered = [Signal(range(config.outstanding + 1), name=f"unanswered{i}") for i in range(config.masters)]
-        blocked = Cat([axi.awvalid & ~axi.awready for axi in self.axi] + [count == config.outstanding for count in unanswered]).any()
+        blocked = Cat(
+            [axi.awvalid & ~axi.awready for axi in self.axi] + [count == config.outstanding for count in unanswered]
+        ).any()
         quiet = ~Cat([count.any() for count in unanswered]).any() & (left == 0)
 
         m.d.comb += [

@@ -104,7 +104,9 @@ def rsqrt_table() -> tuple[Ints, Ints]:
     """1/sqrt(f) in units of 2^-18 at f = 1 + i/128 (first 128 entries) and f = 2 + i/64 (the others), and the drops."""
     f = np.concatenate([1 + np.arange(129) / 128, 2 + np.arange(129) / 64])
     nodes = np.round((1 << ROOT_TABLE_FRACTION) / np.sqrt(f)).astype(np.int64)
-    return np.concatenate([nodes[:128], nodes[129:257]]), np.concatenate([nodes[:128] - nodes[1:129], nodes[129:257] - nodes[130:258]])
+    return np.concatenate([nodes[:128], nodes[129:257]]), np.concatenate(
+        [nodes[:128] - nodes[1:129], nodes[129:257] - nodes[130:258]]
+    )
 
 
 def rsqrt(x) -> tuple[Ints, Ints]:
@@ -115,7 +117,9 @@ def rsqrt(x) -> tuple[Ints, Ints]:
     x = np.maximum(np.asarray(x, np.int64), 1)
     high = x >> 31  # two halves, as a float64 would round above 2^53
     length = np.where(high > 0, _bit_length(high) + 31, _bit_length(x & ((1 << 31) - 1))) - 1
-    fraction = np.where(length >= 19, x >> np.maximum(length - 19, 0), x << np.maximum(19 - length, 0)) & ((1 << 19) - 1)
+    fraction = np.where(length >= 19, x >> np.maximum(length - 19, 0), x << np.maximum(19 - length, 0)) & (
+        (1 << 19) - 1
+    )
     start, drop = rsqrt_table()
     return _mantissa(_line(start, drop, (length & 1) << 19 | fraction, ROOT_SEGMENT_BITS, -1)), length >> 1
 
@@ -124,7 +128,9 @@ def rsqrt(x) -> tuple[Ints, Ints]:
 def gelu_table() -> tuple[Ints, Ints]:
     """delta(x) = ReLU(x) - GELU(x) = x * Phi(-x) at x = i/64 in units of 2^-20, and its rise to the next entry (signed)."""
     x = np.arange(513) / 64
-    nodes = np.round(x * 0.5 * np.array([math.erfc(v / math.sqrt(2)) for v in x]) * (1 << GELU_TABLE_FRACTION)).astype(np.int64)
+    nodes = np.round(x * 0.5 * np.array([math.erfc(v / math.sqrt(2)) for v in x]) * (1 << GELU_TABLE_FRACTION)).astype(
+        np.int64
+    )
     nodes[-1] = 0
     return nodes[:-1], nodes[1:] - nodes[:-1]
 

@@ -25,7 +25,9 @@ from .forward import forward
 TAIL_POWERS = range(-8, 23)  # what a limit of 2^k would cost the residual is known for these k
 IMAGES = 24  # of a calibration that is kept: with 8, 8-bit weights lose 1.5 dB on other pictures
 CALIBRATION_SCENES = 1_000_003  # their seeds begin here; training's are smaller (`train.HELD_OUT`)
-UNSEEN_SCENES = 2_000_000  # seeds from here on are neither for training nor for calibration: everything is measured on these
+UNSEEN_SCENES = (
+    2_000_000  # seeds from here on are neither for training nor for calibration: everything is measured on these
+)
 
 
 def _images(config: ModelConfig, count: int, first_scene: int) -> NDArray[np.uint8]:
@@ -133,11 +135,15 @@ def calibrate(
     batch = default_images(config) if images is None else np.stack([np.asarray(i) for i in images])
     expected = (config.image_channels, config.image_height, config.image_width)
     if batch.dtype != np.uint8 or batch.shape[1:] != expected:
-        raise EdgemoeError(f"calibration images are {batch.dtype} {list(batch.shape[1:])}, expected uint8 {list(expected)}; resize them")
+        raise EdgemoeError(
+            f"calibration images are {batch.dtype} {list(batch.shape[1:])}, expected uint8 {list(expected)}; resize them"
+        )
     formats = {WeightFormat.of(name) for name in error_aware}
     model = graph(config)
     calibration = Calibration(len(batch), [digest(image) for image in batch])
-    moments = Moments({matrix.sees for _, matrix in model.matrices() if any(f.bits(matrix.expert) == BYTE_BITS for f in formats)})
+    moments = Moments(
+        {matrix.sees for _, matrix in model.matrices() if any(f.bits(matrix.expert) == BYTE_BITS for f in formats)}
+    )
     watcher = Watcher(checkpoint, calibration, moments)
     for task in range(len(config.tasks)):
         if progress:

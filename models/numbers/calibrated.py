@@ -31,7 +31,9 @@ def expected_norms(config: ModelConfig) -> list[str]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300 and math.isfinite(value)
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300 and math.isfinite(value)
+    )
 
 
 def check_calibration(config: ModelConfig, calibration: Any, source: str) -> None:
@@ -44,7 +46,9 @@ def check_calibration(config: ModelConfig, calibration: Any, source: str) -> Non
     def part(owner: Any, name: str, where: str) -> Mapping[str, Any]:
         value = owner.get(name)
         if not isinstance(value, dict):
-            faults.append(f"{where}{name} is {'missing' if value is None else f'{brief(value, 30)}, expected an object'}")
+            faults.append(
+                f"{where}{name} is {'missing' if value is None else f'{brief(value, 30)}, expected an object'}"
+            )
             return {}
         return value
 
@@ -56,7 +60,9 @@ def check_calibration(config: ModelConfig, calibration: Any, source: str) -> Non
             faults.append(f"{where}{name} is {brief(value, 30)}, expected a number from {low:g} to {high:.3g}")
 
     if not isinstance(calibration, dict):
-        raise EdgemoeError(f"{source}: its calibration is {brief(calibration, 30)}, expected a JSON object; calibrate and save it again")
+        raise EdgemoeError(
+            f"{source}: its calibration is {brief(calibration, 30)}, expected a JSON object; calibrate and save it again"
+        )
     tables = {name: part(calibration, name, "") for name in ("ranges", "smallest", "clipped", "channels")}
     if not faults:
         names = expected_ranges(config)
@@ -75,14 +81,18 @@ def check_calibration(config: ModelConfig, calibration: Any, source: str) -> Non
                 if not isinstance(values, list) or len(values) != config.width:
                     faults.append(f"channels: blocks.{layer}.{key} is no list of {config.width} numbers")
                 elif not all(_is_number(value) and low <= value <= LARGEST for value in values):
-                    faults.append(f"channels: blocks.{layer}.{key} holds what is no number from {low:g} to {LARGEST:.3g}")
+                    faults.append(
+                        f"channels: blocks.{layer}.{key} holds what is no number from {low:g} to {LARGEST:.3g}"
+                    )
     rounding = calibration.get("rounding", {})
     if not isinstance(rounding, dict) or not all(isinstance(tensors, dict) for tensors in rounding.values()):
         faults.append("rounding is no object of objects")
     if not isinstance(calibration.get("pictures", []), list):
         faults.append("pictures is no list")
     if faults:
-        raise EdgemoeError(f"{source}: its calibration cannot be used: {listing(faults, '; ')}; calibrate and save it again")
+        raise EdgemoeError(
+            f"{source}: its calibration cannot be used: {listing(faults, '; ')}; calibrate and save it again"
+        )
 
 
 def digest(image: NDArray[np.uint8]) -> str:

@@ -43,7 +43,9 @@ class Tail:
     def from_json(cls, values: Mapping[str, float]) -> Tail:
         powers = {k: value for k, value in values.items() if k != "count"}
         if not all(k.removeprefix("-").isdecimal() for k in powers):
-            raise EdgemoeError(f"the calibration has a limit of 2^{brief(next(iter(powers)))}; calibrate and save again")
+            raise EdgemoeError(
+                f"the calibration has a limit of 2^{brief(next(iter(powers)))}; calibrate and save again"
+            )
         return cls(values["count"], {int(k): value for k, value in powers.items()})
 
 
@@ -91,9 +93,16 @@ class Calibration:
             **({} if self.pictures is None else {"pictures": self.pictures}),
             "ranges": {str(key): value for key, value in self.ranges.items()},
             "smallest": {f"{key}{SIGMA}": value for key, value in self.smallest.items()},
-            "clipped": {str(key): {"count": t.count, **{str(k): v for k, v in t.beyond.items()}} for key, t in self.clipped.items()},
-            "channels": {f"blocks.{n}": {name: x.tolist() for name, x in vars(c).items()} for n, c in self.channels.items()},
-            "rounding": {str(f): {str(key): dict(vars(r)) for key, r in found.items()} for f, found in self.rounding.items()},
+            "clipped": {
+                str(key): {"count": t.count, **{str(k): v for k, v in t.beyond.items()}}
+                for key, t in self.clipped.items()
+            },
+            "channels": {
+                f"blocks.{n}": {name: x.tolist() for name, x in vars(c).items()} for n, c in self.channels.items()
+            },
+            "rounding": {
+                str(f): {str(key): dict(vars(r)) for key, r in found.items()} for f, found in self.rounding.items()
+            },
         }
 
     @classmethod
@@ -109,11 +118,15 @@ class Calibration:
             smallest={Key.parse(name.removesuffix(SIGMA)): value for name, value in data["smallest"].items()},
             clipped={Key.parse(name): Tail.from_json(values) for name, values in data["clipped"].items()},
             channels={
-                int(name.removeprefix("blocks.")): Channels(**{f.name: np.array(values[f.name], np.float64) for f in fields(Channels)})
+                int(name.removeprefix("blocks.")): Channels(
+                    **{f.name: np.array(values[f.name], np.float64) for f in fields(Channels)}
+                )
                 for name, values in data["channels"].items()
             },
             rounding={
-                WeightFormat.of(name): {Key.parse(key): Rounding.from_json(key, stored) for key, stored in found.items()}
+                WeightFormat.of(name): {
+                    Key.parse(key): Rounding.from_json(key, stored) for key, stored in found.items()
+                }
                 for name, found in data.get("rounding", {}).items()
             },
         )

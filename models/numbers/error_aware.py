@@ -133,7 +133,9 @@ def error_aware_rounding(weights: NDArray, covariance: NDArray, bound: int, bloc
             inverse = np.linalg.inv(ordered + level[:, None, None] * np.eye(inputs))
             factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)  # upper triangular
             break
-        except np.linalg.LinAlgError:  # inputs that hardly vary: what is left of their covariance is rounding noise, of either sign
+        except (
+            np.linalg.LinAlgError
+        ):  # inputs that hardly vary: what is left of their covariance is rounding noise, of either sign
             level = 10 * np.abs(level) + 1e-9
     left = np.take_along_axis(weights, order[:, None, :], 2).astype(np.float64)
     result = np.empty_like(left)
@@ -164,10 +166,14 @@ def decode_rounding(key: Key, stored: Rounding, shape: tuple[int, ...]) -> tuple
     """
     try:
         packed = zlib.decompressobj()
-        delta = packed.decompress(base64.b64decode(stored.delta, validate=True), math.prod(shape) + 1)  # no more, whatever it says
+        delta = packed.decompress(
+            base64.b64decode(stored.delta, validate=True), math.prod(shape) + 1
+        )  # no more, whatever it says
         bias = np.frombuffer(base64.b64decode(stored.bias, validate=True), "<f4").reshape(shape[:-1])
         if not np.isfinite(bias).all():
             raise ValueError("a correction that is not finite")
         return np.frombuffer(delta, np.int8).reshape(shape), bias
     except (ValueError, TypeError, zlib.error) as error:
-        raise EdgemoeError(f"the calibration's rounding of {key} cannot be read ({brief(error, 80)}); calibrate and save again") from error
+        raise EdgemoeError(
+            f"the calibration's rounding of {key} cannot be read ({brief(error, 80)}); calibrate and save again"
+        ) from error

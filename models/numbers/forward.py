@@ -47,7 +47,9 @@ def forward(
     """
     config = checkpoint.config
     index = config.task_index(task)
-    tensors: dict[str, NDArray[Any]] = {name: tensor.astype(dtype, copy=False) for name, tensor in checkpoint.tensors.items()}
+    tensors: dict[str, NDArray[Any]] = {
+        name: tensor.astype(dtype, copy=False) for name, tensor in checkpoint.tensors.items()
+    }
     context = Context(tensors, index, dtype, observer or Observer(), routing or {})
     model = graph(config)
     x: NDArray[Any] = images if images.ndim == 4 else images[None]

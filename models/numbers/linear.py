@@ -83,7 +83,9 @@ class Shifts:
         power = np.exp2(at.astype(float))
         product = step * power
         limit = SCALE_ONE if bits == WORD_BITS else MULTIPLIER_LIMIT
-        shift = min(ACCUMULATOR_SHIFT_LIMIT, math.floor(math.log2(limit / SCALE_ONE / product.max()) + fraction + TOLERANCE))
+        shift = min(
+            ACCUMULATOR_SHIFT_LIMIT, math.floor(math.log2(limit / SCALE_ONE / product.max()) + fraction + TOLERANCE)
+        )
         return cls(at, shift, product * np.exp2(SCALE_FRACTION + shift - fraction), float(reach * power.max()), lowest)
 
     @property

@@ -78,7 +78,9 @@ class Quantiser:
         self.graph = graph(checkpoint.config)
         self.tensors = {name: tensor.astype(np.float64) for name, tensor in checkpoint.tensors.items()}
         self.folded = {
-            key: folded for operation in self.graph.operations for key, folded in operation.fold(self.tensors, calibration).items()
+            key: folded
+            for operation in self.graph.operations
+            for key, folded in operation.fold(self.tensors, calibration).items()
         }
         self.exponents: dict[Key, int] = {}
         self.saturated = 0
@@ -219,7 +221,9 @@ class Quantiser:
             quantised, before = operation.quantise(self, before, self.target(index, operation))
             trunk.append(quantised)
         heads = {name: head.quantise(self, before, self.HIGHEST)[0] for name, head in self.graph.heads.items()}
-        return QuantisedModel(self.config, self.format, self.graph, trunk, heads, self.exponents, self.saturated, self.widened)
+        return QuantisedModel(
+            self.config, self.format, self.graph, trunk, heads, self.exponents, self.saturated, self.widened
+        )
 
     def target(self, index: int, operation: Operation) -> int:
         """The best exponent of the residual after an operation: it must suit what later ones add in place, too."""
@@ -272,7 +276,9 @@ def quantise(checkpoint: Checkpoint, weight_bits: str = WeightFormat.SIXTEEN) ->
     """
     chosen = WeightFormat.of(weight_bits)
     formats = (chosen,) if chosen.coarse else ()
-    calibration = checkpoint.calibration or calibrate(checkpoint, default_images(checkpoint.config, 8), error_aware=formats)
+    calibration = checkpoint.calibration or calibrate(
+        checkpoint, default_images(checkpoint.config, 8), error_aware=formats
+    )
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             model = Quantiser(checkpoint, chosen, calibration).run()

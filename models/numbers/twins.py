@@ -126,7 +126,9 @@ def softmax_scale(sums: NDArray) -> tuple[Ints, Ints]:
     return reciprocal(sums)
 
 
-def layernorm_scale(total: NDArray, squares: NDArray, elements: int, epsilon: int, uncentred: int = 0) -> tuple[Ints, Ints]:
+def layernorm_scale(
+    total: NDArray, squares: NDArray, elements: int, epsilon: int, uncentred: int = 0
+) -> tuple[Ints, Ints]:
     """(mantissa, exponent) of 1 / sqrt(V), V = max(1, elements * sum x^2 - (sum x)^2 + epsilon): elements * sigma of each row.
 
     uncentred: without (sum x)^2, as RMSNorm has it.

@@ -70,7 +70,9 @@ class Attention(Operation):
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         width = self.config.width
-        return self.norm.tensors() | affine(self.name("qkv"), 3 * width, width) | affine(self.name("proj"), width, width)
+        return (
+            self.norm.tensors() | affine(self.name("qkv"), 3 * width, width) | affine(self.name("proj"), width, width)
+        )
 
     def ranges(self) -> Sequence[Key]:
         return [self.key(Role.SCORES), self.key(Role.PROJECTION), self.result]
@@ -142,7 +144,10 @@ class Attention(Operation):
         both = Folded(np.concatenate([key.weight, value.weight]), np.concatenate([key.bias, value.bias]), undo=key.undo)
         weight = tensors[self.name("proj.weight")]
         projection = Folded(
-            weight / boost, tensors[self.name("proj.bias")] + weight @ channel.mean_value, offset=channel.mean_value, scale=boost
+            weight / boost,
+            tensors[self.name("proj.bias")] + weight @ channel.mean_value,
+            offset=channel.mean_value,
+            scale=boost,
         )
         return dict(zip((m.key for m in self.matrices()), (query, both, projection), strict=True))
 
@@ -169,7 +174,9 @@ class Attention(Operation):
         guard = min(q.GUARD_BITS, query + key - scores)
         attention = q.note(self.key(Role.ATTENTION), min(q.exponent(float(attended.max())), value + AVERAGING_BITS))
         after = q.note(self.result, min(after, q.cap(projections, attention)))
-        projection = q.linear(projections, fraction=attention, reach=q.reach(self.key(Role.PROJECTION)), output=after, old=before)
+        projection = q.linear(
+            projections, fraction=attention, reach=q.reach(self.key(Role.PROJECTION)), output=after, old=before
+        )
         return QuantisedAttention(
             self,
             norm.epsilon(before),
@@ -213,7 +220,15 @@ class QuantisedAttention(Quantised):
             for head in range(c.heads):
                 where = f"{name} head {head}"
                 yield Scores(
-                    where, " scores", queries, head, keys_values, head, scores, self.score_accumulator_shift, self.score_output_shift
+                    where,
+                    " scores",
+                    queries,
+                    head,
+                    keys_values,
+                    head,
+                    scores,
+                    self.score_accumulator_shift,
+                    self.score_output_shift,
                 )
                 yield Attend(
                     where, " values", scores, keys_values, c.heads + head, attended, head,

@@ -47,7 +47,11 @@ class Mlp(Operation):
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         c = self.config
-        return self.norm.tensors() | affine(self.name("fc1"), c.hidden, c.width) | affine(self.name("fc2"), c.width, c.hidden)
+        return (
+            self.norm.tensors()
+            | affine(self.name("fc1"), c.hidden, c.width)
+            | affine(self.name("fc2"), c.width, c.hidden)
+        )
 
     def ranges(self) -> Sequence[Key]:
         return [*map(self.key, (Role.FIRST_OUTPUT, Role.HIDDEN, Role.SECOND_OUTPUT)), self.result]

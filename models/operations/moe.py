@@ -81,11 +81,15 @@ class MixtureOfExperts(Operation):
 
     @property
     def first(self) -> Matrix:
-        return Matrix(self.key(Role.FIRST), self.key(Role.NORM_2), self.config.width, self.config.expert_hidden, expert=True)
+        return Matrix(
+            self.key(Role.FIRST), self.key(Role.NORM_2), self.config.width, self.config.expert_hidden, expert=True
+        )
 
     @property
     def second(self) -> Matrix:
-        return Matrix(self.key(Role.SECOND), self.key(Role.HIDDEN), self.config.expert_hidden, self.config.width, expert=True)
+        return Matrix(
+            self.key(Role.SECOND), self.key(Role.HIDDEN), self.config.expert_hidden, self.config.width, expert=True
+        )
 
     def ranges(self) -> Sequence[Key]:
         return [
@@ -154,8 +158,12 @@ class MixtureOfExperts(Operation):
         result = {}
         for task in self.tasks:
             gate = tensors[self.gate(task)].T * LOG2_E
-            result[self.router(task).key] = self.norm.fold(tensors, gate - gate.mean(axis=0), np.zeros(self.config.experts))
-        first = self.norm.fold(tensors, tensors[self.name("experts.htoh4.weight")], tensors[self.name("experts.htoh4.bias")])
+            result[self.router(task).key] = self.norm.fold(
+                tensors, gate - gate.mean(axis=0), np.zeros(self.config.experts)
+            )
+        first = self.norm.fold(
+            tensors, tensors[self.name("experts.htoh4.weight")], tensors[self.name("experts.htoh4.bias")]
+        )
         second = Folded(tensors[self.name("experts.h4toh.weight")], tensors[self.name("experts.h4toh.bias")])
         return result | {self.first.key: first, self.second.key: second}
 
@@ -176,7 +184,9 @@ class MixtureOfExperts(Operation):
             linear = q.linear(matrix, fraction=norm.fraction, lowest=lowest, reach=reach + bias, output=logits)
             routers.append(Router(linear, SCORE_FRACTION - logits))
         first = first_linear(q, self.first, self.key(Role.FIRST_OUTPUT), norm, before)
-        second = q.linear(self.second, fraction=hidden, reach=q.reach(self.key(Role.SECOND_OUTPUT)), output=before, old=before)
+        second = q.linear(
+            self.second, fraction=hidden, reach=q.reach(self.key(Role.SECOND_OUTPUT)), output=before, old=before
+        )
         return QuantisedMixture(self, norm.epsilon(before), routers, first, second), before
 
 

@@ -138,7 +138,9 @@ class Operation(ABC):
 
     config: ModelConfig
     routed = False  # whether what it does depends on the task: streams of one image part before the first that is
-    in_place = False  # whether it adds to the residual piece by piece, so that the exponent before it is the one after it
+    in_place = (
+        False  # whether it adds to the residual piece by piece, so that the exponent before it is the one after it
+    )
 
     @property
     @abstractmethod

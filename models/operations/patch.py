@@ -61,7 +61,9 @@ class PatchEmbedding(Operation):
         """uint8 images [B, C, H, W] -> residual [B, T, D]."""
         c, w, batch = self.config, context.tensors, len(x)
         pixels = x.reshape(batch, c.image_channels, c.patches_per_column, c.patch, c.patches_per_row, c.patch)
-        patches = pixels.transpose(0, 2, 4, 1, 3, 5).reshape(batch, c.patches, -1).astype(context.dtype) / (1 << PIXEL_FRACTION)
+        patches = pixels.transpose(0, 2, 4, 1, 3, 5).reshape(batch, c.patches, -1).astype(context.dtype) / (
+            1 << PIXEL_FRACTION
+        )
         context.observer.rows(self.matrix.sees, patches)
         embedded = patches @ w[f"{NAME}.weight"].reshape(c.width, -1).T
         context.observer.reach(Key(Role.PATCH_OUTPUT), embedded)
@@ -82,7 +84,9 @@ class PatchEmbedding(Operation):
         whole = q.exponent(float(np.abs(position).max()), headroom=1.0)
         after = q.note(self.result, min(after, q.cap(self.matrix, PIXEL_FRACTION)))
         before = q.note(Key(Role.POSITION), min(whole, after))
-        linear = q.linear(self.matrix, fraction=PIXEL_FRACTION, reach=q.reach(Key(Role.PATCH_OUTPUT)), output=after, old=before)
+        linear = q.linear(
+            self.matrix, fraction=PIXEL_FRACTION, reach=q.reach(Key(Role.PATCH_OUTPUT)), output=after, old=before
+        )
         integers = np.clip(np.round(position * 2.0**before), -WORD_LIMIT - 1, WORD_LIMIT).astype(np.int16)
         return QuantisedPatchEmbedding(integers, linear), after
 

@@ -128,7 +128,9 @@ class Canvas:
             leave = np.where(incoming, leave, np.minimum(leave, t))
         return (entry < leave) & (face >= 0), entry, face
 
-    def put(self, window: tuple[slice, slice], mask: np.ndarray, t: np.ndarray | np.floating, colour: np.ndarray, label: int) -> None:
+    def put(
+        self, window: tuple[slice, slice], mask: np.ndarray, t: np.ndarray | np.floating, colour: np.ndarray, label: int
+    ) -> None:
         """Draws where nothing nearer is. `colour` is one colour, or one per pixel of the window."""
         depth = self.depth[window]
         t = np.minimum(t, MAX_DEPTH)
@@ -137,7 +139,9 @@ class Canvas:
         np.copyto(self.labels[window], np.uint8(label), where=mask)
         np.copyto(self.colour[window], colour, where=mask[..., None])
 
-    def plane_at(self, x: float, z: float, half: float, height: float) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray, float] | None:
+    def plane_at(
+        self, x: float, z: float, half: float, height: float
+    ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray, float] | None:
         """An upright plane facing the camera: window, metres to the right of its foot [1, columns], metres above ground
         [rows, 1], depth. None if it cannot be seen."""
         side, t = self.camera_frame(x, z)
@@ -145,10 +149,12 @@ class Canvas:
         if t < 2.0 or t >= MAX_DEPTH:
             return None
         scale = camera.focal / t
-        left, right = np.clip([camera.cx + scale * (side - half) - 1, camera.cx + scale * (side + half) + 1], 0, WIDTH).astype(int)
-        top, bottom = np.clip([camera.cy + scale * (camera.height - height) - 1, camera.cy + scale * camera.height + 1], 0, HEIGHT).astype(
-            int
-        )
+        left, right = np.clip(
+            [camera.cx + scale * (side - half) - 1, camera.cx + scale * (side + half) + 1], 0, WIDTH
+        ).astype(int)
+        top, bottom = np.clip(
+            [camera.cy + scale * (camera.height - height) - 1, camera.cy + scale * camera.height + 1], 0, HEIGHT
+        ).astype(int)
         if left >= right or top >= bottom:
             return None
         a = (self.xc[left:right] * t - side)[None, :]

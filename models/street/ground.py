@@ -19,13 +19,21 @@ def draw_background(canvas: Canvas, light: Light, haze: np.ndarray) -> None:
     height = np.maximum(-canvas.yc, 0.03)[:, None]
     spread = rng.uniform(6, 16)
     clouds = noise(canvas.xc[None, :] / height * spread + rng.integers(256), spread * 1.6 / height + rng.integers(256))
-    clouds = (clouds + np.roll(clouds, 1, 1) + np.roll(clouds, -1, 1) + np.roll(clouds, 2, 1) + np.roll(clouds, -2, 1)) / 5
+    clouds = (
+        clouds + np.roll(clouds, 1, 1) + np.roll(clouds, -1, 1) + np.roll(clouds, 2, 1) + np.roll(clouds, -2, 1)
+    ) / 5
     clouds = np.clip((clouds - rng.uniform(0.35, 0.8)) * 2.5, 0, 1) * np.clip(-canvas.yc * 6, 0, 1)[:, None]
     sky = sky + (rgb(1, 1, 1) - sky) * (clouds * rng.uniform(0.2, 0.8))[..., None]
     canvas.colour[:] = sky
-    line = rng.uniform(2, 9) + 6 * noise(np.arange(WIDTH) * rng.uniform(0.3, 0.9) + rng.integers(256), np.full(WIDTH, rng.integers(256)))
+    line = rng.uniform(2, 9) + 6 * noise(
+        np.arange(WIDTH) * rng.uniform(0.3, 0.9) + rng.integers(256), np.full(WIDTH, rng.integers(256))
+    )
     line = np.convolve(np.pad(line, 3, mode="edge"), np.full(7, 1 / 7, np.float32), "valid")
-    top = canvas.camera.height - canvas.yc[:, None] * 95 + 1.2 * noise(np.arange(HEIGHT)[:, None] * 7.0, np.arange(WIDTH)[None, :] * 7.0)
+    top = (
+        canvas.camera.height
+        - canvas.yc[:, None] * 95
+        + 1.2 * noise(np.arange(HEIGHT)[:, None] * 7.0, np.arange(WIDTH)[None, :] * 7.0)
+    )
     trees = (top < line[None, :]) & (top > 0)
     shade = 0.5 + 0.7 * noise(np.arange(HEIGHT)[:, None] * 3.0, np.arange(WIDTH)[None, :] * 3.0)
     colour = rgb(0.22, 0.30, 0.16) * shade[..., None] * light.on(0, 0.7, -0.7)
@@ -84,7 +92,9 @@ def draw_ground(canvas: Canvas, light: Light, street: Street, buildings: list[Bu
         stop_line = (z > street.zebra - 1.4) & (z < street.zebra - 1.0) & (x > 0) & (x < street.half - 0.3)
         markings = np.maximum(markings, stop_line)
     worn = 0.65 + 0.3 * grain
-    colour = colour + (rgb(0.86, 0.86, 0.83) - colour) * (markings * carriageway * worn * rng.uniform(0.75, 1.0))[..., None]
+    colour = (
+        colour + (rgb(0.86, 0.86, 0.83) - colour) * (markings * carriageway * worn * rng.uniform(0.75, 1.0))[..., None]
+    )
     label_grass = np.zeros(x.shape, bool)
     if street.grass:
         label_grass = (across > street.half + street.pavement) & ~in_crossing

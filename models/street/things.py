@@ -96,7 +96,9 @@ def draw_car(canvas: Canvas, light: Light, x: float, z: float, direction: int, c
     body = box(-half_wide, half_wide, 0.24, waist, -half_long, half_long)
     rise = roof - waist
     front_lean, rear_lean = (0.5, 0.1) if van else (rng.uniform(0.9, 1.3), rng.uniform(0.3, 0.9))
-    front_base, rear_base = (half_long * 0.85, -half_long * 0.98) if van else (half_long * 0.45, -half_long * rng.uniform(0.75, 0.95))
+    front_base, rear_base = (
+        (half_long * 0.85, -half_long * 0.98) if van else (half_long * 0.45, -half_long * rng.uniform(0.75, 0.95))
+    )
     lean = 0.12
     cabin = [
         (-rise, lean, 0, rise * (half_wide - 0.04) + lean * waist),
@@ -156,11 +158,16 @@ def draw_person(canvas: Canvas, light: Light, x: float, z: float) -> None:
         ((a**2 + (b - 1.64) ** 2 < 0.11**2) & (b > 1.63), hair),
     ]
     if rng.random() < 0.35:
-        parts.insert(0, (_capsule(a, b, bulk + 0.16, 0.78, bulk + 0.16, 0.62, 0.13), _CLOTHES[rng.integers(len(_CLOTHES))]))
+        parts.insert(
+            0, (_capsule(a, b, bulk + 0.16, 0.78, bulk + 0.16, 0.62, 0.13), _CLOTHES[rng.integers(len(_CLOTHES))])
+        )
     for part, part_colour in parts:
         mask |= part
         colour[part] = part_colour
-    shade = light.ambient * 0.9 + light.direct * (0.35 + 0.5 * np.clip(a / 0.3 * np.sign(light.sun[0]) + 0.5, 0, 1))[..., None]
+    shade = (
+        light.ambient * 0.9
+        + light.direct * (0.35 + 0.5 * np.clip(a / 0.3 * np.sign(light.sun[0]) + 0.5, 0, 1))[..., None]
+    )
     canvas.put(window, mask, np.float32(t), colour * shade * (0.8 + 0.2 * np.clip(b, 0, 1))[..., None], PERSON)
 
 
@@ -200,14 +207,21 @@ def draw_pole(canvas: Canvas, light: Light, x: float, z: float) -> None:
     """A lamp, traffic light, sign or bollard, never thinner than a pixel."""
     rng = canvas.rng
     kind = rng.choice(("lamp", "signal", "sign", "bollard"), p=(0.4, 0.25, 0.25, 0.1))
-    height = {"lamp": rng.uniform(5.5, 8.5), "signal": rng.uniform(3.2, 4.0), "sign": rng.uniform(2.4, 3.0), "bollard": 1.0}[str(kind)]
+    height = {
+        "lamp": rng.uniform(5.5, 8.5),
+        "signal": rng.uniform(3.2, 4.0),
+        "sign": rng.uniform(2.4, 3.0),
+        "bollard": 1.0,
+    }[str(kind)]
     reach = 1.7
     place = canvas.plane_at(x, z, reach, height + 0.4)
     if place is None:
         return
     window, a, b, t = place
     inward = -1.0 if x > 0 else 1.0
-    radius = max(rng.uniform(0.06, 0.11), 0.45 * t / canvas.camera.focal)  # never thinner than a pixel, so that it can be seen
+    radius = max(
+        rng.uniform(0.06, 0.11), 0.45 * t / canvas.camera.focal
+    )  # never thinner than a pixel, so that it can be seen
     shaft = (np.abs(a) < radius) & (b > 0) & (b < height)
     tone = rng.uniform(0.18, 0.55) * rgb(1, 1, rng.uniform(0.95, 1.05))
     shape = shaft.shape
@@ -230,7 +244,11 @@ def draw_pole(canvas: Canvas, light: Light, x: float, z: float) -> None:
         mask = mask | case
     elif kind == "sign":
         plates = (rgb(0.75, 0.08, 0.08), rgb(0.1, 0.25, 0.65), rgb(0.9, 0.75, 0.1), rgb(0.85, 0.85, 0.85))
-        plate = (a**2 + (b - height + 0.3) ** 2 < 0.31**2) if rng.random() < 0.6 else (np.maximum(abs(a), abs(b - height + 0.3)) < 0.28)
+        plate = (
+            (a**2 + (b - height + 0.3) ** 2 < 0.31**2)
+            if rng.random() < 0.6
+            else (np.maximum(abs(a), abs(b - height + 0.3)) < 0.28)
+        )
         inner = (a**2 + (b - height + 0.3) ** 2) < 0.19**2
         colour[plate] = plates[rng.integers(4)]
         colour[plate & inner] = rgb(0.9, 0.9, 0.88)

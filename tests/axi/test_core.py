@@ -49,8 +49,12 @@ class Core:
         generator: Clock = Clock(dut.aclk, 10, unit="ns")
         generator.start()
         dut.aresetn.value = 0
-        self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.aclk, dut.aresetn, reset_active_level=False)
-        self.ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.aclk, dut.aresetn, reset_active_level=False, size=1 << 20)
+        self.host = AxiLiteMaster(
+            AxiLiteBus.from_prefix(dut, "s_axil"), dut.aclk, dut.aresetn, reset_active_level=False
+        )
+        self.ram = AxiRam(
+            AxiBus.from_prefix(dut, "m_axi"), dut.aclk, dut.aresetn, reset_active_level=False, size=1 << 20
+        )
         write, read = self.ram.write_if, self.ram.read_if
         gaps, pressure = self.given.get("gaps", 0.0), self.given.get("pressure", 0.0)
         self.pause((read.r_channel, write.b_channel), gaps)
@@ -78,7 +82,9 @@ class Core:
         return int.from_bytes(answer.data, "little")
 
     async def write(self, where, value, resp=AxiResp.OKAY):
-        answer = await self.host.write(registers.offset(where) if isinstance(where, str) else where, value.to_bytes(4, "little"))
+        answer = await self.host.write(
+            registers.offset(where) if isinstance(where, str) else where, value.to_bytes(4, "little")
+        )
         assert answer.resp == resp, (where, answer.resp)
 
     async def infer(self, memory, limit=400_000):
@@ -88,7 +94,14 @@ class Core:
         self.ram.write((BASE - GUARD) % size, guards[:GUARD])
         self.ram.write(BASE % size, memory.tobytes())
         self.ram.write((BASE + memory.size) % size, guards[GUARD:])
-        for name, value in (("GIE", 1), ("IER", 3), ("ISR", 3), ("WATCHDOG", 20_000), ("PROGRAM_LO", 0), ("PROGRAM_HI", 0)):
+        for name, value in (
+            ("GIE", 1),
+            ("IER", 3),
+            ("ISR", 3),
+            ("WATCHDOG", 20_000),
+            ("PROGRAM_LO", 0),
+            ("PROGRAM_HI", 0),
+        ):
             await self.write(name, value)
         await self.write("BASE_0_LO", BASE & 0xFFFFFFFF)
         await self.write("BASE_0_HI", BASE >> 32)
@@ -101,7 +114,9 @@ class Core:
         else:
             raise AssertionError("the core does not finish")
         assert self.ram.read((BASE - GUARD) % size, GUARD) == guards[:GUARD], "bytes before the memory have changed"
-        assert self.ram.read((BASE + memory.size) % size, GUARD) == guards[GUARD:], "bytes behind the memory have changed"
+        assert self.ram.read((BASE + memory.size) % size, GUARD) == guards[GUARD:], (
+            "bytes behind the memory have changed"
+        )
         after = np.frombuffer(self.ram.read(BASE % size, memory.size), np.uint8)
         return ErrorCode(await self.read("ERROR_CODE")), after
 
@@ -196,7 +211,11 @@ def run(testcases, **given):
 
 @pytest.mark.parametrize("gaps, pressure", [(NONE, NONE), (FULL, FULL)])
 def test_registers(gaps, pressure):
-    run(["registers_after_reset", "registers_keep_what_they_may", "unmapped_addresses_are_refused"], gaps=gaps, pressure=pressure)
+    run(
+        ["registers_after_reset", "registers_keep_what_they_may", "unmapped_addresses_are_refused"],
+        gaps=gaps,
+        pressure=pressure,
+    )
 
 
 @pytest.mark.parametrize("gaps, pressure", [(NONE, NONE), (FULL, NONE), (NONE, FULL), (FULL, FULL)])

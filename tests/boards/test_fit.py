@@ -33,7 +33,12 @@ def test_figures_add_up(counted: None, tmp_path: Path, capsys: pytest.CaptureFix
     board = boards.board("zcu102")
     report = fit.report(board, preset("base"))
     assert report["total"] == TOTAL and report["device"]["dsp"] == 2520
-    assert report["share"] == {"lut": round(9500 / 274_080, 4), "ff": round(40_000 / 548_160, 4), "dsp": 0.1413, "bram": 0.2632}
+    assert report["share"] == {
+        "lut": round(9500 / 274_080, 4),
+        "ff": round(40_000 / 548_160, 4),
+        "dsp": 0.1413,
+        "bram": 0.2632,
+    }
     fit.show(report, board)
     shown = capsys.readouterr().out
     assert "DSP48E2" in shown and "14.1 %" in shown and "UltraRAM" not in shown
@@ -43,7 +48,9 @@ def test_figures_add_up(counted: None, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_what_does_not_fit_is_named(counted: None) -> None:
     board = boards.board("ultra96")
-    with pytest.raises(EdgemoeError, match=r"'base' does not fit board 'ultra96' .*: it needs 240 BRAM36 of 216 \(24 too many\)$"):
+    with pytest.raises(
+        EdgemoeError, match=r"'base' does not fit board 'ultra96' .*: it needs 240 BRAM36 of 216 \(24 too many\)$"
+    ):
         fit.report(board, preset("base"))
     small = replace(board, resources={**board.resources, "dsp": 300})
     with pytest.raises(EdgemoeError, match=r"356 DSP48E2 of 300 \(56 too many\); 240 BRAM36 of 216"):
@@ -66,7 +73,9 @@ def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.Monk
     monkeypatch.setattr(fit.simulator, "verilog", lambda config: text)
     roomy = replace(boards.board("kv260"), resources={**boards.board("kv260").resources, "bram": 300})
     report = fit.report(roomy, preset("base"))
-    assert report["total"]["uram"] == 1 and report["total"]["bram"] == 240 - 8  # 4096 x 72 is one UltraRAM or eight block RAMs
+    assert (
+        report["total"]["uram"] == 1 and report["total"]["bram"] == 240 - 8
+    )  # 4096 x 72 is one UltraRAM or eight block RAMs
 
 
 @pytest.mark.parametrize("hardware", ["base", "ultra96", "zcu102"])
@@ -92,7 +101,9 @@ def test_moving_to_ultra_ram_takes_each_memory_from_its_own_unit(hardware: str) 
         depth = re.search(r"\.DEPTH\(32'd(\d+)\)", modules[module].text)
         if not depth or int(depth[1]) <= zynq.ULTRA_RAM_WORDS:
             shallow[unit_of(path)] += results[module]["bram"]
-    assert {unit: counts["bram"] for unit, counts in units.items()} == {unit: math.ceil(count) for unit, count in shallow.items()}
+    assert {unit: counts["bram"] for unit, counts in units.items()} == {
+        unit: math.ceil(count) for unit, count in shallow.items()
+    }
 
 
 @pytest.mark.parametrize("name", boards.BOARDS)

@@ -99,7 +99,11 @@ def test_the_wheel_is_whole(wheel: Path) -> None:
 
 
 def run(python: str | Path, folder: Path, *arguments: str, **environment: str) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "EDGEMOE_PYTHON", "VIRTUAL_ENV"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "EDGEMOE_PYTHON", "VIRTUAL_ENV"))
+    }
     command = [str(python), *arguments]
     done = subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -113,13 +117,33 @@ def scene(folder: Path) -> None:
 def test_the_wheel_installs_and_runs(wheel: Path, tmp_path: Path) -> None:
     """Without network, beside everything else, it is the wheel's code that runs."""
     scene(tmp_path)
-    run(sys.executable, tmp_path, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", "there", str(wheel))
+    run(
+        sys.executable,
+        tmp_path,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        "there",
+        str(wheel),
+    )
     again = "from edgemoe.boards import kit; open('again.whl', 'wb').write(kit.wheel()); print(kit.__file__)"
-    assert Path(run(sys.executable, tmp_path, "-c", again, PYTHONPATH=str(tmp_path / "there")).strip()).is_relative_to(tmp_path / "there")
+    assert Path(run(sys.executable, tmp_path, "-c", again, PYTHONPATH=str(tmp_path / "there")).strip()).is_relative_to(
+        tmp_path / "there"
+    )
     assert (tmp_path / "again.whl").read_bytes() == wheel.read_bytes(), "an installed wheel gives itself"
     arguments = ("infer", "street.png", "--device", "emulator", "--task", "depth")
     run(sys.executable, tmp_path, "-m", "edgemoe.host.cli", *arguments, PYTHONPATH="there")
-    found = infer(checkpoint.load("m3vit-micro"), [scenes.scene(kit.SEED).image], tasks=[1], device="emulator", hardware=preset("base"))
+    found = infer(
+        checkpoint.load("m3vit-micro"),
+        [scenes.scene(kit.SEED).image],
+        tasks=[1],
+        device="emulator",
+        hardware=preset("base"),
+    )
     assert np.array_equal(np.load(tmp_path / "out/street-depth.npy"), found.map(0))
 
 
@@ -177,13 +201,21 @@ print(digest.hexdigest())
 
 def old_python() -> str:
     """A Python 3.10: EDGEMOE_PYTHON310, on the path, or of pyenv; else the present one, with the old NumPy all the same."""
-    there = (os.environ.get("EDGEMOE_PYTHON310"), shutil.which("python3.10"), *Path.home().glob(".pyenv/versions/3.10*/bin/python3.10"))
+    there = (
+        os.environ.get("EDGEMOE_PYTHON310"),
+        shutil.which("python3.10"),
+        *Path.home().glob(".pyenv/versions/3.10*/bin/python3.10"),
+    )
     for name in filter(None, there):
-        asked = subprocess.run([name, "-c", "import sys, venv; print(sys.version_info[:2])"], capture_output=True, text=True, check=False)
+        asked = subprocess.run(
+            [name, "-c", "import sys, venv; print(sys.version_info[:2])"], capture_output=True, text=True, check=False
+        )
         if asked.stdout.strip() == str(OLDEST):
             return str(name)
     if sys.version_info >= (3, 13):
-        pytest.skip(f"needs a Python 3.10 to 3.12 (EDGEMOE_PYTHON310 names one): NumPy {OLD_NUMPY} has no wheel for this one")
+        pytest.skip(
+            f"needs a Python 3.10 to 3.12 (EDGEMOE_PYTHON310 names one): NumPy {OLD_NUMPY} has no wheel for this one"
+        )
     return sys.executable
 
 
@@ -193,9 +225,29 @@ def test_the_oldest_python_and_numpy(wheel: Path, tmp_path: Path) -> None:
     scene(tmp_path)
     run(old_python(), tmp_path, "-m", "venv", "venv")
     python = tmp_path / "venv/bin/python"
-    run(python, tmp_path, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel), f"numpy=={OLD_NUMPY}")
+    run(
+        python,
+        tmp_path,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        str(wheel),
+        f"numpy=={OLD_NUMPY}",
+    )
     run(python, tmp_path, "-m", "pip", "check")
-    run(tmp_path / "venv/bin/edgemoe", tmp_path, "infer", "street.png", "--device", "emulator", "--checkpoint", "m3vit-nano", "--json")
+    run(
+        tmp_path / "venv/bin/edgemoe",
+        tmp_path,
+        "infer",
+        "street.png",
+        "--device",
+        "emulator",
+        "--checkpoint",
+        "m3vit-nano",
+        "--json",
+    )
     absent = "import importlib.util as u, numpy; assert not (u.find_spec('amaranth') or u.find_spec('torch')); print(numpy.__version__)"
     assert run(python, tmp_path, "-c", absent).strip() == OLD_NUMPY
     assert run(python, tmp_path, "-W", "error", "-c", DIGEST) == run(sys.executable, tmp_path, "-c", DIGEST)

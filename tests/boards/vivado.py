@@ -22,7 +22,13 @@ INSTALLED = {
 }
 HP = range(4)
 PINS = {
-    "zynq_ultra_ps_e": {"pl_clk0", "pl_resetn0", "pl_ps_irq0", "maxihpm0_fpd_aclk", *(f"saxihp{i}_fpd_aclk" for i in HP)},
+    "zynq_ultra_ps_e": {
+        "pl_clk0",
+        "pl_resetn0",
+        "pl_ps_irq0",
+        "maxihpm0_fpd_aclk",
+        *(f"saxihp{i}_fpd_aclk" for i in HP),
+    },
     "proc_sys_reset": {"slowest_sync_clk", "ext_reset_in", "peripheral_aresetn", "interconnect_aresetn"},
     "smartconnect": {"aclk", "aresetn"},
 }
@@ -32,7 +38,9 @@ INTERFACES = {
     "smartconnect": {"S00_AXI": "slave", "M00_AXI": "master"},
 }
 # What is behind a high-performance port; every part is assigned to a master or excluded, else Vivado assigns it as it likes.
-SEGMENTS = {f"SAXIGP{i + 2}/HP{i}_{part}" for i in HP for part in ("DDR_LOW", "DDR_HIGH", "LPS_OCM", "QSPI", "PCIE_LOW")}
+SEGMENTS = {
+    f"SAXIGP{i + 2}/HP{i}_{part}" for i in HP for part in ("DDR_LOW", "DDR_HIGH", "LPS_OCM", "QSPI", "PCIE_LOW")
+}
 PLL_MHZ = 33.33 * 45  # what a board's reference clock makes of 1,500
 DIVISORS = range(1, 64)  # of each of the two dividers behind it
 PROPERTIES = {
@@ -44,7 +52,19 @@ PROPERTIES = {
     },
     "smartconnect": {"NUM_SI", "NUM_MI"},
 }
-OPTIONS = {"-force", "-norecurse", "-quiet", "-all", "-import_files", "-top", "-fixed", "-include_bit", "-hierarchical", "-setup", "-hold"}
+OPTIONS = {
+    "-force",
+    "-norecurse",
+    "-quiet",
+    "-all",
+    "-import_files",
+    "-top",
+    "-fixed",
+    "-include_bit",
+    "-hierarchical",
+    "-setup",
+    "-hold",
+}
 
 
 class Refused(Exception):
@@ -54,7 +74,9 @@ class Refused(Exception):
 def attributes(wrapper: str) -> dict[str, dict[str, str]]:
     """Interface -> {logical name: port} as Vivado infers them from a module's attributes."""
     found: dict[str, dict[str, str]] = {}
-    for bus, logical, port in re.findall(r'X_INTERFACE_INFO = "\S+ (\w+) (\w+)"[^)]*\*\)\s*\w+ wire (?:\[\d+:0\] )?(\w+)', wrapper):
+    for bus, logical, port in re.findall(
+        r'X_INTERFACE_INFO = "\S+ (\w+) (\w+)"[^)]*\*\)\s*\w+ wire (?:\[\d+:0\] )?(\w+)', wrapper
+    ):
         found.setdefault(bus, {})[logical] = port
     return found
 
@@ -62,7 +84,9 @@ def attributes(wrapper: str) -> dict[str, dict[str, str]]:
 class Vivado:
     """One run of one script in `folder`. slack: what place and route achieve, in nanoseconds."""
 
-    def __init__(self, folder: Path, *, slack: float = 0.1, parts: tuple[str, ...] = (), board_parts: tuple[str, ...] = ()):
+    def __init__(
+        self, folder: Path, *, slack: float = 0.1, parts: tuple[str, ...] = (), board_parts: tuple[str, ...] = ()
+    ):
         import tkinter
 
         self.tcl = tkinter.Tcl()
@@ -81,7 +105,9 @@ class Vivado:
             if name.startswith("do_"):
                 self._define(name[3:], getattr(self, name))
         self.tcl.createcommand("note", self.log.append)
-        self.tcl.eval("rename puts put; proc puts args {if {[llength $args] == 1} {note [lindex $args 0]} else {put {*}$args}}")
+        self.tcl.eval(
+            "rename puts put; proc puts args {if {[llength $args] == 1} {note [lindex $args 0]} else {put {*}$args}}"
+        )
         self.tcl.eval("namespace eval ipx {}; rename unknown {}")
 
     def _define(self, name: str, function: Callable[..., Any]) -> None:
@@ -127,7 +153,9 @@ class Vivado:
         pass
 
     def do_add_files(self, names, flags, options):
-        self._need(set(options) <= {"fileset"} and options.get("fileset", "constrs_1") == "constrs_1", f"add_files {options}")
+        self._need(
+            set(options) <= {"fileset"} and options.get("fileset", "constrs_1") == "constrs_1", f"add_files {options}"
+        )
         for name in self.tcl.splitlist(names):
             self._need(Path(name).is_file() or Path(name).name == "system_wrapper.v", f"no such file {name}")
 
@@ -144,7 +172,10 @@ class Vivado:
         return " ".join(part for part in self.board_parts if part.startswith(pattern.removesuffix("*")))
 
     def do_update_ip_catalog(self, flags, options):
-        self._need(self.settings["project"]["ip_repo_paths"] == str(self.folder.resolve() / "ip"), "the IP is looked for elsewhere")
+        self._need(
+            self.settings["project"]["ip_repo_paths"] == str(self.folder.resolve() / "ip"),
+            "the IP is looked for elsewhere",
+        )
 
     def do_set_property(self, *words, flags, options):
         if "dict" in options:
@@ -183,7 +214,9 @@ class Vivado:
             "taxonomy": "/UserIP",
             "set_current": "true",
         }
-        self._need(options == expected and self.settings["sources_1"]["top"] == "edgemoe_ip", f"package_project {options}")
+        self._need(
+            options == expected and self.settings["sources_1"]["top"] == "edgemoe_ip", f"package_project {options}"
+        )
 
     def do_ipx__current_core(self, flags, options):
         return "the_core"
@@ -238,7 +271,9 @@ class Vivado:
 
     def do_apply_bd_automation(self, cell, flags, options):
         self._need(self.cells[cell].startswith("xilinx.com:ip:zynq_ultra_ps_e:"), "automation of another cell")
-        self._need(options == {"rule": "xilinx.com:bd_rule:zynq_ultra_ps_e", "config": 'apply_board_preset "1"'}, f"{options}")
+        self._need(
+            options == {"rule": "xilinx.com:bd_rule:zynq_ultra_ps_e", "config": 'apply_board_preset "1"'}, f"{options}"
+        )
 
     def _kind(self, pin: str) -> tuple[str, str]:
         cell, _, name = pin.partition("/")
@@ -253,7 +288,9 @@ class Vivado:
 
     def do_get_bd_intf_pins(self, pin, flags, options):
         kind, name = self._kind(pin)
-        buses = {n: "slave" if n.startswith("s_") else "master" for n, bus in self.core_interfaces.items() if len(bus) > 1}
+        buses = {
+            n: "slave" if n.startswith("s_") else "master" for n, bus in self.core_interfaces.items() if len(bus) > 1
+        }
         known = buses if kind == "edgemoe_ip" else INTERFACES[kind]
         self._need(name in known, f"no interface {pin}")
         return f"{pin}={known[name]}"
@@ -309,12 +346,15 @@ class Vivado:
         for i in HP:
             used = any(f"ps/S_AXI_HP{i}_FPD" in net for net in self.interface_nets)
             self._need(
-                used == (settings.get(f"CONFIG.PSU__USE__S_AXI_GP{i + 2}") == "1"), f"HP{i} is used but not enabled, or the other way round"
+                used == (settings.get(f"CONFIG.PSU__USE__S_AXI_GP{i + 2}") == "1"),
+                f"HP{i} is used but not enabled, or the other way round",
             )
             self._need(used == (f"ps/saxihp{i}_fpd_aclk" in clocks), f"HP{i} has no clock")
             for segment in (f"/ps/{known}" for known in SEGMENTS if f"/HP{i}_" in known and used):
                 assigned, excluded = segment in self.addresses, segment in {name for _, name in self.excluded}
-                self._need(assigned != excluded, f"{segment} is {'both' if assigned else 'neither'} assigned and excluded")
+                self._need(
+                    assigned != excluded, f"{segment} is {'both' if assigned else 'neither'} assigned and excluded"
+                )
 
     def do_save_bd_design(self, flags, options):
         pass

@@ -37,7 +37,9 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     instruction = dut.jobs.payload.instruction
     stream(p, dut.jobs, assume=True)
     p.assume(instruction.opcode == Opcode.MATMUL)
-    p.assume((instruction.chunks != 0) & (instruction.chunks < 3) & (instruction.columns != 0) & (instruction.columns < 3))
+    p.assume(
+        (instruction.chunks != 0) & (instruction.chunks < 3) & (instruction.columns != 0) & (instruction.columns < 3)
+    )
     if weights_only:
         p.assume(~instruction.stationary[1] & (instruction.chunks == 1))
     # Rows: as many as `row_level` says come without a gap.
@@ -135,7 +137,9 @@ def streamer(p: Property, unit: Any) -> None:
     sequence = counter(p, 8, accepted, name="sequence")
     p.assume(job.sequence == sequence)
     p.assume((job.rows != 0) & (job.rows < 4) & (instruction.rows == job.rows))
-    p.assume((instruction.chunks != 0) & (instruction.chunks < 3) & (instruction.columns != 0) & (instruction.columns < 3))
+    p.assume(
+        (instruction.chunks != 0) & (instruction.chunks < 3) & (instruction.columns != 0) & (instruction.columns < 3)
+    )
     p.assume((instruction.opcode == Opcode.MATMUL) | (instruction.opcode == Opcode.LOAD))
     # Announcements: never more than one ahead of the swaps at the array.
     tag = dut.issue.tag
@@ -158,7 +162,11 @@ def streamer(p: Property, unit: Any) -> None:
     here = dut.contexts[tag.context]
     with m.If(tag.valid):
         p.check((tag.index == index) & (dut.issue.chunk == chunk) & (tag.column == column))
-        p.check((tag.first == (chunk == 0)) & (tag.last == (chunk + 1 == here.instruction.chunks)) & (dut.issue.swap == (index == 0)))
+        p.check(
+            (tag.first == (chunk == 0))
+            & (tag.last == (chunk + 1 == here.instruction.chunks))
+            & (dut.issue.swap == (index == 0))
+        )
         m.d.sync += index.eq(index + 1)
         with m.If(index + 1 == here.rows):
             m.d.sync += [index.eq(0), chunk.eq(chunk + 1)]

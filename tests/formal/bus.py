@@ -53,7 +53,9 @@ def reader(config: HardwareConfig, beats: int = 3):
             arrives = axi.rvalid & axi.rready
             place, final = p.register(4, f"place{i}"), Signal(name=f"final{i}")
             word = 12 + 4
-            bursts = Queue(p, word, config.outstanding, taken, Cat(axi.araddr[:12], length), arrives & final, f"bursts{i}")
+            bursts = Queue(
+                p, word, config.outstanding, taken, Cat(axi.araddr[:12], length), arrives & final, f"bursts{i}"
+            )
             held(p, axi.rvalid, axi.rready, Cat(axi.rdata, axi.rresp), assume=True)
             m.d.comb += final.eq(place + 1 == bursts.head[12:])
             with m.If(arrives):
@@ -73,7 +75,9 @@ def reader(config: HardwareConfig, beats: int = 3):
             release = getattr(dut, f"{name}_release")
             taken = requests(p, config, port, beats)
             count, asked, came = (p.register(4, f"{name}_{what}") for what in ("count", "asked", "came"))
-            start, length, first = (p.register(bits, f"{name}_{what}") for bits, what in ((ADDRESS, "start"), (4, "length"), (4, "first")))
+            start, length, first = (
+                p.register(bits, f"{name}_{what}") for bits, what in ((ADDRESS, "start"), (4, "length"), (4, "first"))
+            )
             known = p.register(1, f"{name}_known")
             p.assume(~taken | (count < 3))
             with m.If(taken):
@@ -147,7 +151,9 @@ def reader_stops(p: Property, unit: Any) -> None:
         m.d.sync += began.eq(began + 1)
     p.check(began <= 2)  # one that became an offer with the stop, one that was chosen already
     # A prompt memory lets it become idle soon.
-    prompt = counter(p, 4, 1, clear=~dut.stop | ~axi.arready | ~axi.rvalid & (outstanding != 0) | dut.idle, name="prompt")
+    prompt = counter(
+        p, 4, 1, clear=~dut.stop | ~axi.arready | ~axi.rvalid & (outstanding != 0) | dut.idle, name="prompt"
+    )
     p.check(prompt < 12)
     fetches = counter(p, 3, dut.fetch_valid, clear=dut.stop, name="fetches")
     p.check(fetches <= 2)
@@ -248,7 +254,9 @@ PROOFS = [
         Writer,
         11,
         {
-            "WLAST follows the request, not the burst": Mutant("Cat(part, left == 1, ~self.stop)", "Cat(part, burst.p.last, ~self.stop)"),
+            "WLAST follows the request, not the burst": Mutant(
+                "Cat(part, left == 1, ~self.stop)", "Cat(part, burst.p.last, ~self.stop)"
+            ),
             "an address is overwritten": Mutant("[axi.awvalid & ~axi.awready for", "[axi.awvalid & 0 for"),
             "a beat that is offered counts as moved": Mutant("self.moved.eq(take)", "self.moved.eq(self.beats.valid)"),
             "answers are not awaited": Mutant("self.done.eq(active & quiet &", "self.done.eq(active & (left == 0) &"),
@@ -269,7 +277,11 @@ PROOFS = [
         writer(ONE, stops=True),
         Writer,
         14,
-        {"a burst is left without its data": Mutant("room & (self.beats.valid | self.stop)", "room & self.beats.valid & ~self.stop")},
+        {
+            "a burst is left without its data": Mutant(
+                "room & (self.beats.valid | self.stop)", "room & self.beats.valid & ~self.stop"
+            )
+        },
         cover_depth=22,
         full=True,
     ),
@@ -282,7 +294,9 @@ PROOFS = [
             "room is not reserved": Mutant("(burst.p.beats <= room)", "(room != 0)"),
             "beats go to the wrong client": Mutant("(current.client == i)", "(current.client != i)"),
             "an address is overwritten": Mutant("self.burst.ready.eq(~waiting)", "self.burst.ready.eq(1)"),
-            "last of a burst, not of a request": Mutant("self.last.eq(ends & current.burst.last)", "self.last.eq(ends)"),
+            "last of a burst, not of a request": Mutant(
+                "self.last.eq(ends & current.burst.last)", "self.last.eq(ends)"
+            ),
         },
         cover_depth=13,
     ),
@@ -315,7 +329,11 @@ PROOFS = [
         writer(TWO),
         Writer,
         11,
-        {"both masters get the low half": Mutant("payload.word_select(i, config.data_bits)", "payload.word_select(0, config.data_bits)")},
+        {
+            "both masters get the low half": Mutant(
+                "payload.word_select(i, config.data_bits)", "payload.word_select(0, config.data_bits)"
+            )
+        },
         cover_depth=22,
         full=True,
     ),

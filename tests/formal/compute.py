@@ -76,7 +76,9 @@ def router(p: Property, unit: Any) -> None:
     expert, word = p.constant(2, "expert"), Signal(16 * ROUTING.lanes)
     for lane, logit in enumerate(logits):
         m.d.comb += word[16 * lane : 16 * lane + 16].eq(logit)
-    settings = dict(rows=1, top_k=top_k, experts=experts, columns=1, stride=1, base=0, row_base=0, shift=0, reset_queues=1)
+    settings = dict(
+        rows=1, top_k=top_k, experts=experts, columns=1, stride=1, base=0, row_base=0, shift=0, reset_queues=1
+    )
     dut = p.unit(unit(ROUTING), **settings, score_data=word, count_expert=expert)
     begun = p.register(1, "begun")
     m.d.sync += begun.eq(begun | dut.start)

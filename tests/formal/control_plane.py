@@ -36,7 +36,9 @@ def register_file(p: Property, unit: Any) -> None:
 
     aw, w, b = bus.awvalid & bus.awready, bus.wvalid & bus.wready, bus.bvalid & bus.bready
     ar, r = bus.arvalid & bus.arready, bus.rvalid & bus.rready
-    addresses, values, reads = (counter(p, 3, up, down, name=name) for up, down, name in ((aw, b, "aws"), (w, b, "ws"), (ar, r, "ars")))
+    addresses, values, reads = (
+        counter(p, 3, up, down, name=name) for up, down, name in ((aw, b, "aws"), (w, b, "ws"), (ar, r, "ars"))
+    )
     # Never an answer without a request; at most one held and one answered.
     p.check(~bus.bvalid | ((addresses != 0) & (values != 0)))
     p.check(~bus.rvalid | (reads != 0))
@@ -54,7 +56,9 @@ def register_file(p: Property, unit: Any) -> None:
     # A read of a symbolic address with nothing else under way: known or not.
     address = p.constant(10, "address")
     known = Cat(address == one.offset >> 2 for one in registers.REGISTERS).any()
-    writable = Cat(address == one.offset >> 2 for one in registers.REGISTERS if one.access != registers.Access.READ_ONLY).any()
+    writable = Cat(
+        address == one.offset >> 2 for one in registers.REGISTERS if one.access != registers.Access.READ_ONLY
+    ).any()
     p.assume(~bus.arvalid | (bus.araddr[2:] == address))
     p.assume(~bus.awvalid | (bus.awaddr[2:] == address))
     p.check(~bus.rvalid | (bus.rresp == Mux(known, OKAY, SLVERR)))

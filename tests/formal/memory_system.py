@@ -33,7 +33,9 @@ def splitter(config: HardwareConfig, address_bits: int = 14, beat_bits: int = 12
         taken = request.valid & request.ready
         given = burst.valid & burst.ready
         bits = len(request.p.as_value())
-        pending = Queue(p, bits, 2, taken & (request.p.beats != 0), request.p.as_value(), given & burst.p.last, "pending")
+        pending = Queue(
+            p, bits, 2, taken & (request.p.beats != 0), request.p.as_value(), given & burst.p.last, "pending"
+        )
         fresh, address, left = Signal(init=1), Signal(len(request.p.address)), Signal(len(request.p.beats))
         address_now = Mux(fresh, pending.head[: len(address)], address)
         left_now = Mux(fresh, pending.head[len(address) :], left)
@@ -108,7 +110,10 @@ def words_to_beats(config: HardwareConfig):
         enters, leaves = words.valid & words.ready, beats.valid & beats.ready
         bits, wide = len(words.p.word), len(beats.p)
         if config.words_per_beat > 1:
-            held, position = [p.register(bits, f"held{i}") for i in range(config.words_per_beat)], p.register(2, "position")
+            held, position = (
+                [p.register(bits, f"held{i}") for i in range(config.words_per_beat)],
+                p.register(2, "position"),
+            )
             ends = (position == config.words_per_beat - 1) | words.p.last
             with m.If(enters):
                 m.d.sync += position.eq(Mux(ends, 0, position + 1))
@@ -166,7 +171,9 @@ PROOFS = [
             "a waiting burst is overwritten": HELD_BURST,
             "bursts ignore boundaries": Mutant("C(limit) - address[: limit.bit_length() - 1]", "C(limit)"),
             "last is one burst late": Mutant("last = remaining <= to_boundary", "last = remaining < to_boundary"),
-            "a request is taken too early": Mutant("self.request.ready.eq(empty)", "self.request.ready.eq(empty | last)"),
+            "a request is taken too early": Mutant(
+                "self.request.ready.eq(empty)", "self.request.ready.eq(empty | last)"
+            ),
         },
     ),
     *(
@@ -217,10 +224,18 @@ PROOFS = [
         12,
         {
             "the last word does not end its beat": Mutant("ends = last | words.p.last", "ends = last"),
-            "old halves are not cleared": Mutant("Mux(position == 0, words.p.word, Cat(held, words.p.word))", "Cat(held, words.p.word)"),
+            "old halves are not cleared": Mutant(
+                "Mux(position == 0, words.p.word, Cat(held, words.p.word))", "Cat(held, words.p.word)"
+            ),
         },
     ),
-    Proof("FIFO", fifo(3), SyncFIFO, 9, {"a full FIFO takes more": Mutant("self.w_rdy.eq(self.level != self.depth)", "self.w_rdy.eq(1)")}),
+    Proof(
+        "FIFO",
+        fifo(3),
+        SyncFIFO,
+        9,
+        {"a full FIFO takes more": Mutant("self.w_rdy.eq(self.level != self.depth)", "self.w_rdy.eq(1)")},
+    ),
     Proof(
         "buffered FIFO",
         fifo(3),

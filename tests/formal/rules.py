@@ -52,7 +52,9 @@ def instruction_of(p: Property, **widths: int) -> Value:
 class Queue:
     """The observer's own queue of `depth` values, as shift registers: `head`, `count`."""
 
-    def __init__(self, p: Property, bits: int, depth: int, push: Any, value: Any, pop: Any, name: str, clear: Any = 0) -> None:
+    def __init__(
+        self, p: Property, bits: int, depth: int, push: Any, value: Any, pop: Any, name: str, clear: Any = 0
+    ) -> None:
         m = p.m
         places = [Signal(bits, name=f"{name}_{i}") for i in range(depth)]
         self.head, self.count = places[0], Signal(range(depth + 1), name=f"{name}_count")

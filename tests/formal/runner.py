@@ -81,7 +81,11 @@ class Property(Elaboratable):
 
     def past(self, value: Any) -> Any:
         """The value one cycle ago; arbitrary in the first cycle."""
-        before = Signal.like(value, reset_less=True) if isinstance(value, Signal) else Signal(Value.cast(value).shape(), reset_less=True)
+        before = (
+            Signal.like(value, reset_less=True)
+            if isinstance(value, Signal)
+            else Signal(Value.cast(value).shape(), reset_less=True)
+        )
         self.history.d.sync += before.eq(value)
         return before
 
@@ -171,7 +175,12 @@ def solve(description: Property, mode: str, depth: int) -> Verdict:
         (folder / "proof.sby").write_text(job)
         scripts = sysconfig.get_path("scripts")
         tools = [f"{option}={Path(scripts) / program}" for option, program in _TOOLS.items()]
-        command = [str(Path(scripts) / "yowasp-sby"), "-f", *(part for tool in tools for part in tool.split("=", 1)), "proof.sby"]
+        command = [
+            str(Path(scripts) / "yowasp-sby"),
+            "-f",
+            *(part for tool in tools for part in tool.split("=", 1)),
+            "proof.sby",
+        ]
         environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         log = done.stdout + done.stderr

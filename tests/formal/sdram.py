@@ -100,7 +100,9 @@ def commands(p: Property, unit: Any) -> None:
     p.check(~(pins.refresh | pins.mode) | ~Cat(is_open).any())
     p.check(~pins.precharge | (since_write >= 3 + WR) & (since_read >= 4))
     p.check(~(pins.read | pins.write) | (since_write >= 4) & (since_read >= 4))
-    p.check(~pins.any | (pins.since(pins.refresh, "since_refresh") >= RFC) & (pins.since(pins.mode, "since_mode") >= MRD))
+    p.check(
+        ~pins.any | (pins.since(pins.refresh, "since_refresh") >= RFC) & (pins.since(pins.mode, "since_mode") >= MRD)
+    )
     # The wires: the chip drives them until CAS + 3 cycles behind READ, the next cycle is nobody's.
     p.check(~dut.pins.dq_oe | (since_read > CAS + 4))
     p.check(dut.pins.dq_oe == (pins.write | (since_write < 4)))
@@ -198,7 +200,11 @@ def master(p: Property, read: Any, write: Any) -> tuple[Any, Any]:
 def follow(p: Property, name: str, started: Any, address: Any, length: Any, moves: Any) -> tuple[Any, Any, Any]:
     """The observer's own burst: checks that beats come only in one; returns their address, whether outside, whether last."""
     m = p.m
-    place, active, outside = p.register(2, f"{name}_place"), p.register(1, f"{name}_active"), p.register(1, f"{name}_outside")
+    place, active, outside = (
+        p.register(2, f"{name}_place"),
+        p.register(1, f"{name}_active"),
+        p.register(1, f"{name}_outside"),
+    )
     first, last = p.register(SIZE - 3, f"{name}_first"), p.register(2, f"{name}_last")
     p.check(~started | ~active)
     p.check(~moves | active)
@@ -257,7 +263,9 @@ def answers(p: Property, unit: Any) -> None:
     sent = Queue(p, 2, SMALL.read_buffer, taken, Cat(access.p.last, access.p.fault), dut.beat_valid, "sent")
     p.assume(~dut.beat_valid | (sent.count != 0) & (Cat(dut.beat.last, dut.beat.fault) == sent.head))
     p.assume(dut.beat.data[8:] == 0)  # for the solver's sake
-    kept = Queue(p, 10, SMALL.read_buffer, dut.beat_valid, Cat(dut.beat.last, dut.beat.fault, dut.beat.data[:8]), r, "kept")
+    kept = Queue(
+        p, 10, SMALL.read_buffer, dut.beat_valid, Cat(dut.beat.last, dut.beat.fault, dut.beat.data[:8]), r, "kept"
+    )
     p.check(sent.count + kept.count <= SMALL.read_buffer)
     p.check(read.rvalid == (kept.count != 0))
     with p.m.If(read.rvalid):

@@ -39,7 +39,9 @@ def _fair(p: Property, clients: Any, channel: str) -> None:
 
 def interconnect_reads(p: Property, unit: Any) -> None:
     """Every address goes through once, unchanged; every beat goes to the client whose burst is the oldest."""
-    dut = p.unit(unit(8, outstanding=2), **{f"writes_{i}_{name}": 0 for i in range(2) for name in ("awvalid", "wvalid")})
+    dut = p.unit(
+        unit(8, outstanding=2), **{f"writes_{i}_{name}": 0 for i in range(2) for name in ("awvalid", "wvalid")}
+    )
     axi, clients = dut.read, dut.reads
     for c in clients:
         held(p, c.arvalid, c.arready, _channel(c, "ar"), assume=True)
@@ -54,7 +56,10 @@ def interconnect_reads(p: Property, unit: Any) -> None:
     p.assume(~axi.rvalid | (owners.count != 0))
     for i, c in enumerate(clients):
         p.check(c.rvalid == (axi.rvalid & (owners.head == i)))
-        p.check(~c.rvalid | (Cat(c.rdata, c.rresp, c.rlast) == Cat(axi.rdata, axi.rresp, axi.rlast)) & (axi.rready == c.rready))
+        p.check(
+            ~c.rvalid
+            | (Cat(c.rdata, c.rresp, c.rlast) == Cat(axi.rdata, axi.rresp, axi.rlast)) & (axi.rready == c.rready)
+        )
     _fair(p, clients, "ar")
     p.cover((owners.count == 2) & (owners.places[0] != owners.places[1]))
     p.cover(clients[1].rvalid & p.past(clients[0].rvalid & clients[0].rlast & clients[0].rready))
@@ -71,7 +76,10 @@ def interconnect_writes(p: Property, unit: Any) -> None:
         held(p, c.awvalid, c.awready, _channel(c, "aw"), assume=True)
         held(p, c.wvalid, c.wready, Cat(c.wdata, c.wstrb, c.wlast), assume=True)
         addresses, bursts = (p.register(4, f"{what}_{i}") for what in ("addresses", "bursts"))
-        m.d.sync += [addresses.eq(addresses + (c.awvalid & c.awready)), bursts.eq(bursts + (c.wvalid & c.wready & c.wlast))]
+        m.d.sync += [
+            addresses.eq(addresses + (c.awvalid & c.awready)),
+            bursts.eq(bursts + (c.wvalid & c.wready & c.wlast)),
+        ]
         # A burst is complete before the same client's next one: one address ahead or one burst of data ahead, no more.
         p.check((addresses - bursts)[:4] != 2)
         p.check((bursts - addresses)[:4] != 2)
@@ -204,7 +212,9 @@ def frame_receiver(p: Property, unit: Any) -> None:
     fields = request.p.fields
     moves = (fields.command == Command.READ_MEMORY) | (fields.command == Command.WRITE_MEMORY)
     p.check(
-        ~usable | ~moves | (fields.address + fields.value <= 4096) & (fields.value != 0) & ((fields.address | fields.value) % BLOCK == 0)
+        ~usable
+        | ~moves
+        | (fields.address + fields.value <= 4096) & (fields.value != 0) & ((fields.address | fields.value) % BLOCK == 0)
     )
     writing = p.register(1, "writing")
     begins = usable & request.ready & (fields.command == Command.WRITE_MEMORY)
@@ -230,7 +240,10 @@ def uart_transmitter(p: Property, unit: Any) -> None:
     dut = p.unit(unit(4))
     stream(p, dut.bytes, assume=True)
     taken = dut.bytes.valid & dut.bytes.ready
-    place, kept = p.register(6, "place"), p.register(10, "kept")  # cycles of the byte's ten bits still to come, this one included
+    place, kept = (
+        p.register(6, "place"),
+        p.register(10, "kept"),
+    )  # cycles of the byte's ten bits still to come, this one included
     m.d.sync += place.eq(Mux(place == 0, 0, place - 1))
     with m.If(taken):
         m.d.sync += [place.eq(40), kept.eq(Cat(Const(0, 1), dut.bytes.payload, Const(1, 1)))]
@@ -266,9 +279,13 @@ PROOFS = [
         Interconnect,
         9,
         {
-            "a beat goes to the wrong client": Mutant("c.rvalid.eq(axi.rvalid & (owner == i))", "c.rvalid.eq(axi.rvalid & (client == i))"),
+            "a beat goes to the wrong client": Mutant(
+                "c.rvalid.eq(axi.rvalid & (owner == i))", "c.rvalid.eq(axi.rvalid & (client == i))"
+            ),
             "an address is replaced while it waits": Mutant("with m.If(~turn & free", "with m.If(free"),
-            "one client is preferred": Mutant("candidate = (last + distance) % self.clients", "candidate = (distance - 1) % self.clients"),
+            "one client is preferred": Mutant(
+                "candidate = (last + distance) % self.clients", "candidate = (distance - 1) % self.clients"
+            ),
         },
     ),
     Proof(
@@ -277,7 +294,9 @@ PROOFS = [
         Interconnect,
         9,
         {
-            "a turn ends before its data": Mutant("with m.If((addressed | begun) & (given | sent)):", "with m.If(addressed | begun):"),
+            "a turn ends before its data": Mutant(
+                "with m.If((addressed | begun) & (given | sent)):", "with m.If(addressed | begun):"
+            ),
             "an address goes twice": Mutant("axi.awvalid.eq(turn & ~addressed)", "axi.awvalid.eq(turn)"),
             "a response goes to the wrong client": Mutant(
                 "c.bvalid.eq(axi.bvalid & (owner == i))", "c.bvalid.eq(axi.bvalid & (client == i))"
@@ -302,7 +321,9 @@ PROOFS = [
         BlockWriter,
         12,
         {
-            "a burst begins before its data": Mutant("with m.If(buffer.level >= count):", "with m.If(buffer.level != 0):"),
+            "a burst begins before its data": Mutant(
+                "with m.If(buffer.level >= count):", "with m.If(buffer.level != 0):"
+            ),
             "the last beat is not marked": Mutant("axi.wlast.eq(left == 0)", "axi.wlast.eq(0)"),
         },
     ),
@@ -338,7 +359,9 @@ PROOFS = [
         UartTransmitter,
         46,
         {
-            "no stop bit": Mutant("shift.eq(Cat(self.bytes.payload, Const(1)))", "shift.eq(Cat(self.bytes.payload, Const(0, 1)))"),
+            "no stop bit": Mutant(
+                "shift.eq(Cat(self.bytes.payload, Const(1)))", "shift.eq(Cat(self.bytes.payload, Const(0, 1)))"
+            ),
             "a byte is taken too early": Mutant("(bits == 0) | (bits == 1) & over", "(bits == 0) | (bits == 1)"),
         },
     ),
@@ -347,7 +370,11 @@ PROOFS = [
         link,
         Link,
         24,
-        {"an address is withdrawn": Mutant("with m.If(bus.arvalid & bus.arready | bus.awvalid & bus.awready):", "with m.If(1):")},
+        {
+            "an address is withdrawn": Mutant(
+                "with m.If(bus.arvalid & bus.arready | bus.awvalid & bus.awready):", "with m.If(1):"
+            )
+        },
         cover_depth=24,
     ),
 ]

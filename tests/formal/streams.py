@@ -81,7 +81,10 @@ def row_unpacker(p: Property, unit: Any) -> None:
     p.check(~dut.row.valid | (dut.row.p.as_value() == shown))
     p.check(~(p.later & p.past(moves)) | dut.row.valid)
     p.cover(dut.leaves & dut.eight_bit & (number == 3))
-    p.cover(dut.leaves & ~dut.eight_bit & p.past(dut.leaves) & p.past(dut.eight_bit) | dut.leaves & ~dut.eight_bit & (number == 1))
+    p.cover(
+        dut.leaves & ~dut.eight_bit & p.past(dut.leaves) & p.past(dut.eight_bit)
+        | dut.leaves & ~dut.eight_bit & (number == 1)
+    )
 
 
 def weights(p: Property, unit: Any) -> None:
@@ -118,7 +121,17 @@ def sequencer(p: Property, unit: Any) -> None:
     """Each instruction goes exactly once to each unit that wants it, unchanged while it waits; none that was refused goes anywhere."""
     m = p.m
     # Operand extents are another matter (arithmetic, held against the emulator): what they are computed from is 0 here.
-    widths = {"opcode": 4, "stationary": 2, "gather": 1, "queued": 1, "rows": 3, "chunks": 2, "columns": 2, "length": 2, "memory": 2}
+    widths = {
+        "opcode": 4,
+        "stationary": 2,
+        "gather": 1,
+        "queued": 1,
+        "rows": 3,
+        "chunks": 2,
+        "columns": 2,
+        "length": 2,
+        "memory": 2,
+    }
     dut = p.unit(unit(FETCH), completed=0, instructions_payload=instruction_of(p, valid=2, **widths))
     stream(p, dut.instructions, assume=True, unless=dut.jump)
     p.assume(~dut.start | ~dut.busy)
@@ -161,7 +174,9 @@ def dma(p: Property, unit: Any) -> None:
     m.d.comb += dut.command.eq(command)
     p.inputs.pop("dut_command")
     p.assume((command.opcode == Opcode.LOAD) | (command.opcode == Opcode.STORE))
-    p.assume((command.rows <= 2) & (command.columns <= 2) & ~command.gather & (command.stride < 8) & (command.base < 16))
+    p.assume(
+        (command.rows <= 2) & (command.columns <= 2) & ~command.gather & (command.stride < 8) & (command.base < 16)
+    )
     busy = p.register(1, "busy")
     m.d.sync += busy.eq(dut.start | busy & ~dut.done)
     p.assume(~dut.start | ~busy)

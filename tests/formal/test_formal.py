@@ -19,7 +19,10 @@ PROOFS: list[Proof] = [proof for module in MODULES for proof in module.PROOFS]
 
 
 def parameters(values):
-    return [pytest.param(*value, id="-".join(map(str, (value[0].name, *value[1:]))), marks=_marks(value[0])) for value in values]
+    return [
+        pytest.param(*value, id="-".join(map(str, (value[0].name, *value[1:]))), marks=_marks(value[0]))
+        for value in values
+    ]
 
 
 def _marks(proof: Proof):
@@ -56,7 +59,9 @@ def test_only_verdicts_are_kept(tmp_path, monkeypatch):
     """A solver that ran out of time, on a busy machine perhaps, is asked again; one that decided is not."""
     monkeypatch.setenv("EDGEMOE_CACHE", str(tmp_path))
     answers = iter(("TIMEOUT, rc=8", "PASS, rc=0"))
-    monkeypatch.setattr(runner.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, f"DONE ({next(answers)})", ""))
+    monkeypatch.setattr(
+        runner.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, f"DONE ({next(answers)})", "")
+    )
     assert [prove(PROOFS[0]).status for _ in range(3)] == ["TIMEOUT", "PASS", "PASS"]
 
 
@@ -72,7 +77,11 @@ def stream_ports(unit: object, signature: wiring.Signature, path: str = "") -> d
         if member.is_signature and not member.dimensions:
             port, inner = getattr(unit, name), member.signature
             plain = inner.flip() if isinstance(inner, wiring.FlippedSignature) else inner
-            found |= {path + name: port} if isinstance(plain, stream.Signature) else stream_ports(port, inner, f"{path}{name}.")
+            found |= (
+                {path + name: port}
+                if isinstance(plain, stream.Signature)
+                else stream_ports(port, inner, f"{path}{name}.")
+            )
     return found
 
 
@@ -84,12 +93,22 @@ def test_every_stream_port_of_every_unit_is_proven():
         proof.build(description, proof.unit)
         for unit in description.units:
             ports = stream_ports(unit, unit.signature)
-            without = {name for name, port in ports.items() if not any(port is checked for checked in description.streams)}
+            without = {
+                name for name, port in ports.items() if not any(port is checked for checked in description.streams)
+            }
             unproven[type(unit).__name__] = unproven.get(type(unit).__name__, without) & without
     assert not {name: ports for name, ports in unproven.items() if ports}
     modules = [
-        importlib.import_module(f"{p.__name__}.{info.name}") for p in (units, periphery) for info in pkgutil.iter_modules(p.__path__)
+        importlib.import_module(f"{p.__name__}.{info.name}")
+        for p in (units, periphery)
+        for info in pkgutil.iter_modules(p.__path__)
     ]
-    classes = {c for module in modules for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__}
-    streaming = {c.__name__ for c in classes if issubclass(c, wiring.Component) and "stream.Signature" in inspect.getsource(c.__init__)}
+    classes = {
+        c for module in modules for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__
+    }
+    streaming = {
+        c.__name__
+        for c in classes
+        if issubclass(c, wiring.Component) and "stream.Signature" in inspect.getsource(c.__init__)
+    }
     assert not streaming - set(unproven)

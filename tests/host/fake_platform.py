@@ -26,7 +26,9 @@ from edgemoe.hw import registers
 from edgemoe.sim.device import VerilatorDevice
 
 CTRL, ISR = registers.offset("CTRL"), registers.offset("ISR")
-WRITABLE = [r.offset for r in registers.REGISTERS if r.access is not registers.Access.READ_ONLY and r.offset not in (CTRL, ISR)]
+WRITABLE = [
+    r.offset for r in registers.REGISTERS if r.access is not registers.Access.READ_ONLY and r.offset not in (CTRL, ISR)
+]
 READ_ONLY = [r.offset for r in registers.REGISTERS if r.access is registers.Access.READ_ONLY]
 START, IDLE, SOFT_RESET, MARK = 1, 1 << 2, 1 << 8, 1 << 31
 SLICE = 20_000  # cycles

@@ -108,7 +108,10 @@ def test_names_never_meet() -> None:
     parts = ["a", "A", "a-b", "b", "1", "2", "a-2", "\u00df", "ss", "-", "b-metres256"]
     ends = ["-a.png", "-a-b.png", "-b.png", "-b-metres256.png", ".png", "-2-a.png"]
     for _ in range(300):
-        drawn = [[*rng.choice(parts, rng.integers(0, 3)), rng.choice(parts) + rng.choice([".png", ".jpg"])] for _ in range(12)]
+        drawn = [
+            [*rng.choice(parts, rng.integers(0, 3)), rng.choice(parts) + rng.choice([".png", ".jpg"])]
+            for _ in range(12)
+        ]
         paths = list(dict.fromkeys(Path("/r", *path) for path in drawn))
         chosen = list(rng.choice(ends, rng.integers(1, 5), replace=False))
         names = batch.result_names(paths, chosen)
@@ -156,7 +159,10 @@ def test_a_picture_to_be_read_is_never_written(edgemoe: Command, tmp_path: Path)
     x, mine = picture(tmp_path / "x.png"), picture(tmp_path / "x-seg.png", 1)
     before = mine.read_bytes()
     refused(edgemoe(x, mine, "--out", ".", "--force"), "x-seg.png: both a picture to be read and the name of a result")
-    refused(edgemoe(x, mine, "--out", "out", "--save-tokens", "x-seg.png"), "--save-tokens x-seg.png is a picture to be read")
+    refused(
+        edgemoe(x, mine, "--out", "out", "--save-tokens", "x-seg.png"),
+        "--save-tokens x-seg.png is a picture to be read",
+    )
     refused(edgemoe(x, "--out", "out", "--save-tokens", "out/x-dep.npy"), "is the name of a map")
     assert mine.read_bytes() == before and not (tmp_path / "out").exists()
 
@@ -255,7 +261,10 @@ def test_what_fails_is_said_at_the_end(edgemoe: Command, tmp_path: Path) -> None
     assert sorted({s["image"] for s in report["streams"]}) == [4, 5, 6]
     lines = errors.splitlines()
     assert lines[:5] == [f"edgemoe: image missing{i}.png does not exist" for i in range(5)] and len(lines) == 6
-    assert lines[5] == "edgemoe: error: 7 of 10 pictures could not be read (2 of them not shown above); the others are done"
+    assert (
+        lines[5]
+        == "edgemoe: error: 7 of 10 pictures could not be read (2 of them not shown above); the others are done"
+    )
     refused(edgemoe(*bad, "--out", "none"), "missing0.png does not exist", "nor can the 6 other pictures be read")
     assert not (tmp_path / "none").exists()
 
@@ -269,7 +278,9 @@ def test_notices_are_counted_not_repeated(edgemoe: Command, tmp_path: Path) -> N
     lines = errors.splitlines()
     assert code == 0 and lines[0] == "edgemoe: 00.png: resized from 32 x 32 to 16 x 16 pixels"
     assert "edgemoe: 19 more: resized from 32 x 32 to 16 x 16 pixels" in lines
-    assert lines[-1] == "edgemoe: 1 other notices of this sort are not shown" and len(lines) == inference.Notices.MOST + 2
+    assert (
+        lines[-1] == "edgemoe: 1 other notices of this sort are not shown" and len(lines) == inference.Notices.MOST + 2
+    )
 
 
 def test_a_table_of_a_large_batch_is_short(edgemoe: Command, tmp_path: Path) -> None:

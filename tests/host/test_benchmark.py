@@ -37,7 +37,9 @@ MODEL = ModelConfig(
 @pytest.fixture(scope="module")
 def report():
     checkpoint = benchmark.random_checkpoint(MODEL)
-    return benchmark.benchmark(checkpoint, list(default_images(MODEL, 1)), hardware=preset("tiny"), tasks=2, latency=16, stalls=0.1)
+    return benchmark.benchmark(
+        checkpoint, list(default_images(MODEL, 1)), hardware=preset("tiny"), tasks=2, latency=16, stalls=0.1
+    )
 
 
 def test_cycles_add_up(report):
@@ -95,7 +97,10 @@ def test_the_floor_by_hand():
     rows = sum(rows for rows, _ in listed)
     found, ahead = floor(MODEL, h, "16", queues), 64 + 4
     assert len(expert) == 5 * 2 * 8 * 4
-    assert rows < found and sum(max(block) for block in listed) + 2 - ahead <= found <= sum(max(block) for block in listed) + 2
+    assert (
+        rows < found
+        and sum(max(block) for block in listed) + 2 - ahead <= found <= sum(max(block) for block in listed) + 2
+    )
     deep = replace(h, prefetch_beats=1 << 16)
     assert floor(MODEL, deep, "16", queues) == rows + 2  # all weights are there before they are needed
 
@@ -127,7 +132,9 @@ def test_headlines(monkeypatch):
     """The table of the README, row by row, from the reports of a small model."""
     images = list(default_images(MODEL, 1))
     monkeypatch.setattr(benchmark, "count_dsp", lambda hardware: 1236)
-    reports = benchmark.headlines(benchmark.random_checkpoint(MODEL), images, [(preset("tiny"), "16"), (preset("tiny"), "mixed")])
+    reports = benchmark.headlines(
+        benchmark.random_checkpoint(MODEL), images, [(preset("tiny"), "16"), (preset("tiny"), "mixed")]
+    )
     assert [(r.weight_bits, r.tasks) for r in reports] == [("16", 1), ("16", 2), ("mixed", 1), ("mixed", 2)]
     assert all(r.stalled_each > r.cycles_each for r in reports)
     lines = benchmark.headline_table(reports).splitlines()
@@ -158,7 +165,9 @@ def test_plot(report, tmp_path):
 
 def test_tasks_that_are_not_there():
     with pytest.raises(EdgemoeError, match="2 tasks, not 3"):
-        benchmark.benchmark(benchmark.random_checkpoint(MODEL), list(default_images(MODEL, 1)), hardware=preset("tiny"), tasks=3)
+        benchmark.benchmark(
+            benchmark.random_checkpoint(MODEL), list(default_images(MODEL, 1)), hardware=preset("tiny"), tasks=3
+        )
 
 
 def test_counters_that_do_not_add_up_are_told():

@@ -109,7 +109,9 @@ def test_close_alone_stops_a_core() -> None:
     assert core.events == ["start", "reset", "idle", "given back"]
 
 
-def test_memory_of_a_core_that_does_not_stop_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_of_a_core_that_does_not_stop_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(board_device, "DRAIN", 0.05)
     core = Core(slow=1 << 60)
     with pytest.raises(DeviceTimeout):
@@ -125,7 +127,8 @@ def test_a_core_left_busy_is_not_touched() -> None:
     core = Core()
     core.busy = True
     with pytest.raises(
-        EdgemoeError, match="'made up' is busy: an earlier process left it running; stop it: edgemoe reset --device made-up"
+        EdgemoeError,
+        match="'made up' is busy: an earlier process left it running; stop it: edgemoe reset --device made-up",
     ):
         loop_back(Driver(core, HARDWARE))
     assert not core.memory.read(0, 1 << 16).any(), "nothing was written under a running core"

@@ -16,10 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgemoe.host.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environment})
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environment}
+    )
 
 
-@pytest.mark.parametrize("arguments", [("infer",), ("fly",), ("doctor", "--fast"), ("infer", "x.png", "--device", "abacus")])
+@pytest.mark.parametrize(
+    "arguments", [("infer",), ("fly",), ("doctor", "--fast"), ("infer", "x.png", "--device", "abacus")]
+)
 def test_wrong_usage_is_one_line(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == 2 and done.stdout == ""
@@ -40,7 +44,9 @@ def test_doctor_names_an_unusable_compiler() -> None:
     assert done.stderr == f"edgemoe: error: {told}\n"
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("infer", "-h"), ("import", "edge-moe", "--help"), ("--version",)])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("-h",), ("infer", "-h"), ("import", "edge-moe", "--help"), ("--version",)]
+)
 def test_help_is_plain_text(arguments: tuple[str, ...]) -> None:
     """No frames, so that it is whole in a narrow console and one without Unicode."""
     done = run(*arguments)

@@ -47,7 +47,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_infer_prints_json_and_writes_maps(edgemoe: Command, street: Path, tmp_path: Path) -> None:
     out, tokens = tmp_path / "a" / "b", tmp_path / "c" / "tokens.npy"
-    code, text, errors = edgemoe("infer", street, "--device", "emulator", "--out", out, "--save-tokens", tokens, "--json")
+    code, text, errors = edgemoe(
+        "infer", street, "--device", "emulator", "--out", out, "--save-tokens", tokens, "--json"
+    )
     assert code == 0 and "error" not in errors
     report = json.loads(text)
     assert report["device"] == "emulator" and report["hardware"] == "base" and report["checkpoint"] == "m3vit-micro"
@@ -55,7 +57,18 @@ def test_infer_prints_json_and_writes_maps(edgemoe: Command, street: Path, tmp_p
         (0, str(street), "segmentation", 0),
         (0, str(street), "depth", 0),
     ]
-    wanted = {"device", "hardware", "checkpoint", "streams", "cycles", "macs", "mac_utilisation", "bytes_read", "bytes_written", "seconds"}
+    wanted = {
+        "device",
+        "hardware",
+        "checkpoint",
+        "streams",
+        "cycles",
+        "macs",
+        "mac_utilisation",
+        "bytes_read",
+        "bytes_written",
+        "seconds",
+    }
     assert wanted | {"outputs"} <= set(report)
     assert report["macs"] > 0 and report["bytes_read"] > 1_000_000
     assert {Path(p).name for p in report["outputs"]} >= {
@@ -76,7 +89,9 @@ def test_nothing_but_json_on_standard_output(street: Path, tmp_path: Path) -> No
     """As a shell sees it, notices and progress included."""
     big = picture(tmp_path / "big.png", size=(640, 480))
     arguments = ["infer", street, big, "--device", "emulator", "--task", "depth", "--out", tmp_path / "out", "--json"]
-    done = subprocess.run([sys.executable, "-m", "edgemoe.host.cli", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "edgemoe.host.cli", *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert [s["image"] for s in json.loads(done.stdout)["streams"]] == [0, 1]
     assert "big.png: resized from 640 x 480 to 256 x 128 pixels" in done.stderr
@@ -103,9 +118,14 @@ def test_several_images_and_tasks(edgemoe: Command, tmp_path: Path) -> None:
     )  # fmt: skip
     assert code == 0
     report = json.loads(text)
-    assert [(s["image"], s["task"]) for s in report["streams"]] == [(i, t) for i in range(3) for t in ("depth", "segmentation")]
+    assert [(s["image"], s["task"]) for s in report["streams"]] == [
+        (i, t) for i in range(3) for t in ("depth", "segmentation")
+    ]
     assert len(report["outputs"]) == len(set(report["outputs"])) == 3 * 5
-    assert edgemoe("infer", folders[2] / "street.png", "--device", "emulator", "--out", tmp_path / "alone", "--json")[0] == 0
+    assert (
+        edgemoe("infer", folders[2] / "street.png", "--device", "emulator", "--out", tmp_path / "alone", "--json")[0]
+        == 0
+    )
     for task in ("depth", "segmentation"):
         alone = np.load(tmp_path / "alone" / f"street-{task}.npy")
         assert (np.load(out / f"2-street-{task}.npy") == alone).all()
@@ -126,7 +146,9 @@ def test_npy_and_jpeg(edgemoe: Command, street: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weight_bits", ["8", "mixed"])
 def test_weight_formats(edgemoe: Command, street: Path, tmp_path: Path, weight_bits: str) -> None:
-    code, text, _ = edgemoe("infer", street, "--device", "emulator", "--weight-bits", weight_bits, "--out", tmp_path / "out", "--json")
+    code, text, _ = edgemoe(
+        "infer", street, "--device", "emulator", "--weight-bits", weight_bits, "--out", tmp_path / "out", "--json"
+    )
     assert code == 0 and json.loads(text)["bytes_read"] < 2_500_000
 
 
@@ -159,7 +181,9 @@ def test_verilog(edgemoe: Command, tmp_path: Path) -> None:
     assert "MATMUL" in (folder / "instructions.md").read_text() and "EDGEMOE_CTRL" in (folder / "edgemoe.h").read_text()
 
 
-@pytest.mark.parametrize("command", [("verilog", "--hardware", "tiny"), ("build", "--board", "kv260")], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "command", [("verilog", "--hardware", "tiny"), ("build", "--board", "kv260")], ids=lambda c: c[0]
+)
 def test_folders_of_hardware_replace_only_their_own(edgemoe: Command, tmp_path: Path, command: tuple[str, ...]) -> None:
     header = tmp_path / "edgemoe.h"
     header.write_text("mine")
@@ -203,7 +227,10 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
         (("--hardware", "huge"), ("unknown hardware 'huge'", "base", "tiny")),
         (("--weight-bits", "4"), ("'4'", "mixed")),
         (("--device", "abacus"), ("abacus", "emulator")),
-        (("--hardware", "tiny"), ("m3vit-micro does not fit hardware 'tiny'", "129 tokens a stream", "limit is 20", "(109 too many)")),
+        (
+            ("--hardware", "tiny"),
+            ("m3vit-micro does not fit hardware 'tiny'", "129 tokens a stream", "limit is 20", "(109 too many)"),
+        ),
         (("--out", "/proc/nope"), ("cannot write to folder /proc/nope",)),
         (("--save-tokens", "/proc/nope/x.npy"), ("cannot write to folder /proc/nope",)),
         (("--save-tokens", "/tmp"), ("cannot write /tmp: it is a folder",)),
@@ -211,7 +238,9 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
-def test_bad_options(edgemoe: Command, street: Path, tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_bad_options(
+    edgemoe: Command, street: Path, tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
     out = tmp_path / "out"
     refused(edgemoe("infer", street, *(() if "--out" in arguments else ("--out", out)), *arguments, "--json"), *parts)
     assert not list(out.glob("*"))
@@ -231,7 +260,12 @@ def test_bad_options(edgemoe: Command, street: Path, tmp_path: Path, arguments: 
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_images(
-    edgemoe: Command, street: Path, tmp_path: Path, name: str, content: bytes | np.ndarray | None, parts: tuple[str, ...]
+    edgemoe: Command,
+    street: Path,
+    tmp_path: Path,
+    name: str,
+    content: bytes | np.ndarray | None,
+    parts: tuple[str, ...],
 ) -> None:
     """Alone: one line, and nothing is left behind. Beside a good one: that one's maps are saved, and the exit code says so."""
     path, out = tmp_path / name, tmp_path / "out"
@@ -241,17 +275,25 @@ def test_bad_images(
         np.save(path, content)
     refused(edgemoe("infer", path, "--out", out), *parts)
     assert not out.exists()
-    code, text, errors = edgemoe("infer", path, street, "--task", "depth", "--device", "emulator", "--out", out, "--json")
+    code, text, errors = edgemoe(
+        "infer", path, street, "--task", "depth", "--device", "emulator", "--out", out, "--json"
+    )
     report = json.loads(text)
-    assert code == 1 and [s["file"] for s in report["streams"]] == [str(street)] and (out / "street-depth.npy").is_file()
-    assert [f["file"] for f in report["failed"]] == [str(path)] and all(part in report["failed"][0]["error"] for part in parts)
+    assert (
+        code == 1 and [s["file"] for s in report["streams"]] == [str(street)] and (out / "street-depth.npy").is_file()
+    )
+    assert [f["file"] for f in report["failed"]] == [str(path)] and all(
+        part in report["failed"][0]["error"] for part in parts
+    )
     assert errors.splitlines()[-1] == "edgemoe: error: 1 of 2 pictures could not be read; the others are done"
     assert len(errors.splitlines()) == 2 and parts[0] in errors
 
 
 def test_a_truncated_picture(edgemoe: Command, street: Path, tmp_path: Path) -> None:
     (tmp_path / "half.png").write_bytes(street.read_bytes()[:1000])
-    refused(edgemoe("infer", tmp_path / "half.png", "--out", tmp_path / "out"), "half.png is no picture that can be read")
+    refused(
+        edgemoe("infer", tmp_path / "half.png", "--out", tmp_path / "out"), "half.png is no picture that can be read"
+    )
 
 
 def damaged(source: Path, path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> Path:
@@ -290,12 +332,16 @@ def test_bad_tensors(
 ) -> None:
     path = damaged(tiny_model, tmp_path / "bad.safetensors", change)
     out = tmp_path / "out"
-    refused(edgemoe("infer", street, "--checkpoint", path, "--hardware", "tiny", "--out", out), "bad.safetensors", *parts)
+    refused(
+        edgemoe("infer", street, "--checkpoint", path, "--hardware", "tiny", "--out", out), "bad.safetensors", *parts
+    )
     assert not out.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors at all", None], ids=["empty", "text", "cut off"])
-def test_broken_checkpoints(edgemoe: Command, street: Path, tiny_model: Path, tmp_path: Path, content: bytes | None) -> None:
+def test_broken_checkpoints(
+    edgemoe: Command, street: Path, tiny_model: Path, tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(tiny_model.read_bytes()[:-100] if content is None else content)
     refused(edgemoe("infer", street, "--checkpoint", path), "broken.safetensors is no readable safetensors file")
@@ -303,7 +349,9 @@ def test_broken_checkpoints(edgemoe: Command, street: Path, tiny_model: Path, tm
 
 def test_a_checkpoint_without_configuration(edgemoe: Command, street: Path, tmp_path: Path) -> None:
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "foreign.safetensors")
-    refused(edgemoe("infer", street, "--checkpoint", tmp_path / "foreign.safetensors"), "has no 'config' in its metadata")
+    refused(
+        edgemoe("infer", street, "--checkpoint", tmp_path / "foreign.safetensors"), "has no 'config' in its metadata"
+    )
 
 
 @pytest.mark.parametrize(
@@ -324,7 +372,9 @@ def test_a_checkpoint_without_configuration(edgemoe: Command, street: Path, tmp_
     ],
     ids=lambda value: " ".join(value[:4]),
 )
-def test_other_commands(edgemoe: Command, arguments: tuple[str, ...], parts: tuple[str, ...], monkeypatch, tmp_path: Path) -> None:
+def test_other_commands(
+    edgemoe: Command, arguments: tuple[str, ...], parts: tuple[str, ...], monkeypatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     refused(edgemoe(*arguments), *parts)
 
@@ -390,7 +440,11 @@ def test_readme_commands(edgemoe: Command, line: str, tmp_path: Path, monkeypatc
         word.split("=")[0] for word in words if word.startswith("-")
     ]  # fmt: skip
     depth = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    if not words or words[0] in LONG or any(word.startswith(("DIR", "IMAGE", "FILE", "<")) or word.endswith(MADE) for word in words):
+    if (
+        not words
+        or words[0] in LONG
+        or any(word.startswith(("DIR", "IMAGE", "FILE", "<")) or word.endswith(MADE) for word in words)
+    ):
         names = words[: min(depth, 2 if words and words[0] == "import" else 1)]
         monkeypatch.setenv("COLUMNS", "200")
         code, text, errors = edgemoe(*names, "--help")

@@ -19,7 +19,13 @@ from edgemoe.models.numbers.quantise import QuantisedModel, quantise
 
 DIGESTS = Path(__file__).with_name("programs.json")
 STREAMS = {"one task": [(0, 0)], "both tasks": [(0, 0), (0, 1)], "two images": [(0, 1), (1, 0)]}
-CASES = [(h, f, s) for h in ("base", "zcu102", "ulx3s") for f in WeightFormat for s in STREAMS if h != "ulx3s" or s == "one task"]
+CASES = [
+    (h, f, s)
+    for h in ("base", "zcu102", "ulx3s")
+    for f in WeightFormat
+    for s in STREAMS
+    if h != "ulx3s" or s == "one task"
+]
 
 
 @cache

@@ -76,7 +76,9 @@ def test_pack_is_what_the_array_takes():
                 assert (part[4:, lane] == column_weights).all()
 
 
-@pytest.mark.parametrize("config, hardware", [(TINY, "tiny"), (ODD, "base"), (PLAIN, "base")], ids=lambda x: getattr(x, "name", x))
+@pytest.mark.parametrize(
+    "config, hardware", [(TINY, "tiny"), (ODD, "base"), (PLAIN, "base")], ids=lambda x: getattr(x, "name", x)
+)
 @pytest.mark.parametrize("task", [0, 1])
 def test_multiplications_are_the_graphs(config, hardware, task):
     """Of the instructions, and of the operations: the same number."""
@@ -93,7 +95,9 @@ def test_waits_only_where_something_is_unfinished():
     first, second = by_label["layer 0 head 0 scores"], by_label["layer 0 head 1 scores"]
     assert first.wait_stream and first.wait_load and not second.wait_stream and not second.wait_load
     values = by_label["layer 0 head 0 values"]
-    assert values.wait_stream and not values.wait_load  # its values have long been there: they load while scores come out
+    assert (
+        values.wait_stream and not values.wait_load
+    )  # its values have long been there: they load while scores come out
     assert by_label["layer 0 MLP 2"].wait_stream and not by_label["layer 0 queries"].wait_stream
 
 
@@ -161,7 +165,11 @@ def test_floors_of_real_queues():
     config = PRESETS["m3vit-t"]
     tasks = [{2 * n + 1: np.array(q.split(), int) for n, q in enumerate(text.split(","))} for text in QUEUES]
     both = {n: (tasks[0][n] + tasks[1][n]).tolist() for n in tasks[0]}
-    for hardware, weight_bits, one, two in (("base", "16", 3.73, 3.27), ("zcu102", "16", 1.28, 0.96), ("zcu102", "8", 0.94, 0.82)):
+    for hardware, weight_bits, one, two in (
+        ("base", "16", 3.73, 3.27),
+        ("zcu102", "16", 1.28, 0.96),
+        ("zcu102", "8", 0.94, 0.82),
+    ):
         h = preset(hardware)
         assert round(float(floor(config, h, weight_bits, tasks[0])) / 1e6, 2) == pytest.approx(one)
         assert round(floor(config, h, weight_bits, both, streams=2) / 2e6, 2) == pytest.approx(two)

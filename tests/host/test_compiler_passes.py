@@ -52,7 +52,10 @@ def test_first_fit():
 
 def drafts(*rooms_of: tuple[int, list[Room]]) -> list[Draft]:
     """Instructions that use rooms; the number is the loop's."""
-    return [Draft(Opcode.MATMUL, "x", {f"field{i}": At(room, 1) for i, room in enumerate(rooms)}, group=group) for group, rooms in rooms_of]
+    return [
+        Draft(Opcode.MATMUL, "x", {f"field{i}": At(room, 1) for i, room in enumerate(rooms)}, group=group)
+        for group, rooms in rooms_of
+    ]
 
 
 def test_rooms_live_from_first_to_last_use():
@@ -83,7 +86,9 @@ def test_rooms_at_opposite_ends():
 
 def test_words_that_are_not_there_are_named():
     small = dataclasses.replace(TINY, rows=20)
-    with pytest.raises(EdgemoeError, match=rf"activation words at once \(9999 for the rows\), the limit is {small.activation_words} \("):
+    with pytest.raises(
+        EdgemoeError, match=rf"activation words at once \(9999 for the rows\), the limit is {small.activation_words} \("
+    ):
         allocate(drafts((0, [Room("the rows", 9999, 1)])), "m", small)
 
 
@@ -122,7 +127,12 @@ def test_waits():
 
 def test_a_loop_begins_with_nothing_unfinished():
     room = Room("x", 1, 1)
-    listed = [wait(writes=[room]), wait(Opcode.EXPERTS), wait(reads=[room], writes=[Operand.SCORE]), wait(reads=[Operand.SCORE])]
+    listed = [
+        wait(writes=[room]),
+        wait(Opcode.EXPERTS),
+        wait(reads=[room], writes=[Operand.SCORE]),
+        wait(reads=[Operand.SCORE]),
+    ]
     mark_waits(listed)
     assert [bool(draft.fields) for draft in listed] == [False, False, False, True]
 

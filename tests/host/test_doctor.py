@@ -87,7 +87,9 @@ def test_remedies_are_whole_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_no_home_and_no_user() -> None:
     """As in a container that was started under a number: no HOME, no entry among the users."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CACHE_HOME", "EDGEMOE_CACHE")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CACHE_HOME", "EDGEMOE_CACHE")
+    }
     script = """
 import pwd, sys
 def getpwuid(number): raise KeyError(number)
@@ -96,7 +98,12 @@ sys.argv = ["edgemoe", "doctor"]
 from edgemoe.host.start import main
 main()
 """
-    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
     assert "no home folder" in done.stdout and done.returncode == 2
-    assert done.stderr.startswith("edgemoe: error: build cache is missing or cannot be used") and "EDGEMOE_CACHE" in done.stderr
+    assert (
+        done.stderr.startswith("edgemoe: error: build cache is missing or cannot be used")
+        and "EDGEMOE_CACHE" in done.stderr
+    )
     assert len(done.stderr.splitlines()) == 1

@@ -107,7 +107,9 @@ def test_errors_name_the_instruction(program: CompiledProgram) -> None:
     device, driver = opened(program)
     index = program.labels.index("layer 1 queries")
     device.memory.write(device.memory.base + program.program + 64 * index, bytes(64))
-    with pytest.raises(DeviceError, match=rf"ILLEGAL_INSTRUCTION \(1\) at instruction {index} \(layer 1 queries\)") as stop:
+    with pytest.raises(
+        DeviceError, match=rf"ILLEGAL_INSTRUCTION \(1\) at instruction {index} \(layer 1 queries\)"
+    ) as stop:
         driver.run(program, images())
     assert (stop.value.code, stop.value.instruction) == (ErrorCode.ILLEGAL_INSTRUCTION, index)
     driver.load(program)
@@ -138,7 +140,15 @@ def test_infer_over_several_passes() -> None:
     together = infer(checkpoint, batch, device="emulator", hardware=HARDWARE, model=model, save_tokens=True)
     assert together.streams == [(i, t) for i in range(5) for t in range(2)] and len(together.runs) == 5
     for stream, (image, task) in enumerate(together.streams):
-        alone = infer(checkpoint, [batch[image]], tasks=[task], device="emulator", hardware=HARDWARE, model=model, save_tokens=True)
+        alone = infer(
+            checkpoint,
+            [batch[image]],
+            tasks=[task],
+            device="emulator",
+            hardware=HARDWARE,
+            model=model,
+            save_tokens=True,
+        )
         for a, b in ((together.heads[stream], alone.heads[0]), (together.tokens[stream], alone.tokens[0])):
             assert a is not None and b is not None and (a == b).all()
 

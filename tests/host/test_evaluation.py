@@ -30,7 +30,9 @@ def test_metrics_are_those_of_the_maps() -> None:
     model = checkpoints.load("m3vit-micro")
     found = evaluation.evaluate(model, 3, hardware=preset("base"), weight_bits="mixed")
     streets = [scenes.scene(calibrate.UNSEEN_SCENES + index) for index in range(3)]
-    maps = infer(model, [street.image for street in streets], device="emulator", hardware=preset("base"), weight_bits="mixed")
+    maps = infer(
+        model, [street.image for street in streets], device="emulator", hardware=preset("base"), weight_bits="mixed"
+    )
     by_task = [[maps.map(s) for s, (_, t) in enumerate(maps.streams) if t == task] for task in (0, 1)]
     labels, depth = np.stack([s.labels for s in streets]), np.stack([s.depth for s in streets])
     assert found.metrics["segmentation"]["mean_iou"] == pytest.approx(metrics.mean_iou(np.stack(by_task[0]), labels, 7))
@@ -42,7 +44,9 @@ def test_evaluate_as_a_command(edgemoe: Command) -> None:
     code, text, errors = edgemoe("evaluate", "--data", "street:1", "--weight-bits", "8", "--json")
     assert code == 0, errors
     report = json.loads(text)
-    assert report["pictures"] == 1 and report["weight_bits"] == "8" and set(report["metrics"]) == {"segmentation", "depth"}
+    assert (
+        report["pictures"] == 1 and report["weight_bits"] == "8" and set(report["metrics"]) == {"segmentation", "depth"}
+    )
     code, text, _ = edgemoe("evaluate", "--data", "street:1")
     assert code == 0 and "segmentation, mean iou" in text and "depth, rmse m" in text
 
@@ -67,7 +71,9 @@ def test_what_is_measured_was_not_calibrated_on() -> None:
     """Default pictures of calibration and of measuring differ, for every size; the checkpoint that comes along says what it saw."""
     for config in (TINY, checkpoints.load("m3vit-micro").config):
         known = {calibrated.digest(image) for image in calibrate.default_images(config)}
-        assert len(known) == calibrate.IMAGES and not known & {calibrated.digest(i) for i in calibrate.unseen_images(config, 3)}
+        assert len(known) == calibrate.IMAGES and not known & {
+            calibrated.digest(i) for i in calibrate.unseen_images(config, 3)
+        }
     micro = checkpoints.load("m3vit-micro")
     assert calibrated.seen(micro.calibration, calibrate.default_images(micro.config, 8)) == list(range(8))
     assert calibrated.seen(micro.calibration, calibrate.unseen_images(micro.config, 3)) == []
@@ -99,7 +105,9 @@ def test_check_says_which_pictures_were_calibrated_on(edgemoe: Command, tmp_path
 def test_the_worst_of_several_pictures_counts() -> None:
     pytest.importorskip("torch")
     model, images = random_checkpoint(TINY), list(calibrate.unseen_images(TINY, 2))
-    both, *each = (checking.check(model, i, hardware=preset("tiny"), rtl=False) for i in (images, images[:1], images[1:]))
+    both, *each = (
+        checking.check(model, i, hardware=preset("tiny"), rtl=False) for i in (images, images[:1], images[1:])
+    )
     for task in ("seg", "dep"):
         assert both.accuracy.sqnr_db[task] == min(report.accuracy.sqnr_db[task] for report in each)
 
@@ -124,7 +132,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made.mkdir()
     for name, tensor in random_checkpoint(config, calibrated=False).tensors.items():
         if not (".experts." in name and name.endswith("weight")):
-            (tensor.T if ".gate." in name else tensor).astype("<f4").tofile(made / f"{edge_moe._file_name(name)}.float32.bin")
+            (tensor.T if ".gate." in name else tensor).astype("<f4").tofile(
+                made / f"{edge_moe._file_name(name)}.float32.bin"
+            )
     (np.random.default_rng(0).integers(0, 256, (3, 32, 32)) / 256).astype("<f4").tofile(made / "image.float32.bin")
     return made
 
@@ -132,11 +142,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_import_fills_calibrates_and_saves_the_picture(edgemoe: Command, folder: Path, tmp_path: Path) -> None:
     out, frame = tmp_path / "m.safetensors", tmp_path / "pictures" / "frame"
     code, text, errors = edgemoe("import", "edge-moe", folder, "-o", out, "--json")
-    assert code == 2 and "l1_htoh4_weight.float32.bin is missing" in errors and "--fill-missing" in errors and not out.exists()
-    code, text, errors = edgemoe("import", "edge-moe", folder, "-o", out, "--fill-missing", "7", "--save-image", frame, "--json")
+    assert (
+        code == 2
+        and "l1_htoh4_weight.float32.bin is missing" in errors
+        and "--fill-missing" in errors
+        and not out.exists()
+    )
+    code, text, errors = edgemoe(
+        "import", "edge-moe", folder, "-o", out, "--fill-missing", "7", "--save-image", frame, "--json"
+    )
     assert code == 0, errors
     report, found = json.loads(text), checkpoints.load(out)
-    assert report["filled"] == 2 and report["calibration_images"] == 24 and report["saturated"] == {"16": 0, "8": 0, "mixed": 0}
+    assert (
+        report["filled"] == 2
+        and report["calibration_images"] == 24
+        and report["saturated"] == {"16": 0, "8": 0, "mixed": 0}
+    )
     picture = np.load(frame)
     assert picture.dtype == np.uint8 and np.array_equal(picture.transpose(2, 0, 1), edge_moe.folder_image(folder))
     assert calibrated.seen(found.calibration, [picture.transpose(2, 0, 1)]) == []

@@ -89,7 +89,9 @@ def test_own_files_are_replaced_and_others_are_not(tmp_path: Path) -> None:
     (tmp_path / "y.png").write_bytes(b"mine")
     (tmp_path / "x.png").write_bytes(b"edited")
     for name in ("x.png", "y.png"):
-        with pytest.raises(EdgemoeError, match=f"holds {name}, which edgemoe did not write or which changed since.*--force"):
+        with pytest.raises(
+            EdgemoeError, match=f"holds {name}, which edgemoe did not write or which changed since.*--force"
+        ):
             OutputFolder(tmp_path).write(name, b"3")
     (tmp_path / "y.png").write_bytes(b"2")  # the content of one of our files under another name
     with pytest.raises(EdgemoeError, match="y.png"):
@@ -111,7 +113,11 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "x.png").mkdir()
     os.mkfifo(tmp_path / "y.png")
     (tmp_path / "z.png").symlink_to("nowhere")
-    for name, what in {"x.png": "it is a folder", "y.png": "it is no regular file", "n" * 300: "File name too long"}.items():
+    for name, what in {
+        "x.png": "it is a folder",
+        "y.png": "it is no regular file",
+        "n" * 300: "File name too long",
+    }.items():
         with pytest.raises(EdgemoeError, match=what):
             OutputFolder(tmp_path, force=True).check([name])
     with pytest.raises(EdgemoeError, match="z.png"):

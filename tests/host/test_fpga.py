@@ -39,7 +39,9 @@ BANK = 1 << 16
 def platform(root: Path, hardware: HardwareConfig, bank_bytes: int = BANK, *flags: str) -> Iterator[Path]:
     """The platform in a process of its own; ends with the block."""
     command = [sys.executable, "-m", "tests.host.fake_platform", root, simulator.library(hardware), bank_bytes, *flags]
-    with subprocess.Popen(list(map(str, command)), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdin is not None
         try:
             assert process.stdout.readline() == "ready\n"
@@ -70,7 +72,9 @@ def test_pattern_through_the_core(tmp_path: Path, hardware: HardwareConfig, flag
         assert opened._interrupts == (flags != ("--no-interrupt",))
         for i in range(hardware.masters):
             log = (root / f"sys/class/u-dma-buf/edgemoe-memory{i}/sync_for_cpu").read_text().split()
-            assert log and all(re.fullmatch(r"0x[0-9A-F]{16}", line) and int(line, 16) & 15 == 2 << 2 | 1 for line in log)
+            assert log and all(
+                re.fullmatch(r"0x[0-9A-F]{16}", line) and int(line, 16) & 15 == 2 << 2 | 1 for line in log
+            )
 
 
 def test_a_cache_that_is_not_cleaned_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +83,9 @@ def test_a_cache_that_is_not_cleaned_is_found_out(tmp_path: Path, monkeypatch: p
         loopback.loop_back(driver)
         sync = fpga.UdmaBuf._sync
         monkeypatch.setattr(
-            fpga.UdmaBuf, "_sync", lambda self, what, offset, size, way: offset < 4096 and sync(self, what, offset, size, way)
+            fpga.UdmaBuf,
+            "_sync",
+            lambda self, what, offset, size, way: offset < 4096 and sync(self, what, offset, size, way),
         )
         with pytest.raises(EdgemoeError, match="a pattern came back from its memory with .* wrong"):
             loopback.loop_back(driver, seed=1)
@@ -117,14 +123,21 @@ def test_a_run_that_is_ended_from_outside_stops_the_core(tmp_path: Path, number:
             process.send_signal(number)
             stderr = process.communicate()[1]
         assert process.returncode == (130 if number == signal.SIGINT else 128 + number), stderr
-        assert (root / "history").read_text().split() == ["start", "reset"] and control(root) == 4 and "Traceback" not in stderr
+        assert (
+            (root / "history").read_text().split() == ["start", "reset"]
+            and control(root) == 4
+            and "Traceback" not in stderr
+        )
 
         with command(root, *INFER) as process:
             until(lambda: (root / "history").read_text().split()[2:] == ["start"])
             process.kill()
         with command(root, *INFER) as process:
             stderr = process.communicate()[1]
-        assert process.returncode == 2 and "is busy: an earlier process left it running; stop it: edgemoe reset --device fpga\n" in stderr
+        assert (
+            process.returncode == 2
+            and "is busy: an earlier process left it running; stop it: edgemoe reset --device fpga\n" in stderr
+        )
         with command(root, "reset", "--device", "fpga") as process:
             stdout, stderr = process.communicate()
         assert (process.returncode, stdout, stderr) == (0, "fpga: the core is idle\n", "") and control(root) == 4
@@ -146,7 +159,9 @@ def test_a_core_that_does_not_drain_keeps_its_memory(
         told = capsys.readouterr().err
         assert len(fpga._KEPT) == kept + 2 and fpga._KEPT[-1].data.size == BANK
         assert (
-            len(told.splitlines()) == 1 and "the memory that it may still write is kept" in told and "edgemoe reset --device fpga" in told
+            len(told.splitlines()) == 1
+            and "the memory that it may still write is kept" in told
+            and "edgemoe reset --device fpga" in told
         )
         while len(fpga._KEPT) > kept:
             fpga._KEPT.pop().close()
@@ -161,14 +176,21 @@ def test_two_cores_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for number in (1, 10):
             (root / f"sys/class/uio/uio{number}").mkdir(exist_ok=True)
             (root / f"sys/class/uio/uio{number}/name").write_text("edgemoe\n")
-        with pytest.raises(EdgemoeError, match="3 UIO devices are named 'edgemoe': uio0, uio1, uio10; choose one with --uio uio0"):
+        with pytest.raises(
+            EdgemoeError, match="3 UIO devices are named 'edgemoe': uio0, uio1, uio10; choose one with --uio uio0"
+        ):
             fpga.UioDevice(root)
         for name in ("uio0", "/dev/uio0"):
             opened = open_device("fpga", TINY, 1, uio=name)
-            assert isinstance(opened, fpga.UioDevice) and opened.reset_command == f"edgemoe reset --device fpga --uio {name}"
+            assert (
+                isinstance(opened, fpga.UioDevice)
+                and opened.reset_command == f"edgemoe reset --device fpga --uio {name}"
+            )
             opened.close()
         (root / "sys/class/uio/uio1/name").write_text("axi-pmon\n")
-        with pytest.raises(EdgemoeError, match="UIO device uio1 is named 'axi-pmon'; those named 'edgemoe' are: uio0, uio10"):
+        with pytest.raises(
+            EdgemoeError, match="UIO device uio1 is named 'axi-pmon'; those named 'edgemoe' are: uio0, uio10"
+        ):
             fpga.UioDevice(root, uio="uio1")
         with pytest.raises(EdgemoeError, match="UIO device uio7 does not exist"):
             fpga.UioDevice(root, uio="uio7")
@@ -190,7 +212,9 @@ def test_one_process_has_a_buffer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["emulator", "verilator"])
 def test_there_is_nothing_to_reset_in_a_simulation(name: str) -> None:
-    with pytest.raises(EdgemoeError, match=f"reset is for --device fpga and serial: {name} runs inside its own process"):
+    with pytest.raises(
+        EdgemoeError, match=f"reset is for --device fpga and serial: {name} runs inside its own process"
+    ):
         inference.reset(name)
 
 
@@ -218,7 +242,11 @@ def test_another_core_and_other_sizes_are_refused(tmp_path: Path) -> None:
         pytest.raises(EdgemoeError, match="no edgemoe core answers.*0xffffffff"),
     ):
         fpga.UioDevice(root)
-    with platform(tmp_path / "b", TINY) as root, device(root) as opened, pytest.raises(EdgemoeError, match="LANES is 4 instead of 16"):
+    with (
+        platform(tmp_path / "b", TINY) as root,
+        device(root) as opened,
+        pytest.raises(EdgemoeError, match="LANES is 4 instead of 16"),
+    ):
         Driver(opened, preset("base"))
 
 
@@ -253,7 +281,9 @@ def test_memory_too_small_for_a_program(tmp_path: Path, monkeypatch: pytest.Monk
     hardware = preset("base")
     with platform(tmp_path, hardware, 1 << 18) as root:
         monkeypatch.setenv("EDGEMOE_SYSROOT", str(root))
-        with pytest.raises(EdgemoeError, match=r"DMA buffer edgemoe-memory0 is too small: it has 262144 bytes, \d{7} are needed; raise"):
+        with pytest.raises(
+            EdgemoeError, match=r"DMA buffer edgemoe-memory0 is too small: it has 262144 bytes, \d{7} are needed; raise"
+        ):
             infer(checkpoint.load("m3vit-micro"), [scenes.scene(1).image], tasks=[0], device="fpga", hardware=hardware)
 
 
@@ -268,7 +298,9 @@ def test_micro_as_the_emulator_computes_it(tmp_path: Path, monkeypatch: pytest.M
     mismatches = 0
     for ours, theirs in zip(found.runs, expected.runs, strict=True):
         assert ours.cycles > 0
-        for a, b in zip((*ours.traces, *ours.heads, *ours.tokens), (*theirs.traces, *theirs.heads, *theirs.tokens), strict=True):
+        for a, b in zip(
+            (*ours.traces, *ours.heads, *ours.tokens), (*theirs.traces, *theirs.heads, *theirs.tokens), strict=True
+        ):
             mismatches += not np.array_equal(a, b)  # type: ignore[arg-type]
     assert mismatches == 0
 
@@ -276,12 +308,28 @@ def test_micro_as_the_emulator_computes_it(tmp_path: Path, monkeypatch: pytest.M
 def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
     """`edgemoe infer --device fpga`, as it is typed on a board."""
     np.save(tmp_path / "street.npy", scenes.scene(3).image.transpose(1, 2, 0))
-    command = [sys.executable, "-m", "edgemoe.host.cli", "infer", "street.npy", "--task", "depth", "--device", "fpga", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgemoe.host.cli",
+        "infer",
+        "street.npy",
+        "--task",
+        "depth",
+        "--device",
+        "fpga",
+        "--json",
+    ]
     with platform(tmp_path / "root", preset("base"), 8 << 20) as root:
         environment = {**os.environ, "EDGEMOE_SYSROOT": str(root), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
         wrong = subprocess.run(
-            [*command, "--hardware", "zcu102"], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+            [*command, "--hardware", "zcu102"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
         )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -416,4 +464,10 @@ def test_pynq_mistakes(pynq: Callable[..., None], tmp_path: Path, monkeypatch: p
     with pytest.raises(EdgemoeError, match="PYNQ has no 1 MiB of contiguous memory"):
         open_device("fpga", TINY, 1 << 20, bitstream=tmp_path / "x.bit")
     with pytest.raises(EdgemoeError, match="--bitstream is for --device fpga"):
-        infer(checkpoint.load("m3vit-micro"), [scenes.scene(1).image], device="emulator", hardware=preset("base"), bitstream=tmp_path)
+        infer(
+            checkpoint.load("m3vit-micro"),
+            [scenes.scene(1).image],
+            device="emulator",
+            hardware=preset("base"),
+            bitstream=tmp_path,
+        )

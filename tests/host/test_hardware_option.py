@@ -66,7 +66,10 @@ def test_names() -> None:
         (["=4"], "expected FIELD=VALUE"),
         (["rows=many"], r"hardware 'tiny\*': rows must be an integer of 1 to 4096, not 'many'"),
         (["rows=1.5"], "rows must be an integer"),
-        (["rows=9999", "lanes=5"], "lanes must be 4, 8, 16 or 32, not 5; rows must be an integer of 1 to 4096, not 9999"),
+        (
+            ["rows=9999", "lanes=5"],
+            "lanes must be 4, 8, 16 or 32, not 5; rows must be an integer of 1 to 4096, not 9999",
+        ),
         (["row=50"], "no field 'row', perhaps 'rows'"),
         (["tokens=30", "rows=29"], r"tokens must be 1..rows \(29\), not 30"),
         (["weight_bits=4"], "weight_bits must be '16', '8' or 'mixed', not '4'"),
@@ -127,7 +130,11 @@ def test_a_changed_core_through_the_commands(edgemoe: Command, tmp_path: Path) -
     config = configured(str(folder / "left.toml"))
     assert config == changed(preset("tiny"), ["rows=44"])
     listed = json.loads((folder / "registers.json").read_text())
-    assert listed["module"] == "left" and listed["hardware"]["rows"] == 44 and listed["constants"] == registers.constants(config)
+    assert (
+        listed["module"] == "left"
+        and listed["hardware"]["rows"] == 44
+        and listed["constants"] == registers.constants(config)
+    )
     checkpoint = checkpoints.save(random_checkpoint(TINY), tmp_path / "tiny.safetensors")
     picture(tmp_path / "x.png", size=(16, 16))
     arguments = (
@@ -147,7 +154,20 @@ def test_a_changed_core_through_the_commands(edgemoe: Command, tmp_path: Path) -
 
 def test_a_board_with_another_core(edgemoe: Command, tmp_path: Path) -> None:  # noqa: F811
     """Its README, facts and files are of the core that it carries; one of two memory ports is left alone."""
-    arguments = ("build", "--board", "zcu102", "--hardware", "tiny", "--set", "rows=44", "--name", "left", "-o", tmp_path, "--json")
+    arguments = (
+        "build",
+        "--board",
+        "zcu102",
+        "--hardware",
+        "tiny",
+        "--set",
+        "rows=44",
+        "--name",
+        "left",
+        "-o",
+        tmp_path,
+        "--json",
+    )
     code, text, errors = edgemoe(*arguments)
     assert code == 0, errors
     files = {Path(path).name for path in json.loads(text)["files"]}
@@ -168,11 +188,20 @@ def test_a_board_with_another_core(edgemoe: Command, tmp_path: Path) -> None:  #
     [
         (("verilog", "--hardware", "tiny", "--name", "2x"), "'2x' cannot name a module"),
         (("verilog", "--hardware", "none.toml"), "cannot read hardware none.toml"),
-        (("verilog", "--hardware", "tiny", "--set", "lanes=3"), "hardware 'tiny*': lanes must be 4, 8, 16 or 32, not 3"),
+        (
+            ("verilog", "--hardware", "tiny", "--set", "lanes=3"),
+            "hardware 'tiny*': lanes must be 4, 8, 16 or 32, not 3",
+        ),
         (("build", "--board", "zcu102", "--name", "module"), "'module' cannot name a module"),
         (("build", "--board", "ultra96", "--set", "masters=2"), "has 2 masters; board 'ultra96' has 1 memory port"),
-        (("build", "--board", "ultra96", "--set", "data_bits=64"), "data_bits 64; the memory ports of board 'ultra96' are 128 bits wide"),
-        (("build", "--board", "ulx3s", "--hardware", "tiny"), "data_bits 128; the memory ports of board 'ulx3s' are 64 bits wide"),
+        (
+            ("build", "--board", "ultra96", "--set", "data_bits=64"),
+            "data_bits 64; the memory ports of board 'ultra96' are 128 bits wide",
+        ),
+        (
+            ("build", "--board", "ulx3s", "--hardware", "tiny"),
+            "data_bits 128; the memory ports of board 'ulx3s' are 64 bits wide",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -207,5 +236,7 @@ def test_the_line_that_would_fit_fits(model: models.ModelConfig) -> None:
 def test_where_no_hardware_fits_none_is_named() -> None:
     """500 tokens are the most that a softmax can sum."""
     model = replace(TINY, name="too-long", image_height=184, image_width=184)
-    with pytest.raises(EdgemoeError, match=r"it needs 2117 tokens a stream, .*; choose a larger hardware preset, fewer streams"):
+    with pytest.raises(
+        EdgemoeError, match=r"it needs 2117 tokens a stream, .*; choose a larger hardware preset, fewer streams"
+    ):
         compiler.compile(quantise(random_checkpoint(model)), [(0, 0)], preset("base"))

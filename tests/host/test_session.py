@@ -146,6 +146,8 @@ assert edgemoe.__version__ and set(edgemoe.__all__) <= set(dir(edgemoe))
 def test_nothing_is_printed(tmp_path: Path) -> None:
     """The documentation's lines, in a process of their own, in a folder of the user's."""
     Image.fromarray(scenes.scene(3).image.transpose(1, 2, 0)).save(tmp_path / "street.png")
-    done = subprocess.run([sys.executable, "-I", "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "depth.png").stat().st_size > 1000

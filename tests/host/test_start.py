@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-I", "-S", str(ROOT / "host" / "start.py"))
 
 
-def ended(error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+def ended(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
     """A command that raises this: (exit code, standard output, standard error)."""
     app = typer.Typer()
 
@@ -63,10 +65,22 @@ def write_error() -> OSError:
         (OSError("8192 requested and 0 written"), 2, "input or output failed: 8192 requested and 0 written"),
         (PermissionError(), 2, "input or output failed: PermissionError"),
         (MemoryError(), 2, "not enough memory"),
-        (memory_error(), 2, "not enough memory: Unable to allocate 1.00 EiB for an array with shape (1152921504606846976,)"),
+        (
+            memory_error(),
+            2,
+            "not enough memory: Unable to allocate 1.00 EiB for an array with shape (1152921504606846976,)",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (ImportError("libgomp.so.1: cannot open shared object file", name="torch"), 2, "the package torch cannot be loaded: libgomp.so.1"),
-        (ModuleNotFoundError("No module named 'serial.tools'", name="serial.tools"), 2, "this command needs the package pyserial: "),
+        (
+            ImportError("libgomp.so.1: cannot open shared object file", name="torch"),
+            2,
+            "the package torch cannot be loaded: libgomp.so.1",
+        ),
+        (
+            ModuleNotFoundError("No module named 'serial.tools'", name="serial.tools"),
+            2,
+            "this command needs the package pyserial: ",
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
@@ -83,11 +97,19 @@ def test_a_long_message_keeps_both_ends(monkeypatch: pytest.MonkeyPatch, capsys:
     assert len(err) < 430 and err.startswith("edgemoe: error: /aaa") and err.endswith("aaa: No such file\n")
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), ModuleNotFoundError("gone", name="edgemoe.host.gone"), AssertionError()])
-def test_our_own_faults_are_shown_as_such(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), ModuleNotFoundError("gone", name="edgemoe.host.gone"), AssertionError()]
+)
+def test_our_own_faults_are_shown_as_such(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """They are not dressed up as the user's: traceback, exit code 1, and what to do with it."""
     code, _, err = ended(error, monkeypatch, capsys)
-    assert code == 1 and "Traceback" in err and err.endswith("this is a fault of edgemoe itself; please report it with the lines above\n")
+    assert (
+        code == 1
+        and "Traceback" in err
+        and err.endswith("this is a fault of edgemoe itself; please report it with the lines above\n")
+    )
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:

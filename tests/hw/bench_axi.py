@@ -13,7 +13,12 @@ from edgemoe.hw.config import HardwareConfig
 
 BASES = (0x1_2345_6000, 0x7_0000_1000)
 MASTER_BYTES = 1 << 18
-STALLS = {"no stall": (0.0, 0.0), "gaps": (0.4, 0.0), "back-pressure": (0.0, 0.4), "both": (0.4, 0.4)}  # of the data, of the acceptance
+STALLS = {
+    "no stall": (0.0, 0.0),
+    "gaps": (0.4, 0.0),
+    "back-pressure": (0.0, 0.4),
+    "both": (0.4, 0.4),
+}  # of the data, of the acceptance
 
 SMALL = {"rows": 40, "tokens": 20, "width": 32, "hidden": 64, "experts": 8}
 NARROW = HardwareConfig("narrow", lanes=32, data_bits=64, prefetch_beats=512, burst_beats=16, **SMALL)

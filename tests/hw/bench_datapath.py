@@ -22,7 +22,9 @@ def to_lanes(bits: Any, lanes: int, width: int) -> list[int]:
     return [((bits >> lane * width & (2 * half - 1)) ^ half) - half for lane in range(lanes)]
 
 
-async def play(dut: Any, cycles: int, present: Callable[[int], Mapping[str, int] | None], observe: Callable[[int], None]) -> None:
+async def play(
+    dut: Any, cycles: int, present: Callable[[int], Mapping[str, int] | None], observe: Callable[[int], None]
+) -> None:
     """In each cycle: `observe` outputs, then `present` inputs for its end. Ports named *_valid or valid fall when `present` says nothing.
 
     All happens at the falling edge, so an output LATENCY cycles behind an input presented in cycle c is observed in cycle c + LATENCY.

@@ -96,13 +96,17 @@ class Copies(wiring.Component):
 async def reciprocals(dut, unit: type, values: np.ndarray, copies: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
     """(mantissas, exponents) of `Copies(unit, copies)`."""
     words = np.pad(values, (0, -len(values) % copies), constant_values=1).reshape(-1, copies)
-    results = await pipeline(dut, [{"value": vector(w, unit.VALUE_BITS)} for w in words], ("mantissa", "exponent"), unit.LATENCY, gap)
+    results = await pipeline(
+        dut, [{"value": vector(w, unit.VALUE_BITS)} for w in words], ("mantissa", "exponent"), unit.LATENCY, gap
+    )
     mantissas = np.array([elements(mantissa, 16, copies) for mantissa, _ in results])
     exponents = np.array([elements(exponent, 5, copies) for _, exponent in results])
     return mantissas.ravel()[: len(values)], exponents.ravel()[: len(values)]
 
 
-async def pipeline(dut, inputs: list[dict[str, int]], outputs: tuple[str, ...], latency: int, gap: float) -> list[tuple[int, ...]]:
+async def pipeline(
+    dut, inputs: list[dict[str, int]], outputs: tuple[str, ...], latency: int, gap: float
+) -> list[tuple[int, ...]]:
     """Results of a fixed-latency unit; out_valid must be high exactly `latency` cycles after each valid, and outputs hold in between."""
     bench = Bench(dut, gap)
     results: list[tuple[int, ...]] = []

@@ -35,7 +35,11 @@ class System(wiring.Component):
 
     def __init__(self, config, unit=Sdram):
         self.config, self.unit = config, unit
-        ports = {"read": In(AxiRead(BEAT_BITS)), "write": In(AxiWrite(BEAT_BITS)), **{name: member.flip() for name, member in IDS.items()}}
+        ports = {
+            "read": In(AxiRead(BEAT_BITS)),
+            "write": In(AxiWrite(BEAT_BITS)),
+            **{name: member.flip() for name, member in IDS.items()},
+        }
         super().__init__({**ports, "violations": Out(32), "first_violation": Out(8)})
 
     def elaborate(self, platform):
@@ -45,7 +49,10 @@ class System(wiring.Component):
         connect(m, flipped(self.write), sdram.write)
         pins, c = sdram.pins, self.config
         dq = Signal(16)
-        outputs = {name: getattr(pins, name) for name in ("cke", "cs_n", "ras_n", "cas_n", "we_n", "ba", "a", "dqm", "dq_o", "dq_oe")}
+        outputs = {
+            name: getattr(pins, name)
+            for name in ("cke", "cs_n", "ras_n", "cas_n", "we_n", "ba", "a", "dqm", "dq_o", "dq_oe")
+        }
         if c.pad_registers == 2:
             registered = {name: Signal.like(value) for name, value in outputs.items()}
             m.d.sync += [registered[name].eq(value) for name, value in outputs.items()]
@@ -81,7 +88,9 @@ def run(system, test_module, *, name, **options):
 
 def master(dut, stall=(0.0, 0.0)):
     """The foreign AXI master, with gaps in what it sends and back-pressure on what it receives."""
-    axi = AxiMaster(AxiBus(AxiWriteBus.from_prefix(dut, "write"), AxiReadBus.from_prefix(dut, "read")), dut.clk, dut.rst)
+    axi = AxiMaster(
+        AxiBus(AxiWriteBus.from_prefix(dut, "write"), AxiReadBus.from_prefix(dut, "read")), dut.clk, dut.rst
+    )
     axi.write_if.id_count = axi.read_if.id_count = 1  # the controller knows no IDs: answers come in order
     logging.getLogger(f"cocotb.{dut._name}").setLevel(logging.WARNING)  # it tells of every transfer
     gives = (axi.write_if.aw_channel, axi.write_if.w_channel, axi.read_if.ar_channel)
@@ -122,7 +131,11 @@ class Watch:
                 continue
             self.cycle += 1
             for name, payload in channels.items():
-                now = tuple(int(getattr(dut, name + part).value) for part in payload) if getattr(dut, f"{name}valid").value else None
+                now = (
+                    tuple(int(getattr(dut, name + part).value) for part in payload)
+                    if getattr(dut, f"{name}valid").value
+                    else None
+                )
                 assert offered[name] in (None, now), f"{name}: an offer changed before it was taken"
                 offered[name] = None if moves(name) else now
             if moves("read_ar"):

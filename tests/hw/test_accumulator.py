@@ -53,7 +53,9 @@ async def blocks(dut: Any) -> None:
 
 
 @pytest.mark.parametrize("gaps", [0.0, 0.3])
-@pytest.mark.parametrize("name, rows, chunks", [("tiny", 1, 5), ("tiny", 4, 1), ("tiny", 5, 7), ("tiny", 40, 3), ("base", 129, 3)])
+@pytest.mark.parametrize(
+    "name, rows, chunks", [("tiny", 1, 5), ("tiny", 4, 1), ("tiny", 5, 7), ("tiny", 40, 3), ("base", 129, 3)]
+)
 def test_blocks(name: str, rows: int, chunks: int, gaps: float) -> None:
     config = preset(name)
     unit = Accumulator(config)

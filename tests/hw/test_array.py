@@ -26,7 +26,9 @@ class Schedule:
         self.loaded = 0  # first cycle whose load port is free
         self.swaps: list[int] = []
 
-    def block(self, words: int, by_column: bool, *, shuffle: bool = False, late: bool = False, gaps: float = 0.0) -> None:
+    def block(
+        self, words: int, by_column: bool, *, shuffle: bool = False, late: bool = False, gaps: float = 0.0
+    ) -> None:
         """Load a block as early as allowed, or with gaps, and stream words past it.
 
         late: let the swap overtake the loading of rows as far as the rule allows (row k until k - 1 cycles after the swap).
@@ -40,7 +42,13 @@ class Schedule:
             if rng.random() < gaps:
                 cycle += int(rng.integers(1, 6))
             values = weights[:, index] if by_column else weights[index]
-            self._put(cycle, load_valid=1, load_by_column=int(by_column), load_index=int(index), load_data=to_bits(values.tolist(), 16))
+            self._put(
+                cycle,
+                load_valid=1,
+                load_by_column=int(by_column),
+                load_index=int(index),
+                load_data=to_bits(values.tolist(), 16),
+            )
             self.loaded = cycle + 1
             swap = max(swap, cycle + 1 - (index if late and not by_column else 0))
         self.swap = swap
@@ -77,7 +85,11 @@ def schedule(kind: str, lanes: int, seed: int) -> Schedule:
             case "mixed":
                 words = int(rng.choice([1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes]))
                 plan.block(
-                    words, bool(rng.integers(2)), shuffle=bool(rng.integers(2)), late=bool(rng.integers(2)), gaps=0.3 * rng.integers(2)
+                    words,
+                    bool(rng.integers(2)),
+                    shuffle=bool(rng.integers(2)),
+                    late=bool(rng.integers(2)),
+                    gaps=0.3 * rng.integers(2),
                 )
     return plan
 

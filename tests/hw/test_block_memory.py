@@ -34,7 +34,11 @@ async def random_accesses(dut: Any) -> None:
         await FallingEdge(dut.clk)
         if expected is not None:
             assert int(dut.read_data.value) == expected
-        reads, read_at, written, enables = rng.random() < 0.7, *rng.choice(places, 2).tolist(), int(rng.integers(1 << groups))
+        reads, read_at, written, enables = (
+            rng.random() < 0.7,
+            *rng.choice(places, 2).tolist(),
+            int(rng.integers(1 << groups)),
+        )
         word = int.from_bytes(rng.bytes(width // 8), "little")
         dut.read_enable.value, dut.read_address.value = int(reads), read_at
         dut.write_enable.value, dut.write_address.value, dut.write_data.value = enables, written, word
@@ -45,11 +49,19 @@ async def random_accesses(dut: Any) -> None:
 
 
 @pytest.mark.parametrize("sliced", [False, True], ids=["plain", "sliced"])
-@pytest.mark.parametrize("width, depth, groups", [(64, 17, 1), (24, 1032, 1), (64, 1500, 1), (128, 1030, 2), (192, 1025, 1)])
+@pytest.mark.parametrize(
+    "width, depth, groups", [(64, 17, 1), (24, 1032, 1), (64, 1500, 1), (128, 1030, 2), (192, 1025, 1)]
+)
 def test_it_is_a_memory(sliced: bool, width: int, depth: int, groups: int) -> None:
     memory = BlockMemory(width, depth, groups)
     ports = flat_ports(memory)
     name = f"memory_{width}_{depth}_{'sliced' if sliced else 'plain'}"
     verilog = to_verilog(memory, name, ports)
     given = {"width": width, "depth": depth, "groups": groups}
-    run_verilog(ecp5.with_sliced_memories(verilog) if sliced else verilog, name, [*ports, "clk", "rst"], __name__, parameters=given)
+    run_verilog(
+        ecp5.with_sliced_memories(verilog) if sliced else verilog,
+        name,
+        [*ports, "clk", "rst"],
+        __name__,
+        parameters=given,
+    )

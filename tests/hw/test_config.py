@@ -55,7 +55,10 @@ def test_either_end_of_every_range_that_can_stand_alone():
         ({"lanes": 8, "width": 20000}, ["width must be an integer of 1 to 4095, not 20000"]),
         ({"lanes": 8, "width": 4095}, ["width must be at most 4088 with 8 lanes", "not 4095"]),
         ({"lanes": 4, "hidden": 4093}, ["hidden must be at most 4092 with 4 lanes (a row in 1023 words), not 4093"]),
-        ({"rows": 4096, "hidden": 4096}, ["activation memory has 1097728 words, an address reaches 1048576: fewer rows"]),
+        (
+            {"rows": 4096, "hidden": 4096},
+            ["activation memory has 1097728 words, an address reaches 1048576: fewer rows"],
+        ),
         ({"tokens": 300}, ["tokens must be 1..rows (264), not 300"]),
         ({"lanes": 4, "data_bits": 256}, ["a bus of 32 bytes is wider than two words of 4 lanes"]),
         (
@@ -67,8 +70,14 @@ def test_either_end_of_every_range_that_can_stand_alone():
             {"lanes": 32, "data_bits": 64, "prefetch_beats": 128, "burst_beats": 16},
             ["a 16-bit block and a burst, 296 beats, not 128"],
         ),
-        ({"lanes": 3, "outstanding": 0, "top_k": 9}, ["lanes must be 4", "outstanding must be an integer of 1", "top_k must be"]),
-        ({"lane": 8, "widht": 3, "rows": 0}, ["no field 'lane', perhaps 'lanes'", "no field 'widht', perhaps 'width'", "rows must be"]),
+        (
+            {"lanes": 3, "outstanding": 0, "top_k": 9},
+            ["lanes must be 4", "outstanding must be an integer of 1", "top_k must be"],
+        ),
+        (
+            {"lane": 8, "widht": 3, "rows": 0},
+            ["no field 'lane', perhaps 'lanes'", "no field 'widht', perhaps 'width'", "rows must be"],
+        ),
         ({"quux": 1}, ["no field 'quux', they are name, lanes,"]),
     ],
 )

@@ -76,7 +76,11 @@ class Plan:
             output_shift=control["output_shift"],
             use_gelu=bool(control["gelu"]),
         )[0]
-        first = {"first_bank": int(rng.integers(2)), "first_shift": int(rng.integers(32)), "first_enable": int(rng.integers(2))}
+        first = {
+            "first_bank": int(rng.integers(2)),
+            "first_shift": int(rng.integers(32)),
+            "first_enable": int(rng.integers(2)),
+        }
         shifted = (self.bank[first["first_bank"]][0] << first["first_shift"]) * first["first_enable"]
         self.first[cycle] = ((shifted + (1 << 47)) % (1 << 48) - (1 << 47)).tolist()
         self.expected[cycle] = (word.tolist(), old.tolist(), f"{control}, {mantissa=}, {exponent=}, sums {sums}")
@@ -102,7 +106,9 @@ async def rows(dut: Any) -> None:
             assert to_lanes(dut.out_word.value, lanes, 16) == word, f"row presented in cycle {row}: {what}"
             assert to_lanes(dut.out_old.value, lanes, 16) == old
         if cycle - first_latency in plan.first:
-            assert to_lanes(dut.first_bias.value, lanes, 48) == plan.first[cycle - first_latency], f"cycle {cycle}: first bias"
+            assert to_lanes(dut.first_bias.value, lanes, 48) == plan.first[cycle - first_latency], (
+                f"cycle {cycle}: first bias"
+            )
 
     await play(dut, plan.cycles + latency + 1, plan.inputs.get, observe)
 
@@ -123,6 +129,8 @@ def test_plain_settings_are_a_linear_layer() -> None:
     bias = rng.integers(-(1 << 16), 1 << 16, 16)
     # x has 12 fractional bits, weights 14, the sum is brought to GELU's 16, the result to 12.
     word = twins.epilogue(twins.matmul(x, weights), accumulator_shift=10, bias=bias, output_shift=4, use_gelu=True)
-    linear = torch.nn.functional.linear(torch.from_numpy(x / 2**12), torch.from_numpy(weights.T / 2**14), torch.from_numpy(bias / 2**16))
+    linear = torch.nn.functional.linear(
+        torch.from_numpy(x / 2**12), torch.from_numpy(weights.T / 2**14), torch.from_numpy(bias / 2**16)
+    )
     exact = torch.nn.functional.gelu(linear).numpy()
     assert np.abs(word / 2**12 - exact).max() < 2**-13 + 5e-5

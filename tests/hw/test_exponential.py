@@ -16,7 +16,8 @@ LANES = 64  # of the exhaustive test
 async def run(dut, distances, shifts, masks, gap):
     """distances [words, lanes], shifts [words], masks [words, lanes] -> (fine, probabilities), [words, lanes] each."""
     inputs = [
-        {"distance": vector(d, DISTANCE_BITS), "shift": s, "mask": vector(k, 1)} for d, s, k in zip(distances, shifts, masks, strict=True)
+        {"distance": vector(d, DISTANCE_BITS), "shift": s, "mask": vector(k, 1)}
+        for d, s, k in zip(distances, shifts, masks, strict=True)
     ]
     results = await pipeline(dut, inputs, ("fine", "probability"), Exponential.LATENCY, gap)
     lanes = distances.shape[1]

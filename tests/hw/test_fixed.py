@@ -28,7 +28,9 @@ SHAPES = {
 
 class Fixed(wiring.Component):
     def __init__(self) -> None:
-        super().__init__({"value": In(signed(8)), "amount": In(signed(6)), **{name: Out(shape) for name, shape in SHAPES.items()}})
+        super().__init__(
+            {"value": In(signed(8)), "amount": In(signed(6)), **{name: Out(shape) for name, shape in SHAPES.items()}}
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

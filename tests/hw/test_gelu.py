@@ -21,7 +21,9 @@ async def values(dut: Any) -> None:
     lanes, latency, seed = (parameters()[name] for name in ("lanes", "latency", "seed"))
     rng = np.random.default_rng(seed)
     corners = [
-        sign * value for sign in (1, -1) for value in (0, 1, 8 << 16, (8 << 16) - 1, (8 << 16) + 1, (1 << 27) - 1, 1 << 27, (1 << 31) - 1)
+        sign * value
+        for sign in (1, -1)
+        for value in (0, 1, 8 << 16, (8 << 16) - 1, (8 << 16) + 1, (1 << 27) - 1, 1 << 27, (1 << 31) - 1)
     ]
     near = rng.integers(-10 << 16, 10 << 16, 8 * 512)
     words = np.concatenate([GRID, rng.integers(-1 << 27, 1 << 27, 8 * 512), near, corners]).reshape(-1, lanes)
@@ -53,4 +55,6 @@ def test_twin_is_close_to_pytorch() -> None:
     torch = pytest.importorskip("torch")
     exact = torch.nn.functional.gelu(torch.from_numpy(GRID / 2**GELU_FRACTION)).numpy()
     error = np.abs(gelu(GRID) / 2**GELU_FRACTION - exact).max()
-    assert error < 3.5e-5, f"largest error {error}"  # chords of 1/64: 0.8 * (1/64)^2 / 8 = 2.4e-5, and half of the last bit, 0.8e-5
+    assert error < 3.5e-5, (
+        f"largest error {error}"
+    )  # chords of 1/64: 0.8 * (1/64)^2 / 8 = 2.4e-5, and half of the last bit, 0.8e-5

@@ -89,7 +89,14 @@ async def pictures_of_many_patches(dut):
     rng = random.Random(2)
     dut.start.value, dut.data_valid.value = 0, 0
     await start(dut)
-    for patch, shape in ((1, (1, 1, 1)), (1, (1, 2, 1023)), (1, (1, 1023, 1)), (2, (15, 3, 4)), (14, (3, 2, 3)), (16, (3, 3, 2))):
+    for patch, shape in (
+        (1, (1, 1, 1)),
+        (1, (1, 2, 1023)),
+        (1, (1, 1023, 1)),
+        (2, (15, 3, 4)),
+        (14, (3, 2, 3)),
+        (16, (3, 3, 2)),
+    ):
         await walk(dut, config, patch, shape, rng)
 
 

@@ -67,7 +67,9 @@ async def compare(dut):
         for n in range(4 * count):
             i, c = (int(random.integers(0, n_)) for n_ in blocks.shape[:2])
             for _ in range(1 + n % 3):  # the same word again, at once
-                new = np.where(np.arange(c * lanes, (c + 1) * lanes) < elements, random.integers(-32768, 32768, lanes), 0)
+                new = np.where(
+                    np.arange(c * lanes, (c + 1) * lanes) < elements, random.integers(-32768, 32768, lanes), 0
+                )
                 await rows.write(base + i, new, blocks[i, c], subtract_old=True)
                 blocks[i, c] = new
         await check(rows, blocks.reshape(count, -1)[:, :elements], base, epsilon)
@@ -83,7 +85,8 @@ async def check(rows: Rows, x: np.ndarray, base: int, epsilon: int) -> None:
         twin = rsqrt(np.maximum(1, elements * (x**2).sum(1) - mean + epsilon))
         assert (mantissas == twin[0]).all() and (exponents == twin[1]).all()
         assert all(
-            (a == b).all() for a, b in zip(twin, layernorm_scale(x.sum(1), (x**2).sum(1), elements, epsilon, uncentred), strict=True)
+            (a == b).all()
+            for a, b in zip(twin, layernorm_scale(x.sum(1), (x**2).sum(1), elements, epsilon, uncentred), strict=True)
         )
 
 

@@ -135,7 +135,9 @@ class World:
                 address, length = await take(ctx, write.awvalid, write.awready, write.awaddr, write.awlen)
                 assert (length, address % BLOCK) == (7, 0) and address < MEMORY_BYTES
                 for i in range(8):
-                    data, last, strobe = await take(ctx, write.wvalid, write.wready, write.wdata, write.wlast, write.wstrb)
+                    data, last, strobe = await take(
+                        ctx, write.wvalid, write.wready, write.wdata, write.wlast, write.wstrb
+                    )
                     assert (last, strobe) == (i == 7, 0xFF)
                     self.memory[address + 8 * i : address + 8 * i + 8] = data.to_bytes(8, "little")
                 await give(ctx, write.bvalid, write.bready, [(write.bresp, 2 * (address in self.failing))])
@@ -229,7 +231,9 @@ def test_a_frame_that_stops(cut: int) -> None:
     async def test(line: Line, world: World) -> None:
         before = bytes(world.memory)
         payload = bytes(range(BLOCK))
-        await line.send((Request(Command.WRITE_MEMORY, 7, 1, BLOCK, BLOCK).pack() + payload + frames.crc(payload))[:cut])
+        await line.send(
+            (Request(Command.WRITE_MEMORY, 7, 1, BLOCK, BLOCK).pack() + payload + frames.crc(payload))[:cut]
+        )
         if cut < frames.REQUEST_BYTES:
             await line.silence()
         else:
@@ -270,7 +274,9 @@ def test_what_is_refused() -> None:
     async def test(line: Line, world: World) -> None:
         before = bytes(world.memory)
         for sequence, (command, address, value) in enumerate(refused):
-            assert await line.ask(Request(command, sequence, 3, address, value)) == Answer(Status.REFUSED, sequence, 3, 0)
+            assert await line.ask(Request(command, sequence, 3, address, value)) == Answer(
+                Status.REFUSED, sequence, 3, 0
+            )
         for command in (0, 6, 255):
             assert (await line.ask(Request(command, 1, 0))).status == Status.UNKNOWN_COMMAND
         assert world.memory == before and not world.accesses

@@ -21,7 +21,18 @@ from edgemoe.hw.weight_stream import WeightStream
 from edgemoe.sim.bench import StreamDriver, StreamMonitor, pack, parameters, run_bench, start
 
 CONFIGS = {c.name: c for c in (PRESETS["tiny"], PRESETS["base"], PRESETS["zcu102"], STRIPED, NARROW)}
-SHARED = ("stop", "valid", "data", "last", "release", "beat_fault", "request", "write_request", "write_beats", "write_done")
+SHARED = (
+    "stop",
+    "valid",
+    "data",
+    "last",
+    "release",
+    "beat_fault",
+    "request",
+    "write_request",
+    "write_beats",
+    "write_done",
+)
 
 
 class System(wiring.Component):
@@ -33,13 +44,20 @@ class System(wiring.Component):
         self.reader = Reader(config, {name: self.units[name].CAPACITY for name in ("fetch", "dma", "weights")})
         self.writer = Writer(config)
         ports = {"stop": In(1), "idle": Out(1), "base": self.reader.signature.members["base"]}
-        ports |= {"read_error": Out(1), "read_error_address": Out(40), "write_error": Out(1), "write_error_address": Out(40)}
+        ports |= {
+            "read_error": Out(1),
+            "read_error_address": Out(40),
+            "write_error": Out(1),
+            "write_error_address": Out(40),
+        }
         for name, unit in self.units.items():
             ports |= {f"{name}_{p}": member for p, member in unit.signature.members.items() if p not in SHARED}
         for i in range(config.masters):
             for axi in (self.reader.axi[i], self.writer.axi[i]):
                 ports |= {f"axi_{i}_{p}": member for p, member in axi.signature.members.items()}
-            ports |= {f"axi_{i}_{p}": Out(1) for p in ("arid", "awid")} | {f"axi_{i}_{p}": In(1) for p in ("rid", "bid")}
+            ports |= {f"axi_{i}_{p}": Out(1) for p in ("arid", "awid")} | {
+                f"axi_{i}_{p}": In(1) for p in ("rid", "bid")
+            }
         super().__init__(ports)
 
     def elaborate(self, platform):
@@ -50,7 +68,11 @@ class System(wiring.Component):
             m.submodules[name] = unit
             request = getattr(reader, f"{name}_request")
             m.d.comb += [request.payload.eq(unit.request.payload), request.valid.eq(unit.request.valid)]
-            m.d.comb += [unit.request.ready.eq(request.ready), unit.valid.eq(getattr(reader, f"{name}_valid")), unit.data.eq(reader.data)]
+            m.d.comb += [
+                unit.request.ready.eq(request.ready),
+                unit.valid.eq(getattr(reader, f"{name}_valid")),
+                unit.data.eq(reader.data),
+            ]
             m.d.comb += [getattr(reader, f"{name}_release").eq(unit.release), unit.stop.eq(self.stop)]
             if name != "dma":
                 m.d.comb += unit.last.eq(reader.last)
@@ -65,9 +87,21 @@ class System(wiring.Component):
         m.d.comb += [self.units["fetch"].beat_fault.eq(reader.fault), dma.write_done.eq(writer.done)]
         for ours, theirs in ((dma.write_request, writer.request), (dma.write_beats, writer.beats)):
             m.d.comb += [theirs.payload.eq(ours.payload), theirs.valid.eq(ours.valid), ours.ready.eq(theirs.ready)]
-        m.d.comb += [reader.base.eq(self.base), writer.base.eq(self.base), reader.stop.eq(self.stop), writer.stop.eq(self.stop)]
-        m.d.comb += [self.idle.eq(reader.idle & writer.idle), self.read_error.eq(reader.error), self.write_error.eq(writer.error)]
-        m.d.comb += [self.read_error_address.eq(reader.error_address), self.write_error_address.eq(writer.error_address)]
+        m.d.comb += [
+            reader.base.eq(self.base),
+            writer.base.eq(self.base),
+            reader.stop.eq(self.stop),
+            writer.stop.eq(self.stop),
+        ]
+        m.d.comb += [
+            self.idle.eq(reader.idle & writer.idle),
+            self.read_error.eq(reader.error),
+            self.write_error.eq(writer.error),
+        ]
+        m.d.comb += [
+            self.read_error_address.eq(reader.error_address),
+            self.write_error_address.eq(writer.error_address),
+        ]
         for i in range(self.config.masters):
             for axi in (reader.axi[i], writer.axi[i]):
                 for p, member in axi.signature.members.items():
@@ -101,10 +135,14 @@ class Bench:
             await edge
             if dut.rst.value:
                 continue
-            assert bool(dut.weights_row_valid.value) == (int(dut.weights_level.value) != 0), "level promises a row that is not there"
+            assert bool(dut.weights_row_valid.value) == (int(dut.weights_level.value) != 0), (
+                "level promises a row that is not there"
+            )
             if dut.dma_write_valid.value:
                 word, lanes_meant = int(dut.dma_write_word.value), int(dut.dma_write_lanes.value)
-                held = self.chip[int(dut.dma_write_memory.value)].setdefault(int(dut.dma_write_address.value), [0] * lanes)
+                held = self.chip[int(dut.dma_write_memory.value)].setdefault(
+                    int(dut.dma_write_address.value), [0] * lanes
+                )
                 for lane in range(lanes):
                     if lanes_meant >> lane & 1:
                         held[lane] = word >> 16 * lane & 0xFFFF
@@ -203,7 +241,14 @@ async def load_then_store_gives_the_same(dut):
     c, rng = bench.config, bench.random
     await start(dut)
     assert await bench.move(rows=0, columns=3) < 8
-    for memory, rows, columns, gather in ((0, 5, 3, 0), (1, 1, 1, 0), (2, 7, 1, 1), (0, 9, 4, 1), (1, 30, 6, 0), (2, 3, 3, 0)):
+    for memory, rows, columns, gather in (
+        (0, 5, 3, 0),
+        (1, 1, 1, 0),
+        (2, 7, 1, 1),
+        (0, 9, 4, 1),
+        (1, 30, 6, 0),
+        (2, 3, 3, 0),
+    ):
         bench.chip[memory].clear()
         address = 64 * rng.randrange((len(bench.content) - 2 * rows * columns * c.word_bytes) // 64)
         base, stride = rng.randrange(1 << 19), rng.randrange(columns, 900)
@@ -245,8 +290,15 @@ async def images_become_patches(dut):
         beats = -(-size // c.bus_bytes)
         shape = {"across": across, "down": down, "channels": channels, "patch": patch}
         # Fields of LOAD and STORE that an IMAGE does not have may hold anything.
-        others = {"memory": rng.randrange(4), "gather": 1, "rows": rng.randrange(1 << 16), "columns": rng.randrange(1 << 10)}
-        took = await bench.move(opcode=int(Opcode.IMAGE), base=1000, stride=200, address=640, beats=beats, **shape, **others)
+        others = {
+            "memory": rng.randrange(4),
+            "gather": 1,
+            "rows": rng.randrange(1 << 16),
+            "columns": rng.randrange(1 << 10),
+        }
+        took = await bench.move(
+            opcode=int(Opcode.IMAGE), base=1000, stride=200, address=640, beats=beats, **shape, **others
+        )
         got = {a: list(w) for a, w in bench.chip[0].items()}
         for ch in range(channels):
             for y in range(height):
@@ -307,7 +359,13 @@ async def everything_stops_and_starts_again(dut):
     for round_ in range(8):
         store = round_ % 2
         bench.chip[0] = {i: [i * 7 + lane & 0xFFFF for lane in range(c.lanes)] for i in range(400)}
-        fields = {"rows": 40, "columns": 5, "stride": 5, "address": 4096 * 3, "opcode": int(Opcode.STORE if store else Opcode.LOAD)}
+        fields = {
+            "rows": 40,
+            "columns": 5,
+            "stride": 5,
+            "address": 4096 * 3,
+            "opcode": int(Opcode.STORE if store else Opcode.LOAD),
+        }
         bench.written.write(4096 * 2, b"\x5a" * 32768)
         jobs = StreamDriver(dut, "weights_job").send([bench.job(False, 2, 2)[0]] * 3)
         dut.fetch_pc.value, dut.fetch_jump.value = 64 * rng.randrange(1000), 1
@@ -355,7 +413,12 @@ async def everything_stops_and_starts_again(dut):
     assert not bench.errors
     begin, length = 4096 * 3 + 5 * c.bus_bytes, c.burst_limit * c.bus_bytes
     starts = [begin, *range(4096 * 3 + length, 4096 * 3 + 4 * length, length)]
-    for failing in ([begin], [(0, starts[1])], [(c.masters - 1, starts[2])], [(c.masters - 1, starts[1]), (0, starts[3])]):
+    for failing in (
+        [begin],
+        [(0, starts[1])],
+        [(c.masters - 1, starts[2])],
+        [(c.masters - 1, starts[1]), (0, starts[3])],
+    ):
         bench.errors.clear()
         bench.written.failing = set(failing)
         words = 4 * c.burst_limit * c.words_per_beat // c.beats_per_word

@@ -52,14 +52,24 @@ BENCHES = [
         (partial(test_softmax.test_rows, 4, "gaps"), partial(test_softmax.test_rows, 4, "back to back")),
         {
             "accumulate is ignored": Mutant("(self.valid & self.accumulate)", "self.valid"),
-            "a row's maximum never starts afresh": Mutant("Mux(first | (best > read.data), best,", "Mux(best > read.data, best,"),
-            "scores that do not count do": Mutant("Mux(self.score_mask[lane], self.score_word[lane], LOWEST)", "self.score_word[lane]"),
+            "a row's maximum never starts afresh": Mutant(
+                "Mux(first | (best > read.data), best,", "Mux(best > read.data, best,"
+            ),
+            "scores that do not count do": Mutant(
+                "Mux(self.score_mask[lane], self.score_word[lane], LOWEST)", "self.score_word[lane]"
+            ),
             "a sum never starts afresh": Mutant("Mux(adding.first, 0, read.data)", "read.data"),
             "lanes that do not count do": Mutant("return ((1 << lanes) - 1) >>", "return ((2 << lanes) - 1) >>"),
-            "a maximum just written is not seen": Mutant("maxima.read_port(transparent_for=[write])", "maxima.read_port()"),
+            "a maximum just written is not seen": Mutant(
+                "maxima.read_port(transparent_for=[write])", "maxima.read_port()"
+            ),
             "a sum just written is not seen": Mutant("sums.read_port(transparent_for=[write])", "sums.read_port()"),
-            "a scale just written is not seen": Mutant("scales.read_port(transparent_for=[store])", "scales.read_port()"),
-            "last counts without accumulate": Mutant("finished = adding.counts & adding.last", "finished = adding.last"),
+            "a scale just written is not seen": Mutant(
+                "scales.read_port(transparent_for=[store])", "scales.read_port()"
+            ),
+            "last counts without accumulate": Mutant(
+                "finished = adding.counts & adding.last", "finished = adding.last"
+            ),
             "the shift comes early": Mutant("delay(m, self.shift, 2,", "delay(m, self.shift, 1,"),
         },
     ),
@@ -67,7 +77,9 @@ BENCHES = [
         ExpertQueues,
         (partial(test_router.test_queues, "gaps"), partial(test_router.test_queues, "back to back")),
         {
-            "the last queue is an entry short": Mutant("config.experts * config.rows)", "config.experts * config.rows - 1)"),
+            "the last queue is an entry short": Mutant(
+                "config.experts * config.rows)", "config.experts * config.rows - 1)"
+            ),
             "every queue is an entry short": Mutant(
                 "write_address.eq(self.push_expert * config.rows + position)",
                 "write_address.eq(self.push_expert * config.rows + Mux(position == config.rows - 1, config.rows - 2, position))",
@@ -84,15 +96,21 @@ BENCHES = [
             m.d.sync += filled.eq(0)
 """,
             ),
-            "an emptied queue keeps its count": Mutant("Mux(filled.bit_select(self.count_expert, 1), shown.data, 0)", "shown.data"),
-            "an emptied queue goes on where it was": Mutant("Mux(filled.bit_select(self.push_expert, 1), current.data, 0)", "current.data"),
+            "an emptied queue keeps its count": Mutant(
+                "Mux(filled.bit_select(self.count_expert, 1), shown.data, 0)", "shown.data"
+            ),
+            "an emptied queue goes on where it was": Mutant(
+                "Mux(filled.bit_select(self.push_expert, 1), current.data, 0)", "current.data"
+            ),
         },
     ),
     Bench(
         Router,
         (partial(test_router.test_routes, 4),),
         {
-            "queues are always emptied": Mutant("queues.reset.eq(self.start & self.reset_queues)", "queues.reset.eq(self.start)"),
+            "queues are always emptied": Mutant(
+                "queues.reset.eq(self.start & self.reset_queues)", "queues.reset.eq(self.start)"
+            ),
         },
     ),
     Bench(
@@ -111,22 +129,35 @@ BENCHES = [
     Bench(
         Fetch,
         (partial(test_memory_system.run, "tiny", testcase=["everything_stops_and_starts_again"]),),
-        {"instructions survive a stop": Mutant("return ResetInserter(self.stop)(m)", "return ResetInserter(Signal())(m)")},
+        {
+            "instructions survive a stop": Mutant(
+                "return ResetInserter(self.stop)(m)", "return ResetInserter(Signal())(m)"
+            )
+        },
     ),
     Bench(
         Writer,
         (partial(test_memory_system.run, "striped", testcase=["everything_stops_and_starts_again"]),),
         {
             "every error is the first burst's": Mutant("with m.Elif(axi.bvalid):", "with m.Elif(0):"),
-            "the second master never fails": Mutant("self.error.eq(Cat(bad for bad, _ in failed).any()", "self.error.eq(failed[0][0]"),
+            "the second master never fails": Mutant(
+                "self.error.eq(Cat(bad for bad, _ in failed).any()", "self.error.eq(failed[0][0]"
+            ),
         },
     ),
     Bench(
         Reader,
-        (partial(test_reader.test_data_under_stalls, "striped", "no stall"), partial(test_reader.test_rate_and_fairness, "striped")),
+        (
+            partial(test_reader.test_data_under_stalls, "striped", "no stall"),
+            partial(test_reader.test_rate_and_fairness, "striped"),
+        ),
         {
-            "a failed beat has its burst's address": Mutant("current.burst.address + position * config.bus_bytes", "current.burst.address"),
-            "the second master never fails": Mutant("Cat(fifo.r_data[-1] for fifo in fifos).any()", "fifos[0].r_data[-1]"),
+            "a failed beat has its burst's address": Mutant(
+                "current.burst.address + position * config.bus_bytes", "current.burst.address"
+            ),
+            "the second master never fails": Mutant(
+                "Cat(fifo.r_data[-1] for fifo in fifos).any()", "fifos[0].r_data[-1]"
+            ),
             "the last but one always goes first": Mutant("turn.eq(pick[-2])", "turn.eq(0)"),
             "the last always goes first": Mutant("turn.eq(pick[-2])", "turn.eq(1)"),
         },
@@ -143,7 +174,9 @@ BENCHES = [
                 '(status | Cat(over, self.error)) & ~Mux(written("ISR"), value[:2], 0)',
             ),
             "errors of a reset are kept": Mutant("self.error & ~failed & ~resetting", "self.error & ~failed"),
-            "a reset keeps DONE": Mutant("[started.eq(0), resetting.eq(1), done.eq(0), ready.eq(0)]", "[started.eq(0), resetting.eq(1)]"),
+            "a reset keeps DONE": Mutant(
+                "[started.eq(0), resetting.eq(1), done.eq(0), ready.eq(0)]", "[started.eq(0), resetting.eq(1)]"
+            ),
             "the high word runs on": Mutant(
                 'counter[:32]), words[f"{name}_HI"].eq(kept)', 'counter[:32]), words[f"{name}_HI"].eq(counter[32:])'
             ),
@@ -152,7 +185,11 @@ BENCHES = [
     ),
     Bench(
         Link,
-        (test_link.test_a_repeated_register_access_happens_once, test_link.test_what_is_refused, test_link.test_errors_of_the_bus_are_told),
+        (
+            test_link.test_a_repeated_register_access_happens_once,
+            test_link.test_what_is_refused,
+            test_link.test_errors_of_the_bus_are_told,
+        ),
         {
             "a repeated error is fine": Mutant(
                 "kept_status.eq(Mux(response[1], Status.BUS_ERROR, Status.OK))", "kept_status.eq(Status.OK)"
@@ -165,9 +202,13 @@ BENCHES = [
             ),
             "an odd register is read": Mutant("& (address[:2] == 0)", "", FrameReceiver),
             "a read's error stays": Mutant(
-                "left.eq(self.length // self.block), self.error.eq(0)", "left.eq(self.length // self.block)", BlockReader
+                "left.eq(self.length // self.block), self.error.eq(0)",
+                "left.eq(self.length // self.block)",
+                BlockReader,
             ),
-            "a write's error stays": Mutant("address.eq(self.address), self.error.eq(0),", "address.eq(self.address),", BlockWriter),
+            "a write's error stays": Mutant(
+                "address.eq(self.address), self.error.eq(0),", "address.eq(self.address),", BlockWriter
+            ),
         },
     ),
     Bench(
@@ -175,7 +216,9 @@ BENCHES = [
         (test_uart.test_a_byte_without_stop_bit_is_dropped, test_uart.test_a_byte_that_nobody_takes_stays),
         {
             "a break is many bytes": Mutant('m.next = "BROKEN"', 'm.next = "IDLE"'),
-            "an untaken byte is overwritten": Mutant("with m.If(~self.bytes.valid | self.bytes.ready):", "with m.If(1):"),
+            "an untaken byte is overwritten": Mutant(
+                "with m.If(~self.bytes.valid | self.bytes.ready):", "with m.If(1):"
+            ),
         },
     ),
     Bench(

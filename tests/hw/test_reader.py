@@ -33,7 +33,11 @@ class Client:
         self.task = cocotb.start_soon(self.watch())
 
     async def watch(self):
-        dut, valid, release = self.dut, getattr(self.dut, f"{self.name}_valid"), getattr(self.dut, f"{self.name}_release")
+        dut, valid, release = (
+            self.dut,
+            getattr(self.dut, f"{self.name}_valid"),
+            getattr(self.dut, f"{self.name}_release"),
+        )
         edge = RisingEdge(dut.clk)
         while True:
             await edge
@@ -84,7 +88,10 @@ async def every_client_gets_its_beats_in_order(dut):
     for name in ("dma", "weights"):
         lengths = [rng.choice((0, 1, 2, 3, config.burst_limit, rng.randrange(200))) for _ in range(10)]
         asked[name] = [(size * rng.randrange(end // size - n), n) for n in lengths]
-    users = {n: Client(dut, config, n, c, 0.8 if stall[1] == 0 else 0.3, seed + i) for i, (n, c) in enumerate(clients(config).items())}
+    users = {
+        n: Client(dut, config, n, c, 0.8 if stall[1] == 0 else 0.3, seed + i)
+        for i, (n, c) in enumerate(clients(config).items())
+    }
     await start(dut)
     await cocotb.triggers.gather(*(cocotb.start_soon(users[n].ask(asked[n])) for n in users))
     for name, user in users.items():
@@ -250,14 +257,26 @@ def run(config, stall="no stall", testcase=None, seed=1):
 @pytest.mark.parametrize("stall", STALLS)
 @pytest.mark.parametrize("config", CONFIGS)
 def test_data_under_stalls(config, stall):
-    run(config, stall, ["every_client_gets_its_beats_in_order", "stop_drains_and_starts_afresh", "errors_are_reported_where_they_count"])
+    run(
+        config,
+        stall,
+        [
+            "every_client_gets_its_beats_in_order",
+            "stop_drains_and_starts_afresh",
+            "errors_are_reported_where_they_count",
+        ],
+    )
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_rate_and_fairness(config):
     run(
         config,
-        testcase=["a_long_transfer_runs_at_full_rate", "others_pass_between_the_bursts_of_a_long_transfer", "the_last_two_take_turns"],
+        testcase=[
+            "a_long_transfer_runs_at_full_rate",
+            "others_pass_between_the_bursts_of_a_long_transfer",
+            "the_last_two_take_turns",
+        ],
     )
 
 

@@ -39,7 +39,9 @@ class Host:
     async def write(self, name, value, strobe=None):
         at = offset(name) if isinstance(name, str) else name
         data = value.to_bytes(4, "little")
-        answer = await (self.master.write(at, data) if strobe is None else self.master.write(at + strobe, data[strobe : strobe + 1]))
+        answer = await (
+            self.master.write(at, data) if strobe is None else self.master.write(at + strobe, data[strobe : strobe + 1])
+        )
         return answer.resp
 
     async def read(self, name, resp=AxiResp.OKAY):
@@ -254,7 +256,9 @@ async def what_sets_a_bit_wins(dut):
             await access
             # The bit is cleared at the edge that raises VALID, which is seen one later.
             late = pulsed >= answered - 1
-            assert bool(await host.read(name) & bit) == late, f"{name}: event in cycle {pulsed}, answer in cycle {answered}"
+            assert bool(await host.read(name) & bit) == late, (
+                f"{name}: event in cycle {pulsed}, answer in cycle {answered}"
+            )
             kept[name].append(late)
     assert all(set(found) == {False, True} for found in kept.values()), "before, at and behind the access"
 
@@ -275,7 +279,12 @@ async def counters_have_64_bits(dut):
     assert await host.read64("CYCLES") == (6 << 32) + 4
 
 
-TESTS = ["every_register_keeps_its_access", "a_run_starts_ends_and_interrupts", "counters_count_one_state_a_cycle", "counters_have_64_bits"]
+TESTS = [
+    "every_register_keeps_its_access",
+    "a_run_starts_ends_and_interrupts",
+    "counters_count_one_state_a_cycle",
+    "counters_have_64_bits",
+]
 
 
 def run(config, stall="no stall", testcase=None):

@@ -11,7 +11,16 @@ from edgemoe.hw.config import PRESETS
 
 
 def test_offsets_follow_the_convention():
-    expected = {"CTRL": 0, "GIE": 4, "IER": 8, "ISR": 12, "PROGRAM": 0x10, "WATCHDOG": 0x18, "BASE_0": 0x20, "BASE_1": 0x28}
+    expected = {
+        "CTRL": 0,
+        "GIE": 4,
+        "IER": 8,
+        "ISR": 12,
+        "PROGRAM": 0x10,
+        "WATCHDOG": 0x18,
+        "BASE_0": 0x20,
+        "BASE_1": 0x28,
+    }
     assert {name: registers.offset(name) for name in expected} == expected
     assert all(r.offset % 4 == 0 and r.offset < 1 << registers.ADDRESS_BITS for r in registers.REGISTERS)
     control = registers.BY_NAME["CTRL"]
@@ -32,7 +41,11 @@ def test_constants_describe_the_build():
     assert values["MAGIC"].to_bytes(4, "little") == b"EMOE"
     assert (values["LANES"], values["ROWS"], values["CONFIG_HASH"]) == (4, 40, PRESETS["tiny"].hash)
     assert len({registers.constants(c)["CONFIG_HASH"] for c in PRESETS.values()}) == len(PRESETS)
-    assert all(0 <= v < 1 << 32 and name in registers.BY_NAME for c in PRESETS.values() for name, v in registers.constants(c).items())
+    assert all(
+        0 <= v < 1 << 32 and name in registers.BY_NAME
+        for c in PRESETS.values()
+        for name, v in registers.constants(c).items()
+    )
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda c: c.name)
@@ -47,8 +60,16 @@ def test_renderings_are_complete(config):
         assert f"| 0x{r.offset:03X} | {r.name} |" in markdown
         assert f"#define LEFT_{r.name} 0x{r.offset:03X}u" in header
     values = dict(re.findall(r"#define LEFT_(\w+) (\w+)u", header))
-    assert {name: int(values[f"{name}_VALUE"], 0) for name in registers.constants(config)} == registers.constants(config)
-    kinds = {"opcode": isa.Opcode, "memory": isa.Memory, "stationary": isa.Stationary, "scale": isa.Scale, "error_code": isa.ErrorCode}
+    assert {name: int(values[f"{name}_VALUE"], 0) for name in registers.constants(config)} == registers.constants(
+        config
+    )
+    kinds = {
+        "opcode": isa.Opcode,
+        "memory": isa.Memory,
+        "stationary": isa.Stationary,
+        "scale": isa.Scale,
+        "error_code": isa.ErrorCode,
+    }
     assert set(listed["enumerations"]) == set(kinds) == {e.name for e in isa.ENUMERATIONS}
     for name, kind in kinds.items():
         assert {v["name"]: v["value"] for v in listed["enumerations"][name]} == {v.name: v.value for v in kind}

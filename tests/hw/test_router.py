@@ -24,7 +24,9 @@ def choices(logits: np.ndarray, top_k: int, shift: int) -> tuple[np.ndarray, np.
     import torch
 
     order, scores = route(logits, shift, top_k)
-    assert (order == torch.from_numpy(logits).sort(dim=1, descending=True, stable=True).indices[:, :top_k].numpy()).all()
+    assert (
+        order == torch.from_numpy(logits).sort(dim=1, descending=True, stable=True).indices[:, :top_k].numpy()
+    ).all()
     softmax = torch.softmax(torch.from_numpy(logits * 2.0 ** (shift - 12) * np.log(2)), 1).numpy()
     assert np.abs(scores / 2**15 - np.take_along_axis(softmax, order, 1)).max() < 2e-4
     return order, scores
@@ -50,7 +52,16 @@ class Routing:
             for i in range(rows):
                 self.queues[order[i, k]].append((row_base + i, int(scores[i, k])))
         bench, cycles = self.bench, 0
-        bench.set(rows=rows, row_base=row_base, base=base, stride=stride, columns=columns, experts=experts, top_k=top_k, shift=shift)
+        bench.set(
+            rows=rows,
+            row_base=row_base,
+            base=base,
+            stride=stride,
+            columns=columns,
+            experts=experts,
+            top_k=top_k,
+            shift=shift,
+        )
         bench.set(start=1, reset_queues=reset)
         while not bench.get("done"):
             address = bench.get("score_address")
@@ -102,7 +113,11 @@ async def queues(dut):
     layout, random = entry_layout(config), np.random.default_rng(4)
     await bench.begin()
     everywhere = np.repeat(np.arange(config.experts), config.rows)
-    for order in (np.zeros(config.rows), random.integers(0, config.experts, config.rows), random.permutation(everywhere)):
+    for order in (
+        np.zeros(config.rows),
+        random.integers(0, config.experts, config.rows),
+        random.permutation(everywhere),
+    ):
         # A push in the cycle of the reset is forgotten like all before it.
         bench.set(reset=1, push=1, push_expert=config.experts - 1, push_entry=0)
         await bench.step()
@@ -110,10 +125,14 @@ async def queues(dut):
         for expert in range(config.experts):
             bench.set(count_expert=expert)
             await bench.step()
-            assert bench.get("count") == 0 and not bench.get("next_found"), f"expert {expert} is not empty after a reset"
+            assert bench.get("count") == 0 and not bench.get("next_found"), (
+                f"expert {expert} is not empty after a reset"
+            )
         expected: list[list[int]] = [[] for _ in range(config.experts)]
         for expert in order.astype(int).tolist():
-            entry = pack(layout, {"row": int(random.integers(0, config.rows)), "score": int(random.integers(0, 1 << 16))})
+            entry = pack(
+                layout, {"row": int(random.integers(0, config.rows)), "score": int(random.integers(0, 1 << 16))}
+            )
             await bench.send("push", push_expert=expert, push_entry=entry)
             expected[expert].append(entry)
         last = (expert, len(expected[expert]) - 1)
@@ -127,13 +146,18 @@ async def queues(dut):
 
 
 # lanes: (rows, experts, top_k); experts that do not fill their words among them
-SIZES = {4: [(1, 8, 4), (2, 7, 2), (5, 8, 2), (13, 4, 4), (7, 1, 1)], 16: [(1, 16, 2), (2, 13, 4), (17, 16, 2), (5, 3, 3)]}
+SIZES = {
+    4: [(1, 8, 4), (2, 7, 2), (5, 8, 2), (13, 4, 4), (7, 1, 1)],
+    16: [(1, 16, 2), (2, 13, 4), (17, 16, 2), (5, 3, 3)],
+}
 
 
 @pytest.mark.parametrize("lanes", list(SIZES))
 def test_routes(lanes):
     unit = Router(config_of(lanes))
-    run_bench(unit, __name__, testcase="compare", parameters={"lanes": lanes, "sizes": SIZES[lanes]}, name=f"router_{lanes}")
+    run_bench(
+        unit, __name__, testcase="compare", parameters={"lanes": lanes, "sizes": SIZES[lanes]}, name=f"router_{lanes}"
+    )
 
 
 @pytest.mark.parametrize("gap", GAPS)

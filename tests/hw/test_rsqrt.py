@@ -17,7 +17,9 @@ def values(kind: str) -> np.ndarray:
         return np.arange(1, 1 << 16)
     powers = 2 ** np.arange(62)
     random = np.exp2(np.random.default_rng(1).uniform(0, 61.99, 20000)).astype(np.int64)
-    return np.concatenate([powers, np.maximum(1, powers - 1), np.minimum(powers + 1, 2 * powers - 1), 2 * powers - 1, random])
+    return np.concatenate(
+        [powers, np.maximum(1, powers - 1), np.minimum(powers + 1, 2 * powers - 1), 2 * powers - 1, random]
+    )
 
 
 @cocotb.test()
@@ -35,4 +37,6 @@ async def compare(dut):
 @pytest.mark.parametrize("gap", GAPS)
 @pytest.mark.parametrize("kind", ["every 16-bit value", "wide values"])
 def test_values(kind, gap):
-    run_bench(Copies(ReciprocalSquareRoot, COPIES), __name__, parameters={"kind": kind, "gap": GAPS[gap]}, name="rsqrt_copies")
+    run_bench(
+        Copies(ReciprocalSquareRoot, COPIES), __name__, parameters={"kind": kind, "gap": GAPS[gap]}, name="rsqrt_copies"
+    )

@@ -151,7 +151,11 @@ async def cycles_are_as_committed(dut):
     await measure("write of 256 beats", axi.init_write(0, content))
     await measure("read of 256 beats", axi.init_read(0, 2048))
     await measure("reads of 4 x 64 beats", *(axi.init_read(i * 512, 512) for i in range(4)))
-    both = [f(i * 512 + at, x) for i in range(4) for f, at, x in ((axi.init_read, 0, 512), (axi.init_write, 1 << 16, quarters[i]))]
+    both = [
+        f(i * 512 + at, x)
+        for i in range(4)
+        for f, at, x in ((axi.init_read, 0, 512), (axi.init_write, 1 << 16, quarters[i]))
+    ]
     await measure("reads and writes of 4 x 64 beats each, other rows", *both)
     await axi.read(64, 8)
     await measure("read of one beat, row open", axi.init_read(64, 8))
@@ -252,7 +256,13 @@ TRAFFIC = ["everything_is_read_as_written", "strobes_choose_bytes", "beyond_the_
 def bench(config, testcases, **given):
     """Each in a simulation of its own: a chip that is reset has lost what it held."""
     for testcase in testcases:
-        run(System(CONFIGS[config]), __name__, name="sdram_system", testcase=[testcase], parameters={"config": config, **given})
+        run(
+            System(CONFIGS[config]),
+            __name__,
+            name="sdram_system",
+            testcase=[testcase],
+            parameters={"config": config, **given},
+        )
 
 
 @pytest.mark.parametrize("stall", STALLS)

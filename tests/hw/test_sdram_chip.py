@@ -149,7 +149,15 @@ async def power_up(chip, wait):
     await chip.initialise(wait=wait)
 
 
-LEAST = {11: (RCD, t_rcd), 12: (RP, t_rp), 13: (RC, t_rc), 14: (RAS, t_ras), 15: (RFC, t_rfc), 16: (WR, t_wr), 17: (MRD, t_mrd)}
+LEAST = {
+    11: (RCD, t_rcd),
+    12: (RP, t_rp),
+    13: (RC, t_rc),
+    14: (RAS, t_ras),
+    15: (RFC, t_rfc),
+    16: (WR, t_wr),
+    17: (MRD, t_mrd),
+}
 LEAST |= {18: (RRD, t_rrd), 1: (POWER_UP, power_up)}
 
 
@@ -226,9 +234,15 @@ FORBIDDEN = {
 
 SCENARIOS = [("all just kept", 0, legal)]
 for code, (least, scenario) in LEAST.items():
-    SCENARIOS += [(f"{code} just kept", 0, partial(scenario, wait=least)), (f"{code} broken", code, partial(scenario, wait=least - 1))]
+    SCENARIOS += [
+        (f"{code} just kept", 0, partial(scenario, wait=least)),
+        (f"{code} broken", code, partial(scenario, wait=least - 1)),
+    ]
 for code, (most, scenario) in MOST.items():
-    SCENARIOS += [(f"{code} just kept", 0, partial(scenario, wait=most)), (f"{code} broken", code, partial(scenario, wait=most + 1))]
+    SCENARIOS += [
+        (f"{code} just kept", 0, partial(scenario, wait=most)),
+        (f"{code} broken", code, partial(scenario, wait=most + 1)),
+    ]
 SCENARIOS += [(name, code, scenario) for name, (code, scenario) in FORBIDDEN.items()]
 
 
@@ -274,14 +288,21 @@ async def words(dut):
         dut.dqm.value = 2 if i == 1 else 0  # at edge 2, so the word of edge 4 lacks its high byte
         seen.append(int(dut.dq_out.value))
         await chip.wait(1)
-    column = {4: 0x44B2, 5: 0xA3B3, 6: 0x4646, 7: 0xA147}  # 6 got nothing new, 7 the high byte, 4, by the wrap, the low one, 5 both
+    column = {
+        4: 0x44B2,
+        5: 0xA3B3,
+        6: 0x4646,
+        7: 0xA147,
+    }  # 6 got nothing new, 7 the high byte, 4, by the wrap, the low one, 5 both
     expected = [0xBAD0] * (latency - 1) + [column[i] for i in (5, 6, 7, 4)] + [0xBAD0] * (7 - latency)
     expected[3] = 0xBA00 | expected[3] & 0xFF
     assert seen == expected, [hex(word) for word in seen]
 
 
 def run(testcase, **given):
-    run_verilog(TEXT, "sdram_chips", ["clk", "select", *PINS, *OUTPUTS], __name__, testcase=[testcase], parameters=given)
+    run_verilog(
+        TEXT, "sdram_chips", ["clk", "select", *PINS, *OUTPUTS], __name__, testcase=[testcase], parameters=given
+    )
 
 
 def test_rules():

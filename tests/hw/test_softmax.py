@@ -45,7 +45,9 @@ class Rows:
         lanes = [min(self.lanes, keys - c * self.lanes) for c in range(columns)]
         for i, c in order:
             word = vector(blocks[i, c], 16)
-            await bench.send("score_valid", score_index=i, score_first=c == 0, score_word=word, score_mask=(1 << lanes[c]) - 1)
+            await bench.send(
+                "score_valid", score_index=i, score_first=c == 0, score_word=word, score_mask=(1 << lanes[c]) - 1
+            )
         bench.set(score_valid=0)
         await bench.step(self.unit.MAX_DELAY - 1)
         for turn in range(repeat):
@@ -100,7 +102,11 @@ async def pytorch(dut):
     rows = Rows(dut, Softmax(config_of(16)), 0.0)
     await rows.bench.begin()
     shift = 1  # scores reach 16 in units of log 2
-    scores = np.round(np.random.default_rng(7).normal(0, 2, (24, 129)) / np.log(2) * 2 ** (12 - shift)).astype(np.int64).clip(-32768, 32767)
+    scores = (
+        np.round(np.random.default_rng(7).normal(0, 2, (24, 129)) / np.log(2) * 2 ** (12 - shift))
+        .astype(np.int64)
+        .clip(-32768, 32767)
+    )
     got, mantissas, exponents = await rows.run(scores, shift, repeat=1)
     softmax = got[0] * 2.0**-15 * (mantissas * 2.0 ** (2 - exponents))[:, None]  # 1 / sum, in units of 2^-18
     error = np.abs(softmax - torch.softmax(torch.from_numpy(scores * 2.0 ** (shift - 12) * np.log(2)), 1).numpy())

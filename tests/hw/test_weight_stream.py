@@ -20,7 +20,11 @@ def test_unpacks_what_was_packed(hardware: str, bits: int) -> None:
     weights[0, 0, 0], weights[0, 0, 1] = -limit, limit - 1
     bias, multiplier = rng.integers(-(1 << 26), 1 << 26, (4, outputs)), rng.integers(0, 1 << 16, (4, outputs))
     packed = stream.pack(weights, bias, multiplier)
-    assert packed.shape == (4, stream.stride) and stream.stride % ALIGNMENT == 0 and 0 <= stream.stride - stream.size < ALIGNMENT
+    assert (
+        packed.shape == (4, stream.stride)
+        and stream.stride % ALIGNMENT == 0
+        and 0 <= stream.stride - stream.size < ALIGNMENT
+    )
     assert stream.beats * h.bus_bytes >= stream.size and not packed[:, stream.size :].any()
     for expert in range(4):
         found = stream.unpack(packed[expert, : stream.size])

@@ -47,7 +47,9 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
     tensors = {}
     for name, shape in expected_tensors(config).items():
         scale = 0.1 if len(shape) == 1 else (1.0 / shape[-1]) ** 0.5
-        tensors[name] = (rng.standard_normal(shape) * scale + (1.0 if "norm" in name and "weight" in name else 0.0)).astype(np.float32)
+        tensors[name] = (
+            rng.standard_normal(shape) * scale + (1.0 if "norm" in name and "weight" in name else 0.0)
+        ).astype(np.float32)
     return Checkpoint(config, tensors)
 
 

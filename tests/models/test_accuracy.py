@@ -28,7 +28,10 @@ def exponential() -> NDArray[np.float64]:
 
 def probability() -> NDArray[np.float64]:
     distance = np.arange(65536)
-    return np.abs(arithmetic.probability(arithmetic.exp2_fine(distance, 0)) / 2.0**words.PROBABILITY_BITS - np.exp2(-distance / 4096))
+    return np.abs(
+        arithmetic.probability(arithmetic.exp2_fine(distance, 0)) / 2.0**words.PROBABILITY_BITS
+        - np.exp2(-distance / 4096)
+    )
 
 
 def reciprocal() -> NDArray[np.float64]:

@@ -37,7 +37,9 @@ def test_exp2_error_over_every_16_bit_distance():
     p = arithmetic.probability(fine)
     assert np.abs(p - exact / 8).max() <= 1.0  # 1.0 is 32767, one less
     assert np.abs(p[1:] - exact[1:] / 8).max() <= 0.75
-    np.testing.assert_array_equal(arithmetic.exp2_fine(distance[:4096], 4), arithmetic.exp2_fine(distance[:4096] << 4, 0))
+    np.testing.assert_array_equal(
+        arithmetic.exp2_fine(distance[:4096], 4), arithmetic.exp2_fine(distance[:4096] << 4, 0)
+    )
 
 
 @pytest.mark.parametrize("fraction", [9, 10, 11])
@@ -65,7 +67,9 @@ def test_reciprocal_and_rsqrt():
     assert np.abs(mantissa * 2.0**-16 * np.exp2(-exponent.astype(float)) * np.sqrt(x.astype(float)) - 1).max() < 3e-5
 
 
-def scalar_epilogue(sums, accumulator_shift, mantissa, exponent, multiplier, bias, old, residual_shift, output_shift, use_gelu):
+def scalar_epilogue(
+    sums, accumulator_shift, mantissa, exponent, multiplier, bias, old, residual_shift, output_shift, use_gelu
+):
     """The formula, literally, on int64."""
     a = arithmetic.saturate(arithmetic.round_shift(sums, np.maximum(0, accumulator_shift + exponent)[:, None]), 27)
     b = arithmetic.saturate(arithmetic.round_shift(a * mantissa[:, None], 15), 27)
@@ -86,7 +90,9 @@ def test_epilogue_is_the_formula(bits, use_gelu, residual):
         multiplier, bias = rng.integers(0, 65536, 24), rng.integers(-(1 << 26), 1 << 26, 24)
         old = rng.integers(-32768, 32768, (50, 24)) if residual else None
         arguments = dict(residual_shift=6, output_shift=7, use_gelu=use_gelu)
-        expected = scalar_epilogue(sums, accumulator_shift, mantissa, exponent, multiplier, bias, old, *arguments.values())
+        expected = scalar_epilogue(
+            sums, accumulator_shift, mantissa, exponent, multiplier, bias, old, *arguments.values()
+        )
         got = twins.epilogue(
             sums.astype(np.float64), accumulator_shift=accumulator_shift, mantissa=mantissa, exponent=exponent,
             multiplier=multiplier, bias=bias, old=old, **arguments,

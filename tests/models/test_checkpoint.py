@@ -70,11 +70,17 @@ def test_broken_tensors_are_named_in_one_line(tmp_path):
 
 
 def test_many_broken_tensors_are_five_names_and_a_count(tmp_path):
-    tensors = {f"trunk.{name}": tensor for name, tensor in random_checkpoint(SMALL).tensors.items()} | {"x": np.zeros(1, np.float32)}
+    tensors = {f"trunk.{name}": tensor for name, tensor in random_checkpoint(SMALL).tensors.items()} | {
+        "x": np.zeros(1, np.float32)
+    }
     with pytest.raises(EdgemoeError) as error:
         load(write(tmp_path / "m.safetensors", tensors))
     text, count = str(error.value), len(expected_tensors(SMALL))
-    assert text.count("is missing") + text.count("does not belong") == 5 and "is missing" in text and "does not belong" in text
+    assert (
+        text.count("is missing") + text.count("does not belong") == 5
+        and "is missing" in text
+        and "does not belong" in text
+    )
     assert f"and {2 * count + 1 - 5} more" in text and len(text) < 400
 
 

@@ -12,14 +12,22 @@ TINY = PRESETS["m3vit-t"]
 
 
 def test_sizes_of_m3vit_t():
-    assert (TINY.tokens, TINY.patches, TINY.patches_per_row, TINY.patch_size_words, TINY.head_width) == (129, 128, 16, 768, 64)
+    assert (TINY.tokens, TINY.patches, TINY.patches_per_row, TINY.patch_size_words, TINY.head_width) == (
+        129,
+        128,
+        16,
+        768,
+        64,
+    )
     assert [layer for layer in range(TINY.layers) if TINY.is_moe(layer)] == [1, 3, 5, 7, 9, 11]
     assert TINY.task_index("task1") == TINY.task_index(1) == 1
 
 
 def test_micro_fits_arrays_of_up_to_32():
     micro = preset("m3vit-micro")
-    sizes = [micro.width, micro.hidden, micro.expert_hidden, micro.head_width] + [task.head_outputs for task in micro.tasks]
+    sizes = [micro.width, micro.hidden, micro.expert_hidden, micro.head_width] + [
+        task.head_outputs for task in micro.tasks
+    ]
     assert all(size % 32 == 0 for size in sizes)
 
 
@@ -41,7 +49,10 @@ def test_plain_vision_transformer_is_valid():
         ({"layers": 0}, "layers is 0, expected an integer from 1 to 1048576"),
         ({"layers": 10**9}, "layers is 1000000000, expected an integer from 1"),
         ({"layers": 5000}, "layers is 5000, expected at most 1024"),
-        ({"tasks": tuple(TaskConfig(name=f"t{i}", kind="tokens") for i in range(65))}, "it has 65 tasks, expected at most 64"),
+        (
+            {"tasks": tuple(TaskConfig(name=f"t{i}", kind="tokens") for i in range(65))},
+            "it has 65 tasks, expected at most 64",
+        ),
         ({"heads": 3.0}, "heads is 3.0, expected an integer"),
         ({"top_k": 17}, "top_k is 17, expected 1 to the number of experts, 16"),
         ({"moe_layers": (1, 12)}, "moe_layers names layer 12, expected layers 0 to 11"),
@@ -51,7 +62,10 @@ def test_plain_vision_transformer_is_valid():
         ({"hidden": 0}, "hidden is 0, but some layers are no MoE layers"),
         ({"tasks": ()}, "no task"),
         ({"tasks": (TaskConfig(name="a", kind="tokens"),) * 2}, "task names are a, a: expected each name once"),
-        ({"tasks": (TaskConfig(name="a", kind="depth", channels=1, grid=17),)}, "grid is 17, expected at most the patch side 16"),
+        (
+            {"tasks": (TaskConfig(name="a", kind="depth", channels=1, grid=17),)},
+            "grid is 17, expected at most the patch side 16",
+        ),
         ({"eps": 0.0}, "eps is 0.0"),
     ],
 )

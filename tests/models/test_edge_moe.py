@@ -21,7 +21,12 @@ def folder(tmp_path_factory):
         shapes |= {f"l{i}_qkv_weight": (576, 192), f"l{i}_qkv_bias": (576,)}
         shapes |= {f"l{i}_attn_proj_weight": (192, 192), f"l{i}_attn_proj_bias": (192,)}
         if i % 2 == 0:
-            shapes |= {f"l{i}_fc1_weight": (768, 192), f"l{i}_fc1_bias": (768,), f"l{i}_fc2_weight": (192, 768), f"l{i}_fc2_bias": (192,)}
+            shapes |= {
+                f"l{i}_fc1_weight": (768, 192),
+                f"l{i}_fc1_bias": (768,),
+                f"l{i}_fc2_weight": (192, 768),
+                f"l{i}_fc2_bias": (192,),
+            }
         else:
             shapes |= {f"l{i}_w_gate_T_task0": (16, 192), f"l{i}_w_gate_T_task1": (16, 192)}
             shapes |= {f"l{i}_htoh4_weight": (16, 384, 192), f"l{i}_htoh4_bias": (16, 384)}
@@ -98,7 +103,9 @@ def test_stand_ins_for_the_experts(folder, tmp_path):
     (first, filled), (again, _), (other, _) = (edge_moe.load_folder(bare, seed) for seed in (7, 7, 8))
     assert len(filled) == 11 and list(first.tensors) == list(edge_moe.load_folder(folder)[0].tensors)
     for name in filled:
-        assert np.array_equal(first.tensors[name], again.tensors[name]) and not np.array_equal(first.tensors[name], other.tensors[name])
+        assert np.array_equal(first.tensors[name], again.tensors[name]) and not np.array_equal(
+            first.tensors[name], other.tensors[name]
+        )
     assert np.array_equal(first.tensors["blocks.5.mlp.experts.h4toh.weight"].ravel(), raw(folder, "l5_h4toh_weight"))
     units = np.random.default_rng(7).permutation(768)[:384]
     dense = first.tensors["blocks.0.mlp.fc1.weight"][units]

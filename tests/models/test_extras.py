@@ -22,14 +22,24 @@ def test_requirements_are_those_of_the_project() -> None:
     assert set(extras.requirements("hw")) < set(extras.requirements("sim"))
     assert set(extras.requirements("synth")) < set(extras.requirements("ecp5")) < set(extras.requirements("dev"))
     assert not [line for extra in EXTRAS for line in extras.requirements(extra) if "edgemoe" in line or "extra" in line]
-    assert {extras.name_of(line) for line in extras.requirements()} == {extras.name_of(line) for line in STATED["dependencies"]}
+    assert {extras.name_of(line) for line in extras.requirements()} == {
+        extras.name_of(line) for line in STATED["dependencies"]
+    }
 
 
 def test_markers_of_requirements_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ["a>=1", 'b; python_version < "3.11"', 'c==2; python_version >= "3.11" and extra == "x"', """d; extra == 'x' """]
+    lines = [
+        "a>=1",
+        'b; python_version < "3.11"',
+        'c==2; python_version >= "3.11" and extra == "x"',
+        """d; extra == 'x' """,
+    ]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
     assert extras.requirements() == ["a>=1", 'b; python_version < "3.11"']
-    assert extras.requirements("x") in (['c==2; python_version >= "3.11"', "d"], ['c==2; python_version >= "3.11" and', "d"])
+    assert extras.requirements("x") in (
+        ['c==2; python_version >= "3.11"', "d"],
+        ['c==2; python_version >= "3.11" and', "d"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def test_other_float_types(model: Checkpoint, tmp_path: Path, capsys: pytest.Cap
     found = load(write(tmp_path / "m.safetensors", stored, metadata_of(model), kind))
     assert all(t.dtype == np.float32 and np.array_equal(t, expected[n]) for n, t in found.tensors.items())
     told = capsys.readouterr().err
-    assert ("tensors are float64 and were rounded to float32" in told) == (kind == "F64") and (told == "") == (kind != "F64")
+    assert ("tensors are float64 and were rounded to float32" in told) == (kind == "F64") and (told == "") == (
+        kind != "F64"
+    )
 
 
 def test_integers_are_no_weights(model: Checkpoint, tmp_path: Path) -> None:
@@ -68,8 +70,12 @@ def test_integers_are_no_weights(model: Checkpoint, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.", "net.encoder."])
-def test_a_common_prefix_comes_off(model: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], prefix: str) -> None:
-    found = load(write(tmp_path / "m.safetensors", {prefix + n: t for n, t in model.tensors.items()}, metadata_of(model)))
+def test_a_common_prefix_comes_off(
+    model: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], prefix: str
+) -> None:
+    found = load(
+        write(tmp_path / "m.safetensors", {prefix + n: t for n, t in model.tensors.items()}, metadata_of(model))
+    )
     assert all(np.array_equal(found.tensors[n], t) for n, t in model.tensors.items())
     assert f"{prefix!r} taken off the names of all tensors" in capsys.readouterr().err
 
@@ -114,7 +120,9 @@ def test_an_outlier_beside_a_calibration_of_other_weights(model: Checkpoint) -> 
 def test_the_fields_are_those_of_the_instructions() -> None:
     for name, (low, high) in quantise.FIELDS.items():
         field = isa.BY_NAME[name]
-        assert (low, high) == ((-(1 << field.bits - 1), (1 << field.bits - 1) - 1) if field.signed else (0, (1 << field.bits) - 1))
+        assert (low, high) == (
+            (-(1 << field.bits - 1), (1 << field.bits - 1) - 1) if field.signed else (0, (1 << field.bits) - 1)
+        )
 
 
 def test_expected_ranges_are_what_calibration_gives() -> None:
@@ -133,7 +141,25 @@ def test_a_calibration_knows_its_pictures(model: Checkpoint) -> None:
 
 
 NOTHING = object()
-VALUES = (None, 3, -1, 1e300, 1e30, float("nan"), float("inf"), "3", "", [], [1], {}, True, "x" * 5000, [[]] * 50, 10**400, NOTHING)
+VALUES = (
+    None,
+    3,
+    -1,
+    1e300,
+    1e30,
+    float("nan"),
+    float("inf"),
+    "3",
+    "",
+    [],
+    [1],
+    {},
+    True,
+    "x" * 5000,
+    [[]] * 50,
+    10**400,
+    NOTHING,
+)
 
 
 def mutate(value: Any, rng: np.random.Generator) -> Any:
@@ -141,7 +167,10 @@ def mutate(value: Any, rng: np.random.Generator) -> Any:
     place, key = None, None
     inner = value
     while isinstance(inner, dict | list) and len(inner) and (place is None or rng.random() < 0.8):
-        place, key = inner, (list(inner)[int(rng.integers(len(inner)))] if isinstance(inner, dict) else int(rng.integers(len(inner))))
+        place, key = (
+            inner,
+            (list(inner)[int(rng.integers(len(inner)))] if isinstance(inner, dict) else int(rng.integers(len(inner)))),
+        )
         inner = place[key]
     other = VALUES[int(rng.integers(len(VALUES)))]
     if place is None:

@@ -25,7 +25,10 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdims=True)
-        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.eps) * w[f"{name}.weight"] + w[f"{name}.bias"]
+        return (
+            centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.eps) * w[f"{name}.weight"]
+            + w[f"{name}.bias"]
+        )
 
     def softmax(x):
         e = np.exp(x - x.max(-1, keepdims=True))
@@ -71,7 +74,11 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
             hidden = gelu(y @ w[f"{b}.mlp.fc1.weight"].T + w[f"{b}.mlp.fc1.bias"])
             x = x + hidden @ w[f"{b}.mlp.fc2.weight"].T + w[f"{b}.mlp.fc2.bias"]
     name = f"heads.{config.tasks[task].name}"
-    head = norm(x[1:], f"{name}.norm") @ w[f"{name}.proj.weight"].T + w[f"{name}.proj.bias"] if f"{name}.norm.weight" in w else None
+    head = (
+        norm(x[1:], f"{name}.norm") @ w[f"{name}.proj.weight"].T + w[f"{name}.proj.bias"]
+        if f"{name}.norm.weight" in w
+        else None
+    )
     return x, head, routes
 
 
@@ -134,7 +141,9 @@ def test_names_are_the_checkpoints():
 def test_only_the_router_depends_on_the_task():
     checkpoint = random_checkpoint(SMALL)
     for layer in SMALL.moe_layers:
-        checkpoint.tensors[f"blocks.{layer}.mlp.gate.1.w_gate"] = checkpoint.tensors[f"blocks.{layer}.mlp.gate.0.w_gate"]
+        checkpoint.tensors[f"blocks.{layer}.mlp.gate.1.w_gate"] = checkpoint.tensors[
+            f"blocks.{layer}.mlp.gate.0.w_gate"
+        ]
     model, image = Golden(checkpoint), random_images(SMALL, 1)
     assert torch.equal(model(image, 0).tokens, model(image, 1).tokens)
     assert not torch.equal(model(image, 0).tokens, model(image, 2).tokens)

@@ -50,7 +50,9 @@ def test_rmsnorm_is_folded_exactly():
     n = 40
     weight, bias, gamma = rng.normal(size=(7, n)), rng.normal(size=7), rng.normal(1, 0.3, n)
     x = rng.normal(3, 2, (5, n))
-    folded = RmsNorm(dataclasses.replace(PLAIN, width=n), "norm", Key(Role.NORM_1, 0)).fold({"norm.weight": gamma}, weight, bias)
+    folded = RmsNorm(dataclasses.replace(PLAIN, width=n), "norm", Key(Role.NORM_1, 0)).fold(
+        {"norm.weight": gamma}, weight, bias
+    )
     row_scale = 1 / np.sqrt(n * (x**2).sum(1))  # what the hardware has
     got = x @ folded.weight.T * row_scale[:, None] * (1 << norm_bits(n)) + folded.bias
     np.testing.assert_allclose(got, x / np.sqrt((x**2).mean(1, keepdims=True)) * gamma @ weight.T + bias, atol=1e-9)
@@ -85,7 +87,9 @@ def test_integers_fit_their_fields(config, weight_bits):
         assert np.abs(linear.weights.astype(int)).max() < limit
         assert np.abs(linear.bias).max() < 1 << 26
         assert 0 < linear.multiplier.min() and linear.multiplier.max() < 1 << 16
-        assert 0 <= linear.output_shift < 16 and 0 <= linear.residual_shift <= 11 and -64 <= linear.accumulator_shift < 64
+        assert (
+            0 <= linear.output_shift < 16 and 0 <= linear.residual_shift <= 11 and -64 <= linear.accumulator_shift < 64
+        )
         if linear.bits == 16:  # powers of two
             assert (linear.multiplier & (linear.multiplier - 1) == 0).all()
 
@@ -93,7 +97,9 @@ def test_integers_fit_their_fields(config, weight_bits):
 def test_mixed_is_eight_bits_for_experts_only():
     model = quantise.quantise(random_checkpoint(ODD), "mixed")
     experts = {(Role.FIRST, layer) for layer in ODD.moe_layers} | {(Role.SECOND, layer) for layer in ODD.moe_layers}
-    assert all(linear.bits == (8 if (linear.key.role, linear.key.layer) in experts else 16) for linear in model.linears())
+    assert all(
+        linear.bits == (8 if (linear.key.role, linear.key.layer) in experts else 16) for linear in model.linears()
+    )
 
 
 def test_error_aware_rounding_beats_plain_rounding():

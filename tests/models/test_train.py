@@ -68,7 +68,9 @@ def test_card_names_the_figures():
     names = ("constant", "mean colour", "position", "model")
     numbers = dict(zip(names, (0.1, 0.2, 0.3, 0.654), strict=True))
     figures = evaluate.Evaluation(7, numbers, numbers, np.linspace(0.1, 0.7, 7), use)
-    computed = {bits: {"segmentation": {"mean_iou": 0.6543}, "depth": {"rmse_m": 7.25}} for bits in evaluate.HARDWARE_FORMATS}
+    computed = {
+        bits: {"segmentation": {"mean_iou": 0.6543}, "depth": {"rmse_m": 7.25}} for bits in evaluate.HARDWARE_FORMATS
+    }
     text = evaluate.card(checkpoints.load("m3vit-micro"), figures, computed, seed=3, steps=5, threads=1, seconds=11)
     assert text.count("as the hardware computes it") == 3 and "8-bit experts, 16-bit trunk | 0.6543 | 7.250 |" in text
     figures_and_recipe = (
@@ -83,6 +85,9 @@ def test_card_names_the_figures():
 
 
 def test_the_rest_needs_no_pytorch():
-    modules = ", ".join(f"edgemoe.models.{name}" for name in ("checkpoint", "config", "edge_moe", "errors", "heads", "metrics", "scenes"))
+    modules = ", ".join(
+        f"edgemoe.models.{name}"
+        for name in ("checkpoint", "config", "edge_moe", "errors", "heads", "metrics", "scenes")
+    )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -73,7 +73,9 @@ def random_weights(config: ModelConfig, rng: np.random.Generator) -> Checkpoint:
     return Checkpoint(config, tensors)
 
 
-def random_model(hardware: HardwareConfig, seed: int, trace: bool = True) -> tuple[CompiledProgram, list[NDArray[np.uint8]]]:
+def random_model(
+    hardware: HardwareConfig, seed: int, trace: bool = True
+) -> tuple[CompiledProgram, list[NDArray[np.uint8]]]:
     """A compiled program, traced, of the first shape of the seed that fits the build, and its images."""
     rng = np.random.default_rng([seed, 17])
     while True:
@@ -85,7 +87,10 @@ def random_model(hardware: HardwareConfig, seed: int, trace: bool = True) -> tup
         if room < 1 or least > hardware.activation_words:
             continue
         streams = [
-            Stream(image, task) for image in range(int(rng.integers(1, 4))) for task in range(len(config.tasks)) if rng.random() < 0.8
+            Stream(image, task)
+            for image in range(int(rng.integers(1, 4)))
+            for task in range(len(config.tasks))
+            if rng.random() < 0.8
         ][: max(1, room)]
         if not streams:
             continue
@@ -94,7 +99,9 @@ def random_model(hardware: HardwareConfig, seed: int, trace: bool = True) -> tup
         streams = [Stream(numbers[s.image], s.task) for s in streams]
         bits = list(WeightFormat)[int(rng.integers(len(WeightFormat)))]
         try:
-            program = compiler.compile(quantise(random_weights(config, rng), bits), streams, hardware, trace=trace, save_tokens=True)
+            program = compiler.compile(
+                quantise(random_weights(config, rng), bits), streams, hardware, trace=trace, save_tokens=True
+            )
         except EdgemoeError as error:
             if "does not fit" not in str(error):
                 raise

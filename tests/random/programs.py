@@ -76,7 +76,9 @@ class Generator:
         self.complete = 0  # all instructions before this one are complete when the next one can be issued
         self.complete_before_last_stream = 0  # ... when the last MATMUL began to stream
         # Contents of the tables.
-        self.scores: tuple[int, int, int, int, int] | None = None  # rows, base, stride, columns, valid of the maxima in the table
+        self.scores: tuple[int, int, int, int, int] | None = (
+            None  # rows, base, stride, columns, valid of the maxima in the table
+        )
         self.softmax_rows = 0
         self.norm = np.zeros(h.rows, bool)
         self.statistics = np.zeros(h.rows, bool)
@@ -127,9 +129,15 @@ class Generator:
         parts: list[NDArray[np.uint8]] = []
         for _ in range(columns):
             bias = self.numbers(h.lanes, 27)
-            multiplier = self.rng.integers(1 << 14, 1 << 16, h.lanes) if self.chance(0.8) else self.rng.integers(0, 1 << 16, h.lanes)
+            multiplier = (
+                self.rng.integers(1 << 14, 1 << 16, h.lanes)
+                if self.chance(0.8)
+                else self.rng.integers(0, 1 << 16, h.lanes)
+            )
             filling = self.rng.integers(0, 1 << 16, h.lanes * (h.parameter_words - PARAMETER_WORDS))
-            parts.append(np.concatenate([bias & 0xFFFF, bias >> 16 & 0xFFFF, multiplier, filling]).astype("<u2").view(np.uint8))
+            parts.append(
+                np.concatenate([bias & 0xFFFF, bias >> 16 & 0xFFFF, multiplier, filling]).astype("<u2").view(np.uint8)
+            )
             values = self.numbers(chunks * h.lanes**2, 8 if eight else 16)
             parts.append(values.astype("i1" if eight else "<i2").view(np.uint8))
         data = np.concatenate(parts)
@@ -158,7 +166,9 @@ class Generator:
         return Program(self.h, self.instructions, memory, self.outputs)
 
     def emit(self, opcode: Opcode, **values: int) -> Instruction:
-        instruction = Instruction(opcode, {name: int(value) for name, value in values.items()}, f"{len(self.instructions)}")
+        instruction = Instruction(
+            opcode, {name: int(value) for name, value in values.items()}, f"{len(self.instructions)}"
+        )
         self.instructions.append(instruction)
         return instruction
 
@@ -176,10 +186,21 @@ class Generator:
             rows = next(r for r in range(h.rows, 0, -1) if words % r == 0 and words // r <= 1023)
             data = self.numbers(words * h.lanes, 16).astype("<i2").view(np.uint8)
             fields = {"destination_stride": words // rows, "rows": rows, "columns": words // rows}
-            self.blocking(Opcode.LOAD, memory=memory, address=self.buffer(data.size, data), beats=-(-data.size // h.bus_bytes), **fields)
+            self.blocking(
+                Opcode.LOAD,
+                memory=memory,
+                address=self.buffer(data.size, data),
+                beats=-(-data.size // h.bus_bytes),
+                **fields,
+            )
             self.writer[memory][:] = self.now - 1
         columns = h.score_words // h.tokens
-        fields = {"destination_stride": columns, "columns": columns, "rows": h.tokens, "valid": min(h.tokens, columns * h.lanes)}
+        fields = {
+            "destination_stride": columns,
+            "columns": columns,
+            "rows": h.tokens,
+            "valid": min(h.tokens, columns * h.lanes),
+        }
         self.emit_matmul({**self.shifts(), "memory": Memory.SCORE, **fields}, stationary=Stationary.WEIGHTS16, chunks=2)
 
     def shifts(self) -> dict[str, int]:
@@ -268,7 +289,9 @@ class Generator:
         self.issue(fields, written)
         return True
 
-    def reads(self, fields: dict[str, int], streamed_memory: Memory, streamed: NDArray, written: dict[Memory, NDArray]) -> int:
+    def reads(
+        self, fields: dict[str, int], streamed_memory: Memory, streamed: NDArray, written: dict[Memory, NDArray]
+    ) -> int:
         """The dynamic number of the last writer of what a MATMUL reads while it streams."""
         last = int(self.writer[streamed_memory][streamed].max(initial=-1))
         if fields["memory"] == Memory.RESIDUAL and (fields.get("residual") or fields.get("scatter")):
@@ -281,7 +304,10 @@ class Generator:
 
     def flag(self, fields, streamed_memory, streamed, loaded, written) -> None:
         """Set the wait flags that are needed, and sometimes one that is not. Flags that are set stay."""
-        if loaded is not None and self.writer[Memory.KEY_VALUE][loaded].max(initial=-1) >= self.complete_before_last_stream:
+        if (
+            loaded is not None
+            and self.writer[Memory.KEY_VALUE][loaded].max(initial=-1) >= self.complete_before_last_stream
+        ):
             fields["wait_load"] = 1
         if self.reads(fields, streamed_memory, streamed, written) >= max(self.complete, self.now - 1):
             fields["wait_stream"] = 1
@@ -307,8 +333,18 @@ class Generator:
         place = self.operand(memory, rows, columns, True)
         if place is None:
             return None
-        fields = {"memory": memory, "destination_base": place[0], "destination_stride": place[1], "rows": rows, "columns": columns}
-        if memory != Memory.ACTIVATION and self.chance(0.4) and (copy := self.operand(Memory.ACTIVATION, rows, columns, True)):
+        fields = {
+            "memory": memory,
+            "destination_base": place[0],
+            "destination_stride": place[1],
+            "rows": rows,
+            "columns": columns,
+        }
+        if (
+            memory != Memory.ACTIVATION
+            and self.chance(0.4)
+            and (copy := self.operand(Memory.ACTIVATION, rows, columns, True))
+        ):
             fields.update(copy=1, copy_base=copy[0], copy_stride=copy[1])
         return fields
 
@@ -345,7 +381,13 @@ class Generator:
         if memory == Memory.SCORE:
             fields["valid"] = self.pick(1, min(h.tokens, fields["columns"] * h.lanes))
         if self.emit_matmul(fields, stationary=self.stationary(), chunks=self.pick(1, 6)) and memory == Memory.SCORE:
-            self.scores = (rows, fields["destination_base"], fields["destination_stride"], fields["columns"], fields["valid"])
+            self.scores = (
+                rows,
+                fields["destination_base"],
+                fields["destination_stride"],
+                fields["columns"],
+                fields["valid"],
+            )
 
     def attention(self) -> None:
         """Scores (if there are none), then MATMULs that stream their probabilities."""
@@ -356,7 +398,9 @@ class Generator:
             if fields is None:
                 return
             fields.update(self.shifts(), valid=self.pick(1, min(h.tokens, columns * h.lanes)))
-            if not self.emit_matmul(fields, stationary=self.choose(Stationary.KEYS, Stationary.WEIGHTS16), chunks=self.pick(1, 4)):
+            if not self.emit_matmul(
+                fields, stationary=self.choose(Stationary.KEYS, Stationary.WEIGHTS16), chunks=self.pick(1, 4)
+            ):
                 return
             self.scores = (rows, fields["destination_base"], fields["destination_stride"], columns, fields["valid"])
         for _ in range(int(self.rng.integers(1, 4))):
@@ -383,7 +427,13 @@ class Generator:
         h, width = self.h, self.width
         first = int(self.rng.integers(0, h.rows))
         rows = self.pick(1, h.rows - first)
-        fields = {"memory": Memory.RESIDUAL, "destination_base": first * width, "destination_stride": width, "rows": rows, "columns": width}
+        fields = {
+            "memory": Memory.RESIDUAL,
+            "destination_base": first * width,
+            "destination_stride": width,
+            "rows": rows,
+            "columns": width,
+        }
         fields.update(self.shifts(), residual=int(self.chance(0.7)))
         fields["row_base"] = first if self.chance(0.8) else int(self.rng.integers(0, h.rows - rows + 1))
         self.scale(fields, rows)
@@ -519,7 +569,9 @@ class Generator:
         self.complete_before_last_stream = self.now
         start = len(self.instructions)
         for _ in range(int(self.rng.integers(1, 5))):
-            self.choose(self.expert_matmul, self.expert_matmul, self.expert_matmul, self.expert_load, self.expert_store)()
+            self.choose(
+                self.expert_matmul, self.expert_matmul, self.expert_matmul, self.expert_load, self.expert_store
+            )()
         body = self.instructions[start:]
         if not body:
             self.instructions.pop()
@@ -543,7 +595,13 @@ class Generator:
             if not flags.get("scatter") or not self.consistent[self.routed].all():
                 return
             columns = self.pick(1, self.width)
-            fields = {"memory": Memory.RESIDUAL, "destination_base": 0, "destination_stride": self.width, "columns": columns, "rows": rows}
+            fields = {
+                "memory": Memory.RESIDUAL,
+                "destination_base": 0,
+                "destination_stride": self.width,
+                "columns": columns,
+                "rows": rows,
+            }
             fields["residual"] = int(self.chance(0.7))
             if self.chance(0.6) and (copy := self.operand(Memory.ACTIVATION, rows, columns, True)):
                 fields.update(copy=1, copy_base=copy[0], copy_stride=copy[1])
@@ -576,9 +634,22 @@ class Generator:
             return
         size = -(-self.rows * columns * self.h.word_bytes // 64) * 64
         data = self.rng.integers(0, 256, size * self.h.experts, np.uint8)
-        fields = {"destination_base": place[0], "destination_stride": place[1], "rows": self.rows, "columns": columns, "memory": memory}
+        fields = {
+            "destination_base": place[0],
+            "destination_stride": place[1],
+            "rows": self.rows,
+            "columns": columns,
+            "memory": memory,
+        }
         beats = size // self.h.bus_bytes
-        self.blocking(Opcode.LOAD, **fields, **self.queue_flags(), address=self.buffer(data.size, data), beats=beats, expert_stride=size)
+        self.blocking(
+            Opcode.LOAD,
+            **fields,
+            **self.queue_flags(),
+            address=self.buffer(data.size, data),
+            beats=beats,
+            expert_stride=size,
+        )
         self.writer[memory][extent(place[0], self.rows, place[1], columns)] = self.now - 1
 
     def expert_store(self) -> None:
@@ -590,7 +661,13 @@ class Generator:
         size = -(-self.rows * columns * self.h.word_bytes // 64) * 64
         address = self.buffer(size * self.h.experts)
         self.outputs.append((address, size * self.h.experts))
-        fields = {"destination_base": place[0], "destination_stride": place[1], "rows": self.rows, "columns": columns, "memory": memory}
+        fields = {
+            "destination_base": place[0],
+            "destination_stride": place[1],
+            "rows": self.rows,
+            "columns": columns,
+            "memory": memory,
+        }
         beats = size // self.h.bus_bytes
         self.blocking(Opcode.STORE, **fields, **self.queue_flags(), address=address, beats=beats, expert_stride=size)
 
@@ -600,7 +677,9 @@ class Generator:
             self.now += 1
             self.complete = self.now
             if i.opcode == Opcode.LOAD:
-                self.writer[Memory(i.memory)][extent(i.destination_base, i.rows, i.destination_stride, i.columns)] = self.now - 1
+                self.writer[Memory(i.memory)][extent(i.destination_base, i.rows, i.destination_stride, i.columns)] = (
+                    self.now - 1
+                )
             return
         fields = i.values
         written = {Memory(i.memory): extent(i.destination_base, i.rows, i.destination_stride, i.columns)}

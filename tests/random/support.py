@@ -37,12 +37,21 @@ def read(device: VerilatorDevice, name: str) -> int:
     return device.read_register(registers.offset(name))
 
 
-def execute(device: VerilatorDevice, memory: NDArray[np.uint8], *, watchdog: int = WATCHDOG, program: int = 0) -> Outcome:
+def execute(
+    device: VerilatorDevice, memory: NDArray[np.uint8], *, watchdog: int = WATCHDOG, program: int = 0
+) -> Outcome:
     """Run the program at an offset of a memory image to its end, whatever that is; the core must be idle, and is so afterwards."""
     assert read(device, "CTRL") & 4, "the core is not idle"
     size = min(memory.size, device.memory.size)
     device.memory.write(device.memory.base, memory[:size])
-    for name, value in (("GIE", 1), ("IER", 3), ("ISR", 3), ("WATCHDOG", watchdog), ("PROGRAM_LO", program), ("PROGRAM_HI", 0)):
+    for name, value in (
+        ("GIE", 1),
+        ("IER", 3),
+        ("ISR", 3),
+        ("WATCHDOG", watchdog),
+        ("PROGRAM_LO", program),
+        ("PROGRAM_HI", 0),
+    ):
         write(device, name, value)
     for number, address in enumerate(device.memory.bank_addresses):
         write(device, f"BASE_{number}_LO", address & 0xFFFFFFFF)
@@ -58,7 +67,9 @@ def execute(device: VerilatorDevice, memory: NDArray[np.uint8], *, watchdog: int
         raise AssertionError("the core does not become idle")
     address = read(device, "ERROR_ADDRESS_LO") | read(device, "ERROR_ADDRESS_HI") << 32
     cycles = read(device, "CYCLES_LO")
-    return Outcome(code, read(device, "ERROR_INSTRUCTION"), address, cycles, device.memory.read(device.memory.base, size))
+    return Outcome(
+        code, read(device, "ERROR_INSTRUCTION"), address, cycles, device.memory.read(device.memory.base, size)
+    )
 
 
 def emulate(hardware: HardwareConfig, memory: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Emulator]:

@@ -98,7 +98,9 @@ class Victim:
             for offset, size in self.stored:
                 kept[offset : offset + size] = False
             changed = np.flatnonzero((memory != outcome.memory) & kept)
-            assert not changed.size, f"{what}: {changed.size} bytes changed that no STORE may write, from {changed[0]:#x} on"
+            assert not changed.size, (
+                f"{what}: {changed.size} bytes changed that no STORE may write, from {changed[0]:#x} on"
+            )
         if outcome.code in (ErrorCode.ILLEGAL_INSTRUCTION, ErrorCode.CAPACITY):
             emulated = Emulator(TINY).run(memory.copy())
             assert (emulated.error_code, emulated.error_instruction) == (outcome.code, outcome.instruction), what
@@ -154,9 +156,15 @@ def test_pictures_that_disagree_with_their_instruction():
     cases = [(name, 0, ErrorCode.ILLEGAL_INSTRUCTION) for name in ("across", "down", "channels", "patch")]
     cases += [("memory", int(m), ErrorCode.ILLEGAL_INSTRUCTION) for m in Memory if m != Memory.ACTIVATION]
     cases += [(name, getattr(image, name) + 1, ErrorCode.CAPACITY) for name in ("across", "down", "channels", "patch")]
-    cases += [(name, (1 << BY_NAME[name].bits) - 1, ErrorCode.CAPACITY) for name in ("across", "down", "channels", "patch")]
+    cases += [
+        (name, (1 << BY_NAME[name].bits) - 1, ErrorCode.CAPACITY) for name in ("across", "down", "channels", "patch")
+    ]
     cases += [(name, getattr(image, name) - 1, ErrorCode.CAPACITY) for name in ("rows", "columns")]
-    cases += [("beats", image.beats - 1, ErrorCode.WATCHDOG), ("beats", 0, ErrorCode.NONE), ("beats", image.beats + 1, ErrorCode.NONE)]
+    cases += [
+        ("beats", image.beats - 1, ErrorCode.WATCHDOG),
+        ("beats", 0, ErrorCode.NONE),
+        ("beats", image.beats + 1, ErrorCode.NONE),
+    ]
     try:
         for name, value, code in cases:
             memory = victim.memory.copy()

@@ -25,10 +25,15 @@ def compare(hardware: HardwareConfig, seed: int) -> int:
     return compare_program(hardware, *random_model(hardware, seed), seed)
 
 
-def compare_program(hardware: HardwareConfig, program: CompiledProgram, images: list[NDArray[np.uint8]], seed: int) -> int:
+def compare_program(
+    hardware: HardwareConfig, program: CompiledProgram, images: list[NDArray[np.uint8]], seed: int
+) -> int:
     """Traced instructions compared, over the memory of the seed."""
     runs = []
-    for device in (EmulatorDevice(hardware, program.memory_size), open_verilator(hardware, program.memory_size, dram_of(seed))):
+    for device in (
+        EmulatorDevice(hardware, program.memory_size),
+        open_verilator(hardware, program.memory_size, dram_of(seed)),
+    ):
         driver = Driver(device, hardware)
         driver.load(program)
         runs.append(driver.run(program, images))

@@ -68,7 +68,18 @@ def test_programs_use_the_whole_instruction_set():
     assert seen["opcode"] == {int(o) for o in Opcode}
     for name, kind in (("memory", Memory), ("stationary", Stationary), ("scale", Scale)):
         assert seen[name] >= {int(v) for v in kind}, name
-    flags = ("wait_stream", "wait_load", "probabilities", "gather", "scatter", "queued", "residual", "copy", "bias_first", "gelu")
+    flags = (
+        "wait_stream",
+        "wait_load",
+        "probabilities",
+        "gather",
+        "scatter",
+        "queued",
+        "residual",
+        "copy",
+        "bias_first",
+        "gelu",
+    )
     for name in (*flags, "reset_queues"):
         assert 1 in seen[name], name
     assert {1, TINY.tokens, TINY.rows} <= rows
@@ -96,11 +107,24 @@ def test_queues(kind):
         generator = Generator(TINY, seed, 12)
         generator.rows = TINY.rows
         generator.prologue()
-        rows, experts = {"all in one": (TINY.tokens, 1), "one each": (1, 4), "two": (2, 8), "none but the last": (3, 8)}[kind]
+        rows, experts = {
+            "all in one": (TINY.tokens, 1),
+            "one each": (1, 4),
+            "two": (2, 8),
+            "none but the last": (3, 8),
+        }[kind]
         generator.prologue = lambda: None  # type: ignore[method-assign]
         top_k = {"all in one": 1, "one each": 4, "two": 4, "none but the last": 1}[kind]
         generator.blocking(
-            Opcode.ROUTE, rows=rows, row_base=5, columns=2, experts=experts, top_k=top_k, stream_stride=0, exponent_shift=9, reset_queues=1
+            Opcode.ROUTE,
+            rows=rows,
+            row_base=5,
+            columns=2,
+            experts=experts,
+            top_k=top_k,
+            stream_stride=0,
+            exponent_shift=9,
+            reset_queues=1,
         )
         generator.routed[5 : 5 + rows] = True
         generator.route = lambda: None  # type: ignore[method-assign]
@@ -117,7 +141,9 @@ def test_a_difference_is_found():
     program = random_program(TINY, 3)
     memory = program.link()
     expected, _ = emulate(TINY, memory)
-    weights = next(i for i in program.instructions if i.opcode == Opcode.MATMUL and i.stationary == Stationary.WEIGHTS16)
+    weights = next(
+        i for i in program.instructions if i.opcode == Opcode.MATMUL and i.stationary == Stationary.WEIGHTS16
+    )
     memory[weights.address + TINY.parameter_words * TINY.word_bytes + 1] ^= 0x40
     outcome = simulate(TINY, memory)
     changed = np.flatnonzero(expected != outcome.memory)
@@ -130,7 +156,8 @@ def test_without_a_needed_wait_the_rtl_differs():
         program = random_program(TINY, seed)
         expected, _ = emulate(TINY, program.link())
         bare = [
-            dataclasses.replace(i, values={k: v for k, v in i.values.items() if not k.startswith("wait")}) for i in program.instructions
+            dataclasses.replace(i, values={k: v for k, v in i.values.items() if not k.startswith("wait")})
+            for i in program.instructions
         ]
         bare_program = Program(TINY, bare, program.memory, program.outputs)
         memory = bare_program.link()

@@ -19,7 +19,17 @@ from .test_programs import check
 
 #: One of everything that may be one, and patch rows that just hold the largest patch of one channel: 63 x 63.
 LEAST = HardwareConfig(
-    "least", lanes=4, rows=5, tokens=5, width=1, hidden=63 * 63, experts=1, top_k=1, prefetch_beats=64, burst_beats=16, outstanding=1
+    "least",
+    lanes=4,
+    rows=5,
+    tokens=5,
+    width=1,
+    hidden=63 * 63,
+    experts=1,
+    top_k=1,
+    prefetch_beats=64,
+    burst_beats=16,
+    outstanding=1,
 )
 TINY = preset("tiny")
 #: Both ends of each field, as far as they go with four lanes and little memory.

@@ -83,7 +83,10 @@ def dummy_core(masters: int = 1, data_bits: int = 128) -> str:
     """Verilog of a module ``edgemoe`` with the given number and width of AXI masters; each copies within its own memory."""
     size = data_bits // 8
     prefixes = ["m_axi_"] if masters == 1 else [f"m_axi{index}_" for index in range(masters)]
-    text = _PORTS.format(masters="".join(_MASTER.format(p=prefix, d=data_bits - 1, s=size - 1) for prefix in prefixes)) + _BODY
+    text = (
+        _PORTS.format(masters="".join(_MASTER.format(p=prefix, d=data_bits - 1, s=size - 1) for prefix in prefixes))
+        + _BODY
+    )
     for index, prefix in enumerate(prefixes):
         # The second master's memory begins elsewhere: the same addresses, moved.
         values = {
@@ -99,5 +102,7 @@ def dummy_core(masters: int = 1, data_bits: int = 128) -> str:
             engine = engine.replace(name, value)
         text += engine
     indices = range(masters)
-    text += _REGISTERS.format(all=" && ".join(f"state_{i} == 6" for i in indices), fails=" || ".join(f"failed_{i}" for i in indices))
+    text += _REGISTERS.format(
+        all=" && ".join(f"state_{i} == 6" for i in indices), fails=" || ".join(f"failed_{i}" for i in indices)
+    )
     return "/* verilator lint_off WIDTH */ /* verilator lint_off LATCH */\n" + text

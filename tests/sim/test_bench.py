@@ -15,7 +15,18 @@ import pytest
 from amaranth.hdl import Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.sim.bench import BenchFailure, StreamDriver, StreamMonitor, flat_ports, pack, parameters, run_bench, start, to_verilog, unpack
+from edgemoe.sim.bench import (
+    BenchFailure,
+    StreamDriver,
+    StreamMonitor,
+    flat_ports,
+    pack,
+    parameters,
+    run_bench,
+    start,
+    to_verilog,
+    unpack,
+)
 
 PAIR = data.StructLayout({"value": signed(8), "last": 1})
 
@@ -32,7 +43,10 @@ class Adder(wiring.Component):
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
             m.d.sync += self.o.valid.eq(self.i.valid)
-            m.d.sync += [self.o.payload.value.eq(self.i.payload.value + self.amount), self.o.payload.last.eq(self.i.payload.last)]
+            m.d.sync += [
+                self.o.payload.value.eq(self.i.payload.value + self.amount),
+                self.o.payload.last.eq(self.i.payload.last),
+            ]
         if self.forgetful:
             with m.Elif(self.o.valid):
                 m.d.sync += self.o.valid.eq(0)
@@ -82,7 +96,9 @@ def test_streams(idle: float, stall: float) -> None:
 
 def test_broken_contract_is_found() -> None:
     with pytest.raises(BenchFailure, match="valid fell before the payload was taken"):
-        run_bench(Adder(3, forgetful=True), __name__, testcase="adds", parameters={"amount": 3, "idle": 0.4, "stall": 0.4})
+        run_bench(
+            Adder(3, forgetful=True), __name__, testcase="adds", parameters={"amount": 3, "idle": 0.4, "stall": 0.4}
+        )
 
 
 def failure(testcase: str | list[str] | None, module: str = __name__) -> tuple[str, str, str]:
@@ -99,14 +115,20 @@ def test_a_failure_is_told_whole() -> None:
     heading, message, log = failure(["fails", "chatters"])
     own, line = inspect.getsourcelines(inspect.getmodule(failure))[0], 'raise AssertionError("as it should")'
     number = next(n for n, text in enumerate(own, 1) if text.strip() == line)
-    assert heading == f"adder: {__name__}.fails failed: AssertionError: as it should (test_bench.py:{number}; 2 of 2 tests failed)"
+    assert (
+        heading
+        == f"adder: {__name__}.fails failed: AssertionError: as it should (test_bench.py:{number}; 2 of 2 tests failed)"
+    )
     assert line in message and "in fails" in message and "another" not in message
     assert "AssertionError: as it should" in log and "line 2999 of much" in log and len(log) > 100_000
 
 
 def test_what_did_not_run_is_told() -> None:
     assert failure("absent")[0].startswith("adder: no test ran: No tests left after filtering")
-    assert failure(None, "no_such_bench")[0] == "adder: the bench did not begin: ModuleNotFoundError: No module named 'no_such_bench'"
+    assert (
+        failure(None, "no_such_bench")[0]
+        == "adder: the bench did not begin: ModuleNotFoundError: No module named 'no_such_bench'"
+    )
     heading, message, _ = failure("dies")
     assert heading.startswith(f"adder: the simulation died in {__name__}.dies: ") and "the last words" in message
 

@@ -66,7 +66,9 @@ def test_damage_heals(cache: Path, damage: Callable[[Path], None]) -> None:
     damage(folder)
     assert build.kept("kind", "key") is None
     assert build.cached("kind", "key", count(made)) == folder and len(made) == 2
-    assert (folder / "inner" / "library.so").read_bytes() == b"program" * 1000 and (folder / "facts.json").read_text() == "{}"
+    assert (folder / "inner" / "library.so").read_bytes() == b"program" * 1000 and (
+        folder / "facts.json"
+    ).read_text() == "{}"
     assert {path.name for path in folder.parent.iterdir()} == {"key", "key.lock"}
 
 
@@ -106,7 +108,9 @@ build.cached("kind", sys.argv[1], make)
 
 def building(key: str) -> subprocess.Popen[str]:
     """A process in the middle of a build."""
-    process = subprocess.Popen([sys.executable, "-c", KILLED, key], stdout=subprocess.PIPE, text=True, env=os.environ.copy())
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, key], stdout=subprocess.PIPE, text=True, env=os.environ.copy()
+    )
     assert process.stdout and process.stdout.readline() == "building\n"
     return process
 
@@ -148,7 +152,10 @@ def test_two_processes_build_once(cache: Path) -> None:
         "def make(folder):\n    print('built'); time.sleep(0.5); (folder / 'x').write_text('x')\n"
         "print((build.cached('kind', 'key', make) / 'x').read_text())\n"
     )
-    begun = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ.copy()) for _ in range(4)]
+    begun = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ.copy())
+        for _ in range(4)
+    ]
     shown = "".join(process.communicate()[0] for process in begun)
     assert shown.count("built") == 1 and shown.count("x\n") == 4
 
@@ -156,7 +163,9 @@ def test_two_processes_build_once(cache: Path) -> None:
 def test_a_file_in_the_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EDGEMOE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(EdgemoeError, match="cannot write the build cache: .*file/kind: .*EDGEMOE_CACHE names another folder"):
+    with pytest.raises(
+        EdgemoeError, match="cannot write the build cache: .*file/kind: .*EDGEMOE_CACHE names another folder"
+    ):
         build.cached("kind", "key", make)
 
 
@@ -175,7 +184,9 @@ def test_a_cache_that_may_not_hold_programs(cache: Path, monkeypatch: pytest.Mon
     """Refused before minutes of building. The mount's flag is the system's to give; a real mount is tried below."""
     real = os.statvfs
     monkeypatch.setattr(os, "statvfs", lambda path: type("", (), {"f_flag": real(path).f_flag | os.ST_NOEXEC})())
-    with pytest.raises(EdgemoeError, match=r"may not hold programs \(mounted noexec\): EDGEMOE_CACHE names another folder"):
+    with pytest.raises(
+        EdgemoeError, match=r"may not hold programs \(mounted noexec\): EDGEMOE_CACHE names another folder"
+    ):
         build.build_library("module edgemoe; endmodule")
     assert not cache.exists()
 
@@ -183,7 +194,9 @@ def test_a_cache_that_may_not_hold_programs(cache: Path, monkeypatch: pytest.Mon
 def test_a_mount_without_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "mount"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=1m", "tmpfs", folder], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "noexec,size=1m", "tmpfs", folder], capture_output=True, check=False
+    ).returncode:
         pytest.skip("this user may not mount")
     try:
         monkeypatch.setenv("EDGEMOE_CACHE", str(folder / "cache"))

@@ -20,7 +20,9 @@ GUARD = 64
 
 
 def library(masters: int = 1, data_bits: int = 128) -> Path:
-    return build_library(dummy_core(masters, data_bits), defines={"EDGEMOE_MASTERS": masters, "EDGEMOE_DATA_BITS": data_bits})
+    return build_library(
+        dummy_core(masters, data_bits), defines={"EDGEMOE_MASTERS": masters, "EDGEMOE_DATA_BITS": data_bits}
+    )
 
 
 def start(device: VerilatorDevice, source: int, target: int, bursts: int, beats: int, breaking: int = 0) -> None:
@@ -209,7 +211,9 @@ def test_striped_memory(count: int) -> None:
         assert np.array_equal(memory.read(0x500 + begin, length), plain[begin : begin + length])
     for granule in range(memory.size // GRANULE):
         offset = GRANULE * (granule // count)
-        assert np.array_equal(banks[granule % count][offset : offset + GRANULE], plain[granule * GRANULE : (granule + 1) * GRANULE])
+        assert np.array_equal(
+            banks[granule % count][offset : offset + GRANULE], plain[granule * GRANULE : (granule + 1) * GRANULE]
+        )
     with pytest.raises(EdgemoeError, match="outside the device memory 0x500 to"):
         memory.write(0x500 + memory.size - 1, b"ab")
     with pytest.raises(EdgemoeError, match="outside the device memory"):

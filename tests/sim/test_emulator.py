@@ -83,14 +83,21 @@ def test_trace_changes_nothing_and_compares():
     program, memory, _ = run(checkpoint, [(0, 0), (0, 1)], images, preset("tiny"), trace=True)
     plain, plain_memory, _ = run(checkpoint, [(0, 0), (0, 1)], images, preset("tiny"))
     for a, b in zip(program.results, plain.results, strict=True):
-        assert (a.tokens.integers(memory[a.tokens.offset :]) == b.tokens.integers(plain_memory[b.tokens.offset :])).all()
+        assert (
+            a.tokens.integers(memory[a.tokens.offset :]) == b.tokens.integers(plain_memory[b.tokens.offset :])
+        ).all()
     assert len(program.traces) == sum(i.opcode == Opcode.MATMUL for i in program.instructions)
     other = memory.copy()
     assert compare(program, memory, other) == []
     trace = program.traces[3]
     other[trace.offset + 2] ^= 1
     (found,) = compare(program, memory, other)
-    assert (found.instruction, found.label, found.count, found.offset) == (trace.instruction, trace.label, 1, trace.offset + 2)
+    assert (found.instruction, found.label, found.count, found.offset) == (
+        trace.instruction,
+        trace.label,
+        1,
+        trace.offset + 2,
+    )
 
 
 def execute(*instructions, size=4096, hardware="tiny"):
@@ -123,7 +130,9 @@ def test_program_and_data_outside_memory():
 @pytest.mark.parametrize(
     "instruction",
     [
-        Instruction(Opcode.LOAD, dict(memory=Memory.RESIDUAL, rows=1, columns=1, destination_base=preset("tiny").residual_words)),
+        Instruction(
+            Opcode.LOAD, dict(memory=Memory.RESIDUAL, rows=1, columns=1, destination_base=preset("tiny").residual_words)
+        ),
         Instruction(Opcode.LAYERNORM, dict(rows=41, elements=4)),
         Instruction(Opcode.ROUTE, dict(rows=1, columns=2, experts=9, top_k=1)),
         Instruction(Opcode.ROUTE, dict(rows=1, columns=2, experts=8, top_k=5)),

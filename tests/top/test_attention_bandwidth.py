@@ -123,7 +123,9 @@ async def bandwidth(dut):
     for name in ("jobs", "loads"):
         cocotb.start_soon(StreamDriver(dut, f"p{lanes}_{name}").send(words))
     ports = ("streamed", "stationary", "stream_address", "stationary_address", "completed")
-    is_streamed, is_stationary, stream_address, stationary_address, completed = (getattr(dut, f"p{lanes}_{port}") for port in ports)
+    is_streamed, is_stationary, stream_address, stationary_address, completed = (
+        getattr(dut, f"p{lanes}_{port}") for port in ports
+    )
     streamed, stationary, per_cycle, active = [], [], Counter(), []
     for cycle in range(100_000):
         await FallingEdge(dut.clk)

@@ -80,7 +80,10 @@ def is_matmul(i: Instruction) -> bool:
 
 
 #: name: (which instruction, other opcode or None, other fields)
-WEIGHTED = ("a matrix", lambda i: is_matmul(i) and i.stationary == Stationary.WEIGHTS16 and i.memory == Memory.KEY_VALUE)
+WEIGHTED = (
+    "a matrix",
+    lambda i: is_matmul(i) and i.stationary == Stationary.WEIGHTS16 and i.memory == Memory.KEY_VALUE,
+)
 QUERIES = ("queries", lambda i: is_matmul(i) and i.memory == Memory.ACTIVATION and i.scale == Scale.NORM)
 COPYING = ("a copying one", lambda i: is_matmul(i) and i.copy)
 SCORES = ("scores", lambda i: i.stationary == Stationary.KEYS)
@@ -221,7 +224,9 @@ def test_a_write_that_fails(rig: Rig, beat: int) -> None:
     rig.works()
 
 
-@pytest.mark.parametrize("beats", [dict(read_beats=0), dict(read_beats=100), dict(read_beats=777), dict(write_beats=3)], ids=str)
+@pytest.mark.parametrize(
+    "beats", [dict(read_beats=0), dict(read_beats=100), dict(read_beats=777), dict(write_beats=3)], ids=str
+)
 def test_a_silent_bus(rig: Rig, beats: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The watchdog ends the run; as long as beats are owed the core stays busy, and the driver says so; then it works."""
     monkeypatch.setattr(driver, "WATCHDOG_CYCLES", 3000)
@@ -322,7 +327,9 @@ def test_errors_in_a_hostile_memory() -> None:
 
 def test_a_program_for_other_hardware_is_refused(rig: Rig) -> None:
     other = compiler.compile(quantised(NANO), [(0, 0)], preset("base"))
-    with pytest.raises(EdgemoeError, match=r"compiled for hardware 'base' \(0x[0-9a-f]{8}\), the device has 'tiny' .*compile it again"):
+    with pytest.raises(
+        EdgemoeError, match=r"compiled for hardware 'base' \(0x[0-9a-f]{8}\), the device has 'tiny' .*compile it again"
+    ):
         rig.driver.load(other)
     with pytest.raises(EdgemoeError, match="was built for other sizes than hardware 'base': CONFIG_HASH is"):
         Driver(rig.device, preset("base"))
@@ -334,7 +341,9 @@ def test_a_program_for_other_hardware_is_refused(rig: Rig) -> None:
 def test_unused_fields_are_ignored(rig: Rig) -> None:
     """What an instruction does not use is not checked: all ones in END's other fields."""
     index = len(rig.program.instructions) - 1
-    fields = dict(rows=LARGE, row_base=LARGE, chunks=1023, stream_base=(1 << 20) - 1, scale=Scale.EXPERT, address=(1 << 40) - 64)
+    fields = dict(
+        rows=LARGE, row_base=LARGE, chunks=1023, stream_base=(1 << 20) - 1, scale=Scale.EXPERT, address=(1 << 40) - 64
+    )
     program = changed(rig.program, index, **fields)
     expected = fill(rig.device, program, rig.images)
     check_equal(rig.reference, rig.driver.run(program, rig.images))

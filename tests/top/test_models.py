@@ -60,7 +60,10 @@ def test_micro_is_as_good_as_the_float_model() -> None:
         for stream, (image, task) in enumerate(found.streams):
             head = golden(streets[image].image, task).head[0].numpy()
             decode = heads.segmentation_map if task == seg else heads.depth_map
-            for name, prediction in (("float", decode(head, config, config.tasks[task])), ("integer", found.map(stream))):
+            for name, prediction in (
+                ("float", decode(head, config, config.tasks[task])),
+                ("integer", found.map(stream)),
+            ):
                 assert prediction is not None
                 if task == seg:
                     matrices[name] += metrics.confusion(prediction, streets[image].labels, classes)
@@ -130,7 +133,11 @@ def test_the_whole_of_m3vit_t(pytestconfig: pytest.Config) -> None:
     check_cycles(pytestconfig, "m3vit-t with random weights, 1 task", run.cycles)
 
     with torch.no_grad():
-        held = Golden(model).double().eval()(images[0], 0, routing={n: torch.from_numpy(r[None]) for n, r in routes.items()})
+        held = (
+            Golden(model)
+            .double()
+            .eval()(images[0], 0, routing={n: torch.from_numpy(r[None]) for n, r in routes.items()})
+        )
     assert sqnr_db(held.tokens[0].numpy(), simulated.tokens[0]) > 45
 
 

@@ -86,7 +86,9 @@ def test_strips_change_no_bit() -> None:
     whole = compiler.compile(quantised(STRIPS), ((0, 0), (0, 1)), roomy, save_tokens=True)
     assert [len(program.images[0]) for program in (strips, whole)] == [2, 1]
     mine, theirs = emulated(strips, images), emulated(whole, images)
-    assert all(np.array_equal(a, b) for a, b in zip(mine.tokens + mine.heads, theirs.tokens + theirs.heads, strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(mine.tokens + mine.heads, theirs.tokens + theirs.heads, strict=True)
+    )
 
 
 @pytest.mark.parametrize("weight_bits", ["16", "8"])

@@ -63,7 +63,9 @@ def attend(walk: Walk, step: Attend, label: str, slot: int | None) -> None:
     attention_product(walk, label, fields, step.into.width, reads=[Operand.SCORE], writes=[attended])
 
 
-def attention_product(walk: Walk, label: str, fields: dict[str, Any], width: int, **operands: Sequence[Room | Operand]) -> None:
+def attention_product(
+    walk: Walk, label: str, fields: dict[str, Any], width: int, **operands: Sequence[Room | Operand]
+) -> None:
     """A MATMUL that holds keys or values."""
     walk.out.macs += walk.config.tokens**2 * width
     walk.draft(Opcode.MATMUL, label, fields, holds=[Operand.KEY_VALUE], **operands)

@@ -36,13 +36,19 @@ def embed(walk: Walk, step: Embed, label: str, slot: int | None) -> None:
         first = slot * c.tokens
         place = f"position embedding, image {number}"
         base = first * walk.width
-        walk.transfer(Opcode.LOAD, place, Memory.RESIDUAL, base, c.tokens, walk.width, position_region, writes=[Operand.RESIDUAL])
+        walk.transfer(
+            Opcode.LOAD, place, Memory.RESIDUAL, base, c.tokens, walk.width, position_region, writes=[Operand.RESIDUAL]
+        )
         for start in range(0, patch_rows, taller):
             height = min(taller, patch_rows - start)
             patches, cls = height * per_row, int(start == 0)
             region = Region(c.image_channels * height * c.patch * c.image_width)
             walk.out.images[number].append(region)
-            part = f"image {number}" if taller == patch_rows else f"image {number}, patch rows {start}..{start + height - 1}"
+            part = (
+                f"image {number}"
+                if taller == patch_rows
+                else f"image {number}, patch rows {start}..{start + height - 1}"
+            )
             fields = dict(
                 beats=-(-region.size // h.bus_bytes),
                 rows=patches,
@@ -61,4 +67,11 @@ def embed(walk: Walk, step: Embed, label: str, slot: int | None) -> None:
                 stream_stride=pixels,
                 **walk.into_residual(first + 1 - cls + start * per_row, walk.copy),
             )
-            walk.matmul(f"{label}, {part}", step.linear, fields, patches, [image, Operand.RESIDUAL], [Operand.RESIDUAL, walk.copy])
+            walk.matmul(
+                f"{label}, {part}",
+                step.linear,
+                fields,
+                patches,
+                [image, Operand.RESIDUAL],
+                [Operand.RESIDUAL, walk.copy],
+            )

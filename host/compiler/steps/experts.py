@@ -37,7 +37,12 @@ def each_expert(walk: Walk, step: EachExpert, label: str, slot: int | None) -> N
     walk.updated = None if walk.last else Room("the residual's second copy", rows, walk.width, opposite=walk.copy)
     inside = [walk.room(inner.into, rows) for inner in step.steps if inner.into is not RESIDUAL]
     with walk.loop():
-        walk.draft(Opcode.EXPERTS, label, dict(length=len(step.steps)), rooms=[*([walk.updated] if walk.updated else []), *inside])
+        walk.draft(
+            Opcode.EXPERTS,
+            label,
+            dict(length=len(step.steps)),
+            rooms=[*([walk.updated] if walk.updated else []), *inside],
+        )
         walk.body = True
         for inner in step.steps:
             walk.step(inner)

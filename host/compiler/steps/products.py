@@ -64,7 +64,9 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
     else:
         into = walk.operand(step.into, rows)
         base = At(into) if isinstance(into, Room) else 0
-        fields |= dict(memory=MEMORIES[step.into.place], destination_base=base, destination_stride=walk.stride(step.into))
+        fields |= dict(
+            memory=MEMORIES[step.into.place], destination_base=base, destination_stride=walk.stride(step.into)
+        )
         fields |= dict(valid=step.into.width) if step.into.place is Place.SCORE else {}
         writes = [into]
     walk.matmul(label, step.linear, fields, rows * walk.config.top_k if walk.body else rows, reads, writes)
@@ -78,9 +80,18 @@ def copy_residual(walk: Walk, name: str) -> None:
         if (run.leader, run.count) not in shared:
             shared[run.leader, run.count] = region = Region(run.count * words * walk.hardware.word_bytes)
             label = f"{name} shared residual" + (f" of slot {run.leader}" if run.leader else "")
-            walk.transfer(Opcode.STORE, label, Memory.RESIDUAL, run.leader * words, run.count * c.tokens, walk.width, region)
+            walk.transfer(
+                Opcode.STORE, label, Memory.RESIDUAL, run.leader * words, run.count * c.tokens, walk.width, region
+            )
     for run in walk.placement.followers:
         region, label = shared[run.leader, run.count], f"{name} residual for slot {run.slot}"
         walk.transfer(
-            Opcode.LOAD, label, Memory.RESIDUAL, run.slot * words, run.count * c.tokens, walk.width, region, writes=[Operand.RESIDUAL]
+            Opcode.LOAD,
+            label,
+            Memory.RESIDUAL,
+            run.slot * words,
+            run.count * c.tokens,
+            walk.width,
+            region,
+            writes=[Operand.RESIDUAL],
         )
