@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.models.compatibility import StrEnum
 from edgemoe.models.errors import EdgemoeError
 

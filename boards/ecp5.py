@@ -21,16 +21,18 @@ from typing import Any
 from edgemoe.boards import kit
 from edgemoe.boards.boards import Board
 from edgemoe.boards.zynq import fill
-from edgemoe.host.files import OutputFolder
-from edgemoe.host.hardware_option import option
-from edgemoe.host.outputs import documents
-from edgemoe.hw import frames, registers
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import NAME
+from edgemoe.hw.contract.hardware_option import option
+from edgemoe.hw.documents import documents
+from edgemoe.hw.memory import block_memory
+from edgemoe.hw.periphery import frames
 from edgemoe.hw.system import LEDS
-from edgemoe.hw.units import block_memory
-from edgemoe.hw.verilog_text import NAME, SYSTEM_INTERFACES, head, named
+from edgemoe.hw.verilog_text import SYSTEM_INTERFACES, head, named
 from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.files import write_whole
+from edgemoe.models.folders import OutputFolder
 from edgemoe.sim import build as builds
 from edgemoe.sim import serial_board
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
-from edgemoe.host.suite import PACKAGES
 from edgemoe.models import scenes
 from edgemoe.models.config import preset
 from edgemoe.models.errors import EdgemoeError
@@ -29,6 +28,7 @@ SUFFIXES = {".py", ".v", ".cpp", ".in", ".json", ".safetensors"}
 WHEEL = "Wheel-Version: 1.0\nGenerator: edgemoe\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
+PACKAGES = ("models", "hw", "sim", "boards", "host")  # the folders, from the lowest to the highest
 PICTURE = "street.png"
 SEED = 1_000_020  # of its scene, which training never sees
 

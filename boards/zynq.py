@@ -14,14 +14,14 @@ from pathlib import Path
 
 from edgemoe.boards import kit
 from edgemoe.boards.boards import Board, Family
-from edgemoe.host.files import OutputFolder
-from edgemoe.host.hardware_option import option
-from edgemoe.host.outputs import documents
-from edgemoe.hw import registers
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import ENUMERATIONS
-from edgemoe.hw.verilog_text import NAME, SYSTEMC_WORDS, core_interfaces, head, named, waived
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import NAME, HardwareConfig
+from edgemoe.hw.contract.hardware_option import option
+from edgemoe.hw.contract.isa import ENUMERATIONS
+from edgemoe.hw.documents import documents
+from edgemoe.hw.verilog_text import SYSTEMC_WORDS, core_interfaces, head, named, waived
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.folders import OutputFolder
 from edgemoe.sim import simulator
 
 VENDOR = "edgemoe:accelerator"

@@ -14,14 +14,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from edgemoe.host import outputs
-from edgemoe.host.files import OutputFolder
 from edgemoe.host.images import SUFFIXES, read_image
 from edgemoe.host.inference import Notices, Pass, Totals, notice, stream
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError, listing
 from edgemoe.models.files import whole
+from edgemoe.models.folders import OutputFolder
 from numpy.typing import NDArray
 
 

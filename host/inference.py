@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host import compiler
-from edgemoe.host.board_device import DRAIN, BoardDevice
-from edgemoe.host.device import Device
-from edgemoe.host.driver import Driver, Progress, Run
-from edgemoe.host.program import CompiledProgram, Stream
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.host.runtime.board_device import DRAIN, BoardDevice
+from edgemoe.host.runtime.device import Device
+from edgemoe.host.runtime.driver import Driver, Progress, Run
+from edgemoe.host.runtime.program import CompiledProgram, Stream
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models import heads
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
-from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.errors import notice as notice  # commands take it from here
+from edgemoe.models.errors import (
+    EdgemoeError,
+    notice,  # commands take it from here
+)
 from edgemoe.models.numbers.quantise import QuantisedModel, quantise
 from numpy.typing import NDArray
 
@@ -93,7 +95,7 @@ def _open_board(
     if port and name != "serial":
         raise EdgemoeError(f"--port and --baud are for --device serial, not {name}")
     if name == "serial":
-        from edgemoe.host.serial_link import BAUD, SerialDevice
+        from edgemoe.host.runtime.serial_link import BAUD, SerialDevice
 
         if port is None:
             raise EdgemoeError(
@@ -101,7 +103,7 @@ def _open_board(
             )
         return SerialDevice(port.name, port.baud or BAUD)
     if name == "fpga":
-        from edgemoe.host import fpga
+        from edgemoe.host.runtime import fpga
 
         return (
             fpga.open_pynq(bitstream, memory_size, load=load)
@@ -139,7 +141,7 @@ def open_device(
     """A device by name; `dram`: behaviour of the simulated memory (sim.device.Dram); `bitstream`: what PYNQ is to load; `uio`: which
     UIO device, where several cores are there. Through a board's memory a pattern has gone and come back."""
     if board := _open_board(name, memory_size, bitstream, port, uio):
-        from edgemoe.host.loopback import loop_back
+        from edgemoe.host.runtime.loopback import loop_back
 
         try:
             loop_back(Driver(board, hardware))

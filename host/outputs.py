@@ -7,15 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from edgemoe.host.files import OutputFolder
-from edgemoe.host.hardware_option import to_toml
 from edgemoe.host.images import depth_png, npy, png
 from edgemoe.host.inference import colourised, prediction
-from edgemoe.hw import isa, registers
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.verilog_text import NAME, core_interfaces, head, named
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.console import show_table
+from edgemoe.models.folders import OutputFolder
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -65,22 +61,6 @@ def sheet(rows: list[list[tuple[str, NDArray[np.uint8]]]], zoom: int = 2) -> NDA
             draw.text((x, y), text, fill="black", font=font)
             canvas.paste(Image.fromarray(pixels), (x, y + caption))
     return np.asarray(canvas)
-
-
-def documents(config: HardwareConfig, name: str = NAME) -> dict[str, str]:
-    """File name -> text: register map and instruction set for people and other languages; the configuration for `--hardware`."""
-    return {
-        "registers.md": registers.to_markdown(config, name),
-        "registers.json": registers.to_json(config, name),
-        f"{name}.h": registers.to_c_header(config, name),
-        "instructions.md": isa.to_markdown(),
-        f"{name}.toml": to_toml(config),
-    }
-
-
-def hardware_files(config: HardwareConfig, verilog: str, name: str = NAME) -> dict[str, str]:
-    """File name -> text: the core's Verilog under a name, and what explains it."""
-    return {f"{name}.v": head(config, name, core_interfaces(config)) + named(verilog, name), **documents(config, name)}
 
 
 def table(title: str, rows: list[tuple[str, Any]]) -> None:

@@ -23,9 +23,9 @@ from typing import Any, Union
 
 import numpy as np
 from edgemoe.host import inference
-from edgemoe.host.hardware_option import configured
 from edgemoe.host.images import depth_png, npy, picture_pixels, png, read_image
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.hardware_option import configured
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig

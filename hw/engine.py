@@ -4,20 +4,19 @@
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-
-from .config import HardwareConfig
-from .isa import Memory, Opcode
-from .layouts import EXPERT_BITS, JOB, ROW_BITS, TAG, word
-from .units.accumulator import Accumulator
-from .units.array import Array
-from .units.epilogue import Epilogue
-from .units.layernorm import LayerNorm
-from .units.loader import Loader
-from .units.memories import Memories
-from .units.router import Router
-from .units.softmax import Softmax
-from .units.streamer import ISSUE, Streamer
-from .units.writeback import Writeback
+from edgemoe.hw.compute.accumulator import Accumulator
+from edgemoe.hw.compute.array import Array
+from edgemoe.hw.compute.epilogue import Epilogue
+from edgemoe.hw.compute.layernorm import LayerNorm
+from edgemoe.hw.compute.router import Router
+from edgemoe.hw.compute.softmax import Softmax
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Memory, Opcode
+from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, TAG, word
+from edgemoe.hw.control.loader import Loader
+from edgemoe.hw.control.streamer import ISSUE, Streamer
+from edgemoe.hw.control.writeback import Writeback
+from edgemoe.hw.memory.on_chip import Memories
 
 
 class Engine(wiring.Component):

@@ -6,17 +6,17 @@ from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, Signal
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from edgemoe.hw import verilog_text
+from edgemoe.hw.contract.config import NAME, HardwareConfig
+from edgemoe.hw.periphery import frames
+from edgemoe.hw.periphery.interconnect import Interconnect
+from edgemoe.hw.periphery.link import Link
+from edgemoe.hw.periphery.sdram import Sdram, SdramConfig, SdramPins
+from edgemoe.hw.periphery.uart import UartReceiver, UartTransmitter
+from edgemoe.hw.top import Top
 from edgemoe.models.errors import EdgemoeError
 
-from . import frames, verilog_text
-from .config import HardwareConfig
-from .periphery.interconnect import Interconnect
-from .periphery.link import Link
-from .periphery.sdram import Sdram, SdramConfig, SdramPins
-from .periphery.uart import UartReceiver, UartTransmitter
-from .top import Top
-
-MODULE = f"{verilog_text.NAME}_system"
+MODULE = f"{NAME}_system"
 LEDS = ("finished", "memory", "from the computer", "to the computer", "", "", "", "alive")
 LED_BITS = 22  # an event shows for 2^22 cycles: 70 ms at 60 MHz
 
@@ -24,7 +24,7 @@ LED_BITS = 22  # an event shows for 2^22 cycles: 70 ms at 60 MHz
 class System(wiring.Component):
     """Core, link and memory. Clock domain `sync`, synchronous reset.
 
-    cycles_per_bit: of the serial line. timeout_cycles: of silence inside a frame (default: hw/frames.py's, at the SDRAM's clock_hz, which
+    cycles_per_bit: of the serial line. timeout_cycles: of silence inside a frame (default: hw/periphery/frames.py's, at the SDRAM's clock_hz, which
     is this clock's too).
 
     Ports: `receive` and `transmit`, the serial line as the board sees it; `sdram`, the chip's pins (its clock is the inverse of this one);

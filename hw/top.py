@@ -9,21 +9,20 @@ from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
-
-from . import verilog_text
-from .config import HardwareConfig
-from .engine import Engine
-from .isa import Opcode, Stationary
-from .layouts import JOB
-from .units.axi import AxiRead, AxiWrite
-from .units.control import Control
-from .units.dma import Dma
-from .units.fetch import Fetch
-from .units.reader import Reader
-from .units.registers import AxiLite, RegisterFile
-from .units.sequencer import Sequencer
-from .units.weights import Weights
-from .units.writer import Writer
+from edgemoe.hw import verilog_text
+from edgemoe.hw.contract.config import NAME, HardwareConfig
+from edgemoe.hw.contract.isa import Opcode, Stationary
+from edgemoe.hw.contract.layouts import JOB
+from edgemoe.hw.control.fetch import Fetch
+from edgemoe.hw.control.register_file import AxiLite, RegisterFile
+from edgemoe.hw.control.run import Control
+from edgemoe.hw.control.sequencer import Sequencer
+from edgemoe.hw.engine import Engine
+from edgemoe.hw.memory.axi import AxiRead, AxiWrite
+from edgemoe.hw.memory.dma import Dma
+from edgemoe.hw.memory.reader import Reader
+from edgemoe.hw.memory.weights import Weights
+from edgemoe.hw.memory.writer import Writer
 
 QUEUED_JOBS = 4  # issued instructions that may wait in front of the streamer, of the loader and of the prefetch
 ADDRESS_BITS = 40  # of a master at the border: what every 64-bit Arm system on chip has
@@ -280,5 +279,5 @@ class Shell(Elaboratable):
 def to_verilog(config: HardwareConfig) -> str:
     """Verilog of the core, module `edgemoe`, complete in one file."""
     shell = Shell(config)
-    text = rtlil.convert(shell, name=verilog_text.NAME, ports=shell.ports, emit_src=False)
+    text = rtlil.convert(shell, name=NAME, ports=shell.ports, emit_src=False)
     return verilog_text.complete(verilog_text.from_rtlil(text))

@@ -24,10 +24,9 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract.config import NAME, HardwareConfig, sizes
 from edgemoe.models.errors import EdgemoeError
 
-NAME = "edgemoe"  # of the core's module unless another is asked for: the names of all others begin with it
 LONGEST_NAME = 64
 SYSTEMC_WORDS = ("interrupt",)  # ports of ours that Verilator reserves
 
@@ -53,7 +52,7 @@ def from_rtlil(text: str) -> str:
 
 def complete(text: str) -> str:
     """What Yosys wrote, finished, with the modules that it only instantiates."""
-    from edgemoe.hw.units.block_memory import with_primitives
+    from edgemoe.hw.memory.block_memory import with_primitives
 
     return with_primitives(finish(text))
 
@@ -152,11 +151,6 @@ def named(text: str, name: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------------- head
-
-
-def sizes(config: HardwareConfig) -> dict[str, object]:
-    """What a written file says of its configuration: name, sizes, the hash that CONFIG_HASH shows."""
-    return {"hardware": config.name, "config_hash": f"0x{config.hash:08X}", **config.sizes}
 
 
 def head(config: HardwareConfig, module: str, interfaces: Mapping[str, str]) -> str:

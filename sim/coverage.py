@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.sim import build
 from edgemoe.sim.device import Dram, VerilatorDevice
 from edgemoe.sim.simulator import verilog

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from edgemoe.hw.contract.striped_memory import DeviceTimeout, StripedMemory
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build
-from edgemoe.sim.memory import DeviceTimeout, StripedMemory
 
 _FOREVER = 2**64 - 1
 _REGISTER_LIMIT = 10_000  # cycles; a register file that has not answered by then never will
@@ -128,7 +128,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 class VerilatorDevice:
-    """A simulated core with its DRAM (fulfils :class:`edgemoe.host.device.Device`).
+    """A simulated core with its DRAM (fulfils :class:`edgemoe.host.runtime.device.Device`).
 
     ``memory_size``: bytes, all banks together.  ``bank_addresses``: the first bus address of each master's region; deliberately not zero by
     default, so that a core which forgets to add its base register is found out.  ``strict``: raise :class:`ProtocolError` as soon as

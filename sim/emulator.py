@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
-from edgemoe.hw.weight_stream import WeightStream
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import twins as unit
 from edgemoe.models.numbers.arithmetic import probability

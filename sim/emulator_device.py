@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from edgemoe.hw import registers
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.striped_memory import StripedMemory
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.emulator import Emulator, Result
-from edgemoe.sim.memory import StripedMemory
 from threadpoolctl import ThreadpoolController
 
 START, DONE, IDLE, READY = 1, 2, 4, 8
@@ -18,7 +18,7 @@ DONE_EVENT, ERROR_EVENT = 1, 2
 
 
 class EmulatorDevice:
-    """Fulfils `edgemoe.host.device.Device`. It counts instructions and bytes, but no cycles: CYCLES and its parts read 0.
+    """Fulfils `edgemoe.host.runtime.device.Device`. It counts instructions and bytes, but no cycles: CYCLES and its parts read 0.
 
     A run happens inside the register write that starts it. `result`: how the last run ended, with the router's decisions.
     """

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgemoe.hw import verilog_text
-from edgemoe.hw.units import block_memory
+from edgemoe.hw.contract.config import NAME
+from edgemoe.hw.memory import block_memory
 from edgemoe.sim import build
 
-TOP = verilog_text.NAME
+TOP = NAME
 VERSION = 4  # of what is kept under a key: raise it when counting changes
 
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from edgemoe.hw.units import block_memory
+from edgemoe.hw.memory import block_memory
 
 KINDS = ("lut", "ff", "dsp", "bram", "uram")
 _LUT_MEMORIES = {

@@ -25,7 +25,7 @@ import tty
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build, simulator

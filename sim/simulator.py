@@ -7,7 +7,7 @@ import importlib.metadata
 from functools import cache
 from pathlib import Path
 
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models import extras
 from edgemoe.sim import build
 from edgemoe.sim.device import Dram, VerilatorDevice

@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgemoe.hw.config import HardwareConfig, preset
-from edgemoe.hw.units import block_memory
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.memory import block_memory
 from edgemoe.sim import build
 from edgemoe.sim.modules import Module, escaped, instances, split, unit_of
 from edgemoe.sim.netlist import KINDS, measure

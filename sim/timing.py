@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.sim.modules import instances, unit_of
 from edgemoe.sim.synthesis import results_of
 

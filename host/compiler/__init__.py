@@ -20,8 +20,8 @@ from edgemoe.host.compiler.lower import lower
 from edgemoe.host.compiler.streams import place
 from edgemoe.host.compiler.traces import add_traces
 from edgemoe.host.compiler.waits import mark_waits
-from edgemoe.host.program import CompiledProgram, Stream
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.host.runtime.program import CompiledProgram, Stream
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.quantise import QuantisedModel
 

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from edgemoe.host.compiler.capacities import Shortage, need
 from edgemoe.host.compiler.draft import At, Draft, Room
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
 
 
 class Activations:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from edgemoe.hw.config import CHOICES, HardwareConfig
-from edgemoe.hw.isa import BY_NAME
+from edgemoe.hw.contract.config import CHOICES, HardwareConfig
+from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
-from edgemoe.host.program import Buffer, Stream
-from edgemoe.hw.isa import Opcode
+from edgemoe.host.runtime.program import Buffer, Stream
+from edgemoe.hw.contract.isa import Opcode
 from edgemoe.models.keys import Key
 from edgemoe.models.numbers.linear import Linear
 from numpy.typing import NDArray

@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 from edgemoe.host.compiler.draft import Draft, Lowered, Region
 from edgemoe.host.compiler.packing import pack
-from edgemoe.host.program import Buffer, CompiledProgram, StreamResult, Trace
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode
-from edgemoe.hw.weight_stream import ALIGNMENT, aligned
+from edgemoe.host.runtime.program import Buffer, CompiledProgram, StreamResult, Trace
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Opcode
+from edgemoe.hw.contract.weight_stream import ALIGNMENT, aligned
 from edgemoe.models.numbers.quantise import QuantisedModel
 
 FETCHED_AHEAD = 16  # instructions: the fetcher may run past the end of the program

@@ -9,9 +9,9 @@ import edgemoe.host.compiler.steps  # noqa: F401 (registers what each kind of st
 from edgemoe.host.compiler.draft import At, DraftResult, Lowered, Region
 from edgemoe.host.compiler.streams import Placement
 from edgemoe.host.compiler.walk import Walk
-from edgemoe.host.program import Buffer, Stream
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import Memory, Opcode
+from edgemoe.host.runtime.program import Buffer, Stream
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Memory, Opcode
 from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.steps import Normalise, Product, Step
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.weight_stream import WeightStream
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.numbers.linear import Linear
 from numpy.typing import NDArray
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgemoe.host.program import Stream
+from edgemoe.host.runtime.program import Stream
 
 
 @dataclass(frozen=True)

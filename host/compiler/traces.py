@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from edgemoe.host.compiler.draft import Draft, Lowered, Region
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import Opcode
-from edgemoe.hw.weight_stream import aligned
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Opcode
+from edgemoe.hw.contract.weight_stream import aligned
 
 KEPT = ("memory", "destination_base", "destination_stride", "columns", "rows")
 

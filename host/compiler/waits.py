@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgemoe.host.compiler.draft import Draft, Operand, Room
-from edgemoe.hw.isa import Opcode
+from edgemoe.hw.contract.isa import Opcode
 
 
 def mark_waits(drafts: Sequence[Draft]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from edgemoe.host.compiler.draft import At, Draft, Lowered, Operand, Region, Room
 from edgemoe.host.compiler.packing import stream_of
 from edgemoe.host.compiler.streams import Placement
-from edgemoe.host.program import Stream
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import Memory, Opcode, Stationary
+from edgemoe.host.runtime.program import Stream
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Memory, Opcode, Stationary
 from edgemoe.models.numbers.linear import Linear
 from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.steps import RESIDUAL, EachStream, Normalise, Place, Step, Value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgemoe.host.session import PictureResult, Prediction, Session, load, open
-    from edgemoe.hw.config import HardwareConfig
+    from edgemoe.hw.contract.config import HardwareConfig
     from edgemoe.models.checkpoint import Checkpoint
     from edgemoe.models.errors import EdgemoeError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Checkpoint": "edgemoe.models.checkpoint",
     "EdgemoeError": "edgemoe.models.errors",
-    "HardwareConfig": "edgemoe.hw.config",
+    "HardwareConfig": "edgemoe.hw.contract.config",
     **dict.fromkeys(("PictureResult", "Prediction", "Session", "load", "open"), "edgemoe.host.session"),
 }
 

@@ -5,9 +5,8 @@ from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
-
-from ..frames import BLOCK, LONGEST
-from ..units.axi import BURST_INCR, AxiRead, AxiWrite
+from edgemoe.hw.memory.axi import BURST_INCR, AxiRead, AxiWrite
+from edgemoe.hw.periphery.frames import BLOCK, LONGEST
 
 DATA_BITS = 64
 BUFFERED_BLOCKS = (

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frame receiver: bytes of the serial line to checked requests and payload beats. The layout is in `hw/frames.py`."""
+"""Frame receiver: bytes of the serial line to checked requests and payload beats. The layout is in `hw/periphery/frames.py`."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc import Algorithm
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
-
-from ..frames import BLOCK, CRC_BYTES, LONGEST, REQUEST_BYTES, REQUEST_SYNC, Command, Status
-from ..registers import ADDRESS_BITS as REGISTER_BITS
+from edgemoe.hw.contract.registers import ADDRESS_BITS as REGISTER_BITS
+from edgemoe.hw.periphery.frames import BLOCK, CRC_BYTES, LONGEST, REQUEST_BYTES, REQUEST_SYNC, Command, Status
 
 BEAT_BYTES = 8
 
@@ -28,7 +27,7 @@ class FrameReceiver(wiring.Component):
 
     crc: of the frames; a proof takes a shorter one, for a solver cannot invert a long one.
     A header that stays incomplete for `timeout_cycles` of silence is forgotten. Rate: a byte a cycle, but for two cycles a request.
-    Twin: `hw/frames.py` (Request.pack).
+    Twin: `hw/periphery/frames.py` (Request.pack).
     """
 
     def __init__(self, timeout_cycles: int, memory_bytes: int, crc: Algorithm = CRC32_ISO_HDLC):

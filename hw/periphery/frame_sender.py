@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frame sender: answers and payload beats to bytes of the serial line. The layout is in `hw/frames.py`."""
+"""Frame sender: answers and payload beats to bytes of the serial line. The layout is in `hw/periphery/frames.py`."""
 
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc import Algorithm
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
-
-from ..frames import ANSWER_BYTES, ANSWER_SYNC, CRC_BYTES, LONGEST
+from edgemoe.hw.periphery.frames import ANSWER_BYTES, ANSWER_SYNC, CRC_BYTES, LONGEST
 
 FIELDS = {"status": 8, "sequence": 8, "attempt": 8, "value": 32}
 FIXED_BYTES = ANSWER_BYTES - CRC_BYTES
@@ -24,7 +23,7 @@ class FrameSender(wiring.Component):
       bytes           out, a stream
       busy            a frame is not yet wholly given out
 
-    Rate: a byte a cycle, but for a cycle before each CRC and before each beat. Twin: `hw/frames.py` (Answer.unpack).
+    Rate: a byte a cycle, but for a cycle before each CRC and before each beat. Twin: `hw/periphery/frames.py` (Answer.unpack).
     """
 
     def __init__(self, crc: Algorithm = CRC32_ISO_HDLC) -> None:

@@ -5,8 +5,7 @@ from amaranth.hdl import Array, Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
-
-from ..units.axi import AxiRead, AxiWrite
+from edgemoe.hw.memory.axi import AxiRead, AxiWrite
 
 
 class Interconnect(wiring.Component):

@@ -4,11 +4,10 @@
 from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-
-from ..units.axi import AxiRead, AxiWrite
-from .sdram_commands import SdramCommands
-from .sdram_config import BEAT_BITS, SdramConfig, SdramPins, SdramTiming
-from .sdram_port import SdramPort
+from edgemoe.hw.memory.axi import AxiRead, AxiWrite
+from edgemoe.hw.periphery.sdram_commands import SdramCommands
+from edgemoe.hw.periphery.sdram_config import BEAT_BITS, SdramConfig, SdramPins, SdramTiming
+from edgemoe.hw.periphery.sdram_port import SdramPort
 
 __all__ = ["Sdram", "SdramConfig", "SdramPins", "SdramTiming"]
 

@@ -4,8 +4,15 @@
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-
-from .sdram_config import BURST_WORDS, DQ_BITS, MODE_CYCLES, Access, ReadBeat, SdramConfig, SdramPins
+from edgemoe.hw.periphery.sdram_config import (
+    BURST_WORDS,
+    DQ_BITS,
+    MODE_CYCLES,
+    Access,
+    ReadBeat,
+    SdramConfig,
+    SdramPins,
+)
 
 # {ras_n, cas_n, we_n}; a cycle without a command has cs_n high.
 ACTIVE, READ, WRITE, PRECHARGE, REFRESH, LOAD_MODE = 0b011, 0b101, 0b100, 0b010, 0b001, 0b000

@@ -5,9 +5,8 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
-
-from ..units.axi import AxiRead, AxiWrite
-from .sdram_config import BEAT_BITS, Access, BeatAddress, ReadBeat, SdramConfig
+from edgemoe.hw.memory.axi import AxiRead, AxiWrite
+from edgemoe.hw.periphery.sdram_config import BEAT_BITS, Access, BeatAddress, ReadBeat, SdramConfig
 
 DECERR = 0b11
 SHIFT = (BEAT_BITS // 8 - 1).bit_length()

@@ -11,10 +11,10 @@ import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam, AxiResp
-from edgemoe.hw import registers
-from edgemoe.hw.config import preset
-from edgemoe.hw.isa import ErrorCode
-from edgemoe.hw.registers import REGISTERS, Access
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.isa import ErrorCode
+from edgemoe.hw.contract.registers import REGISTERS, Access
 from edgemoe.sim.bench import parameters, run_verilog
 
 TINY = preset("tiny")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from edgemoe.boards import boards, ecp5
-from edgemoe.hw import registers
+from edgemoe.hw.contract import registers
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.build import verilator_root
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgemoe.boards import boards, fit, zynq
-from edgemoe.hw.config import preset
-from edgemoe.hw.units import block_memory
+from edgemoe.boards import boards, zynq
+from edgemoe.host.studies import fit
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.memory import block_memory
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import synthesis
 from edgemoe.sim.modules import instances, unit_of

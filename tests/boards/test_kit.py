@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgemoe.boards import boards, ecp5, kit, zynq
+from edgemoe.boards.kit import PACKAGES
 from edgemoe.host import images
 from edgemoe.host.inference import infer
-from edgemoe.host.suite import PACKAGES
-from edgemoe.hw.config import preset
+from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint, metrics, scenes
 from edgemoe.models.compatibility import StrEnum
 from PIL import Image
@@ -177,7 +177,7 @@ import hashlib, sys
 import numpy as np
 from edgemoe.host.inference import infer
 from edgemoe.host.images import read_image
-from edgemoe.hw.config import preset
+from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint
 from edgemoe.models.numbers import arithmetic
 from pathlib import Path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from edgemoe.boards import boards, zynq
-from edgemoe.hw import registers
+from edgemoe.hw.contract import registers
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import simulator
 from edgemoe.sim.build import verilator_root

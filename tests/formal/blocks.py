@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Mux
-from edgemoe.hw.isa import Opcode
-from edgemoe.hw.layouts import EXPERT_BITS, ROW_BITS
-from edgemoe.hw.units.hazards import Hazards
-from edgemoe.hw.units.loader import Loader
-from edgemoe.hw.units.streamer import Streamer
+from edgemoe.hw.contract.isa import Opcode
+from edgemoe.hw.contract.layouts import EXPERT_BITS, ROW_BITS
+from edgemoe.hw.control.hazards import Hazards
+from edgemoe.hw.control.loader import Loader
+from edgemoe.hw.control.streamer import Streamer
 
 from ..mutants import Mutant
 from .configurations import small

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Mux, Signal
-from edgemoe.hw.config import PAGE_BYTES, HardwareConfig
-from edgemoe.hw.units.reader import SKEW_BEATS, Reader, ReadMaster
-from edgemoe.hw.units.writer import Writer
+from edgemoe.hw.contract.config import PAGE_BYTES, HardwareConfig
+from edgemoe.hw.memory.reader import SKEW_BEATS, Reader, ReadMaster
+from edgemoe.hw.memory.writer import Writer
 
 from ..mutants import Mutant
 from .configurations import ONE, TWO

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Mux, Signal
-from edgemoe.hw.units.expert_choice import ExpertChoice
-from edgemoe.hw.units.expert_queues import ExpertQueues
-from edgemoe.hw.units.expert_score import ExpertScore
-from edgemoe.hw.units.logit_scan import LogitScan
-from edgemoe.hw.units.router import Router
+from edgemoe.hw.compute.expert_choice import ExpertChoice
+from edgemoe.hw.compute.expert_queues import ExpertQueues
+from edgemoe.hw.compute.expert_score import ExpertScore
+from edgemoe.hw.compute.logit_scan import LogitScan
+from edgemoe.hw.compute.router import Router
 
 from ..mutants import Mutant
 from .configurations import small

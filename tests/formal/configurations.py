@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
 
 
 @dataclass(frozen=True)

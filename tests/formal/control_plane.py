@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Mux
-from edgemoe.hw import registers
-from edgemoe.hw.isa import ErrorCode
-from edgemoe.hw.units.control import Control
-from edgemoe.hw.units.registers import OKAY, SLVERR, RegisterFile
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.isa import ErrorCode
+from edgemoe.hw.control.register_file import OKAY, SLVERR, RegisterFile
+from edgemoe.hw.control.run import Control
 
 from ..mutants import Mutant
 from .configurations import ONE

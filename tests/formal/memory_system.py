@@ -7,9 +7,9 @@ from typing import Any
 
 from amaranth.hdl import Mux, Signal
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
-from edgemoe.hw.config import PAGE_BYTES, PRESETS, HardwareConfig
-from edgemoe.hw.units.axi import BurstSplitter
-from edgemoe.hw.units.gearbox import BeatsToWords, WordsToBeats
+from edgemoe.hw.contract.config import PAGE_BYTES, PRESETS, HardwareConfig
+from edgemoe.hw.memory.axi import BurstSplitter
+from edgemoe.hw.memory.gearbox import BeatsToWords, WordsToBeats
 
 from ..mutants import Mutant
 from .configurations import ONE, small

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Signal, Value
-from edgemoe.hw.isa import FIELDS, INSTRUCTION_BYTES
+from edgemoe.hw.contract.isa import FIELDS, INSTRUCTION_BYTES
 
 from .runner import Property
 

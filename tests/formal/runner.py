@@ -25,7 +25,7 @@ from typing import Any
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Cover, Elaboratable, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
-from edgemoe.hw.units.block_memory import SOURCE as BLOCK_MEMORY
+from edgemoe.hw.memory.block_memory import SOURCE as BLOCK_MEMORY
 from edgemoe.sim import build
 
 from ..mutants import Mutant, planted

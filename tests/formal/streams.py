@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Mux
-from edgemoe.hw.isa import Opcode
-from edgemoe.hw.units.dma import Dma
-from edgemoe.hw.units.fetch import AHEAD, Fetch
-from edgemoe.hw.units.row_unpacker import LevelPromise, RowUnpacker
-from edgemoe.hw.units.sequencer import Sequencer
-from edgemoe.hw.units.weights import Weights
+from edgemoe.hw.contract.isa import Opcode
+from edgemoe.hw.control.fetch import AHEAD, Fetch
+from edgemoe.hw.control.sequencer import Sequencer
+from edgemoe.hw.memory.dma import Dma
+from edgemoe.hw.memory.row_unpacker import LevelPromise, RowUnpacker
+from edgemoe.hw.memory.weights import Weights
 
 from ..mutants import Mutant
 from .configurations import small

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from edgemoe.host import cli
+from edgemoe.host.cli import start
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -30,7 +30,7 @@ def edgemoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["edgemoe", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            start.main()
         code = stop.value.code
         assert isinstance(code, int)
         return code, *capsys.readouterr()

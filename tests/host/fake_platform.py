@@ -22,7 +22,7 @@ import tty
 from pathlib import Path
 
 import numpy as np
-from edgemoe.hw import registers
+from edgemoe.hw.contract import registers
 from edgemoe.sim.device import VerilatorDevice
 
 CTRL, ISR = registers.offset("CTRL"), registers.offset("ISR")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgemoe.host import batch, cli, inference, outputs
-from edgemoe.host.files import RECORD, OutputFolder
+from edgemoe.host import batch, inference, outputs
+from edgemoe.host.cli import start
 from edgemoe.host.images import png
-from edgemoe.hw.config import preset
+from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.folders import RECORD, OutputFolder
 
 from ..models.support import TINY, random_checkpoint, small_disk
 
@@ -36,7 +37,7 @@ def edgemoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["edgemoe", "infer", *map(str, arguments), *fixed])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            start.main()
         code = stop.value.code
         assert isinstance(code, int)
         return code, *capsys.readouterr()

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgemoe.host import benchmark, inference
-from edgemoe.host.floor import blocks, floor
-from edgemoe.hw import registers
-from edgemoe.hw.config import preset
+from edgemoe.host import inference
+from edgemoe.host.compiler.floor import blocks, floor
+from edgemoe.host.studies import benchmark
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from edgemoe.host import board_device
-from edgemoe.host.board_device import CTRL, IDLE, SOFT_RESET, START, BoardDevice, uninterrupted
-from edgemoe.host.driver import Driver
-from edgemoe.host.loopback import loop_back
-from edgemoe.hw import registers
-from edgemoe.hw.config import preset
+from edgemoe.host.runtime import board_device
+from edgemoe.host.runtime.board_device import CTRL, IDLE, SOFT_RESET, START, BoardDevice, uninterrupted
+from edgemoe.host.runtime.driver import Driver
+from edgemoe.host.runtime.loopback import loop_back
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.striped_memory import DeviceTimeout, StripedMemory
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.sim.memory import DeviceTimeout, StripedMemory
 
 HARDWARE = preset("tiny")
 ENDS: dict[str, Callable[[], Any]] = {

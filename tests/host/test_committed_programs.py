@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from edgemoe.host import compiler
-from edgemoe.hw.config import preset
+from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import QuantisedModel, quantise

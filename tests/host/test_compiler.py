@@ -6,12 +6,12 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.host import compiler
+from edgemoe.host.compiler.floor import floor
 from edgemoe.host.compiler.packing import pack
-from edgemoe.host.floor import floor
-from edgemoe.host.program import disassemble, memory_image
-from edgemoe.hw.config import preset
-from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode, Stationary
-from edgemoe.hw.weight_stream import WeightStream
+from edgemoe.host.runtime.program import disassemble, memory_image
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Opcode, Stationary
+from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.config import PRESETS
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.graph import graph

@@ -9,9 +9,9 @@ from edgemoe.host.compiler.draft import At, Draft, Operand, Room
 from edgemoe.host.compiler.streams import Run, place
 from edgemoe.host.compiler.waits import mark_waits
 from edgemoe.host.compiler.walk import KINDS
-from edgemoe.host.program import Stream
-from edgemoe.hw.config import preset
-from edgemoe.hw.isa import Opcode
+from edgemoe.host.runtime.program import Stream
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.isa import Opcode
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.steps import Step
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgemoe.host import doctor
+from edgemoe.host.studies import doctor
 from edgemoe.models import extras
 from edgemoe.sim import build
 
@@ -95,7 +95,7 @@ import pwd, sys
 def getpwuid(number): raise KeyError(number)
 pwd.getpwuid = getpwuid
 sys.argv = ["edgemoe", "doctor"]
-from edgemoe.host.start import main
+from edgemoe.host.cli.start import main
 main()
 """
     done = subprocess.run(

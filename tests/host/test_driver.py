@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from edgemoe.host import compiler
-from edgemoe.host.device import Device
-from edgemoe.host.driver import DeviceError, Driver
 from edgemoe.host.inference import infer, open_device, passes, tasks_of
-from edgemoe.host.program import CompiledProgram
-from edgemoe.hw import registers
-from edgemoe.hw.config import preset
-from edgemoe.hw.isa import ErrorCode
+from edgemoe.host.runtime.device import Device
+from edgemoe.host.runtime.driver import DeviceError, Driver
+from edgemoe.host.runtime.program import CompiledProgram
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.isa import ErrorCode
 from edgemoe.models.config import PRESETS
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import calibrate, quantise

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgemoe.host import checking, evaluation
 from edgemoe.host.inference import infer
-from edgemoe.hw.config import preset
+from edgemoe.host.studies import checking, evaluation
+from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import edge_moe, metrics, scenes
 from edgemoe.models.config import TaskConfig

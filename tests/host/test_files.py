@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from edgemoe.host.files import RECORD, OutputFolder, writable_file, writable_folder
 from edgemoe.models.errors import EdgemoeError, listing
 from edgemoe.models.files import whole, write_whole
+from edgemoe.models.folders import RECORD, OutputFolder, writable_file, writable_folder
 
 from ..models.support import small_disk
 

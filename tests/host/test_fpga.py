@@ -19,15 +19,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgemoe.host import board_device, fpga, inference, loopback
-from edgemoe.host.driver import Driver
+from edgemoe.host import inference
 from edgemoe.host.inference import infer, open_device
-from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.host.runtime import board_device, fpga, loopback
+from edgemoe.host.runtime.driver import Driver
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.striped_memory import DeviceTimeout
 from edgemoe.models import checkpoint, scenes
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import simulator
 from edgemoe.sim.device import VerilatorDevice
-from edgemoe.sim.memory import DeviceTimeout
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = preset("tiny")

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from edgemoe.host import growth
+from edgemoe.host.studies import growth
 from PIL import Image
 
 POINTS = [

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgemoe.host import benchmark, cli, compiler
-from edgemoe.host.hardware_option import changed, configured, option, to_toml
-from edgemoe.hw import registers
-from edgemoe.hw.config import PRESETS, HardwareConfig, preset
+from edgemoe.host import compiler
+from edgemoe.host.cli import commands
+from edgemoe.host.studies import benchmark
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import PRESETS, HardwareConfig, preset
+from edgemoe.hw.contract.hardware_option import changed, configured, option, to_toml
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
 from edgemoe.models.errors import EdgemoeError
@@ -116,7 +118,7 @@ def test_bad_files(content: bytes | None, message: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_them(name: str) -> None:
-    parameters = inspect.signature(getattr(cli, name)).parameters
+    parameters = inspect.signature(getattr(commands, name)).parameters
     assert {"hardware", "changes"} <= set(parameters)
 
 

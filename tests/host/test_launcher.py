@@ -22,7 +22,7 @@ from ..models.support import TINY, random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-HANDOVER = "-I -S {root}/host/start.py"
+HANDOVER = "-I -S {root}/host/cli/start.py"
 # What a user's environment may hold to Python's and pip's cost.
 HOSTILE = {
     "PYTHONPATH": "/hostile",
@@ -325,7 +325,7 @@ def distribution(name):
 importlib.machinery.PathFinder.find_spec = find_spec
 importlib.metadata.distribution = distribution
 exec(patch)
-from edgemoe.host.start import main
+from edgemoe.host.cli.start import main
 sys.argv = ["edgemoe", *argv]
 main()
 """

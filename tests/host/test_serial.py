@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgemoe.host import images, loopback
-from edgemoe.host.device import DeviceTimeout
-from edgemoe.host.driver import Driver
-from edgemoe.host.serial_link import SerialDevice
-from edgemoe.hw import registers
-from edgemoe.hw.config import preset
-from edgemoe.hw.frames import Command
+from edgemoe.host import images
+from edgemoe.host.runtime import loopback
+from edgemoe.host.runtime.device import DeviceTimeout
+from edgemoe.host.runtime.driver import Driver
+from edgemoe.host.runtime.serial_link import SerialDevice
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.periphery.frames import Command
 from edgemoe.models import scenes
 from edgemoe.models.errors import EdgemoeError
 

@@ -5,8 +5,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from edgemoe.host import soak
-from edgemoe.hw.config import preset
+from edgemoe.host.studies import soak
+from edgemoe.hw.contract.config import preset
 from edgemoe.models.errors import EdgemoeError
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from edgemoe.host import cli, start
+from edgemoe.host.cli import commands, start
 from edgemoe.models.errors import EdgemoeError
 
 ROOT = Path(__file__).resolve().parents[2]
 # As the launcher starts it.
-COMMAND = (sys.executable, "-I", "-S", str(ROOT / "host" / "start.py"))
+COMMAND = (sys.executable, "-I", "-S", str(ROOT / "host" / "cli" / "start.py"))
 
 
 def ended(
@@ -32,7 +32,7 @@ def ended(
     def command() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(commands, "app", app)
     monkeypatch.setattr(sys, "argv", ["edgemoe"])
     with pytest.raises(SystemExit) as stop:
         start.main()
@@ -167,7 +167,7 @@ def slow(name, *rest):
 builtins.__import__ = slow
 sys.argv = ["edgemoe", "doctor"]
 print("begun", flush=True)
-exec(open({str(ROOT / "host/start.py")!r}).read())
+exec(open({str(ROOT / "host/cli/start.py")!r}).read())
 """
     process = subprocess.Popen([*COMMAND[:3], "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "begun\n"

@@ -9,7 +9,7 @@ from amaranth import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import FallingEdge
-from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.sim.bench import start
 
 GAPS = {"back to back": 0.0, "gaps": 0.4}  # share of idle cycles

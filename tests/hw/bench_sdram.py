@@ -13,9 +13,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiMaster, AxiReadBus, AxiWriteBus
+from edgemoe.hw.memory.axi import AxiRead, AxiWrite
 from edgemoe.hw.periphery.sdram import Sdram, SdramConfig
 from edgemoe.hw.periphery.sdram_config import BEAT_BITS
-from edgemoe.hw.units.axi import AxiRead, AxiWrite
 from edgemoe.sim.bench import chances, flat_ports, run_verilog, to_verilog
 
 CHIP = Path(edgemoe.sim.__file__).with_name("sdram_chip.v")

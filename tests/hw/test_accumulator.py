@@ -7,8 +7,8 @@ import cocotb
 import numpy as np
 import pytest
 from bench_datapath import play, to_bits, to_lanes
-from edgemoe.hw.config import preset
-from edgemoe.hw.units.accumulator import Accumulator
+from edgemoe.hw.compute.accumulator import Accumulator
+from edgemoe.hw.contract.config import preset
 from edgemoe.sim.bench import parameters, run_bench
 
 

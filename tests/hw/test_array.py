@@ -7,8 +7,8 @@ import cocotb
 import numpy as np
 import pytest
 from bench_datapath import play, to_bits, to_lanes
-from edgemoe.hw.config import preset
-from edgemoe.hw.units.array import Array
+from edgemoe.hw.compute.array import Array
+from edgemoe.hw.contract.config import preset
 from edgemoe.models.numbers import twins
 from edgemoe.sim.bench import parameters, run_bench
 

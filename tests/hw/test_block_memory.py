@@ -9,7 +9,7 @@ import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
 from edgemoe.boards import ecp5
-from edgemoe.hw.units.block_memory import BlockMemory
+from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.sim.bench import flat_ports, parameters, run_verilog, to_verilog
 
 CYCLES = 3000

@@ -4,7 +4,7 @@
 from dataclasses import asdict, replace
 
 import pytest
-from edgemoe.hw.config import CHOICES, MESSAGE_LENGTH, PRESETS, RANGES, HardwareConfig
+from edgemoe.hw.contract.config import CHOICES, MESSAGE_LENGTH, PRESETS, RANGES, HardwareConfig
 from edgemoe.models.errors import EdgemoeError
 
 BASE = PRESETS["base"]

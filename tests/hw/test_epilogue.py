@@ -7,8 +7,8 @@ import cocotb
 import numpy as np
 import pytest
 from bench_datapath import play, to_bits, to_lanes
-from edgemoe.hw.config import preset
-from edgemoe.hw.units.epilogue import Epilogue, EpilogueControl
+from edgemoe.hw.compute.epilogue import Epilogue, EpilogueControl
+from edgemoe.hw.contract.config import preset
 from edgemoe.models.numbers import twins
 from edgemoe.sim.bench import pack, parameters, run_bench
 

@@ -5,7 +5,7 @@ import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, elements, pipeline, vector
-from edgemoe.hw.units.exponential import DISTANCE_BITS, FINE_BITS, Exponential
+from edgemoe.hw.compute.exponential import DISTANCE_BITS, FINE_BITS, Exponential
 from edgemoe.models.numbers.arithmetic import exp2_fine, probability
 from edgemoe.models.numbers.words import PROBABILITY_BITS
 from edgemoe.sim.bench import parameters, run_bench

@@ -10,8 +10,8 @@ from amaranth.hdl import Module, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bench_datapath import play
-from edgemoe.hw.units.fixed import round_shift, saturate
-from edgemoe.hw.units.pipeline import delay
+from edgemoe.hw.compute.fixed import round_shift, saturate
+from edgemoe.hw.compute.pipeline import delay
 from edgemoe.models.numbers import arithmetic
 from edgemoe.sim.bench import run_bench
 from edgemoe.sim.bench import signed as to_signed

@@ -7,8 +7,8 @@ import cocotb
 import numpy as np
 import pytest
 from bench_datapath import play, to_bits, to_lanes
-from edgemoe.hw.config import preset
-from edgemoe.hw.units.gelu import VALUE_BITS, Gelu
+from edgemoe.hw.compute.gelu import VALUE_BITS, Gelu
+from edgemoe.hw.contract.config import preset
 from edgemoe.models.numbers.arithmetic import gelu
 from edgemoe.models.numbers.words import GELU_FRACTION
 from edgemoe.sim.bench import parameters, run_bench

@@ -7,9 +7,9 @@ import cocotb
 import numpy as np
 import pytest
 from cocotb.triggers import RisingEdge
-from edgemoe.hw.config import PRESETS, HardwareConfig
-from edgemoe.hw.isa import BY_NAME
-from edgemoe.hw.units.image import MOST_PIXELS, ImagePixels
+from edgemoe.hw.contract.config import PRESETS, HardwareConfig
+from edgemoe.hw.contract.isa import BY_NAME
+from edgemoe.hw.memory.image import MOST_PIXELS, ImagePixels
 from edgemoe.models.numbers.twins import image_patches
 from edgemoe.sim.bench import parameters, run_bench, start
 

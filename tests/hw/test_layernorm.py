@@ -5,7 +5,7 @@ import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Bench, config_of, padded, vector
-from edgemoe.hw.units.layernorm import LayerNorm
+from edgemoe.hw.compute.layernorm import LayerNorm
 from edgemoe.models.numbers.arithmetic import rsqrt
 from edgemoe.models.numbers.twins import layernorm_scale
 from edgemoe.sim.bench import parameters, run_bench

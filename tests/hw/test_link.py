@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from amaranth.sim import Simulator
-from edgemoe.hw import frames
-from edgemoe.hw.frames import BLOCK, Answer, Command, Request, Status
+from edgemoe.hw.periphery import frames
+from edgemoe.hw.periphery.frames import BLOCK, Answer, Command, Request, Status
 from edgemoe.hw.periphery.link import Link
 
 TIMEOUT = 60

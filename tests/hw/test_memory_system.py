@@ -10,14 +10,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bench_axi import NARROW, STALLS, STRIPED, Memory, cycles
 from cocotb.triggers import RisingEdge
-from edgemoe.hw.config import PRESETS
-from edgemoe.hw.isa import Opcode
-from edgemoe.hw.units.dma import Dma, DmaCommand
-from edgemoe.hw.units.fetch import Fetch
-from edgemoe.hw.units.reader import Reader
-from edgemoe.hw.units.weights import WeightJob, Weights
-from edgemoe.hw.units.writer import Writer
-from edgemoe.hw.weight_stream import WeightStream
+from edgemoe.hw.contract.config import PRESETS
+from edgemoe.hw.contract.isa import Opcode
+from edgemoe.hw.contract.weight_stream import WeightStream
+from edgemoe.hw.control.fetch import Fetch
+from edgemoe.hw.memory.dma import Dma, DmaCommand
+from edgemoe.hw.memory.reader import Reader
+from edgemoe.hw.memory.weights import WeightJob, Weights
+from edgemoe.hw.memory.writer import Writer
 from edgemoe.sim.bench import StreamDriver, StreamMonitor, pack, parameters, run_bench, start
 
 CONFIGS = {c.name: c for c in (PRESETS["tiny"], PRESETS["base"], PRESETS["zcu102"], STRIPED, NARROW)}

@@ -20,19 +20,19 @@ import test_register_file
 import test_router
 import test_softmax
 import test_uart
+from edgemoe.hw.compute.expert_queues import ExpertQueues
+from edgemoe.hw.compute.layernorm import LayerNorm
+from edgemoe.hw.compute.router import Router
+from edgemoe.hw.compute.softmax import Softmax
+from edgemoe.hw.control.fetch import Fetch
+from edgemoe.hw.control.register_file import RegisterFile
+from edgemoe.hw.memory.dma import Dma
+from edgemoe.hw.memory.reader import Reader
+from edgemoe.hw.memory.writer import Writer
 from edgemoe.hw.periphery.blocks import BlockReader, BlockWriter
 from edgemoe.hw.periphery.frame_receiver import FrameReceiver
 from edgemoe.hw.periphery.link import Link
 from edgemoe.hw.periphery.uart import UartReceiver, UartTransmitter
-from edgemoe.hw.units.dma import Dma
-from edgemoe.hw.units.expert_queues import ExpertQueues
-from edgemoe.hw.units.fetch import Fetch
-from edgemoe.hw.units.layernorm import LayerNorm
-from edgemoe.hw.units.reader import Reader
-from edgemoe.hw.units.registers import RegisterFile
-from edgemoe.hw.units.router import Router
-from edgemoe.hw.units.softmax import Softmax
-from edgemoe.hw.units.writer import Writer
 
 from tests.mutants import Mutant, mutated, planted
 

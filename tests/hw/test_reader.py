@@ -8,9 +8,9 @@ import cocotb
 import pytest
 from bench_axi import NARROW, STALLS, STRIPED, Memory, WithIds, cycles
 from cocotb.triggers import RisingEdge
-from edgemoe.hw.config import PRESETS
-from edgemoe.hw.units.axi import Request
-from edgemoe.hw.units.reader import Reader
+from edgemoe.hw.contract.config import PRESETS
+from edgemoe.hw.memory.axi import Request
+from edgemoe.hw.memory.reader import Reader
 from edgemoe.sim.bench import StreamDriver, pack, parameters, run_bench, start
 
 CONFIGS = {c.name: c for c in (PRESETS["tiny"], PRESETS["zcu102"], STRIPED, NARROW)}

@@ -5,7 +5,7 @@ import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Copies, reciprocals
-from edgemoe.hw.units.reciprocal import Reciprocal
+from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.models.numbers.arithmetic import reciprocal
 from edgemoe.sim.bench import parameters, run_bench
 

@@ -8,10 +8,10 @@ import pytest
 from bench_axi import STALLS, cycles
 from cocotb.triggers import ReadOnly, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
-from edgemoe.hw import registers
-from edgemoe.hw.config import PRESETS
-from edgemoe.hw.registers import BY_NAME, COUNTERS, KIND_COUNTERS, REGISTERS, STATE_COUNTERS, Access, offset
-from edgemoe.hw.units.registers import KINDS, RegisterFile
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import PRESETS
+from edgemoe.hw.contract.registers import BY_NAME, COUNTERS, KIND_COUNTERS, REGISTERS, STATE_COUNTERS, Access, offset
+from edgemoe.hw.control.register_file import KINDS, RegisterFile
 from edgemoe.sim.bench import flat_ports, parameters, run_verilog, start, to_verilog
 
 INPUTS = ("done", "error", "error_code", "error_instruction", "error_address", "instruction")

@@ -6,8 +6,8 @@ import json
 import re
 
 import pytest
-from edgemoe.hw import isa, registers
-from edgemoe.hw.config import PRESETS
+from edgemoe.hw.contract import isa, registers
+from edgemoe.hw.contract.config import PRESETS
 
 
 def test_offsets_follow_the_convention():

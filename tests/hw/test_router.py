@@ -5,8 +5,8 @@ import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Bench, config_of, padded, vector
-from edgemoe.hw.units.expert_queues import ExpertQueues, entry_layout
-from edgemoe.hw.units.router import Router
+from edgemoe.hw.compute.expert_queues import ExpertQueues, entry_layout
+from edgemoe.hw.compute.router import Router
 from edgemoe.models.numbers.twins import route
 from edgemoe.sim.bench import pack, parameters, run_bench, unpack
 

@@ -5,7 +5,7 @@ import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Copies, reciprocals
-from edgemoe.hw.units.rsqrt import ReciprocalSquareRoot
+from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
 from edgemoe.models.numbers.arithmetic import rsqrt
 from edgemoe.sim.bench import parameters, run_bench
 

@@ -5,7 +5,7 @@ import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Bench, config_of, elements, padded, vector
-from edgemoe.hw.units.softmax import Softmax
+from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.models.numbers.arithmetic import exp2_fine, probability, reciprocal
 from edgemoe.sim.bench import parameters, run_bench
 

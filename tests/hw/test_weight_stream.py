@@ -5,8 +5,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from edgemoe.hw.config import preset
-from edgemoe.hw.weight_stream import ALIGNMENT, WeightStream
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.weight_stream import ALIGNMENT, WeightStream
 
 
 @pytest.mark.parametrize("hardware", ["tiny", "ulx3s", "small", "base", "zcu102"])

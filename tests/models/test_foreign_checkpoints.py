@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgemoe.hw import isa
+from edgemoe.hw.contract import isa
 from edgemoe.models.checkpoint import Checkpoint, load, save
 from edgemoe.models.errors import EdgemoeError, brief, listing
 from edgemoe.models.keys import Key, Role

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 from edgemoe.host import compiler
-from edgemoe.host.program import CompiledProgram, Stream
-from edgemoe.hw.config import HardwareConfig
+from edgemoe.host.runtime.program import CompiledProgram, Stream
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError

@@ -18,9 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from edgemoe.hw.config import PARAMETER_WORDS, HardwareConfig
-from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
-from edgemoe.hw.weight_stream import WeightStream
+from edgemoe.hw.contract.config import PARAMETER_WORDS, HardwareConfig
+from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.weight_stream import WeightStream
 from numpy.typing import NDArray
 
 MAX_INSTRUCTIONS = 200

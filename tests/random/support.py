@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from edgemoe.hw import registers
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import ErrorCode
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import ErrorCode
 from edgemoe.sim.device import Dram, VerilatorDevice
 from edgemoe.sim.emulator import Emulator
 from edgemoe.sim.simulator import open_verilator
@@ -82,7 +82,7 @@ def emulate(hardware: HardwareConfig, memory: NDArray[np.uint8]) -> tuple[NDArra
 
 def dram_of(seed: int) -> Dram:
     """A fast memory, or one that stalls on every channel."""
-    from edgemoe.host.soak import random_dram
+    from edgemoe.host.studies.soak import random_dram
 
     rng = np.random.default_rng([seed, 99])
     return Dram(latency=int(rng.integers(1, 80)), seed=seed + 1) if rng.random() < 0.4 else random_dram(rng)

@@ -3,8 +3,8 @@
 
 import numpy as np
 import pytest
-from edgemoe.hw.config import preset
-from edgemoe.hw.isa import BY_NAME, FIELDS, INSTRUCTION_BYTES, OFFSETS, ErrorCode, Instruction, Memory, Opcode
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.isa import BY_NAME, FIELDS, INSTRUCTION_BYTES, OFFSETS, ErrorCode, Instruction, Memory, Opcode
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.device import VerilatorDevice
 from edgemoe.sim.emulator import Emulator
@@ -23,7 +23,7 @@ WATCHDOG = 4_000
 def small_program() -> tuple[NDArray[np.uint8], list[Instruction], list[tuple[int, int]]]:
     """(memory with guard bytes behind it, instructions, what STOREs may write) of a model that has every kind of instruction."""
     from edgemoe.host import compiler
-    from edgemoe.host.program import Stream, memory_image
+    from edgemoe.host.runtime.program import Stream, memory_image
     from edgemoe.models.config import ModelConfig
     from edgemoe.models.numbers.quantise import quantise
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from edgemoe.hw.config import preset
+from edgemoe.hw.contract.config import preset
 from edgemoe.sim.coverage import Coverage, open_covered
 
 from . import support, test_corrupted, test_models

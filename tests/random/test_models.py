@@ -5,10 +5,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from edgemoe.host.benchmark import floor_of, queue_lengths
-from edgemoe.host.driver import Driver
-from edgemoe.host.program import CompiledProgram
-from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.host.runtime.driver import Driver
+from edgemoe.host.runtime.program import CompiledProgram
+from edgemoe.host.studies.benchmark import floor_of, queue_lengths
+from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.sim.emulator_device import EmulatorDevice
 from edgemoe.sim.simulator import open_verilator
 from numpy.typing import NDArray

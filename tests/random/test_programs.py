@@ -5,8 +5,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from edgemoe.hw.config import HardwareConfig, preset
-from edgemoe.hw.isa import ErrorCode, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.isa import ErrorCode, Memory, Opcode, Scale, Stationary
 from edgemoe.sim.emulator import Emulator
 
 from .programs import Generator, Program, random_program

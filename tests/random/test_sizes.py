@@ -6,8 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.host import compiler
-from edgemoe.host.program import Stream
-from edgemoe.hw.config import CHOICES, RANGES, HardwareConfig, preset
+from edgemoe.host.runtime.program import Stream
+from edgemoe.hw.contract.config import CHOICES, RANGES, HardwareConfig, preset
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.quantise import quantise

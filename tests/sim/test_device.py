@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgemoe.hw.contract.striped_memory import GRANULE, DeviceTimeout, StripedMemory
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.build import build_library
 from edgemoe.sim.device import DECERR, SLVERR, Dram, ProtocolError, VerilatorDevice
-from edgemoe.sim.memory import GRANULE, DeviceTimeout, StripedMemory
 
 from tests.sim.dummy_core import dummy_core
 

@@ -6,9 +6,9 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.host import compiler
-from edgemoe.host.program import compare, memory_image
-from edgemoe.hw.config import preset
-from edgemoe.hw.isa import ErrorCode, Instruction, Memory, Opcode
+from edgemoe.host.runtime.program import compare, memory_image
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.isa import ErrorCode, Instruction, Memory, Opcode
 from edgemoe.models.config import PRESETS
 from edgemoe.models.numbers import calibrate, forward, quantise
 from edgemoe.models.numbers.formats import WeightFormat

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from edgemoe.hw import verilog_text
-from edgemoe.hw.config import preset
+from edgemoe.hw.contract.config import preset
 from edgemoe.sim import bench, serial_board
 from edgemoe.sim.simulator import verilog
 

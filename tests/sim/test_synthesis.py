@@ -2,7 +2,7 @@
 """Counting resources: the Verilog comes apart into modules, keys do not depend on the generator's numbers, paths are measured in levels."""
 
 import pytest
-from edgemoe.hw.config import preset
+from edgemoe.hw.contract.config import preset
 from edgemoe.sim import modules, netlist, synthesis, timing
 from edgemoe.sim.simulator import verilog
 

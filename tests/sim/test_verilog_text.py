@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from edgemoe.boards import boards, ecp5, zynq
-from edgemoe.host import outputs
-from edgemoe.hw import verilog_text
-from edgemoe.hw.config import HardwareConfig, preset
+from edgemoe.hw import documents, verilog_text
+from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build, modules
 from edgemoe.sim.simulator import verilog
@@ -138,7 +137,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cores of different sizes, the second under another name, and a design with both; no nets out of nothing."""
     folder = tmp_path_factory.mktemp("two")
     for config, name in ((TINY, "edgemoe"), (OTHER, "left")):
-        for file, text in outputs.hardware_files(config, verilog(config), name).items():
+        for file, text in documents.hardware_files(config, verilog(config), name).items():
             (folder / file).write_text(text)
     (folder / "none.v").write_text("`default_nettype none\n")
     placed = "".join(

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 from edgemoe.host import compiler
-from edgemoe.host.driver import Driver, Run
-from edgemoe.host.program import CompiledProgram, image_buffers
-from edgemoe.hw import registers
-from edgemoe.hw.config import HardwareConfig, preset
-from edgemoe.hw.isa import INSTRUCTION_BYTES, Instruction, Opcode
+from edgemoe.host.runtime.driver import Driver, Run
+from edgemoe.host.runtime.program import CompiledProgram, image_buffers
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Opcode
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe.models.numbers import calibrate, quantise

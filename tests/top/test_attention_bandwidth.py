@@ -12,11 +12,11 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from cocotb.triggers import FallingEdge
-from edgemoe.hw.config import HardwareConfig
-from edgemoe.hw.isa import Memory, Opcode, Scale, Stationary
-from edgemoe.hw.layouts import JOB
-from edgemoe.hw.units.loader import Loader
-from edgemoe.hw.units.streamer import Streamer
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.layouts import JOB
+from edgemoe.hw.control.loader import Loader
+from edgemoe.hw.control.streamer import Streamer
 from edgemoe.sim.bench import StreamDriver, pack, parameters, run_bench, start
 
 TOKENS, HEAD_WIDTH = 129, 32

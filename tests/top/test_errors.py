@@ -8,16 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from edgemoe.host import compiler, driver
-from edgemoe.host.driver import IDLE, START, DeviceError, Driver, Run
-from edgemoe.host.program import CompiledProgram
-from edgemoe.hw import registers
-from edgemoe.hw.config import preset
-from edgemoe.hw.isa import ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.host import compiler
+from edgemoe.host.runtime import driver
+from edgemoe.host.runtime.driver import IDLE, START, DeviceError, Driver, Run
+from edgemoe.host.runtime.program import CompiledProgram
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.isa import ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.striped_memory import DeviceTimeout
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.device import Dram, VerilatorDevice
 from edgemoe.sim.emulator_device import EmulatorDevice
-from edgemoe.sim.memory import DeviceTimeout
 
 from .support import NANO, changed, check_equal, check_guards, core, emulated, fill, images_of, quantised, tiny_program
 

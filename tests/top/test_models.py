@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from edgemoe.host import compiler
-from edgemoe.host.checking import differences, sqnr_db
 from edgemoe.host.inference import Inference, infer
-from edgemoe.hw.config import preset
-from edgemoe.hw.isa import Opcode, Stationary
+from edgemoe.host.studies.checking import differences, sqnr_db
+from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.isa import Opcode, Stationary
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import heads, metrics, scenes
 from edgemoe.models.golden import Golden

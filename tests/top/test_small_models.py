@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from edgemoe.host import compiler
-from edgemoe.host.program import CompiledProgram
-from edgemoe.hw.config import preset
+from edgemoe.host.runtime.program import CompiledProgram
+from edgemoe.hw.contract.config import preset
 from edgemoe.models.config import ModelConfig
 from edgemoe.sim.device import Dram
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgemoe.host.compiler.draft import At, Operand, Room
 from edgemoe.host.compiler.walk import Walk, lowers
-from edgemoe.hw.isa import Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import Memory, Opcode, Scale, Stationary
 from edgemoe.models.steps import Attend, Scores
 
 

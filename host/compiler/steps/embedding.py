@@ -7,7 +7,7 @@ import numpy as np
 from edgemoe.host.compiler.draft import At, Operand, Region, Room
 from edgemoe.host.compiler.packing import pad
 from edgemoe.host.compiler.walk import Walk, lowers
-from edgemoe.hw.isa import Memory, Opcode
+from edgemoe.hw.contract.isa import Memory, Opcode
 from edgemoe.models.steps import Embed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from edgemoe.host.compiler.draft import Operand, Room
 from edgemoe.host.compiler.walk import Walk, lowers
-from edgemoe.hw.isa import Opcode
+from edgemoe.hw.contract.isa import Opcode
 from edgemoe.models.steps import RESIDUAL, EachExpert, Route
 
 

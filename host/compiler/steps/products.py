@@ -8,7 +8,7 @@ from typing import Any
 from edgemoe.host.compiler.draft import At, Operand, Region, Room
 from edgemoe.host.compiler.streams import Run
 from edgemoe.host.compiler.walk import Walk, lowers
-from edgemoe.hw.isa import Memory, Opcode, Scale
+from edgemoe.hw.contract.isa import Memory, Opcode, Scale
 from edgemoe.models.steps import RESIDUAL, Normalise, Place, Product, RowScale
 
 MEMORIES = {Place.ACTIVATION: Memory.ACTIVATION, Place.KEY_VALUE: Memory.KEY_VALUE, Place.SCORE: Memory.SCORE}

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast the hardware is: cycles of the RTL, what it spent them on by its own counters, and how far that is from the floor."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgemoe.host import inference
+from edgemoe.host.compiler.floor import floor
+from edgemoe.host.runtime.driver import Run
+from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Opcode
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models import config as models
+from edgemoe.models import extras
+from edgemoe.models import folders as files
+from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.files import write_whole
+from edgemoe.models.keys import Key
+from edgemoe.models.numbers.calibrate import calibrate, default_images
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.forward import forward
+from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.operations.operation import Observer
+from numpy.typing import NDArray
+
+# Name in the breakdown -> state counter.
+STATES = {
+    "array_active": "ARRAY_ACTIVE",
+    "weight_stall": "WAIT_WEIGHTS",
+    "operand_stall": "WAIT_OPERAND",
+    "drain": "WAIT_DRAIN",
+    "dma": "DMA",
+    "layernorm": "LAYERNORM",
+    "route": "ROUTE",
+    "other": "OTHER",
+}
+KINDS = {
+    **{kind.lower(): kind for kind in registers.MATMUL_KINDS},
+    **{kind.lower(): kind for kind in registers.OPERATIONS},
+    "other": "",
+}
+
+
+class RouterInputs(Observer):
+    """layer -> mean of what its router sees."""
+
+    def __init__(self) -> None:
+        self.mean: dict[int | None, NDArray[Any]] = {}
+
+    def tokens(self, key: Key, x: NDArray[Any]) -> None:
+        self.mean[key.layer] = x.mean(axis=0)
+
+
+def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
+    """Seeded random weights with balanced routers, calibrated on one image: cycles depend on weights only through the router's choices.
+
+    Tokens have much in common, so random routers would send nearly all of them to the same few experts, which training prevents. Each
+    router [width, experts] is therefore made blind to the mean m of its inputs on that image: w <- w - m (m w) / (m m).
+    """
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in checkpoints.expected_tensors(config).items():
+        scale = 0.1 if len(shape) == 1 else float(np.prod(shape[1:])) ** -0.5
+        ones = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        tensors[name] = (rng.standard_normal(shape) * scale + ones).astype(np.float32)
+    checkpoint = Checkpoint(config, tensors)
+    images = default_images(config, 1)
+    for task in range(len(config.tasks)):
+        for layer in config.moe_layers:  # what a router sees depends on the ones before it
+            seen = RouterInputs()
+            forward(checkpoint, images, task, observer=seen, dtype=np.float32)
+            mean = seen.mean[layer]
+            gate = tensors[f"blocks.{layer}.mlp.gate.{task}.w_gate"]
+            gate -= np.outer(mean, mean @ gate) / (mean @ mean)
+    checkpoint.calibration = calibrate(checkpoint, images, error_aware=())
+    return checkpoint
+
+
+def queue_lengths(run: Run) -> dict[int, list[int]]:
+    """MoE layer -> tokens of each expert over all streams of the pass, from a run whose device tells its routes."""
+    program = run.program
+    routers = [key for i, key in zip(program.instructions, program.keys, strict=True) if i.opcode == Opcode.ROUTE]
+    lengths: dict[int, NDArray[np.int64]] = {}
+    for router, chosen in zip(routers, run.routes, strict=True):
+        assert router is not None and router.layer is not None
+        counts = np.bincount(chosen.reshape(-1), minlength=program.config.experts)
+        lengths[router.layer] = lengths.get(router.layer, 0) + counts
+    return {layer: counts.tolist() for layer, counts in lengths.items()}
+
+
+def queue_figures(lengths: Sequence[dict[int, list[int]]], config: models.ModelConfig) -> dict[str, Any]:
+    """How the routers used the experts: how many of them had tokens in a layer and pass, and how long their queues were."""
+    used = [[length for length in layer if length] for run in lengths for layer in run.values()]
+    if not used:
+        return {}
+    queues = np.concatenate([np.array(layer) for layer in used])
+    return {
+        "experts": config.experts,
+        "experts_used": float(np.mean([len(layer) for layer in used])),
+        "shortest": int(queues.min()),
+        "median": float(np.median(queues)),
+        "longest": int(queues.max()),
+    }
+
+
+def compulsory_bytes(run: Run, lengths: dict[int, list[int]]) -> int:
+    """What a pass cannot do without: program, constants, the weights of every matrix and non-empty expert once, images, results."""
+    program = run.program
+    beat = program.hardware.bus_bytes
+    once: dict[int, int] = {}  # address -> bytes
+    total = len(program.instructions) * INSTRUCTION_BYTES
+    inside = 0
+    for i, key in zip(program.instructions, program.keys, strict=True):
+        size = i.values.get("beats", 0) * beat
+        address = i.values.get("address", 0)
+        if i.opcode == Opcode.EXPERTS:
+            inside = i.length + 1
+        elif i.opcode == Opcode.IMAGE:
+            total += size
+        elif i.opcode == Opcode.MATMUL and size and inside:
+            assert key is not None and key.layer is not None
+            once[address] = size * sum(1 for length in lengths[key.layer] if length)
+        elif i.opcode == Opcode.MATMUL and size or i.opcode == Opcode.LOAD and address < program.memory.size:
+            once[address] = size
+        inside = max(0, inside - 1)
+    results = sum(buffer.size for result in program.results for buffer in (result.head, result.tokens) if buffer)
+    return total + sum(once.values()) + results
+
+
+def floor_of(run: Run, lengths: dict[int, list[int]]) -> float:
+    """The floor of a pass with the queues that it had."""
+    program = run.program
+    images = len({stream.image for stream in program.streams})
+    bits = program.weight_bits
+    return floor(program.config, program.hardware, bits, lengths, len(program.streams), shared=True, images=images)
+
+
+def breakdown(runs: Sequence[Run]) -> dict[str, Any]:
+    """Cycles by state in `total`, and by kind of instruction and state in `kinds`; either adds up to the cycles of all passes."""
+    counted = {
+        name: sum(run.counters[name] for run in runs) for name in (*registers.COUNTERS, *registers.KIND_COUNTERS)
+    }
+    total = {name: counted[counter] for name, counter in STATES.items()}
+    kinds: dict[str, dict[str, int]] = {}
+    for kind, counter in KINDS.items():
+        states = {name: counted.get(f"{counter}_{state}", 0) for name, state in STATES.items()}
+        if kind in STATES:  # what LOAD, STORE, IMAGE, LAYERNORM and ROUTE do themselves; what belongs to none
+            states[kind] += total[kind]
+        kinds[kind] = {name: count for name, count in states.items() if count}
+    by_kind = {name: sum(states.get(name, 0) for states in kinds.values()) for name in STATES}
+    cycles = counted["CYCLES"]
+    if by_kind != total or sum(total.values()) != cycles:
+        raise RuntimeError(f"the counters do not add up: {cycles} cycles, by state {total}, by kind {by_kind}")
+    return {"total": total, "kinds": kinds}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark found: of `tasks` tasks on each of `images` images; all numbers are of all passes together.
+
+    queues        how the routers used the experts (`queue_figures`)
+    breakdown     cycles by state, and by kind of instruction (`breakdown`)
+    dsp           DSP slices of the hardware, if they were counted
+    stalled_each  cycles an image and task where every channel stalls, if that was measured
+    """
+
+    model: str
+    hardware: str
+    lanes: int
+    weight_bits: WeightFormat
+    images: int
+    tasks: int
+    streams: int
+    latency: int
+    stalls: float
+    cycles: int
+    floor: float
+    macs: int
+    bytes: int
+    bytes_minimum: int
+    seconds: float
+    queues: dict[str, Any]
+    breakdown: dict[str, Any]
+    dsp: int | None = None
+    stalled_each: float | None = None
+
+    @property
+    def cycles_each(self) -> float:
+        """Cycles an image and task."""
+        return self.cycles / self.streams
+
+    @property
+    def floor_ratio(self) -> float:
+        """How many times the floor the cycles are."""
+        return self.cycles / self.floor
+
+    @property
+    def mac_utilisation(self) -> float:
+        """Useful multiplications per multiplier and cycle."""
+        return self.macs / (self.cycles * self.lanes**2)
+
+    def summary(self) -> dict[str, Any]:
+        """What --json shows."""
+        derived = {name: getattr(self, name) for name in ("cycles_each", "floor_ratio", "mac_utilisation")}
+        found = {name: value for name, value in asdict(self).items() if name not in ("lanes", "streams")} | derived
+        return {name: value for name, value in found.items() if name != "stalled_each" or value is not None}
+
+
+def benchmark(
+    checkpoint: Checkpoint,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    hardware: HardwareConfig,
+    weight_bits: str = WeightFormat.SIXTEEN,
+    tasks: int = 1,
+    latency: int = 64,
+    stalls: float = 0.0,
+) -> Benchmark:
+    """Cycles and all that explains them, of `tasks` tasks on each image. latency: see sim.device.Dram.
+
+    stalls: share of the cycles in which each channel of each master holds back, at random: AR, R, AW, W and B.
+    """
+    from edgemoe.sim.device import Dram
+
+    config = checkpoint.config
+    if not 1 <= tasks <= len(config.tasks):
+        raise EdgemoeError(f"model {config.name} has {len(config.tasks)} tasks, not {tasks}")
+    chosen = list(range(tasks))
+    model = quantise(checkpoint, weight_bits)
+    common: dict[str, Any] = dict(tasks=chosen, hardware=hardware, weight_bits=weight_bits, model=model)
+    told = inference.infer(checkpoint, images, device="emulator", **common)
+    dram = Dram(latency=latency, stall_ar=stalls, stall_r=stalls, stall_aw=stalls, stall_w=stalls, stall_b=stalls)
+    ran = inference.infer(checkpoint, images, device="verilator", dram=dram, **common)
+    lengths = [queue_lengths(run) for run in told.runs]
+    return Benchmark(
+        model=config.name,
+        hardware=hardware.name,
+        lanes=hardware.lanes,
+        weight_bits=model.weight_bits,
+        images=len(images),
+        tasks=tasks,
+        streams=len(ran.streams),
+        latency=latency,
+        stalls=stalls,
+        cycles=ran.total(lambda run: run.cycles),
+        floor=sum(floor_of(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
+        macs=ran.total(lambda run: run.program.macs),
+        bytes=ran.total(lambda run: run.bytes_read + run.bytes_written),
+        bytes_minimum=sum(compulsory_bytes(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
+        seconds=ran.total(lambda run: run.seconds),
+        queues=queue_figures(lengths, config),
+        breakdown=breakdown(ran.runs),
+    )
+
+
+def count_dsp(hardware: HardwareConfig) -> int | None:
+    """DSP slices of a configuration; None, with a notice, where they can neither be looked up nor counted."""
+    from edgemoe.sim import synthesis
+
+    try:
+        return synthesis.dsp(hardware)
+    except EdgemoeError as error:
+        inference.notice(f"DSP slices not counted: {error}")
+        return None
+
+
+def table(report: Benchmark) -> None:
+    """The report on standard output."""
+    from edgemoe.models.console import show_table
+
+    rows: list[tuple[str, Any]] = []
+    for name, value in report.summary().items():
+        if name not in ("breakdown", "queues"):
+            if isinstance(value, int | float):
+                value = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+            rows.append((name.replace("_", " "), value))
+    if q := report.queues:
+        used = f"{q['experts_used']:.1f} of {q['experts']} experts a layer"
+        rows.append(("queues", f"{used}, {q['shortest']} to {q['longest']} tokens (median {q['median']:g})"))
+    show_table(f"{report.model} on {report.hardware}", [(name, str(value)) for name, value in rows])
+    shown = []
+    parts = report.breakdown
+    for kind, states in [*parts["kinds"].items(), ("total", parts["total"])]:
+        total = sum(states.values())
+        counts = [f"{states[name]:,}" if states.get(name) else "" for name in STATES]
+        shown.append((kind, *counts, f"{total:,}", f"{total / report.cycles:.1%}"))
+    show_table(
+        "What the cycles went into", shown, ("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share")
+    )
+
+
+# What the README's table shows: (hardware, weight format), each with one task and with two in a pass.
+HEADLINES = (("base", WeightFormat.SIXTEEN), ("zcu102", WeightFormat.SIXTEEN), ("zcu102", WeightFormat.MIXED))
+HEADLINE_STALLS = 0.1
+CLOCK_MHZ = 300
+
+
+def headlines(
+    checkpoint: Checkpoint,
+    images: Sequence[NDArray[np.uint8]],
+    rows: Sequence[tuple[HardwareConfig, str]],
+    latency: int = 64,
+) -> list[Benchmark]:
+    """The report of each row without stalls, with DSP slices, and `stalled_each`: cycles an image and task where every channel stalls."""
+    reports = []
+    for hardware, weight_bits in rows:
+        for tasks in (1, 2):
+            options: dict[str, Any] = dict(hardware=hardware, weight_bits=weight_bits, tasks=tasks, latency=latency)
+            report = benchmark(checkpoint, images, **options)
+            stalled = benchmark(checkpoint, images, stalls=HEADLINE_STALLS, **options)
+            reports.append(replace(report, dsp=count_dsp(hardware), stalled_each=stalled.cycles_each))
+    return reports
+
+
+def headline_table(reports: Sequence[Benchmark]) -> str:
+    """The reports as the README's Markdown table."""
+    stalls = f"with {HEADLINE_STALLS:.0%} stalls".replace("%", " %")
+    titles = (
+        "preset",
+        "weights",
+        "tasks in one pass",
+        "cycles an image and task",
+        f"at {CLOCK_MHZ} MHz",
+        "of the floor",
+        stalls,
+        "DSP",
+    )
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for r in reports:
+        each, stalled = r.cycles_each / 1e6, (r.stalled_each or 0) / 1e6
+        dsp = "not counted" if r.dsp is None else f"{r.dsp:,}"
+        cells = [
+            f"`{r.hardware}`",
+            r.weight_bits.label,
+            str(r.tasks),
+            f"{each:.3f} M",
+            f"{each * 1e3 / CLOCK_MHZ:.1f} ms",
+        ]
+        cells += [f"{r.floor_ratio:.3f}", f"{stalled:.3f} M", dsp]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(report: Benchmark, path: Path) -> None:
+    """A stacked bar for each kind of instruction and for the total, with the floor as a line."""
+    plt = pyplot()
+    parts = report.breakdown
+    bars = {**parts["kinds"], "total": parts["total"]}
+    bars = {kind: states for kind, states in bars.items() if sum(states.values())}
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    bottom = np.zeros(len(bars))
+    for name in STATES:
+        height = np.array([states.get(name, 0) for states in bars.values()]) / 1e6
+        if height.any():
+            axes.bar(list(bars), height, bottom=bottom, label=name.replace("_", " "))
+            bottom += height
+    axes.axhline(report.floor / 1e6, color="black", linestyle="--", linewidth=1, label="floor")
+    axes.set_ylabel("million cycles")
+    axes.set_title(
+        f"{report.model} on {report.hardware}: {report.cycles / 1e6:.3f} M cycles, {report.floor_ratio:.3f} x floor"
+    )
+    axes.legend()
+    save_figure(figure, path)
+
+
+def pyplot() -> Any:
+    """Matplotlib's plotting functions, without a display."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise extras.missing("matplotlib", "--plot", "plot") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def plottable(path: Path) -> None:
+    """Say, before any long work, if a plot cannot be made: no Matplotlib, no such format, no place to write."""
+    pyplot()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.filetypes
+    if _format(path) not in kinds:
+        raise EdgemoeError(f"cannot write {path}: its suffix is none of {', '.join(sorted(kinds))}")
+    files.writable_file(path)
+
+
+def _format(path: Path) -> str:
+    return path.suffix.lower().lstrip(".") or "png"
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as a picture, in the format of the path's suffix."""
+    plottable(path)
+    data = io.BytesIO()
+    figure.savefig(data, dpi=120, format=_format(path))
+    write_whole(path, data.getvalue())

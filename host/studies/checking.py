@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three levels of truth side by side: RTL against emulator, to the last bit, and both against the float model, in decibels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from edgemoe.host.inference import Inference, infer
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers.calibrated import seen
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.quantise import quantise
+from numpy.typing import NDArray
+
+
+def sqnr_db(reference: NDArray[Any], value: NDArray[Any]) -> float:
+    """10 log10(sum reference^2 / sum (reference - value)^2)."""
+    noise = float(np.square(reference - value).sum())
+    return 10 * float(np.log10(np.square(reference).sum() / noise)) if noise else float("inf")
+
+
+def differences(a: Inference, b: Inference) -> tuple[int, int, list[str]]:
+    """(instructions compared, instructions that differ, their labels)."""
+    compared, labels = 0, []
+    for first, second in zip(a.runs, b.runs, strict=True):
+        for trace, x, y in zip(first.program.traces, first.traces, second.traces, strict=True):
+            compared += 1
+            if not np.array_equal(x, y):
+                labels.append(trace.label)
+        for mine, theirs in zip(first.tokens, second.tokens, strict=True):
+            if mine is not None and theirs is not None and not np.array_equal(mine, theirs):
+                labels.append("final tokens")
+    return compared, len(labels), labels
+
+
+def against_golden(
+    checkpoint: Checkpoint,
+    image: NDArray[np.uint8],
+    task: int,
+    tokens: NDArray[np.float32],
+    layers: list[NDArray],
+    routes: dict[int, NDArray],
+) -> dict[str, Any]:
+    """SQNR of tokens and of every layer's residual; with the golden model's own routing, and with the hardware's."""
+    import torch
+    from edgemoe.models.golden import Golden
+
+    golden = Golden(checkpoint).double().eval()
+    batch = torch.from_numpy(image[None])
+    with torch.no_grad():
+        free = golden(batch, task)
+        held = golden(
+            batch, task, routing={layer: torch.from_numpy(r[None]) for layer, r in routes.items()}, trace=True
+        )
+    different = sum(
+        int((np.sort(free.routing[layer][0].numpy(), -1) != np.sort(r, -1)).any(-1).sum())
+        for layer, r in routes.items()
+    )
+    return {
+        "sqnr_db": sqnr_db(free.tokens[0].numpy(), tokens),
+        "sqnr_db_routed": sqnr_db(held.tokens[0].numpy(), tokens),
+        "sqnr_db_layers": [sqnr_db(g[0].numpy(), x) for g, x in zip(held.layers, layers, strict=True)],
+        "routes_different": different,
+        "routes": sum(len(r) for r in routes.values()),
+    }
+
+
+def layer_residuals(run, streams: int, config, exponents: dict[Key, int], routes) -> list[NDArray[np.float64]]:
+    """The residual after each layer, [streams * tokens, width], put together from the traces of its last writers."""
+    hardware, tokens = run.program.hardware, config.tokens
+    words = hardware.words(config.width)
+    rows = np.zeros((streams * tokens, words * hardware.lanes), np.int64)
+    queues: dict[int, list[list[int]]] = {}
+    for layer, by_row in routes.items():
+        # Pass-major, as the router fills them: all first choices of a stream, then its second ones.
+        queue: list[list[int]] = [[] for _ in range(config.experts)]
+        for stream in range(streams):
+            chosen = by_row[stream]
+            for k in range(chosen.shape[1]):
+                for token, expert in enumerate(chosen[:, k]):
+                    queue[expert].append(stream * tokens + token)
+        queues[layer] = queue
+    result: list[NDArray[np.float64]] = []
+    for layer in range(config.layers):
+        writer = Key(Role.SECOND, layer)
+        for data in (data for trace, data in zip(run.program.traces, run.traces, strict=True) if trace.key == writer):
+            values = data.view("<i2")
+            if config.is_moe(layer):
+                for copy, members in zip(values.reshape(config.experts, -1), queues[layer], strict=True):
+                    rows[members] = copy[: len(members) * rows.shape[1]].reshape(-1, rows.shape[1])  # padding follows
+            else:
+                count = values.size // rows.shape[1]
+                found = values[: count * rows.shape[1]].reshape(count, -1)[: len(rows)]
+                for first in range(0, len(rows), len(found)):  # before the first router all streams share one row
+                    rows[first : first + len(found)] = found[: len(rows) - first]
+        result.append(rows[:, : config.width] * 2.0 ** -exponents[Key(Role.AFTER_MLP, layer)])
+    return result
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Against the float model, by the name of the task: decibels of the final tokens with its own routing, and with the hardware's held;
+    those of every layer; routes that differ, of how many."""
+
+    sqnr_db: dict[str, float]
+    sqnr_db_routed: dict[str, float]
+    sqnr_db_layers: dict[str, list[float]]
+    routes_different: dict[str, int]
+    routes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a comparison found. calibrated_on: those of the pictures that calibration has seen, None if the checkpoint does not tell."""
+
+    checkpoint: str
+    hardware: str
+    weight_bits: WeightFormat
+    images: int
+    pictures: list[str]
+    calibrated_on: list[str] | None
+    mismatches: int
+    mismatching: list[str]
+    instructions: int
+    cycles: int
+    accuracy: Accuracy | None
+
+    def summary(self) -> dict[str, Any]:
+        """What --json shows."""
+        found = asdict(self)
+        return found | (found.pop("accuracy") or {})
+
+
+def check(
+    checkpoint: Checkpoint,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    hardware: HardwareConfig,
+    weight_bits: str = WeightFormat.SIXTEEN,
+    golden: bool = True,
+    rtl: bool = True,
+    names: Sequence[str] = (),
+) -> Check:
+    """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float model.
+
+    Of several images, the worst decibels count. rtl: off, only the comparison with the float model is made. names: of the images, for the
+    report, which says which of them calibration has seen (None if the checkpoint does not tell).
+    """
+    config = checkpoint.config
+    model = quantise(checkpoint, weight_bits)
+    compared = mismatches = 0
+    labels: list[str] = []
+    by_task: dict[str, list[dict[str, Any]]] = {task.name: [] for task in config.tasks}
+    cycles = 0
+    for image in images:
+        options: dict[str, Any] = dict(
+            hardware=hardware, weight_bits=weight_bits, save_tokens=True, trace=True, model=model
+        )
+        emulated = infer(checkpoint, [image], device="emulator", **options)
+        if rtl:
+            simulated = infer(checkpoint, [image], device="verilator", **options)
+            n, wrong, where = differences(emulated, simulated)
+            compared, mismatches, labels = compared + n, mismatches + wrong, labels + where
+            cycles += simulated.total(lambda r: r.cycles)
+        if not golden:
+            continue
+        place = 0
+        for run in emulated.runs:
+            streams = len(run.program.streams)
+            routes: dict[int, list[NDArray]] = {}
+            for layer, route in zip(np.repeat(config.moe_layers, streams), run.routes, strict=True):
+                routes.setdefault(int(layer), []).append(route)
+            layers = layer_residuals(run, streams, config, model.exponents, routes)
+            for stream in range(streams):
+                task = run.program.streams[stream].task
+                rows = slice(stream * config.tokens, (stream + 1) * config.tokens)
+                tokens = emulated.tokens[place]
+                assert tokens is not None
+                figures = against_golden(
+                    checkpoint,
+                    image,
+                    task,
+                    tokens,
+                    [x[rows] for x in layers],
+                    {layer: r[stream] for layer, r in routes.items()},
+                )
+                by_task[config.tasks[task].name].append(figures)
+                place += 1
+    names = list(names) or [f"image {number}" for number in range(len(images))]
+    known = seen(checkpoint.calibration, images)
+    return Check(
+        checkpoint=config.name,
+        hardware=hardware.name,
+        weight_bits=model.weight_bits,
+        images=len(images),
+        pictures=names,
+        calibrated_on=None if known is None else [names[index] for index in known],
+        mismatches=mismatches,
+        mismatching=labels[:20],
+        instructions=compared,
+        cycles=cycles,
+        accuracy=combined(by_task) if golden else None,
+    )
+
+
+def combined(by_task: Mapping[str, Sequence[Mapping[str, Any]]]) -> Accuracy:
+    """Figures of several pictures as one: the worst decibels count, and all routes."""
+    found = {name: figures for name, figures in by_task.items() if figures}
+
+    def of(key: str, combine: Callable[[Iterable[Any]], Any]) -> dict[str, Any]:
+        return {name: combine(f[key] for f in figures) for name, figures in found.items()}
+
+    return Accuracy(
+        sqnr_db=of("sqnr_db", min),
+        sqnr_db_routed=of("sqnr_db_routed", min),
+        sqnr_db_layers=of("sqnr_db_layers", lambda layers: [min(x) for x in zip(*layers, strict=True)]),
+        routes_different=of("routes_different", sum),
+        routes=of("routes", sum),
+    )
+
+
+def accuracy_table(reports: Sequence[Check]) -> str:
+    """Reports of several weight formats as a Markdown table: decibels of the tasks, and what the routers did otherwise."""
+    measured = [(r, r.accuracy) for r in reports if r.accuracy]
+    tasks = list(measured[0][1].sqnr_db)
+    routes = next(iter(measured[0][1].routes.values()))
+    each = " / ".join(tasks)
+    titles = (
+        "weights",
+        f"dB, routing held, {each}",
+        f"dB, raw, {each}",
+        f"routes different of {routes}",
+        "instructions not equal to RTL",
+    )
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for r, accuracy in measured:
+        cells = [r.weight_bits.label]
+        cells += [
+            " / ".join(f"{found[task]:.1f}" for task in tasks) for found in (accuracy.sqnr_db_routed, accuracy.sqnr_db)
+        ]
+        cells += [" / ".join(str(accuracy.routes_different[task]) for task in tasks)]
+        cells += [f"{r.mismatches} of {r.instructions}" if r.instructions else "not compared"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

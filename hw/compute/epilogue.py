@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From exact 48-bit sums to 16-bit words: row scale, column scale, bias or residual, GELU, N lanes a cycle."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift, saturate
+from edgemoe.hw.compute.gelu import VALUE_BITS, Gelu
+from edgemoe.hw.compute.pipeline import Stages, delay
+from edgemoe.hw.contract import layouts
+from edgemoe.hw.contract.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
+from edgemoe.models.numbers.words import SCALE_FRACTION, SCALE_ONE
+
+
+class EpilogueControl(data.Struct):
+    """What one row of sums needs; the fields are those of the instruction (`hw.isa`)."""
+
+    accumulator_shift: signed(7)
+    residual: 1
+    bias_first: 1
+    gelu: 1
+    residual_shift: 4
+    output_shift: 4
+    use_parameters: 1  # 0: multiplier 2^15 and bias 0 (no parameters in a stream of keys or values)
+
+
+class Epilogue(wiring.Component):
+    """Per lane, with (mantissa, exponent) of the row and (multiplier, bias) of the column from the parameter bank of the row:
+
+        a = sat27(round_shift(sums, max(0, accumulator_shift + exponent)))
+        b = sat27(round_shift(a * mantissa, 15))
+        m = sat27(round_shift(b * multiplier, 15))
+        w = m + (residual ? old << residual_shift : bias_first ? 0 : bias)
+        out_word = sat16(round_shift(gelu ? GELU(w) : w, output_shift))
+
+    Ports
+    -----
+    valid, sums, mantissa, exponent, old, bank, control : one row; all travel down the pipeline with it, so rows may differ in everything.
+    out_valid, out_word, out_old : LATENCY cycles later; `out_old` is the row's `old` word.
+    parameter_valid, parameter_bank, parameter_index, parameter_data : write one parameter word of a bank: 0 low halves of the biases,
+        1 high halves, 2 multipliers (unsigned); 3 (padding of the weight stream) is ignored. A word counts for rows of the next cycle on.
+    first_bank, first_shift, first_enable : FIRST_LATENCY = 1 cycle later `first_bias` is that bank's bias << first_shift, or 0 without
+        `first_enable`: what an Accumulator adds to a first chunk.
+
+    LATENCY = 21 cycles (the STAGES below), INTERVAL = 1: a row a cycle. PARAMETER_HOLD = 9: a parameter word may be written from 9 cycles
+    after the last row that needs its old value was presented.
+
+    Number format: sums 48 bit; a, b, m 27 bit; mantissa and multiplier unsigned 16 bit, 2^15 = 1; w 32 bit (no overflow possible).
+    Limits: biases of 27 bits (the upper bits of their high halves are ignored). first_bias is modulo 2^48.
+
+    What meets where (a stage is a register; beside it stand the values of its row that the next stage needs):
+
+    ================  =====================================================  ==========================
+    stage             value of a lane                                        beside it, for the next
+    ================  =====================================================  ==========================
+    amount            accumulator_shift + exponent within 0..63              sums
+    coarse            2 sums >> amount, by its upper bits                    amount's lower bits
+    fine              ... and by its lower bits
+    limited           28 bits, one of them for rounding
+    a                 rounded, 27 bits                                       mantissa
+    row product       a * mantissa
+    row rounded       / 2^15                                                 bank, use_parameters
+    b                 27 bits                                                multiplier
+    column product    b * multiplier                                         old, residual_shift, bank
+    column rounded    / 2^15                                                 residual, bias, old shifted
+    m                 27 bits                                                addend
+    w                 m + addend                                             gelu
+    gelu 1..6         GELU(w) or w                                           output_shift
+    narrow            2 w >> output_shift
+    close             17 bits, one of them for rounding
+    word              16 bits
+    ================  =====================================================  ==========================
+
+    Twin: `models.numbers.twins.epilogue`.
+    """
+
+    STAGES = Stages(
+        *("amount", "coarse", "fine", "limited", "a"),
+        *("row product", "row rounded", "b", "column product", "column rounded", "m"),
+        *("w", *(f"gelu {i}" for i in range(1, Gelu.LATENCY + 1))),
+        *("narrow", "close", "word"),
+    )
+    LATENCY = len(STAGES)
+    INTERVAL = 1
+    FIRST_LATENCY = 1
+    PARAMETER_HOLD = STAGES.after("column product")  # biases are read last
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        word, sums = layouts.word(config), layouts.sums(config)
+        super().__init__(
+            {
+                "valid": In(1),
+                "sums": In(sums),
+                "mantissa": In(16),
+                "exponent": In(5),
+                "old": In(word),
+                "bank": In(1),
+                "control": In(EpilogueControl),
+                "parameter_valid": In(1),
+                "parameter_bank": In(1),
+                "parameter_index": In(2),
+                "parameter_data": In(word),
+                "first_bank": In(1),
+                "first_shift": In(5),
+                "first_enable": In(1),
+                "first_bias": Out(sums),
+                "out_valid": Out(1),
+                "out_word": Out(word),
+                "out_old": Out(word),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.gelu = gelu = Gelu(self.config)
+        control = self.control
+        biases, multipliers = self.parameters(m)
+
+        def beside(stage: str, name: str):
+            """This input as it was when its row entered: beside the row's value in the register `stage`."""
+            value = getattr(self, name) if name in self.signature.members else control[name]
+            return delay(m, value, self.STAGES.after(stage), name=name)
+
+        # Values of the whole row, beside the stages that need them.
+        shift = control.accumulator_shift + self.exponent
+        amount = self.register(
+            m, "amount", 6, Mux(shift < 0, 0, Mux(shift > 63, 63, shift))
+        )  # beyond 48 the result is 0
+        fine_amount = delay(m, amount[:3], 1, name="fine_amount")
+        mantissa = beside("a", "mantissa")
+        bank = beside("row rounded", "bank")
+        multiplier = Mux(
+            beside("row rounded", "use_parameters"),
+            Mux(bank, *multipliers),
+            Cat([Const(SCALE_ONE, 16)] * self.config.lanes),
+        )
+        multiplier = self.register(m, "multiplier", data.ArrayLayout(16, self.config.lanes), multiplier)
+        with_bias = beside("column product", "use_parameters") & ~beside("column product", "bias_first")
+        bias = Mux(with_bias, Mux(delay(m, bank, 2, name="bank_late"), *biases), 0)
+        bias = self.register(m, "bias", data.ArrayLayout(signed(FINE_BITS), self.config.lanes), bias)
+        residual = beside("column rounded", "residual")
+        residual_shift, old = beside("column product", "residual_shift"), beside("column product", "old")
+        output_shift = beside(f"gelu {Gelu.LATENCY}", "output_shift")
+
+        m.d.comb += gelu.enable.eq(beside("w", "gelu"))
+        sums = beside("amount", "sums")
+        for lane in range(self.config.lanes):
+
+            def register(name: str, shape, value, lane: int = lane) -> Signal:
+                return self.register(m, f"{name}_{lane}", shape, value)
+
+            # The barrel shift in two halves, then the limit that leaves one bit for rounding: saturating there changes no result.
+            coarse = register(
+                "coarse", signed(ACCUMULATOR_BITS + 1), half_shift(sums[lane], Cat(Const(0, 3), amount[3:]))
+            )
+            fine = register("fine", signed(ACCUMULATOR_BITS + 1), coarse >> fine_amount)
+            limited = register("limited", signed(FINE_BITS + 1), saturate(fine, FINE_BITS + 1))
+            a = register("a", signed(FINE_BITS), saturate(round_half(limited), FINE_BITS))
+
+            b = self.scale(m, f"row_{lane}", a, mantissa)
+            scaled = self.scale(m, f"column_{lane}", b, multiplier[lane])
+            old_shifted = register("old_shifted", signed(WORD_BITS + 15), old[lane] << residual_shift)
+            addend = register("addend", signed(WORD_BITS + 15), Mux(residual, old_shifted, bias[lane]))
+            m.d.comb += gelu.value[lane].eq(register("w", signed(VALUE_BITS), scaled + addend))
+
+            narrow = register("narrow", signed(VALUE_BITS + 1), half_shift(gelu.result[lane], output_shift))
+            close = register("close", signed(WORD_BITS + 1), saturate(narrow, WORD_BITS + 1))
+            m.d.sync += self.out_word[lane].eq(saturate(round_half(close), WORD_BITS))
+
+        m.d.comb += [
+            self.out_valid.eq(delay(m, self.valid, self.LATENCY, name="valid", reset_less=False)),
+            self.out_old.eq(delay(m, old, self.LATENCY - self.STAGES.after("column product"), name="old_late")),
+        ]
+        return m
+
+    @staticmethod
+    def register(m: Module, name: str, shape, value) -> Signal:
+        signal = Signal(shape, name=name, reset_less=True)
+        m.d.sync += signal.eq(value)
+        return signal
+
+    def scale(self, m: Module, name: str, value: Value, factor: Value) -> Signal:
+        """sat27(round_shift(value * factor, 15)) in three stages: product, rounding (both inside a DSP slice), saturation."""
+        product = self.register(m, f"{name}_product", signed(FINE_BITS + 17), value * factor)
+        rounded = self.register(m, f"{name}_rounded", signed(FINE_BITS + 2), round_shift(product, SCALE_FRACTION))
+        return self.register(m, f"{name}_scaled", signed(FINE_BITS), saturate(rounded, FINE_BITS))
+
+    def parameters(self, m: Module) -> tuple[list[Value], list[Value]]:
+        """The parameter registers and the first bias. Returns the biases and the multipliers of bank 1 and bank 0, in a Mux's order."""
+        lanes = self.config.lanes
+        biases, multipliers = [], []
+        for bank in (1, 0):
+            names = [f"{name}_{bank}" for name in ("low", "high", "multiplier")]
+            low, high, multiplier = (Signal(lanes * WORD_BITS, name=name, reset_less=True) for name in names)
+            for index, word in enumerate((low, high, multiplier)):
+                with m.If(self.parameter_valid & (self.parameter_bank == bank) & (self.parameter_index == index)):
+                    m.d.sync += word.eq(self.parameter_data)
+            halves = (
+                (low.word_select(k, WORD_BITS), high.word_select(k, WORD_BITS)[: FINE_BITS - WORD_BITS])
+                for k in range(lanes)
+            )
+            biases.append(Cat(*halves))
+            multipliers.append(multiplier)
+
+        first = Mux(self.first_enable, Mux(self.first_bank, *biases), 0)
+        for lane in range(lanes):
+            m.d.sync += self.first_bias[lane].eq(first.word_select(lane, FINE_BITS).as_signed() << self.first_shift)
+        return biases, multipliers

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Router, second part: the next best expert of each row."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+from edgemoe.hw.compute.expert_queues import ExpertQueues
+from edgemoe.hw.compute.lane_tree import larger, reduce_lanes, tree_stages
+from edgemoe.hw.compute.logit_scan import logit_token
+from edgemoe.hw.compute.pipeline import chain, delay
+from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
+from edgemoe.hw.contract.layouts import count_shape
+
+EXPERT_BITS = ExpertQueues.EXPERT_BITS
+KEY = signed(
+    WORD_BITS + EXPERT_BITS
+)  # logit above, inverted expert number below: the larger logit wins, ties go to the lower expert
+LOWEST_KEY = -(1 << WORD_BITS + EXPERT_BITS - 1)  # belongs to no expert below 64
+
+
+def expert_of_lane(column: Value, lane: int, lanes: int) -> Value:
+    """Number of the expert whose logit is in this lane of this word."""
+    return Cat(Const(lane, ceil_log2(lanes)), column)
+
+
+def choice_key(logit: Value, expert: Value) -> Value:
+    """What is compared: a larger key is a better choice."""
+    return Cat(~(expert | Const(0, EXPERT_BITS)), logit).as_signed()
+
+
+class ExpertChoice(wiring.Component):
+    """choice[row] = the largest key below the row's last choice, over the row's logits; in the first pass the largest of all.
+
+    Eligible in a pass are the keys behind the last choice in the order (larger logit, lower expert): no set of chosen experts is kept.
+    The first pass's choice is the row's maximum; the second pass starts afresh, so that its choice is the same expert.
+
+    Ports: `valid`, `token` with the word's address; `word`: one cycle later; `experts`: how many lanes of a row count.
+    `seen_valid`, `seen_token`, `seen_word`, `seen_maximum`: the same word SEEN = 2 cycles after its address, with the row's maximum
+    (meaningless in the first pass).
+    `chosen` (pulse): a row's choice is `choice`, LATENCY cycles after the address of its last word; with `chosen_token`, `chosen_maximum`.
+
+    LATENCY = 4 + tree. INTERVAL = 1: a word a cycle. The choice of a row is in the table one cycle after `chosen`.
+    Format: logits signed 16 bit; keys 23 bit. Limits: experts <= config.experts. Twin: `argsort` in `models.numbers.twins.route`.
+    """
+
+    SEEN = 2
+    INTERVAL = 1
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        self.stages = tree_stages(config.lanes)
+        self.LATENCY = (
+            self.SEEN + 1 + self.stages + 1
+        )  # memories and words; keys; the tree; against the row's earlier words
+        word, token = data.ArrayLayout(signed(WORD_BITS), config.lanes), logit_token(config)
+        super().__init__(
+            {
+                "valid": In(1),
+                "token": In(token),
+                "word": In(word),
+                "experts": In(count_shape(config.experts)),
+                "seen_valid": Out(1),
+                "seen_token": Out(token),
+                "seen_word": Out(word),
+                "seen_maximum": Out(signed(WORD_BITS)),
+                "chosen": Out(1),
+                "chosen_token": Out(token),
+                "chosen_maximum": Out(signed(WORD_BITS)),
+                "choice": Out(KEY),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, lanes = self.config, self.config.lanes
+        valids = chain(m, self.valid, self.LATENCY, name="valid", reset_less=False)
+        tokens = chain(
+            m, self.token, self.LATENCY, name="token"
+        )  # fields that nobody reads any more are removed by synthesis
+        # Row tables: maximum (written by the first pass), last choice.
+        m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=max(2, config.tokens), init=[])
+        m.submodules.choices = choices = Memory(shape=KEY, depth=max(2, config.tokens), init=[])
+        write_maximum, read_maximum = maxima.write_port(), maxima.read_port()
+        write_choice, read_choice = choices.write_port(), choices.read_port()
+        for read in (read_maximum, read_choice):
+            m.d.comb += [read.addr.eq(self.token.row), read.en.eq(self.valid)]
+        # Memory outputs -> registers.
+        word, before = Signal.like(self.word, reset_less=True), Signal(KEY, reset_less=True)
+        maximum = Signal(signed(WORD_BITS), reset_less=True)
+        with m.If(valids[1]):
+            m.d.sync += [word.eq(self.word), maximum.eq(read_maximum.data), before.eq(read_choice.data)]
+        seen = self.SEEN
+        m.d.comb += [self.seen_valid.eq(valids[seen]), self.seen_token.eq(tokens[seen]), self.seen_word.eq(word)]
+        m.d.comb += self.seen_maximum.eq(maximum)
+        # Keys of the eligible.
+        keys = []
+        for lane in range(lanes):
+            expert = expert_of_lane(tokens[seen].column, lane, lanes)
+            candidate, key = Signal(KEY, name=f"candidate_{lane}"), Signal(KEY, name=f"key_{lane}", reset_less=True)
+            m.d.comb += candidate.eq(choice_key(word[lane], expert))
+            eligible = (expert < self.experts) & (tokens[seen].fresh | (candidate < before))
+            with m.If(valids[seen]):
+                m.d.sync += key.eq(Mux(eligible, candidate, LOWEST_KEY))
+            keys.append(key)
+        # The word's best, then the row's.
+        at = seen + 1
+        best = reduce_lanes(m, valids[at], keys, larger, name="best")
+        at += self.stages
+        with m.If(valids[at]):
+            m.d.sync += self.choice.eq(Mux(tokens[at].first | (best > self.choice), best, self.choice))
+        m.d.comb += [
+            self.chosen.eq(valids[-1] & tokens[-1].last),
+            self.chosen_token.eq(tokens[-1]),
+            self.chosen_maximum.eq(delay(m, maximum, self.LATENCY - seen, name="maximum")),
+            write_choice.addr.eq(self.chosen_token.row),
+            write_choice.data.eq(self.choice),
+            write_choice.en.eq(self.chosen),
+            write_maximum.addr.eq(self.chosen_token.row),
+            write_maximum.data.eq(self.choice[EXPERT_BITS:]),
+            write_maximum.en.eq(self.chosen & self.chosen_token.maximum),
+        ]
+        return m
+
+
+__all__ = ["ExpertChoice", "choice_key", "expert_of_lane"]

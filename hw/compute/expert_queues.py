@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One queue of (row, score) entries per expert."""
+
+from amaranth.hdl import Const, Module, Mux, Shape, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.layouts import index_shape
+from edgemoe.hw.memory.block_memory import BlockMemory
+
+SCORE_BITS = 16
+
+
+def entry_layout(config: HardwareConfig) -> data.StructLayout:
+    return data.StructLayout({"row": index_shape(config.rows), "score": SCORE_BITS})
+
+
+class ExpertQueues(wiring.Component):
+    """config.experts queues in one memory; entries keep the order in which they were pushed.
+
+    Ports, writing:
+        reset: empties every queue (counts are 0 in the next cycle); a push in the same cycle is forgotten too.
+        push, push_expert, push_entry (row, score): appends; one entry a cycle, to any queue; readable PUSH_DELAY cycles later.
+    Ports, reading:
+        entry_expert, entry_index -> entry (row, score) one cycle later.
+        count_expert -> count, combinational.
+        next_from -> next_found, next_expert (lowest non-empty expert >= next_from) NEXT_LATENCY = 1 cycle later.
+
+    Format: score unsigned, 2^15 is 1.0.
+    Limits: at most config.rows entries a queue between two resets; expert numbers below config.experts (next_from may be anything).
+    Twin: `models.numbers.twins.ExpertQueues`.
+    """
+
+    PUSH_DELAY = 2
+    NEXT_LATENCY = 1
+    EXPERT_BITS = 7
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        expert, entry = index_shape(config.experts), entry_layout(config)
+        super().__init__(
+            {
+                "reset": In(1),
+                "push": In(1),
+                "push_expert": In(expert),
+                "push_entry": In(entry),
+                "entry_expert": In(expert),
+                "entry_index": In(index_shape(config.rows)),
+                "entry": Out(entry),
+                "count_expert": In(expert),
+                "count": Out(range(config.rows + 1)),
+                "next_from": In(self.EXPERT_BITS),
+                "next_found": Out(1),
+                "next_expert": Out(self.EXPERT_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        # Counts are a small memory with asynchronous reads; flags say which of them are more than zero, so that all can be emptied at once.
+        filled = Signal(config.experts)
+        m.submodules.counts = counts = Memory(
+            shape=Shape.cast(range(config.rows + 1)), depth=max(2, config.experts), init=[]
+        )
+        tally, current, shown = counts.write_port(), counts.read_port(domain="comb"), counts.read_port(domain="comb")
+        position = Signal(range(config.rows + 1))
+        m.d.comb += [
+            current.addr.eq(self.push_expert),
+            position.eq(Mux(filled.bit_select(self.push_expert, 1), current.data, 0)),
+            tally.addr.eq(self.push_expert),
+            tally.data.eq(position + 1),
+            tally.en.eq(self.push),
+            shown.addr.eq(self.count_expert),
+            self.count.eq(Mux(filled.bit_select(self.count_expert, 1), shown.data, 0)),
+        ]
+        with m.If(self.reset):
+            m.d.sync += filled.eq(0)
+        with m.Elif(self.push):
+            m.d.sync += filled.eq(filled | (Const(1, 1) << self.push_expert))
+
+        layout = entry_layout(config)
+        m.submodules.entries = entries = BlockMemory(layout.size, config.experts * config.rows)
+        write_address, write_entry = (
+            Signal.like(entries.write_address, reset_less=True),
+            Signal(layout, reset_less=True),
+        )
+        with m.If(self.push):
+            m.d.sync += [write_address.eq(self.push_expert * config.rows + position), write_entry.eq(self.push_entry)]
+        m.d.comb += [
+            entries.write_enable.eq(delay(m, self.push, 1, name="write", reset_less=False)),
+            entries.write_address.eq(write_address),
+            entries.write_data.eq(write_entry),
+            entries.read_address.eq(self.entry_expert * config.rows + self.entry_index),
+            self.entry.eq(entries.read_data),
+        ]
+
+        found, lowest = self.lowest([filled[k] & (self.next_from <= k) for k in range(config.experts)])
+        m.d.sync += [self.next_found.eq(found), self.next_expert.eq(lowest)]
+        return m
+
+    def lowest(self, flags: list[Value]) -> tuple[Value, Value]:
+        """(any flag, index of the first): a tree of two to one."""
+        nodes = [(flag, Const(k, self.EXPERT_BITS)) for k, flag in enumerate(flags)]
+        while len(nodes) > 1:
+            pairs = [nodes[i : i + 2] for i in range(0, len(nodes), 2)]
+            nodes = [p[0] if len(p) == 1 else (p[0][0] | p[1][0], Mux(p[0][0], p[0][1], p[1][1])) for p in pairs]
+        return nodes[0]

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Row statistics of the residual, kept up to date as it is written, and 1/sigma of them."""
+
+from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
+from edgemoe.hw.compute.normalise import EXPONENT_BITS, MANTISSA_BITS, SCALE
+from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
+from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
+from edgemoe.hw.contract.isa import BY_NAME
+from edgemoe.hw.contract.layouts import count_shape, index_shape
+
+ELEMENT_BITS = BY_NAME["elements"].bits
+EPSILON_BITS = BY_NAME["epsilon"].bits
+HALF = 14  # sums are squared in halves
+LOW = 20  # the sum of squares is multiplied in two parts, each within a DSP block
+
+
+class LayerNorm(wiring.Component):
+    """sum[row] and squares[row] of every residual row, and scale[row] = rsqrt(max(1, elements * squares[row] - sum[row]^2 + epsilon)).
+
+    RMSNorm's rows are `uncentred`: without sum[row]^2.
+
+    Ports, statistics (a residual word is written):
+        valid, row, first (the row starts from zero), subtract_old (the word replaces `old`: its contribution goes), new word, old word.
+    Ports, command:
+        start, rows, row_base, elements, epsilon, uncentred (all sampled with `start`): rows row_base .. row_base + rows - 1 get theirs.
+        done: one cycle, when all results are in the table.
+    Ports, scale table:
+        scale_row -> scale_mantissa, scale_exponent one cycle later: mantissa * 2^-16 * 2^-exponent.
+
+    REVISIT = 1: words of the same row may follow one another without a gap.
+    STATISTICS_DELAY: least cycles from the last word of a row to a `start` that covers it (words of other rows may come at any time).
+    SWEEP_DELAY: a command takes rows + SWEEP_DELAY cycles from `start` to `done`, one row a cycle.
+    Format: words signed 16 bit; sums exact; (new^2 - old^2) is one multiplication a lane, (new - old) * (new + old).
+    Limits: row < config.rows; a row has at most config.width elements (padding lanes hold 0); elements 12 bit, epsilon 48 bit;
+        no `start` between a `start` and its `done`.
+    Twin: `models.numbers.twins.layernorm_scale`.
+    """
+
+    REVISIT = 1
+    VARIANCE_LATENCY = 6  # statistics table to the argument of the square root
+    SWEEP_DELAY = 2 + VARIANCE_LATENCY + ReciprocalSquareRoot.LATENCY
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        elements = config.words(config.width) * config.lanes
+        self.sum_bits = WORD_BITS + ceil_log2(elements)
+        self.square_bits = 2 * WORD_BITS - 1 + ceil_log2(elements)
+        self.stages = tree_stages(config.lanes)
+        self.STATISTICS_DELAY = 2 + self.stages
+        word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), index_shape(config.rows)
+        super().__init__(
+            {
+                "valid": In(1),
+                "row": In(row),
+                "first": In(1),
+                "subtract_old": In(1),
+                "new": In(word),
+                "old": In(word),
+                "start": In(1),
+                "rows": In(count_shape(config.rows)),
+                "row_base": In(row),
+                "elements": In(ELEMENT_BITS),
+                "epsilon": In(EPSILON_BITS),
+                "uncentred": In(1),
+                "done": Out(1),
+                "scale_row": In(row),
+                "scale_mantissa": Out(MANTISSA_BITS),
+                "scale_exponent": Out(EXPONENT_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        layout = data.StructLayout({"sum": signed(self.sum_bits), "squares": self.square_bits})
+        m.submodules.statistics = statistics = Memory(shape=layout, depth=max(2, self.config.rows), init=[])
+        self.update(m, statistics)
+        self.sweep(m, statistics)
+        return m
+
+    def update(self, m: Module, statistics: Memory) -> None:
+        write = statistics.write_port()
+        read = statistics.read_port(transparent_for=[write])
+        valid_1 = delay(m, self.valid, 1, name="valid_1", reset_less=False)
+        valid_2 = delay(m, valid_1, 1, name="valid_2", reset_less=False)
+        changes, products = [], []
+        for lane in range(self.config.lanes):
+            old = Mux(self.subtract_old, self.old[lane], Const(0, signed(WORD_BITS)))
+            difference, total = (
+                Signal(signed(WORD_BITS + 1), name=f"{name}_{lane}", reset_less=True)
+                for name in ("difference", "total")
+            )
+            change = Signal(signed(WORD_BITS + 1), name=f"change_{lane}", reset_less=True)
+            product = Signal(signed(2 * WORD_BITS), name=f"product_{lane}", reset_less=True)  # |new^2 - old^2| <= 2^30
+            with m.If(self.valid):
+                m.d.sync += [difference.eq(self.new[lane] - old), total.eq(self.new[lane] + old)]
+            with m.If(valid_1):
+                m.d.sync += [change.eq(difference), product.eq(difference * total)]
+            changes.append(change)
+            products.append(product)
+        change = reduce_lanes(m, valid_2, changes, add, name="sum")
+        square = reduce_lanes(m, valid_2, products, add, name="square")
+        cycles = 2 + self.stages
+        valid = delay(m, valid_2, self.stages - 1, name="read", reset_less=False)
+        first = delay(m, self.first, cycles, name="first")
+        m.d.comb += [
+            read.addr.eq(delay(m, self.row, cycles - 1, name="row")),
+            read.en.eq(valid),
+            write.addr.eq(delay(m, read.addr, 1, name="write")),
+            write.en.eq(delay(m, valid, 1, name="written", reset_less=False)),
+            write.data.sum.eq(Mux(first, 0, read.data.sum) + change),
+            write.data.squares.eq(Mux(first, 0, read.data.squares) + square),
+        ]
+
+    def sweep(self, m: Module, statistics: Memory) -> None:
+        read = statistics.read_port()
+        m.submodules.rsqrt = rsqrt = ReciprocalSquareRoot()
+        m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, self.config.rows), init=[])
+        store, fetch = scales.write_port(), scales.read_port()
+
+        remaining, row = Signal.like(self.rows), Signal.like(self.row)
+        elements, epsilon, uncentred = Signal.like(self.elements), Signal.like(self.epsilon), Signal()
+        running = Signal()
+        with m.If(self.start):
+            m.d.sync += [
+                running.eq(1),
+                remaining.eq(self.rows),
+                row.eq(self.row_base),
+                elements.eq(self.elements),
+                epsilon.eq(self.epsilon),
+                uncentred.eq(self.uncentred),
+            ]
+        with m.Elif(running):
+            m.d.sync += [running.eq(remaining > 1), remaining.eq(remaining - 1), row.eq(row + 1)]
+        valid = running & (remaining != 0)
+        m.d.comb += [read.addr.eq(row), read.en.eq(valid)]
+
+        rsqrt_valid = delay(m, valid, 1 + self.VARIANCE_LATENCY, name="sweep_valid", reset_less=False)
+        finished = delay(m, running & (remaining <= 1), self.SWEEP_DELAY - 1, name="sweep_last", reset_less=False)
+        m.d.comb += [
+            rsqrt.valid.eq(rsqrt_valid),
+            rsqrt.value.eq(self.variance(m, read.data, elements, epsilon, uncentred)),
+            store.en.eq(rsqrt.out_valid),
+            store.addr.eq(delay(m, row, 1 + self.VARIANCE_LATENCY + rsqrt.LATENCY, name="sweep_row")),
+            store.data.mantissa.eq(rsqrt.mantissa),
+            store.data.exponent.eq(rsqrt.exponent),
+            fetch.addr.eq(self.scale_row),
+            self.scale_mantissa.eq(fetch.data.mantissa),
+            self.scale_exponent.eq(fetch.data.exponent),
+        ]
+        m.d.sync += self.done.eq(finished)
+
+    def variance(self, m: Module, row: data.View, elements: Signal, epsilon: Signal, uncentred: Signal) -> Signal:
+        """max(1, elements * squares - sum^2 + epsilon), VARIANCE_LATENCY cycles after the statistics were read.
+
+        Free-running: outside a sweep the table's output does not change, and nothing moves.
+        """
+
+        def register(shape, value, name: str) -> Signal:
+            signal = Signal(shape, name=name, reset_less=True)
+            m.d.sync += signal.eq(value)
+            return signal
+
+        # 1: operands of the multipliers
+        magnitude = register(2 * HALF, Mux(row.sum < 0, -row.sum, row.sum), "magnitude")
+        with m.If(uncentred):
+            m.d.sync += magnitude.eq(0)
+        squares = register(self.square_bits, row.squares, "squares")
+        # 2: partial products
+        low, high = magnitude[:HALF], magnitude[HALF:]
+        squares_low = register(LOW + ELEMENT_BITS, squares[:LOW] * elements, "squares_low")
+        squares_high = register(self.square_bits - LOW + ELEMENT_BITS, squares[LOW:] * elements, "squares_high")
+        low_low, low_high, high_high = (
+            register(2 * HALF, value, name)
+            for value, name in ((low * low, "low_low"), (low * high, "low_high"), (high * high, "high_high"))
+        )
+        # 3, 4: their sums
+        scaled = register(self.square_bits + ELEMENT_BITS, squares_low + (squares_high << LOW), "scaled")
+        cross = register(3 * HALF + 1, low_low + (low_high << HALF + 1), "cross")
+        high_high = register(2 * HALF, high_high, "high_high_3")
+        raised = register(ReciprocalSquareRoot.VALUE_BITS, scaled + epsilon, "raised")
+        squared = register(4 * HALF, cross + (high_high << 2 * HALF), "squared")
+        # 5, 6: their difference, at least 1
+        variance = register(signed(ReciprocalSquareRoot.VALUE_BITS + 1), raised - squared, "variance")
+        return register(ReciprocalSquareRoot.VALUE_BITS, Mux(variance > 0, variance, 1), "argument")
+
+
+__all__ = ["LayerNorm"]

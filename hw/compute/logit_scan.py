@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Router, first part: which word of logits is read when."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.layouts import count_shape, index_shape
+
+ADDRESS_BITS = 20
+STRIDE_BITS = 10
+
+
+def logit_token(config: HardwareConfig) -> data.StructLayout:
+    """What a word of logits is; it travels beside the word through the router."""
+    return data.StructLayout(
+        {
+            "row": index_shape(config.tokens),
+            "column": index_shape(config.words(config.experts)),
+            "first": 1,  # word of its row
+            "last": 1,
+            "fresh": 1,  # nothing of the row has been chosen yet
+            "maximum": 1,  # the pass that finds the maxima
+        }
+    )
+
+
+class LogitScan(wiring.Component):
+    """Addresses of all words of all rows, top_k + 1 times: once for the maxima, then once for each choice; base + i * stride + column.
+
+    Ports: `start` (pulse); rows, columns, base, stride, top_k (held until `finished`). `valid`: the word at `address` is read in this
+    cycle, and `token` says what it is. `finished` (pulse): the last word was read in the cycle before.
+
+    A pass begins when the last choice of its first row is known, `turn` cycles behind the end of that row in the pass before.
+    Cycles from start to `finished`: top_k * max(rows * columns, columns + turn) + rows * columns. A word a cycle within a pass.
+    LATENCY = 1 from start to the first word; INTERVAL = 1. Twin: the loops over rows and choices in `models.numbers.twins.route`.
+    """
+
+    LATENCY = 1
+    INTERVAL = 1
+
+    def __init__(self, config: HardwareConfig, turn: int):
+        self.config, self.turn = config, turn
+        super().__init__(
+            {
+                "start": In(1),
+                "rows": In(count_shape(config.tokens)),
+                "columns": In(count_shape(config.words(config.experts))),
+                "base": In(ADDRESS_BITS),
+                "stride": In(STRIDE_BITS),
+                "top_k": In(count_shape(config.top_k)),
+                "valid": Out(1),
+                "token": Out(logit_token(config)),
+                "address": Out(ADDRESS_BITS),
+                "finished": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, token = self.config, self.token
+        running, streaming = Signal(), Signal()
+        choice, row_address = Signal.like(self.top_k), Signal(ADDRESS_BITS)
+        row, column = Signal.like(token.row, name="row"), Signal.like(token.column, name="column")
+        elapsed = Signal(range(2 * self.turn + config.words(config.experts)))
+        last_word, last_row, last_pass = Signal(), Signal(), Signal()
+        m.d.comb += [
+            last_word.eq(column + 1 == self.columns),
+            last_row.eq(row + 1 == self.rows),
+            last_pass.eq(choice == self.top_k),
+            self.valid.eq(streaming),
+            self.address.eq(row_address + column),
+            token.row.eq(row),
+            token.column.eq(column),
+            token.first.eq(column == 0),
+            token.last.eq(last_word),
+            token.maximum.eq(choice == 0),
+            token.fresh.eq(choice <= 1),
+        ]
+        ready = Signal()  # the table holds what the next pass reads of its first row
+        m.d.comb += ready.eq(elapsed >= self.columns + (self.turn - 1))
+        with m.If(elapsed != (1 << len(elapsed)) - 1):
+            m.d.sync += elapsed.eq(elapsed + 1)
+        restart = Signal()
+        with m.If(streaming):
+            with m.If(~last_word):
+                m.d.sync += column.eq(column + 1)
+            with m.Elif(~last_row):
+                m.d.sync += [column.eq(0), row.eq(row + 1), row_address.eq(row_address + self.stride)]
+            with m.Elif(ready | last_pass):
+                m.d.comb += restart.eq(1)
+            with m.Else():
+                m.d.sync += streaming.eq(0)
+        with m.Elif(running):
+            m.d.comb += restart.eq(ready)
+        with m.If(restart):
+            m.d.sync += [column.eq(0), row.eq(0), row_address.eq(self.base), choice.eq(choice + 1), elapsed.eq(0)]
+            m.d.sync += [streaming.eq(~last_pass), running.eq(~last_pass)]
+        with m.If(self.start):
+            m.d.sync += [
+                column.eq(0),
+                row.eq(0),
+                row_address.eq(self.base),
+                choice.eq(0),
+                elapsed.eq(0),
+                streaming.eq(1),
+                running.eq(1),
+            ]
+        m.d.sync += self.finished.eq(restart & last_pass)
+        return m

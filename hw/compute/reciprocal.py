@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""1/x as mantissa and exponent."""
+
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.exponential import DROP_BITS, START_BITS, line_table
+from edgemoe.hw.compute.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, mantissa_of, normalise, normalised
+from edgemoe.hw.compute.pipeline import Stages, chain
+from edgemoe.models.numbers.arithmetic import reciprocal_table
+
+
+class Reciprocal(wiring.Component):
+    """1/x = mantissa * 2^-16 * 2^-exponent: leading one, a table of 256 lines, one multiplication.
+
+    Ports:
+        valid, value: x.
+        out_valid, mantissa, exponent: the result, LATENCY cycles later; both keep their value until the next result.
+
+    LATENCY = 4 (STAGES: coarse, fine, product, result), INTERVAL = 1: a value a cycle.
+    Format: x an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 x), 0..27.
+    Limits: 1 <= x < 2^28; x = 0 has no result (the twin takes it as 1).
+    Twin: `models.numbers.arithmetic.reciprocal`.
+    """
+
+    STAGES = Stages("coarse", "fine", "product", "result")
+    LATENCY = len(STAGES)
+    INTERVAL = 1
+    VALUE_BITS = 28
+    WIDE = 32  # a power of two, so that every step of the normalisation is one
+    SEGMENT_BITS = 8
+
+    valid: In(1)
+    value: In(VALUE_BITS)
+    out_valid: Out(1)
+    mantissa: Out(MANTISSA_BITS)
+    exponent: Out(EXPONENT_BITS)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.table = table = line_table(*reciprocal_table())
+        read = table.read_port()
+        start, drop = read.data[:START_BITS], read.data[START_BITS:]
+        valids = chain(m, self.valid, self.LATENCY, name="valid", reset_less=False)
+        m.d.comb += self.out_valid.eq(valids[-1])
+
+        # coarse: places in steps of 16, 8, 4 (31 - exponent of them in all, the added zeros among them)
+        spare = self.WIDE - self.VALUE_BITS
+        coarse, moved = normalise(m, Cat(Const(0, spare), self.value), (16, 8, 4), name="coarse")
+        value_1, moved_1 = Signal(self.WIDE, reset_less=True), Signal(3, reset_less=True)
+        with m.If(valids[0]):
+            m.d.sync += [value_1.eq(coarse), moved_1.eq(Cat(*reversed(moved)))]
+        # fine: the last places; table
+        fine, moved = normalise(m, value_1, (2, 1), name="fine")
+        parts = data.View(normalised(self.WIDE, self.SEGMENT_BITS), fine)
+        exponent_2, fraction_2 = Signal(EXPONENT_BITS, reset_less=True), Signal(FRACTION_BITS, reset_less=True)
+        m.d.comb += [read.addr.eq(parts.segment), read.en.eq(valids[1])]
+        with m.If(valids[1]):
+            m.d.sync += [
+                fraction_2.eq(parts.fraction),
+                exponent_2.eq(self.VALUE_BITS - 1 - Cat(*reversed(moved), moved_1)),
+            ]
+        # product: drop along the line
+        exponent_3, start_3, product_3 = (
+            Signal(EXPONENT_BITS, reset_less=True),
+            Signal(START_BITS, reset_less=True),
+            Signal(DROP_BITS + FRACTION_BITS, reset_less=True),
+        )
+        with m.If(valids[2]):
+            m.d.sync += [exponent_3.eq(exponent_2), start_3.eq(start), product_3.eq(drop * fraction_2)]
+        # result: interpolate, round
+        with m.If(valids[3]):
+            m.d.sync += [self.exponent.eq(exponent_3), self.mantissa.eq(mantissa_of(start_3, product_3))]
+        return m

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one build of the hardware can hold: the single set of sizes that hardware, compiler and driver share."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
+
+from edgemoe.hw.contract.isa import BY_NAME
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.words import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS
+
+NAME = "edgemoe"  # of the core's module unless another is asked for: the names of all others begin with it
+PARAMETER_WORDS = 3  # per column block in the weight stream: bias low halves, bias high halves, multipliers
+PAGE_BYTES = 4096  # no AXI4 burst crosses a page
+MESSAGE_LENGTH = 400  # characters of an error line; further shortages are counted
+
+CHOICES: Mapping[str, tuple[int | str, ...]] = {
+    "lanes": (4, 8, 16, 32),
+    "masters": (1, 2),
+    "data_bits": (64, 128, 256),
+    "weight_bits": tuple(f.value for f in WeightFormat),
+}
+RANGES: Mapping[str, tuple[int, int]] = {
+    "rows": (1, 4096),  # layouts.ROW_BITS
+    "tokens": (1, 500),  # a softmax sum has 28 bits
+    "width": (1, BY_NAME["elements"].limit),
+    "hidden": (1, BY_NAME["columns"].limit * 32),
+    "experts": (1, 64),  # layouts.EXPERT_BITS, and an order of logits and experts in 23 bits
+    "top_k": (1, 8),
+    "prefetch_beats": (1, 1 << 16),
+    "burst_beats": (16, 256),  # AXI4
+    "outstanding": (1, 256),
+}
+
+
+def _joined(head: str, found: Sequence[str]) -> str:
+    """One line of all shortages; those that would make it too long are counted."""
+    shown = head + found[0]
+    for index, text in enumerate(found[1:], 1):
+        if len(shown) + len(text) > MESSAGE_LENGTH - 20:
+            return f"{shown}; and {len(found) - index} more"
+        shown += f"; {text}"
+    return shown
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """Sizes of one build. Every memory is addressed in words of `lanes` x 16 bit.
+
+    The array is square (rows = columns = `lanes`), so that a word written by the epilogue is a word that the array can stream:
+    no regrouping stands between two layers.
+    """
+
+    name: str
+    lanes: int  # array side
+    masters: int = 1  # AXI4 masters of `data_bits` each; the core sees one bus of their joint width
+    data_bits: int = 128
+    rows: int = 264  # token rows over all streams of a pass
+    tokens: int = 136  # tokens of one stream: bounds the attention's score memory
+    width: int = 192
+    hidden: int = 768  # widest of: MLP hidden, 2 x width + head padding, channels x side^2 of a patch
+    experts: int = 16
+    top_k: int = 4
+    prefetch_beats: int = 512  # weight FIFO
+    burst_beats: int = 64
+    outstanding: int = 8  # read bursts in flight
+    weight_bits: str = WeightFormat.SIXTEEN  # the format of programs unless told otherwise
+
+    def __post_init__(self) -> None:
+        found = self.shortages()
+        if found:
+            raise EdgemoeError(_joined(f"hardware {self.name!r}: ", found))
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, object], base: HardwareConfig | None = None) -> HardwareConfig:
+        """The configuration with these fields, the others as in `base` (or their defaults; name and lanes have none).
+
+        Numbers are integers, names texts; weight_bits may be the integer 16 or 8, too. EdgemoeError names every unknown
+        field (with the field that was probably meant), every wrong type and every shortage at once.
+        """
+        known = {f.name: f for f in fields(cls)}
+        found = []
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                found.append(
+                    f"no field {name!r}, " + (f"perhaps {near[0]!r}" if near else f"they are {', '.join(known)}")
+                )
+        given: dict[str, Any] = {} if base is None else {name: getattr(base, name) for name in known}
+        given |= {name: value for name, value in values.items() if name in known}
+        if type(given.get("weight_bits")) is int and given["weight_bits"] in (8, 16):
+            given["weight_bits"] = str(given["weight_bits"])
+        missing = [f.name for f in known.values() if f.default is MISSING and f.name not in given]
+        found += [f"{name} is missing" for name in missing]
+        trial = object.__new__(cls)  # unchecked, so that its shortages can be named beside the misspelt fields
+        for name, field in known.items():
+            object.__setattr__(trial, name, given.get(name, field.default))
+        found += trial.shortages(ignored=missing)
+        if found:
+            raise EdgemoeError(_joined(f"hardware {given.get('name', 'of these fields')!r}: ", found))
+        return cls(**given)
+
+    def shortages(self, ignored: Sequence[str] = ()) -> list[str]:
+        """All that cannot be built, a phrase each: fields outside their range, or else sizes that do not go together.
+
+        ignored: fields that are not given, and said to be missing elsewhere.
+        """
+        found = []
+        if "name" not in ignored and not (isinstance(self.name, str) and self.name and self.name.isprintable()):
+            found.append(f"name must be a text of one line, not {self.name!r}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if name not in ignored and (
+                not isinstance(value, int | str) or isinstance(value, bool) or value not in choices
+            ):
+                allowed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+                found.append(f"{name} must be {allowed}, not {value!r}")
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                found.append(f"{name} must be an integer of {least} to {most}, not {value!r}")
+        return found if found or ignored else [text for holds, text in self._rules() if not holds]
+
+    def _rules(self) -> list[tuple[bool, str]]:
+        """What must hold between the sizes, given that each is within its range: (holds, what is wrong otherwise)."""
+        row, address = BY_NAME["destination_stride"].limit, BY_NAME["destination_base"].limit + 1
+        memories = {
+            "activation": (self.activation_words, "rows, width or hidden"),
+            "key/value": (self.key_value_words, "rows or width"),
+            "residual": (self.residual_words, "rows or width"),
+            "score": (self.score_words, "tokens or experts"),
+        }
+        block = (self.lanes + self.parameter_words) * self.word_bytes // self.bus_bytes + self.burst_limit
+        held = self.prefetch_beats // self.beats_per_word * self.beats_per_word
+        return [
+            (
+                self.bus_bytes <= 4 * self.lanes,
+                f"a bus of {self.bus_bytes} bytes is wider than two words of {self.lanes} lanes",
+            ),
+            (self.tokens <= self.rows, f"tokens must be 1..rows ({self.rows}), not {self.tokens}"),
+            (
+                2 * self.words(self.width) <= row,
+                f"width must be at most {row // 2 * self.lanes} with {self.lanes} lanes (keys and values of a row in {row} words), "
+                f"not {self.width}",
+            ),
+            (
+                self.words(self.hidden) <= row,
+                f"hidden must be at most {row * self.lanes} with {self.lanes} lanes (a row in {row} words), not {self.hidden}",
+            ),
+            *(
+                (words <= address, f"{name} memory has {words} words, an address reaches {address}: fewer {less}")
+                for name, (words, less) in memories.items()
+            ),
+            (
+                self.burst_beats * self.data_bits // 8 <= PAGE_BYTES,
+                f"a burst must be at most {PAGE_BYTES // 1024} KiB: burst_beats at most {PAGE_BYTES * 8 // self.data_bits}, "
+                f"not {self.burst_beats}",
+            ),
+            (
+                self.prefetch_beats >= 4 * self.burst_beats,
+                f"prefetch_beats must hold four bursts, {4 * self.burst_beats} beats, not {self.prefetch_beats}",
+            ),
+            # A loader that waits for a whole block would wait for ever.
+            (
+                held >= block,
+                f"prefetch_beats must hold a 16-bit block and a burst, {block} beats, not {self.prefetch_beats}",
+            ),
+        ]
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes a cycle of all masters together: one beat as the core sees it."""
+        return self.masters * self.data_bits // 8
+
+    @property
+    def burst_limit(self) -> int:
+        """Beats of the longest burst: the largest power of two that configuration and page allow.
+
+        Aligned bursts then never cross a page.
+        """
+        return 1 << (min(self.burst_beats, PAGE_BYTES * 8 // self.data_bits).bit_length() - 1)
+
+    @property
+    def word_bytes(self) -> int:
+        return self.lanes * WORD_BITS // 8
+
+    @property
+    def beats_per_word(self) -> int:
+        return max(1, self.word_bytes // self.bus_bytes)
+
+    @property
+    def words_per_beat(self) -> int:
+        return max(1, self.bus_bytes // self.word_bytes)
+
+    @property
+    def parameter_words(self) -> int:
+        """PARAMETER_WORDS, rounded up so that a column block of the weight stream is a whole number of beats."""
+        return -(-PARAMETER_WORDS // self.words_per_beat) * self.words_per_beat
+
+    def words(self, elements: int) -> int:
+        return -(-elements // self.lanes)
+
+    @property
+    def activation_words(self) -> int:
+        """Activation memory: the residual copy (width) and the widest intermediate (hidden) of every row."""
+        return self.rows * (self.words(self.width) + self.words(self.hidden))
+
+    @property
+    def key_value_words(self) -> int:
+        return self.rows * 2 * self.words(self.width)
+
+    @property
+    def residual_words(self) -> int:
+        return self.rows * self.words(self.width)
+
+    @property
+    def score_words(self) -> int:
+        """Scores of one head of one stream, or router logits of one stream."""
+        return self.tokens * max(self.words(self.tokens), self.words(self.experts))
+
+    @property
+    def master_names(self) -> tuple[str, ...]:
+        return ("m_axi",) if self.masters == 1 else tuple(f"m_axi{i}" for i in range(self.masters))
+
+    @property
+    def hash(self) -> int:
+        """32 bits that the identity registers show: a program compiled for other sizes is refused."""
+        return int.from_bytes(hashlib.sha256(json.dumps(self.sizes, sort_keys=True).encode()).digest()[:4], "little")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the generated hardware depends on: not its name, nor the format of the programs that it runs."""
+        return {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits")}
+
+
+__all__ = ["ACCUMULATOR_BITS", "FINE_BITS", "PARAMETER_WORDS", "PRESETS", "WORD_BITS", "HardwareConfig", "preset"]
+
+PRESETS = {
+    c.name: c
+    for c in (
+        HardwareConfig("base", lanes=16),
+        HardwareConfig("zcu102", lanes=32, masters=2, weight_bits=WeightFormat.MIXED),
+        HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
+        # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
+        HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),
+        # m3vit-micro's sizes; the widest of a row is its head (448 outputs): a picture's patches come in strips.
+        HardwareConfig(
+            "ulx3s",
+            lanes=4,
+            data_bits=64,
+            rows=129,
+            tokens=129,
+            width=96,
+            hidden=448,
+            experts=8,
+            top_k=2,
+            prefetch_beats=64,
+            burst_beats=16,
+            outstanding=4,
+        ),
+        # The same for 112 x 112, for a 45 k ECP5.
+        HardwareConfig(
+            "schoko",
+            lanes=4,
+            data_bits=64,
+            rows=50,
+            tokens=50,
+            width=96,
+            hidden=448,
+            experts=8,
+            top_k=2,
+            prefetch_beats=64,
+            burst_beats=16,
+            outstanding=4,
+        ),
+        HardwareConfig(
+            "tiny",
+            lanes=4,
+            rows=40,
+            tokens=20,
+            width=32,
+            hidden=64,
+            experts=8,
+            top_k=4,
+            prefetch_beats=64,
+            burst_beats=16,
+        ),
+    )
+}
+
+
+def preset(name: str) -> HardwareConfig:
+    if name not in PRESETS:
+        raise EdgemoeError(f"unknown hardware {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def sizes(config: HardwareConfig) -> dict[str, object]:
+    """What a written file says of its configuration: name, sizes, the hash that CONFIG_HASH shows."""
+    return {"hardware": config.name, "config_hash": f"0x{config.hash:08X}", **config.sizes}

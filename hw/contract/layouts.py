@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every payload that crosses a unit boundary, declared once."""
+
+from amaranth.hdl import Shape, signed, unsigned
+from amaranth.lib import data
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import FIELDS, INSTRUCTION_BYTES, OFFSETS, Opcode
+
+ROW_BITS = 13  # absolute token rows (HardwareConfig allows 4096, and counts reach it)
+EXPERT_BITS = 7
+
+
+def index_shape(count: int) -> Shape:
+    """Shape of an index below `count`, at least one bit, as every address has."""
+    return Shape.cast(range(max(2, count)))
+
+
+def count_shape(most: int) -> Shape:
+    """Shape of a number 0..most, at least two bits, so that it may be compared with 1."""
+    return Shape.cast(range(max(3, most + 1)))
+
+
+def word(config: HardwareConfig) -> data.ArrayLayout:
+    """One word of every on-chip memory: `lanes` signed 16-bit numbers."""
+    return data.ArrayLayout(signed(16), config.lanes)
+
+
+def sums(config: HardwareConfig) -> data.ArrayLayout:
+    """The array's output: `lanes` exact 48-bit sums."""
+    return data.ArrayLayout(signed(48), config.lanes)
+
+
+INSTRUCTION = data.FlexibleLayout(
+    8 * INSTRUCTION_BYTES,
+    {f.name: data.Field(signed(f.bits) if f.signed else unsigned(f.bits), OFFSETS[f.name]) for f in FIELDS},
+)
+MEMORY_OPERATIONS = (Opcode.LOAD, Opcode.STORE, Opcode.IMAGE)
+
+JOB = data.StructLayout(
+    {
+        "instruction": INSTRUCTION,
+        "rows": ROW_BITS,  # rows of this execution: the instruction's, or the length of the expert's queue
+        "expert": EXPERT_BITS,
+        "address": 40,  # with the expert's stride applied
+        "sequence": 8,  # how many instructions were issued before this one, modulo 256
+    }
+)
+"""An instruction as issued: operands that depend on the expert are resolved."""
+
+TAG = data.StructLayout(
+    {
+        "valid": 1,
+        "index": ROW_BITS,  # i: row within the stream, and in the accumulators
+        "row": ROW_BITS,  # row of the destination: i, or the queue entry's row when scattering
+        "table_row": ROW_BITS,  # absolute row of the streamed row, for the table of row scales
+        "score": 16,  # router's score of the queue entry
+        "column": 10,
+        "first": 1,  # first chunk: the accumulator starts
+        "last": 1,  # last chunk: the sum is complete
+        "column_end": 1,  # last row of a last chunk
+        "final": 1,  # the instruction's last row
+        "bank": 1,  # parameter bank of this column block
+        "context": 1,  # which of the two instructions in flight
+    }
+)
+"""What travels beside a row from the stream's issue to write-back."""

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loader: brings the next stationary block into the array's shadow registers while the present one is in use."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.contract.config import PARAMETER_WORDS, HardwareConfig
+from edgemoe.hw.contract.isa import Stationary
+from edgemoe.hw.contract.layouts import JOB, word
+from edgemoe.hw.control.key_value_addresses import KeyValueAddresses
+
+SWAP_DELAY = 2  # from the wave's entrance into the array to the swap of its first row: two registers
+
+
+class Loader(wiring.Component):
+    """Stationary operands of MATMUL jobs, in the order in which the streamer consumes them (column blocks outer, chunks inner).
+
+    Weights come as rows from the weight stream, which puts the parameter words of a column block before its first block; keys and
+    values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond `valid` keys zeros are loaded.
+
+    A block of rows is announced (`ready`) when its first row is presented: rows then follow without a gap, and the wave that swaps
+    needs row k only k cycles later. A block of columns is announced with its last column. The next load starts when the array has
+    swapped (`swap`; columns wait until the wave has left the last row).
+
+    Parameter words go to the epilogue's two banks alternately; `column_done` returns a bank.
+
+    Rate: a block takes `lanes` cycles and the next follows without a gap if weights are there. Twin: none (no arithmetic).
+    """
+
+    def __init__(self, config: HardwareConfig):
+        self.config = config
+        super().__init__(
+            {
+                "jobs": In(stream.Signature(JOB)),
+                "completed": In(8),  # instructions that have written all their results, modulo 256
+                "row_valid": In(1),
+                "row_ready": Out(1),
+                "row_word": In(word(config)),
+                "row_level": In(range(2 * config.lanes + 1)),  # rows that will come without a gap
+                "key_value_address": Out(20),
+                "key_value_data": In(word(config)),  # one cycle after the address
+                "key_value_taken": In(1),  # DMA has the memories' ports: nothing can be read
+                "load_valid": Out(1),
+                "load_by_column": Out(1),
+                "load_index": Out(range(config.lanes)),
+                "load_data": Out(word(config)),
+                "parameter_valid": Out(1),
+                "parameter_bank": Out(1),
+                "parameter_index": Out(2),
+                "ready": Out(1),  # pulse: a block may be swapped in from the next cycle on
+                "swap": In(1),  # the wave that swaps enters the array in this cycle
+                "column_done": In(1),  # a column block with parameters has left the epilogue
+                "waits_for_weights": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = self.config.lanes
+        job = Signal(JOB)
+        instruction = job.instruction
+        column, chunk, index = Signal(10), Signal(10), Signal(range(lanes))
+        last_chunk, last_column = Signal(), Signal()
+        m.d.comb += [last_chunk.eq(chunk + 1 == instruction.chunks), last_column.eq(column + 1 == instruction.columns)]
+        by_column = Signal()
+        m.d.comb += by_column.eq(instruction.stationary == Stationary.KEYS)
+        shadow_free, passed = self._shadow(m)
+        bank, banks_free = Signal(), Signal(2, init=2)
+        take_bank = Signal()
+        m.d.sync += banks_free.eq(banks_free - take_bank + self.column_done)
+
+        read_valid, loading, first = Signal(), Signal(), self.jobs.payload.instruction
+        m.submodules.addresses = addresses = KeyValueAddresses(self.config)
+        # (At the start the instruction is not in its register yet.)
+        m.d.comb += [
+            addresses.base.eq(Mux(addresses.start, first.stationary_base, instruction.stationary_base)),
+            addresses.stride.eq(instruction.stationary_stride),
+            addresses.by_column.eq(by_column),
+            addresses.column.eq(column),
+            addresses.chunk.eq(chunk),
+            addresses.advance.eq(read_valid),
+            addresses.last_chunk.eq(last_chunk),
+            self.key_value_address.eq(addresses.address),
+        ]
+
+        def next_block():
+            """Advance the loop nest after a block's last word: chunks inner, column blocks outer."""
+            m.d.comb += addresses.next_block.eq(1)
+            m.d.sync += [index.eq(0), chunk.eq(Mux(last_chunk, 0, chunk + 1)), column.eq(column + last_chunk)]
+
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                m.d.comb += self.jobs.ready.eq(1)
+                with m.If(self.jobs.valid):
+                    m.d.comb += addresses.start.eq(1)
+                    m.d.sync += [job.eq(self.jobs.payload), column.eq(0), chunk.eq(0), index.eq(0)]
+                    with m.If((first.stationary == Stationary.KEYS) | (first.stationary == Stationary.VALUES)):
+                        m.next = "DEPENDENCY"
+                    with m.Else():
+                        m.next = "PARAMETERS"
+            with m.State("DEPENDENCY"):
+                with m.If(~instruction.wait_load | (self.completed == job.sequence)):
+                    m.next = "KEY_VALUE"
+            with m.State("PARAMETERS"):
+                m.d.comb += self.waits_for_weights.eq(1)
+                m.d.comb += self.row_ready.eq((banks_free != 0) | (index != 0))
+                with m.If(self.row_valid & self.row_ready):
+                    m.d.comb += [self.parameter_valid.eq(index < PARAMETER_WORDS), take_bank.eq(index == 0)]
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(index == self.config.parameter_words - 1):
+                        m.d.sync += [index.eq(0), bank.eq(~bank)]
+                        m.next = "WEIGHTS"
+            with m.State("WEIGHTS"):
+                # A block starts only when all its rows will stream.
+                m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading)
+                start = shadow_free & self.row_level[lanes.bit_length() - 1 :].any()  # at least N
+                with m.If(loading | start):
+                    m.d.comb += self.row_ready.eq(1)
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(~loading):
+                        m.d.comb += self.ready.eq(1)
+                        m.d.sync += [loading.eq(1), shadow_free.eq(0)]
+                    with m.If(index == lanes - 1):
+                        m.d.sync += loading.eq(0)
+                        next_block()
+                        with m.If(last_chunk):
+                            m.next = "PARAMETERS"
+                            with m.If(last_column):
+                                m.next = "IDLE"
+            with m.State("KEY_VALUE"):
+                # A gap while DMA reads the memory does no harm: the rows that could meet it stream only when DMA is done.
+                start = shadow_free & Mux(by_column, passed, 1)
+                with m.If((loading | start) & ~self.key_value_taken):
+                    m.d.comb += read_valid.eq(1)
+                    m.d.sync += [index.eq(index + 1), loading.eq(1)]
+                    with m.If(~loading):
+                        m.d.sync += shadow_free.eq(0)
+                    with m.If(index == lanes - 1):
+                        m.d.sync += loading.eq(0)
+                        next_block()
+                        with m.If(last_chunk & last_column):
+                            m.next = "IDLE"
+
+        self._present(
+            m, read_valid, index, addresses.key + index < instruction.valid, by_column, fsm.ongoing("WEIGHTS")
+        )
+        m.d.comb += [self.parameter_bank.eq(bank), self.parameter_index.eq(index)]
+        return m
+
+    def _shadow(self, m: Module) -> tuple[Signal, Signal]:
+        """(the array's shadow registers can take rows, the wave of the last swap has left the last row, so that they can take columns).
+
+        Rows follow the wave, so they are free at once; whoever starts to fill them clears the first flag.
+        """
+        last = self.config.lanes + SWAP_DELAY
+        free, passed, since_swap = Signal(init=1), Signal(), Signal(range(last + 1), init=last)
+        m.d.comb += passed.eq(since_swap == last)
+        with m.If(self.swap):
+            m.d.sync += [free.eq(1), since_swap.eq(0)]
+        with m.Elif(~passed):
+            m.d.sync += since_swap.eq(since_swap + 1)
+        return free, passed
+
+    def _present(self, m: Module, read, index, inside, by_column, weights) -> None:
+        """A word to the array: weight rows directly, key/value words one cycle after their address (`read`), zeros beyond the last key."""
+        arrives, arrives_inside, arrives_by_column, arrives_last = Signal(), Signal(), Signal(), Signal()
+        arrives_index = Signal(range(self.config.lanes))
+        m.d.sync += [
+            arrives.eq(read),
+            arrives_index.eq(index),
+            arrives_inside.eq(inside),
+            arrives_by_column.eq(by_column),
+            arrives_last.eq(index == self.config.lanes - 1),
+        ]
+        with m.If(arrives):
+            m.d.comb += [
+                self.load_valid.eq(1),
+                self.load_by_column.eq(arrives_by_column),
+                self.load_index.eq(arrives_index),
+                self.load_data.eq(Mux(arrives_inside, Cat(*self.key_value_data), 0)),
+                self.ready.eq(Mux(arrives_by_column, arrives_last, arrives_index == 0)),
+            ]
+        with m.Elif(weights):
+            m.d.comb += [
+                self.load_valid.eq(self.row_ready),
+                self.load_index.eq(index),
+                self.load_data.eq(Cat(*self.row_word)),
+            ]

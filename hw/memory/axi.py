@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every DRAM unit shares: AXI4 signatures, requests in linear byte offsets, and their division into bursts."""
+
+from amaranth import C, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.contract.config import HardwareConfig
+
+ADDRESS_BITS = 64  # of a master
+OFFSET_BITS = 40  # linear byte offset, as instructions give it
+BEAT_COUNT_BITS = 24
+BURST_INCR = 1
+
+
+class Request(data.StructLayout):
+    """A transfer of `beats` beats (0: none) from linear byte offset `address`, a multiple of the bus width."""
+
+    def __init__(self) -> None:
+        super().__init__({"address": OFFSET_BITS, "beats": BEAT_COUNT_BITS})
+
+
+class Burst(data.StructLayout):
+    """One burst, the same on every master; `last` of its request."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"address": OFFSET_BITS, "beats": range(config.burst_limit + 1), "last": 1})
+
+
+def bus_bits(config: HardwareConfig) -> int:
+    """Width of a beat as the core sees it: all masters, master 0 in the low bits."""
+    return 8 * config.bus_bytes
+
+
+class AxiRead(wiring.Signature):
+    """The read half of an AXI4 master: one ID, INCR bursts only."""
+
+    def __init__(self, data_bits: int) -> None:
+        address = {
+            "araddr": Out(ADDRESS_BITS),
+            "arlen": Out(8),
+            "arsize": Out(3),
+            "arburst": Out(2),
+            "arcache": Out(4),
+            "arprot": Out(3),
+        }
+        response = {"rdata": In(data_bits), "rresp": In(2), "rlast": In(1), "rvalid": In(1), "rready": Out(1)}
+        super().__init__({**address, "arvalid": Out(1), "arready": In(1), **response})
+
+
+class AxiWrite(wiring.Signature):
+    """The write half of an AXI4 master: one ID, INCR bursts only."""
+
+    def __init__(self, data_bits: int) -> None:
+        address = {
+            "awaddr": Out(ADDRESS_BITS),
+            "awlen": Out(8),
+            "awsize": Out(3),
+            "awburst": Out(2),
+            "awcache": Out(4),
+            "awprot": Out(3),
+        }
+        payload = {
+            "wdata": Out(data_bits),
+            "wstrb": Out(data_bits // 8),
+            "wlast": Out(1),
+            "wvalid": Out(1),
+            "wready": In(1),
+        }
+        response = {"bresp": In(2), "bvalid": In(1), "bready": Out(1)}
+        super().__init__({**address, "awvalid": Out(1), "awready": In(1), **payload, **response})
+
+
+class BurstSplitter(wiring.Component):
+    """Divides requests into bursts that end at multiples of the burst limit: the first one may be short, the last one too.
+
+    Ports: `request` in, `burst` out (streams); `busy`: a request is not yet wholly given out.
+    LATENCY cycles from a request to its first burst; then a burst a cycle, with a gap of one cycle between requests, so that nobody who
+    asks waits for the bus within a cycle. A request of 0 beats yields no burst.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, config: HardwareConfig) -> None:
+        self.config = config
+        super().__init__(
+            {"request": In(stream.Signature(Request())), "burst": Out(stream.Signature(Burst(config))), "busy": Out(1)}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        limit = self.config.burst_limit
+        shift = (self.config.bus_bytes - 1).bit_length()
+        address = Signal(OFFSET_BITS - shift)  # in beats
+        remaining = Signal(BEAT_COUNT_BITS)
+
+        to_boundary = C(limit) - address[: limit.bit_length() - 1]
+        last = remaining <= to_boundary
+        beats = Mux(last, remaining, to_boundary)
+        step, empty = Signal(), Signal(init=1)  # empty: nothing remains, as a register
+        m.d.comb += [
+            step.eq(~empty & (~self.burst.valid | self.burst.ready)),
+            self.request.ready.eq(empty),
+            self.busy.eq(~empty | self.burst.valid),
+        ]
+        with m.If(self.burst.ready):
+            m.d.sync += self.burst.valid.eq(0)
+        with m.If(step):
+            m.d.sync += [
+                self.burst.valid.eq(1),
+                self.burst.p.address.eq(address << shift),
+                self.burst.p.beats.eq(beats),
+                self.burst.p.last.eq(last),
+                address.eq(address + beats),
+                remaining.eq(remaining - beats),
+                empty.eq(last),
+            ]
+        with m.If(self.request.valid & self.request.ready):
+            beats = self.request.p.beats
+            m.d.sync += [address.eq(self.request.p.address >> shift), remaining.eq(beats), empty.eq(beats == 0)]
+        return m

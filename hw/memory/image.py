@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Picture bytes -> patches: which pixels come next, and where they belong."""
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.memory.axi import bus_bits
+
+MOST_PIXELS = 16  # a cycle
+
+
+class ImagePixels(wiring.Component):
+    """Walks a CHW picture in the order of its bytes, G pixels a cycle: pixel (channel, y, x) belongs to patch
+    t = (y // P) across + x // P, place q = channel P^2 + (y % P) P + x % P, that is word q // N, lane q % N of that
+    patch's row.
+
+    Ports
+      across, down, channels, patch   patches side by side and below each other, planes, P; all at least 1, and standing
+                        still from `start` to `last`
+      start             pulse
+      data_valid, data, data_taken   bus beats, taken when used up
+      valid, token, word   in this cycle G pixels go to patch `token`, word `word`
+      pixels, lanes     one cycle later: they stand at every place where the lanes may want them; the lanes that are meant
+      last              they are the last of the picture (what is left of the beat is dropped)
+
+    G is the largest power of two, at most MOST_PIXELS, that divides P and fits into a word and a beat: then no group of
+    pixels meets the end of a patch, a word or a beat. No division: only counters. Combinational in `data_valid`.
+    Twin: `models.numbers.twins.image_patches`.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "across": In(10),
+                "down": In(10),
+                "channels": In(4),
+                "patch": In(6),
+                "data_valid": In(1),
+                "data": In(bus_bits(config)),
+                "data_taken": Out(1),
+                "valid": Out(1),
+                "token": Out(16),
+                "word": Out(10),
+                "pixels": Out(8 * config.lanes),
+                "lanes": Out(config.lanes),
+                "last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        levels = (min(self.config.lanes, self.config.bus_bytes, MOST_PIXELS) - 1).bit_length()
+        # wider[k]: G > 2^k. The command stands long before its first beat.
+        wider, step = Signal(levels), Signal(levels + 1)
+        m.d.sync += wider.eq(Cat(~self.patch[: k + 1].any() for k in range(levels)))
+        m.d.comb += step.eq(Cat(Const(1, 1), wider) & Cat(~wider, Const(1, 1)))
+        place, byte = Signal(16), Signal(range(self.config.bus_bytes))
+        self._walk(m, place, byte, step)
+        m.d.comb += self.word.eq(place >> (self.config.lanes - 1).bit_length())
+        self._spread(m, place, self._pick(byte, levels), wider)
+        return m
+
+    def _walk(self, m: Module, place: Signal, byte: Signal, step: Signal) -> None:
+        """Counters, from the innermost on: pixel in its row of the patch, patch, row of pixels, row of patches, channel.
+
+        They count what is left, so that an end is a comparison and not a sum.
+        """
+        x_left, patches_left, y_left = Signal(6), Signal(10), Signal(6)
+        down_left, channels_left = Signal(10), Signal(4)
+        row_token = Signal(16)  # first patch of this row of patches
+        row_place, channel_place = (
+            Signal(16),
+            Signal(16),
+        )  # q of this row's and of this channel's first pixel in their patch
+        next_token, next_row_place = Signal(16), Signal(16)
+        patch_ends = x_left == step
+        row_ends = patch_ends & (patches_left == 1)
+        patch_row_ends = row_ends & (y_left == 1)
+        channel_ends = patch_row_ends & (down_left == 1)
+        m.d.comb += [
+            self.valid.eq(self.data_valid),
+            self.last.eq(channel_ends & (channels_left == 1)),
+            self.data_taken.eq(self.data_valid & (byte + step == self.config.bus_bytes)),
+            next_token.eq(self.token + 1),
+            next_row_place.eq(row_place + self.patch),
+        ]
+        token = Signal(16)
+        m.d.comb += self.token.eq(token)
+        with m.If(self.valid):
+            m.d.sync += [
+                byte.eq(Mux(self.data_taken, 0, byte + step)),
+                x_left.eq(x_left - step),
+                place.eq(place + step),
+            ]
+            with m.If(patch_ends):
+                m.d.sync += [
+                    x_left.eq(self.patch),
+                    place.eq(row_place),
+                    token.eq(next_token),
+                    patches_left.eq(patches_left - 1),
+                ]
+            with m.If(row_ends):
+                m.d.sync += [patches_left.eq(self.across), token.eq(row_token), y_left.eq(y_left - 1)]
+                m.d.sync += [row_place.eq(next_row_place), place.eq(next_row_place)]
+            with m.If(patch_row_ends):
+                m.d.sync += [
+                    y_left.eq(self.patch),
+                    token.eq(next_token),
+                    row_token.eq(next_token),
+                    down_left.eq(down_left - 1),
+                ]
+                m.d.sync += [row_place.eq(channel_place), place.eq(channel_place)]
+            with m.If(channel_ends):
+                m.d.sync += [down_left.eq(self.down), token.eq(0), row_token.eq(0), channels_left.eq(channels_left - 1)]
+                m.d.sync += [place.eq(next_row_place), row_place.eq(next_row_place), channel_place.eq(next_row_place)]
+        with m.If(self.start):
+            m.d.sync += [counter.eq(0) for counter in (byte, token, row_token, place, row_place, channel_place)]
+            m.d.sync += [x_left.eq(self.patch), y_left.eq(self.patch)]
+            m.d.sync += [patches_left.eq(self.across), down_left.eq(self.down), channels_left.eq(self.channels)]
+
+    def _pick(self, byte: Signal, levels: int) -> list[Value]:
+        """The beat's bytes from `byte` on, as many as G at most; G is a power of two and divides `byte`.
+
+        Halves are chosen from the largest downwards: where only the lower half moves, no G reaches into the upper one.
+        """
+        ahead = [self.data.word_select(i, 8) for i in range(self.config.bus_bytes)]
+        for k in reversed(range(len(byte))):
+            ahead = [Mux(byte[k], ahead[i + (1 << k)], ahead[i]) for i in range(1 << k)] + ahead[1 << k :]
+        return ahead[: 1 << levels]
+
+    def _spread(self, m: Module, place: Signal, ahead: list[Value], wider: Signal) -> None:
+        """Every aligned run of G lanes shows the same G pixels; `lanes` picks one run."""
+        lanes = self.config.lanes
+        held = Signal(8 * len(ahead), reset_less=True)
+        lane = Signal((lanes - 1).bit_length(), reset_less=True)
+        m.d.sync += [held.eq(Cat(*ahead)), lane.eq(place)]
+        run: list[Value] = [held[:8]]
+        for k in range(len(wider)):
+            upper = (held.word_select(i, 8) for i in range(1 << k, 2 << k))
+            run += [Mux(wider[k], own, below) for own, below in zip(upper, list(run), strict=True)]
+        m.d.comb += self.pixels.eq(Cat(*run).replicate(lanes // len(run)))
+        for i in range(lanes):
+            same = ~(lane ^ Const(i, len(lane)))
+            m.d.comb += self.lanes[i].eq((same | wider).all())

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading DRAM: clients share the AXI4 read masters burst by burst."""
+
+from collections.abc import Mapping
+
+from amaranth import C, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect, flipped
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.memory.axi import (
+    ADDRESS_BITS,
+    BURST_INCR,
+    OFFSET_BITS,
+    AxiRead,
+    Burst,
+    BurstSplitter,
+    Request,
+    bus_bits,
+)
+
+SKEW_BEATS = 16  # by which one master's data may run ahead of another's
+
+
+class ReadMaster(wiring.Component):
+    """Issues bursts on all masters in lock-step and joins their data: beat A is the masters' data at base[m] + A / masters, master 0 low.
+
+    Ports: `burst` stream in; `valid`, `data`, `fault` (a response was not OKAY) out: the beats of all bursts in order, no back-pressure;
+    `idle`: no address is waiting for its ARREADY; `base`, `axi` as in Reader.
+    LATENCY: cycles from RVALID (of the later master) to `valid`: 0 with one master, 1 with two.
+    """
+
+    def __init__(self, config: HardwareConfig, cache: int, prot: int) -> None:
+        self.config, self.cache, self.prot = config, cache, prot
+        self.LATENCY = config.masters - 1
+        super().__init__(
+            {
+                "burst": In(stream.Signature(Burst(config))),
+                "valid": Out(1),
+                "data": Out(bus_bits(config)),
+                "fault": Out(1),
+                "idle": Out(1),
+                "base": In(data.ArrayLayout(ADDRESS_BITS, config.masters)),
+                "axi": Out(AxiRead(config.data_bits)).array(config.masters),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        waiting = Cat(axi.arvalid & ~axi.arready for axi in self.axi).any()
+        m.d.comb += [self.burst.ready.eq(~waiting), self.idle.eq(~Cat(axi.arvalid for axi in self.axi).any())]
+        for i, axi in enumerate(self.axi):
+            m.d.comb += [
+                axi.arsize.eq((config.data_bits // 8).bit_length() - 1),
+                axi.arburst.eq(BURST_INCR),
+                axi.arcache.eq(self.cache),
+                axi.arprot.eq(self.prot),
+            ]
+            with m.If(axi.arready):
+                m.d.sync += axi.arvalid.eq(0)
+            with m.If(self.burst.valid & self.burst.ready):
+                m.d.sync += [
+                    axi.arvalid.eq(1),
+                    axi.araddr.eq(self.base[i] + (self.burst.p.address >> (config.masters - 1))),
+                    axi.arlen.eq(self.burst.p.beats - 1),
+                ]
+        if config.masters == 1:
+            axi = self.axi[0]
+            m.d.comb += [
+                axi.rready.eq(1),
+                self.valid.eq(axi.rvalid),
+                self.data.eq(axi.rdata),
+                self.fault.eq(axi.rresp != 0),
+            ]
+            return m
+        fifos = []
+        for i, axi in enumerate(self.axi):
+            m.submodules[f"skew{i}"] = fifo = SyncFIFO(width=config.data_bits + 1, depth=SKEW_BEATS)
+            m.d.comb += [
+                fifo.w_data.eq(Cat(axi.rdata, axi.rresp != 0)),
+                fifo.w_en.eq(axi.rvalid),
+                axi.rready.eq(fifo.w_rdy),
+            ]
+            m.d.comb += fifo.r_en.eq(self.valid)
+            fifos.append(fifo)
+        m.d.comb += [
+            self.valid.eq(Cat(fifo.r_rdy for fifo in fifos).all()),
+            self.data.eq(Cat(fifo.r_data[:-1] for fifo in fifos)),
+            self.fault.eq(Cat(fifo.r_data[-1] for fifo in fifos).any()),
+        ]
+        return m
+
+
+class Reader(wiring.Component):
+    """Read requests of several clients -> bursts on all masters in lock-step -> beats back to the client that asked, in its order.
+
+    Ports
+      <client>_request  stream of Request
+      <client>_valid    out: `data`, `last`, `fault` belong to this client; there is no ready, for a burst is requested only when the
+                        client can take it whole: nobody waits for anybody while holding the bus
+      <client>_release  in: beats of its buffer that the client has freed in this cycle (0..15). Its room is `clients[name]` beats,
+                        less those requested and not yet released
+      data, last, fault out: one beat; it is the last of its request; its response was not OKAY
+      base              byte address of each master's memory, a multiple of 4096
+      stop              hold until `idle`: no new bursts, those outstanding are awaited and dropped, requests and credits start afresh
+      idle              nothing is outstanding
+      error             pulse: a beat of a client outside `deferred` failed; error_address: its linear byte offset. (Instructions are
+                        fetched ahead of need: the fetch unit reports a failed one only when it is wanted.)
+      axi               one AxiRead per master
+
+    Earlier clients win over later ones, but the last two take turns burst by burst. At most config.outstanding bursts are in flight.
+    LATENCY: cycles from RVALID to <client>_valid. Rate: up to a beat a cycle. Twin: none (no arithmetic).
+    """
+
+    def __init__(
+        self,
+        config: HardwareConfig,
+        clients: Mapping[str, int],
+        deferred: tuple[str, ...] = ("fetch",),
+        cache: int = 0b0011,
+        prot: int = 0,
+    ) -> None:
+        self.config, self.clients, self.deferred, self.cache, self.prot = config, dict(clients), deferred, cache, prot
+        self.LATENCY = config.masters
+        ports: dict[str, wiring.Member] = {}
+        for name in clients:
+            ports[f"{name}_request"] = In(stream.Signature(Request()))
+            ports[f"{name}_valid"] = Out(1)
+            ports[f"{name}_release"] = In(4)
+        ports |= {"data": Out(bus_bits(config)), "last": Out(1), "fault": Out(1)}
+        ports |= {"base": In(data.ArrayLayout(ADDRESS_BITS, config.masters)), "stop": In(1), "idle": Out(1)}
+        ports |= {
+            "error": Out(1),
+            "error_address": Out(OFFSET_BITS),
+            "axi": Out(AxiRead(config.data_bits)).array(config.masters),
+        }
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.master = master = ReadMaster(config, self.cache, self.prot)
+        for i in range(config.masters):
+            connect(m, master.axi[i], flipped(self.axi[i]))
+        m.d.comb += master.base.eq(self.base)
+
+        tag = data.StructLayout({"client": range(len(self.clients)), "burst": Burst(config)})
+        m.submodules.tags = tags = SyncFIFO(width=tag.size, depth=max(2, config.outstanding))
+        pick = self._arbitrate(m, tag, tags, master.burst)
+
+        # Beats go to the client of the oldest burst.
+        current = data.View(tag, tags.r_data)
+        position = Signal(range(config.burst_limit))
+        ends = position + 1 == current.burst.beats
+        m.d.comb += [tags.w_en.eq(pick), tags.r_en.eq(master.valid & ends)]
+        m.d.sync += [
+            self.data.eq(master.data),
+            self.fault.eq(master.fault),
+            self.last.eq(ends & current.burst.last),
+            self.error_address.eq(current.burst.address + position * config.bus_bytes),
+        ]
+        with m.If(master.valid):
+            m.d.sync += position.eq(Mux(ends, 0, position + 1))
+        deferred = Cat(C(name in self.deferred) for name in self.clients)
+        m.d.sync += self.error.eq(master.valid & master.fault & ~deferred.bit_select(current.client, 1) & ~self.stop)
+        for i, name in enumerate(self.clients):
+            m.d.sync += getattr(self, f"{name}_valid").eq(master.valid & (current.client == i) & ~self.stop)
+        m.d.comb += self.idle.eq(~master.burst.valid & master.idle & ~tags.r_rdy)
+        return m
+
+    def _arbitrate(self, m: Module, tag: data.StructLayout, tags: SyncFIFO, out: stream.Interface) -> Signal:
+        """Chooses a burst, reserves its room and its place in the tag queue, and offers it to the master a cycle later."""
+        bursts, able = [], Signal(len(self.clients))
+        pick = Signal(len(self.clients))
+        turn = Signal()  # the last client's turn
+        # A queue of one place does not exist: of two, the second stays empty.
+        tag_room = tags.w_rdy if self.config.outstanding > 1 else ~tags.r_rdy
+        free = (~out.valid | out.ready) & tag_room & ~self.stop
+        for i, (name, capacity) in enumerate(self.clients.items()):
+            splitter = BurstSplitter(self.config)
+            m.submodules[f"{name}_splitter"] = ResetInserter(self.stop)(splitter)
+            connect(m, splitter.request, flipped(getattr(self, f"{name}_request")))
+            burst = splitter.burst
+            room = Signal(range(capacity + 1), init=capacity, name=f"{name}_room")
+            m.d.comb += [able[i].eq(burst.valid & (burst.p.beats <= room)), burst.ready.eq(pick[i])]
+            m.d.sync += room.eq(
+                Mux(self.stop, capacity, room - Mux(pick[i], burst.p.beats, 0) + getattr(self, f"{name}_release"))
+            )
+            bursts.append(burst)
+        before = C(0, 1)
+        for i in range(len(bursts)):
+            yields = (turn & able[-1]) if i == len(bursts) - 2 else C(0, 1)
+            won = able[i] & ~before & ~yields
+            m.d.comb += pick[i].eq(won & free)
+            before = before | won
+        if len(bursts) > 1:
+            with m.If(pick[-2:].any()):
+                m.d.sync += turn.eq(pick[-2])
+        chosen = Signal(tag)
+        with m.If(out.ready):
+            m.d.sync += out.valid.eq(0)
+        for i, burst in enumerate(bursts):
+            with m.If(pick[i]):
+                m.d.comb += [chosen.client.eq(i), chosen.burst.eq(burst.p)]
+                m.d.sync += [out.p.eq(burst.p), out.valid.eq(1)]
+        m.d.comb += tags.w_data.eq(chosen)
+        return pick.any()
