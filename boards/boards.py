@@ -20,10 +20,11 @@ class Family(StrEnum):
 class Board:
     """One board.
 
-    resources: what the device has, by the names of `edgemoe report`: lut, ff, dsp (DSP48E2, or ECP5's 18 x 18 multipliers),
-    bram (BRAM36, or ECP5's 18-kbit blocks; the larger unit counts as one, half of it as 0.5), uram (UltraRAM, 288 kbit).
-    clock_mhz: what the build asks of place and route, not a measurement.
-    memory_ports: one port of the device's memory for each AXI4 master of the core. memory_bytes: kept for the core behind each of them.
+    resources: what the device has, by the names of `edgemoe report`: lut, ff, dsp (DSP48E2, or ECP5's 18 x 18
+    multipliers), bram (BRAM36, or ECP5's 18-kbit blocks; the larger unit counts as one, half of it as 0.5), uram
+    (UltraRAM, 288 kbit). clock_mhz: what the build asks of place and route, not a measurement.
+    memory_ports: one port of the device's memory for each AXI4 master of the core. memory_bytes: kept for the core
+    behind each of them.
     """
 
     name: str
@@ -47,11 +48,13 @@ class Board:
         ports = len(self.memory_ports)
         if hardware.masters > ports:
             raise EdgemoeError(
-                f"hardware {hardware.name!r} has {hardware.masters} masters; board {self.name!r} has {ports} memory port for them"
+                f"hardware {hardware.name!r} has {hardware.masters} masters; board {self.name!r} has {ports} memory "
+                f"port for them"
             )
         if hardware.data_bits != self.hardware.data_bits:
             raise EdgemoeError(
-                f"hardware {hardware.name!r} has data_bits {hardware.data_bits}; the memory ports of board {self.name!r} are "
+                f"hardware {hardware.name!r} has data_bits {hardware.data_bits}; the memory ports of board "
+                f"{self.name!r} are "
                 f"{self.hardware.data_bits} bits wide"
             )
         return replace(self, hardware=hardware, memory_ports=self.memory_ports[: hardware.masters])
@@ -89,7 +92,8 @@ BOARDS: Mapping[str, Board] = {
             ("HP0",),
             128 * MIB,
             preset("base"),
-            "a 32 x 32 array and its epilogue would take every multiplier; the activations lie in UltraRAM, for block RAM is scarce",
+            "a 32 x 32 array and its epilogue would take every multiplier; the activations lie in UltraRAM, for block "
+            "RAM is scarce",
             board_part="xilinx.com:kv260_som",
             core_address=REGISTERS_AT,
             linux="Plain Linux: Ubuntu 22.04 for Kria. PYNQ: the same Ubuntu with https://github.com/Xilinx/Kria-PYNQ "

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An ECP5 board with the open tools: the whole system as Verilog, its pins, and every step to a bitstream.
 
-`write` fills a folder that needs nothing of us afterwards; `bitstream` runs its steps (Yosys, nextpnr, ecppack) and judges the timing.
+`write` fills a folder that needs nothing of us afterwards; `bitstream` runs its steps (Yosys, nextpnr, ecppack) and
+judges the timing.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class Pin:
 class Carrier:
     """What the open tools and the top module have to know of a board beside its table.
 
-    device, package: nextpnr's names. input_mhz: of the oscillator. leds: of the system's eight, which ones there are, the lowest first.
-    high: pins that must be driven high, and why. serial: where the serial line is. load, flash: what takes a bitstream's name, to load it
-    until power is off and to keep it; loading: what a person must know of these.
+    device, package: nextpnr's names. input_mhz: of the oscillator. leds: of the system's eight, which ones there are,
+    the lowest first. high: pins that must be driven high, and why. serial: where the serial line is. load, flash: what
+    takes a bitstream's name, to load it until power is off and to keep it; loading: what a person must know of these.
     """
 
     device: str
@@ -101,7 +102,8 @@ CARRIERS: Mapping[str, Carrier] = {
         flash="openFPGALoader --board ulx3s --write-flash",
         loading="Both go through US1.",
     ),
-    # As public board support has them; the serial line is on pins 2 and 3 of PMOD connector A, where a UART module has them.
+    # As public board support has them; the serial line is on pins 2 and 3 of PMOD connector A, where a UART module has
+    # them.
     "schoko": Carrier(
         "45k",
         "CABGA256",
@@ -238,7 +240,8 @@ def _shell(command: list[str]) -> str:
 def _check(board: Board) -> None:
     if board.name not in CARRIERS:
         raise EdgemoeError(
-            f"no open flow for board {board.name!r}: it is built with Vivado; there is one for {', '.join(CARRIERS)}, and the "
+            f"no open flow for board {board.name!r}: it is built with Vivado; there is one for {', '.join(CARRIERS)}, "
+            f"and the "
             f"core's Verilog alone comes from edgemoe verilog --hardware {board.hardware.name}"
         )
 
@@ -251,8 +254,8 @@ def with_sliced_memories(verilog: str) -> str:
 
 
 def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) -> list[Path]:
-    """Everything up to the bitstream, the system as module `NAME_system`; returns the paths. force: replace files that edgemoe did
-    not write.
+    """Everything up to the bitstream, the system as module `NAME_system`; returns the paths. force: replace files that
+    edgemoe did not write.
     """
     _check(board)
     carrier, steps = CARRIERS[board.name], commands(board, name)

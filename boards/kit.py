@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a board's folder needs for its first run besides its own files: this very installation as a wheel, and a picture.
+"""What a board's folder needs for its first run besides its own files: this very installation as a wheel, and a
+picture.
 
-The wheel is made without network, compiler or build backend, from a clone and from a wheel alike. Pure Python with data, so one wheel runs
-everywhere; the base install needs neither Amaranth nor PyTorch. Its format is the "Binary distribution format" of the Python packaging
-specifications.
+The wheel is made without network, compiler or build backend, from a clone and from a wheel alike. Pure Python with
+data, so one wheel runs everywhere; the base install needs neither Amaranth nor PyTorch. Its format is the "Binary
+distribution format" of the Python packaging specifications.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def _sources() -> Iterator[tuple[str, bytes]]:
 
 
 def with_kit(texts: Mapping[str, str], checkpoint: str) -> dict[str, bytes]:
-    """A folder's files by name, and with them the wheel and a picture of the size that the checkpoint (a preset's name) takes."""
+    """A folder's files by name, and with them the wheel and a picture of the size that the checkpoint (a preset's name)
+    takes.
+    """
     config, picture = preset(checkpoint), BytesIO()
     street = scenes.cut(scenes.scene(SEED), config.image_height, config.image_width)
     Image.fromarray(street.image.transpose(1, 2, 0)).save(picture, "PNG")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that a Zynq UltraScale+ board needs from us: Verilog, Vivado scripts, register map, device tree, PYNQ class, README.
+"""Everything that a Zynq UltraScale+ board needs from us: Verilog, Vivado scripts, register map, device tree, PYNQ
+class, README.
 
 The scripts are templates (`*.in`); every @WORD@ in them is filled from the board's table and from the register map.
 """
@@ -28,8 +29,8 @@ VENDOR = "edgemoe:accelerator"
 REGISTER_BYTES = 1 << registers.ADDRESS_BITS
 MASTER_ADDRESS_BITS = 40
 ULTRA_RAM_WORDS = 2048  # a memory deeper than this goes into UltraRAM (4096 words a block) on boards that have it
-# Device-tree overlays: with the core's interrupt (pl_ps_irq0 is number 89 of the GIC's shared ones), and without, for a system in which
-# something else holds it: the driver then looks at the registers.
+# Device-tree overlays: with the core's interrupt (pl_ps_irq0 is number 89 of the GIC's shared ones), and without, for a
+# system in which something else holds it: the driver then looks at the registers.
 OVERLAYS = {
     "edgemoe.dtso": {"WAITING": "", "INTERRUPT": "\t\tinterrupt-parent = <&gic>;\n\t\tinterrupts = <0 89 4>;\n"},
     "edgemoe-poll.dtso": {"WAITING": "Without an interrupt.", "INTERRUPT": ""},
@@ -66,7 +67,8 @@ def wrapper(verilog: str, config: HardwareConfig, name: str = NAME) -> str:
     }
     for master in config.master_names:
         described[master] = (
-            f"XIL_INTERFACENAME {master}, PROTOCOL AXI4, DATA_WIDTH {config.data_bits}, ADDR_WIDTH {MASTER_ADDRESS_BITS}, ID_WIDTH 1, "
+            f"XIL_INTERFACENAME {master}, PROTOCOL AXI4, DATA_WIDTH {config.data_bits}, ADDR_WIDTH "
+            f"{MASTER_ADDRESS_BITS}, ID_WIDTH 1, "
             f"READ_WRITE_MODE READ_WRITE, HAS_BURST 1, SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH {config.burst_beats}, "
             f"NUM_READ_OUTSTANDING {config.outstanding}, NUM_WRITE_OUTSTANDING {config.outstanding}"
         )
@@ -218,11 +220,14 @@ def fill(template: str, values: dict[str, str]) -> str:
 
 
 def build(board: Board, folder: Path, name: str = NAME, *, force: bool = False) -> list[Path]:
-    """Write everything, the core as module `name`; return the paths. force: replace files that edgemoe did not write."""
+    """Write everything, the core as module `name`; return the paths. force:
+    replace files that edgemoe did not write.
+    """
     if board.family is not Family.ZYNQ_ULTRASCALE_PLUS:
         names = "zcu102, kv260, ultra96"
         raise EdgemoeError(
-            f"board {board.name!r} is no Zynq UltraScale+ ({names}); the Verilog alone: edgemoe verilog --hardware {board.hardware.name}"
+            f"board {board.name!r} is no Zynq UltraScale+ ({names}); the Verilog alone: edgemoe verilog --hardware "
+            f"{board.hardware.name}"
         )
     verilog = named(simulator.verilog(board.hardware), name)
     values = words(board, name)

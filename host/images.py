@@ -154,7 +154,9 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Whatever a decoder fails with is one line. A file from anywhere: damage leads Pillow's many decoders to any error."""
+    """Whatever a decoder fails with is one line. A file from anywhere:
+    damage leads Pillow's many decoders to any error.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that are large but can be read

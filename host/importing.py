@@ -28,10 +28,12 @@ def import_edge_moe(
     fill_missing: int | None = None,
     save_image: Path | None = None,
 ) -> dict[str, Any]:
-    """Read the folder, calibrate on `images` (default: generated street scenes, not the folder's own picture), write the checkpoint.
+    """Read the folder, calibrate on `images` (default: generated street scenes, not the folder's own picture), write
+    the checkpoint.
 
-    fill_missing: seed of stand-ins for missing experts. save_image: where the folder's picture goes, uint8 [H, W, 3], for measurements.
-    Returns what was done: images used and how many weights and biases each weight format had to limit.
+    fill_missing: seed of stand-ins for missing experts. save_image: where the folder's picture goes, uint8 [H, W, 3],
+    for measurements. Returns what was done: images used and how many weights and biases each weight format had to
+    limit.
     """
     source, filled = edge_moe.load_folder(folder, fill_missing)
     picture = edge_moe.folder_image(folder) if save_image else None
@@ -42,7 +44,8 @@ def import_edge_moe(
         batch = default_images(config)
     if filled:
         notice(
-            f"{len(filled)} experts' files are missing: stand-ins of seed {fill_missing}, made from the dense layers, take their place"
+            f"{len(filled)} experts' files are missing: stand-ins of seed {fill_missing}, made from the dense layers, "
+            f"take their place"
         )
     with progress("calibrating") as report:
         calibration = calibrate(source, batch, progress=lambda step: report(step, 0, None))

@@ -138,8 +138,9 @@ def open_device(
     port: SerialPort | None = None,
     uio: str | None = None,
 ) -> Device:
-    """A device by name; `dram`: behaviour of the simulated memory (sim.device.Dram); `bitstream`: what PYNQ is to load; `uio`: which
-    UIO device, where several cores are there. Through a board's memory a pattern has gone and come back."""
+    """A device by name; `dram`: behaviour of the simulated memory (sim.device.Dram); `bitstream`: what PYNQ is to load;
+    `uio`: which UIO device, where several cores are there. Through a board's memory a pattern has gone and come
+    back."""
     if board := _open_board(name, memory_size, bitstream, port, uio):
         from edgemoe.host.runtime.loopback import loop_back
 
@@ -173,7 +174,9 @@ def images_together(config: ModelConfig, hardware: HardwareConfig, tasks: int) -
 def passes(
     config: ModelConfig, hardware: HardwareConfig, images: int, tasks: Sequence[int]
 ) -> list[list[tuple[int, int]]]:
-    """(image, task) streams, as many in a pass as the hardware has rows for; the tasks of an image stay together if they can."""
+    """(image, task) streams, as many in a pass as the hardware has rows for;
+    the tasks of an image stay together if they can.
+    """
     room = hardware.rows // config.tokens
     if room == 0:  # let the compiler say by how much
         return [[(0, tasks[0])]]
@@ -189,7 +192,9 @@ def passes(
 
 @dataclass(frozen=True)
 class Pass:
-    """What one run of the hardware gave. streams: (number of the image, task), in the order of the run's heads and tokens."""
+    """What one run of the hardware gave. streams: (number of the image, task), in the order of the run's heads and
+    tokens.
+    """
 
     streams: list[tuple[int, int]]
     run: Run
@@ -227,7 +232,9 @@ class Totals:
 
 @dataclass
 class Inference:
-    """Results of all passes. runs: one per pass; heads, tokens: one per stream, in the order image by image, task by task."""
+    """Results of all passes. runs: one per pass; heads, tokens:
+    one per stream, in the order image by image, task by task.
+    """
 
     device: str
     hardware: HardwareConfig
@@ -266,10 +273,12 @@ def colourised(config: ModelConfig, task: int, prediction: NDArray[Any]) -> NDAr
 
 
 class Session:
-    """A model on an open device: programs are compiled, weights packed and loaded once for all passes of the same shape.
+    """A model on an open device: programs are compiled, weights packed and loaded once for all passes of the same
+    shape.
 
-    The device is opened with the first pass, whose program says how much memory it needs. dram: behaviour of the simulated memory;
-    bitstream, port, uio: as `open_device` takes them. save_tokens, trace: what programs store besides the heads.
+    The device is opened with the first pass, whose program says how much memory it needs. dram: behaviour of the
+    simulated memory; bitstream, port, uio: as `open_device` takes them. save_tokens, trace: what programs store besides
+    the heads.
     """
 
     def __init__(
@@ -339,9 +348,11 @@ class Session:
         tasks: Sequence[int],
         progress: Callable[[float, float], Progress | None] = lambda done, share: None,
     ) -> Generator[Pass, None, None]:
-        """Every image through every task, pass by pass; images are taken when their pass comes, and nothing of a pass is kept.
+        """Every image through every task, pass by pass; images are taken when their pass comes, and nothing of a pass
+        is kept.
 
-        progress: called with (pictures done, pictures of this pass) before each pass; gives the function that the pass then calls.
+        progress: called with (pictures done, pictures of this pass) before each pass; gives the function that the pass
+        then calls.
         """
         source, finished = iter(images), 0
         while group := list(islice(source, max(1, images_together(self.config, self.hardware, len(tasks))))):

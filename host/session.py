@@ -8,8 +8,8 @@
         result = session.infer(["street.png"], tasks=["depth"])
     result[0]["depth"].save("depth.png")
 
-Nothing is printed: progress is a callback, remarks stand in the results, notices go to the logger "edgemoe". A session may be used by
-several threads, one call at a time runs.
+Nothing is printed: progress is a callback, remarks stand in the results, notices go to the logger "edgemoe". A session
+may be used by several threads, one call at a time runs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Prediction:
 
     kind     "segmentation", "depth" or "tokens"
     map      [height, width] of the model's picture: class numbers uint8, or metres float32; None for "tokens"
-    tokens   final tokens float32 [tokens, width] of the encoder, where they were asked for (always for "tokens"); else None
+    tokens   final tokens float32 [tokens, width] of the encoder, where they were asked for (always for "tokens"); else
+             None
     """
 
     task: str
@@ -70,7 +71,9 @@ class Prediction:
         return Image.fromarray(inference.colourised(self._config, self._config.task_index(self.task), self.map))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the map, by the suffix: .png coloured; .npy raw (tokens, too); .metres256.png depth as 16 bit, metres x 256."""
+        """Write the map, by the suffix: .png coloured; .npy raw (tokens, too);
+        .metres256.png depth as 16 bit, metres x 256.
+        """
         target = Path(path)
         if target.suffix.lower() == ".npy":
             values = self.tokens if self.map is None else self.map
@@ -91,7 +94,8 @@ class PictureResult(Mapping[str, Prediction]):
 
     source    its path, or None
     remarks   how it was read, where that was not plain: resized, laid on white, ...
-    cycles    of the passes that it took part in, shared evenly among their streams; None where the device counts none (the emulator)
+    cycles    of the passes that it took part in, shared evenly among their streams; None where the device counts none
+              (the emulator)
     """
 
     source: Path | None
@@ -157,8 +161,8 @@ class Session:
     ) -> list[PictureResult]:
         """Every picture through the named tasks (default: all), as many in a pass as the hardware has rows for.
 
-        EdgemoeError, before anything runs, if a picture cannot be read or a task is unknown; also if `tasks` is empty, or the session
-        closed. No pictures give no results.
+        EdgemoeError, before anything runs, if a picture cannot be read or a task is unknown; also if `tasks` is empty,
+        or the session closed. No pictures give no results.
         """
         config = self._engine.config
         if isinstance(pictures, str | os.PathLike | Image.Image | np.ndarray):

@@ -8,7 +8,9 @@ from edgemoe.hw.verilog_text import core_interfaces, head, named
 
 
 def documents(config: HardwareConfig, name: str = NAME) -> dict[str, str]:
-    """File name -> text: register map and instruction set for people and other languages; the configuration for `--hardware`."""
+    """File name -> text: register map and instruction set for people and other languages;
+    the configuration for `--hardware`.
+    """
     return {
         "registers.md": registers.to_markdown(config, name),
         "registers.json": registers.to_json(config, name),

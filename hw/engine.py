@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engine: the compute side - memories, loader, streamer, array, accumulators, epilogue, softmax, LayerNorm, router - wired together."""
+"""Engine: the compute side - memories, loader, streamer, array, accumulators, epilogue, softmax, LayerNorm, router -
+wired together.
+"""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
@@ -20,9 +22,11 @@ from edgemoe.hw.memory.on_chip import Memories
 
 
 class Engine(wiring.Component):
-    """Executes issued instructions (JOB). Weight rows come in, DMA reaches the memories through `dma_*`; nothing else crosses its border.
+    """Executes issued instructions (JOB). Weight rows come in, DMA reaches the memories through `dma_*`; nothing else
+    crosses its border.
 
-    Stream path: streamer -> activation or score memory -> (exponentials) -> array -> accumulators -> epilogue -> memories.
+    Stream path: streamer -> activation or score memory -> (exponentials) -> array -> accumulators -> epilogue ->
+    memories.
     """
 
     def __init__(self, config: HardwareConfig):
@@ -185,7 +189,9 @@ class Engine(wiring.Component):
         return m
 
     def wire_stream(self, m: Module, streamer, memories, softmax, array, writeback) -> None:
-        """The streamed word and its tag: from activation memory directly, from score memory through the exponentials."""
+        """The streamed word and its tag: from activation memory directly, from score memory through the
+        exponentials.
+        """
         config, issue = self.config, streamer.issue
         instruction = streamer.contexts[issue.tag.context].instruction
         late = [issue]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole accelerator for a board without a processor: core, SDRAM controller and serial link wired together, and its Verilog."""
+"""A whole accelerator for a board without a processor:
+core, SDRAM controller and serial link wired together, and its Verilog.
+"""
 
 from amaranth.back import rtlil
 from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, Signal
@@ -24,11 +26,11 @@ LED_BITS = 22  # an event shows for 2^22 cycles: 70 ms at 60 MHz
 class System(wiring.Component):
     """Core, link and memory. Clock domain `sync`, synchronous reset.
 
-    cycles_per_bit: of the serial line. timeout_cycles: of silence inside a frame (default: hw/periphery/frames.py's, at the SDRAM's clock_hz, which
-    is this clock's too).
+    cycles_per_bit: of the serial line. timeout_cycles: of silence inside a frame (default: hw/periphery/frames.py's, at
+    the SDRAM's clock_hz, which is this clock's too).
 
-    Ports: `receive` and `transmit`, the serial line as the board sees it; `sdram`, the chip's pins (its clock is the inverse of this one);
-    `leds`, as LEDS names them: an event lights its LED for a moment.
+    Ports: `receive` and `transmit`, the serial line as the board sees it; `sdram`, the chip's pins (its clock is the
+    inverse of this one); `leds`, as LEDS names them: an event lights its LED for a moment.
     """
 
     def __init__(
@@ -36,7 +38,8 @@ class System(wiring.Component):
     ):
         if config.masters != 1 or config.data_bits != 64:
             raise EdgemoeError(
-                f"hardware {config.name!r} has {config.masters} x {config.data_bits} bit to memory; the SDRAM controller takes 1 x 64"
+                f"hardware {config.name!r} has {config.masters} x {config.data_bits} bit to memory; the SDRAM "
+                f"controller takes 1 x 64"
             )
         self.config, self.sdram_config, self.cycles_per_bit = config, sdram, cycles_per_bit
         self.timeout_cycles = timeout_cycles or round(frames.TIMEOUT_SECONDS * sdram.clock_hz)

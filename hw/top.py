@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole core: engine, sequencer, memory system and registers wired together, and its Verilog under plain port names."""
+"""The whole core: engine, sequencer, memory system and registers wired together, and its Verilog under plain port
+names.
+"""
 
 from collections.abc import Mapping
 
@@ -29,7 +31,9 @@ ADDRESS_BITS = 40  # of a master at the border: what every 64-bit Arm system on 
 
 
 class Top(wiring.Component):
-    """AXI4-Lite slave `axil`, AXI4 masters (`read`, `write`, one or two), a level interrupt. Clock domain `sync`, synchronous reset."""
+    """AXI4-Lite slave `axil`, AXI4 masters (`read`, `write`, one or two), a level interrupt.
+    Clock domain `sync`, synchronous reset.
+    """
 
     def __init__(self, config: HardwareConfig):
         self.config = config
@@ -234,7 +238,9 @@ class Top(wiring.Component):
 
 
 class Shell(Elaboratable):
-    """`Top` under flat AXI names: aclk, aresetn, s_axil_*, m_axi_* (two masters: m_axi0_*, m_axi1_*), interrupt. `ports` maps them."""
+    """`Top` under flat AXI names: aclk, aresetn, s_axil_*, m_axi_* (two masters: m_axi0_*, m_axi1_*), interrupt.
+    `ports` maps them.
+    """
 
     def __init__(self, config: HardwareConfig):
         self.top = Top(config)

@@ -36,7 +36,8 @@ _ROUND = re.compile(r"\\[^\s(]+\(\d+\)\S* ")
 _CASE = re.compile(r"^( *)(casez? \(|default:|endcase).*\n", re.M)
 _PORT = re.compile(rf"^(  (?:input|output) ({'|'.join(SYSTEMC_WORDS)});\n  (?:wire|reg) \2;)$", re.M)
 _STARTED = re.compile(
-    r"^  reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ );\n.*INITIALDLY \*/\n  initial \1<= 1'h0;\n.*INITIALDLY \*/$",
+    r"^  reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ );\n.*INITIALDLY \*/\n  initial \1<= "
+    r"1'h0;\n.*INITIALDLY \*/$",
     re.M,
 )
 _WAIVED = re.compile(r"^  /\* verilator lint_o(?:n|ff) SYMRSVDWORD \*/\n", re.M)
@@ -89,12 +90,15 @@ def unfinished(text: str) -> str:
     return _STARTED.sub(r"  reg \1 = 0;", _DEFAULT.sub("", _WAIVED.sub("", text)))
 
 
-# ------------------------------------------------------------------------------------------------------------------- names
+# -------------------------------------------------------------------------------------------------------------------
+# names
 
 
 @cache
 def _reserved() -> frozenset[str]:
-    """Words that are no identifier in Verilog-2005, SystemVerilog-2017 or VHDL-2008 (with which a design may be mixed)."""
+    """Words that are no identifier in Verilog-2005, SystemVerilog-2017 or VHDL-2008 (with which a design may be
+    mixed).
+    """
     return frozenset(
         """
         accept_on alias always always_comb always_ff always_latch and assert assign assume automatic before begin
@@ -129,7 +133,8 @@ def checked_name(name: str) -> str:
     """The name, if modules, files and macros can be named after it; EdgemoeError otherwise."""
     if not re.fullmatch(rf"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}", name):
         raise EdgemoeError(
-            f"{name[:80]!r} cannot name a module: give a letter, then letters, digits and underscores, at most {LONGEST_NAME} in all"
+            f"{name[:80]!r} cannot name a module: give a letter, then letters, digits and underscores, at most "
+            f"{LONGEST_NAME} in all"
         )
     if name.lower() in _reserved():
         raise EdgemoeError(
@@ -150,7 +155,8 @@ def named(text: str, name: str) -> str:
     )
 
 
-# -------------------------------------------------------------------------------------------------------------------- head
+# --------------------------------------------------------------------------------------------------------------------
+# head
 
 
 def head(config: HardwareConfig, module: str, interfaces: Mapping[str, str]) -> str:

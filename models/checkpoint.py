@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: a configuration and its tensors in one safetensors file. Needs no PyTorch.
 
-The configuration is JSON in the file's metadata under "config"; a calibration, if there is one, is JSON under "calibration".
-Tensors are float32; a file may also hold bfloat16 and float16, which float32 holds exactly, and float64, which is rounded, with a notice.
+The configuration is JSON in the file's metadata under "config"; a calibration, if there is one, is JSON under
+"calibration". Tensors are float32; a file may also hold bfloat16 and float16, which float32 holds exactly, and float64,
+which is rounded, with a notice.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ class Checkpoint:
 def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a model, in the order of execution. Trunk names are timm's.
 
-    Matrices are [outputs, inputs], but for the routers, which are [inputs, experts]. Row 0 of `pos_embed` is the CLS row with
-    the CLS token already added.
+    Matrices are [outputs, inputs], but for the routers, which are [inputs, experts]. Row 0 of `pos_embed` is the CLS
+    row with the CLS token already added.
     """
     return {name: shape for operation in graph(config).operations for name, shape in operation.tensors().items()}
 
 
 def check_tensors(config: ModelConfig, tensors: dict[str, np.ndarray], source: str) -> None:
-    """Raises one EdgemoeError that names missing, unexpected, misshapen, non-float32 or non-finite tensors: five, and how many more."""
+    """Raises one EdgemoeError that names missing, unexpected, misshapen, non-float32 or non-finite tensors:
+    five, and how many more.
+    """
     shapes = expected_tensors(config)
     missing = [f"{name} is missing" for name in shapes if name not in tensors]
     foreign = [f"{brief(name)} does not belong to the model" for name in sorted(tensors) if name not in shapes]
@@ -92,7 +95,8 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if text in known():
         return CHECKPOINTS / f"{text}.safetensors"
     raise EdgemoeError(
-        f"no checkpoint named {text!r}; known are {', '.join(known()) or 'none'}, or give the path of a .safetensors file"
+        f"no checkpoint named {text!r}; known are {', '.join(known()) or 'none'}, or give the path of a .safetensors "
+        f"file"
     )
 
 
@@ -110,7 +114,9 @@ def _float32(name: str, kind: str, shape: list[int], data: bytes) -> NDArray[np.
 def _without_prefix(
     tensors: dict[str, NDArray[np.float32]], config: ModelConfig
 ) -> tuple[dict[str, NDArray[np.float32]], str]:
-    """The tensors without what wrappers put before all their names (`module.`, `model.`, `_orig_mod.`), and that prefix."""
+    """The tensors without what wrappers put before all their names (`module.`, `model.`, `_orig_mod.`), and that
+    prefix.
+    """
     roots = {name.split(".")[0] for name in expected_tensors(config)}
     prefix = ""
     while tensors:

@@ -63,7 +63,8 @@ class TaskConfig:
                 raise EdgemoeError(f"task {self.name}: kind 'tokens' has no head; leave channels and grid at 0")
         elif self.channels < 1 or self.grid < 1:
             raise EdgemoeError(
-                f"task {self.name}: kind {self.kind!r} needs channels and grid of at least 1, got {self.channels} and {self.grid}"
+                f"task {self.name}: kind {self.kind!r} needs channels and grid of at least 1, got {self.channels} and "
+                f"{self.grid}"
             )
         if self.kind == "depth" and self.channels != 1:
             raise EdgemoeError(f"task {self.name}: kind 'depth' has exactly 1 channel, got {self.channels}")
@@ -130,7 +131,8 @@ class ModelConfig:
         for field in ("image_height", "image_width"):
             if getattr(self, field) % self.patch:
                 fail(
-                    f"{field} is {getattr(self, field)}, expected a multiple of the patch side {self.patch}; crop or resize the image"
+                    f"{field} is {getattr(self, field)}, expected a multiple of the patch side {self.patch}; crop or "
+                    f"resize the image"
                 )
         if self.width % self.heads:
             fail(f"width is {self.width}, expected a multiple of the {self.heads} heads")
@@ -142,7 +144,8 @@ class ModelConfig:
         if self.moe_layers:
             if self.experts < 1 or self.expert_hidden < 1:
                 fail(
-                    f"{len(self.moe_layers)} MoE layers need experts and expert_hidden of at least 1, got {self.experts} and "
+                    f"{len(self.moe_layers)} MoE layers need experts and expert_hidden of at least 1, got "
+                    f"{self.experts} and "
                     f"{self.expert_hidden}; for a plain Vision Transformer set moe_layers=()"
                 )
             if not 1 <= self.top_k <= self.experts:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and progress bars. All text is shown as it is, whatever brackets stand in a file's name, on any console, and whole."""
+"""Tables and progress bars. All text is shown as it is, whatever brackets stand in a file's name, on any console, and
+whole.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _talks = False
 
 
 def talk() -> None:
-    """From now on notices, progress bars and what builds say go to standard error: the command line wants them, a library does not."""
+    """From now on notices, progress bars and what builds say go to standard error:
+    the command line wants them, a library does not.
+    """
     global _talks
     if not _talks:
         _talks = True
@@ -52,7 +56,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show_table(title: str, rows: Iterable[Sequence[str | Text] | None], headers: Sequence[str] = ()) -> None:
-    """A table on standard output; None among the rows draws a line. What is too wide for the terminal is folded, not cut."""
+    """A table on standard output; None among the rows draws a line.
+    What is too wide for the terminal is folded, not cut.
+    """
     given = list(rows)
     table = Table(title=title, show_header=bool(headers))
     for number in range(max(len(row) for row in [headers, *given] if row is not None)):
@@ -66,7 +72,9 @@ def show_table(title: str, rows: Iterable[Sequence[str | Text] | None], headers:
 
 
 def bar(*columns: str | ProgressColumn) -> Progress:
-    """A progress bar on standard error, gone when done; invisible off a terminal, or to a library. Strings are formats of its fields."""
+    """A progress bar on standard error, gone when done; invisible off a terminal, or to a library.
+    Strings are formats of its fields.
+    """
     shown = console(stderr=True)
     made = [TextColumn(column, markup=False) if isinstance(column, str) else column for column in columns]
     return Progress(*made, console=shown, transient=True, disable=not (_talks and shown.is_terminal))

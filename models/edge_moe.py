@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the folder of raw float32 files in which Edge-MoE publishes its M3ViT (model m3vit-t). Needs no PyTorch.
 
-Every file is `NAME.float32.bin`: little-endian, C order, one tensor. Routers are stored as [experts, width]. The folder is `weights` of
-https://github.com/sharc-lab/Edge-MoE, in which the weights of the experts (l*_htoh4_weight, l*_h4toh_weight) are missing.
+Every file is `NAME.float32.bin`: little-endian, C order, one tensor. Routers are stored as [experts, width]. The folder
+is `weights` of https://github.com/sharc-lab/Edge-MoE, in which the weights of the experts (l*_htoh4_weight,
+l*_h4toh_weight) are missing.
 """
 
 from __future__ import annotations
@@ -69,10 +70,12 @@ def _fail(folder: Path, faults: list[str], advice: str = "") -> None:
 
 
 def stand_ins(tensors: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Experts' weights of all MoE layers, float32, made from the dense MLP one layer below each; the same seed gives the same ones.
+    """Experts' weights of all MoE layers, float32, made from the dense MLP one layer below each; the same seed gives
+    the same ones.
 
-    An expert takes `expert_hidden` of the dense `hidden` units in random order; the first matrix's rows get a gain of N(1, 0.25) each;
-    the second matrix is scaled by 1.6, as half the units are gone. So they have real weights' distribution, but no training.
+    An expert takes `expert_hidden` of the dense `hidden` units in random order; the first matrix's rows get a gain of
+    N(1, 0.25) each; the second matrix is scaled by 1.6, as half the units are gone. So they have real weights'
+    distribution, but no training.
     """
     rng = np.random.default_rng(seed)
     made: dict[str, np.ndarray] = {}
@@ -89,7 +92,8 @@ def stand_ins(tensors: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndar
 
 
 def load_folder(folder: str | os.PathLike[str], fill_missing: int | None = None) -> tuple[Checkpoint, list[str]]:
-    """(the whole model m3vit-t, names of the tensors that were filled); one EdgemoeError names files that are missing or wrong.
+    """(the whole model m3vit-t, names of the tensors that were filled); one EdgemoeError names files that are missing
+    or wrong.
 
     fill_missing: a seed; experts' weights whose file is missing then come from `stand_ins`.
     """

@@ -11,11 +11,14 @@ LOGGER.addHandler(logging.NullHandler())  # a library says nothing unless it is 
 
 
 class EdgemoeError(Exception):
-    """Says in one line what is wrong, what was expected and what to do. The command line prints it without a traceback."""
+    """Says in one line what is wrong, what was expected and what to do.
+    The command line prints it without a traceback.
+    """
 
 
 def notice(text: str) -> None:
-    """A line for the user beside the results: a warning of the logger "edgemoe", which the command line shows on standard error.
+    """A line for the user beside the results: a warning of the logger "edgemoe", which the command line shows on
+    standard error.
 
     Whatever a file's name holds, it stays one line.
     """

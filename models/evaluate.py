@@ -22,8 +22,8 @@ HARDWARE_FORMATS: tuple[str, ...] = (WeightFormat.SIXTEEN, WeightFormat.MIXED, W
 
 @dataclass
 class Evaluation:
-    """Quality on held-out scenes: per method the mean IoU and the depth error in metres; IoU per class of the model; and the share
-    of routes per layer, task and expert, {layer: [tasks, E]}."""
+    """Quality on held-out scenes: per method the mean IoU and the depth error in metres; IoU per class of the model;
+    and the share of routes per layer, task and expert, {layer: [tasks, E]}."""
 
     scenes: int
     mean_iou: dict[str, float]
@@ -125,7 +125,9 @@ def card(
     threads: int,
     seconds: float,
 ) -> str:
-    """The model card, in Markdown. computed: weight format -> task -> metric -> value, as the hardware computes it on the same scenes."""
+    """The model card, in Markdown. computed: weight format -> task -> metric -> value, as the hardware computes it on
+    the same scenes.
+    """
     config = source.config
     words = sum(tensor.size for tensor in source.tensors.values())
     moe_layers = ", ".join(map(str, config.moe_layers))

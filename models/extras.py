@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optional packages: the extra that brings each, and a command line that gets it into the very environment that lacks it."""
+"""Optional packages: the extra that brings each, and a command line that gets it into the very environment that lacks
+it.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def extra_of(package: str) -> str | None:
 
 
 def remedy(extra: str) -> str:
-    """A command to paste. In a clone it names the clone, since no index has this package; elsewhere the packages themselves."""
+    """A command to paste. In a clone it names the clone, since no index has this package;
+    elsewhere the packages themselves.
+    """
     root = clone()
     wanted = ["-e", f"{root}[{extra}]" if extra else str(root)] if root else requirements(extra)
     return shlex.join([sys.executable or "python3", "-m", "pip", "install", *wanted])

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The float M3ViT: what the paper means, in one file. Everything else in the repository is compared with this.
 
-Letters in the shape comments: B images, C colour channels, H and W pixels, p patch side, N patches, T = N + 1 tokens, D width,
-h heads, d = D / h head width, M hidden width, E experts, X expert hidden width, k = top_k, S tokens of one expert.
+Letters in the shape comments: B images, C colour channels, H and W pixels, p patch side, N patches, T = N + 1 tokens, D
+width, h heads, d = D / h head width, M hidden width, E experts, X expert hidden width, k = top_k, S tokens of one
+expert.
 """
 
 from __future__ import annotations
@@ -127,9 +128,11 @@ class Experts(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
-    """y = sum over the token's k experts e of p_e * expert_e(x), with p the softmax over all E experts, not renormalised.
+    """y = sum over the token's k experts e of p_e * expert_e(x), with p the softmax over all E experts, not
+    renormalised.
 
-    One router per task; the experts are common. Experts run one after another over the queue of their tokens, as in hardware.
+    One router per task; the experts are common. Experts run one after another over the queue of their tokens, as in
+    hardware.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -139,7 +142,9 @@ class MixtureOfExperts(nn.Module):
         self.experts = Experts(config)
 
     def forward(self, x: Tensor, task: int, chosen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """[B, T, D] -> y [B, T, D], indices [B, T, k], scores [B, T, k], probabilities [B, T, E]. `chosen` holds the indices."""
+        """[B, T, D] -> y [B, T, D], indices [B, T, k], scores [B, T, k], probabilities [B, T, E].
+        `chosen` holds the indices.
+        """
         probabilities = self.gate[task](x)  # [B, T, E]
         if chosen is None:
             # A stable sort, not topk: of equal probabilities the lowest expert index goes first.
@@ -172,7 +177,9 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """A linear patch decoder: each patch's token gives s x s cells of `channels` values (s row, s column, channel fastest)."""
+    """A linear patch decoder: each patch's token gives s x s cells of `channels` values (s row, s column, channel
+    fastest).
+    """
 
     def __init__(self, config: ModelConfig, outputs: int) -> None:
         super().__init__()
@@ -249,8 +256,8 @@ class Golden(nn.Module):
     ) -> Output:
         """uint8 images [B, C, H, W] or [C, H, W] -> Output.
 
-        With `routing` (layer -> expert indices, [B, T, k] or [T, k]) the choice of experts is held in these layers; the weights
-        are still the model's own probabilities at those indices.
+        With `routing` (layer -> expert indices, [B, T, k] or [T, k]) the choice of experts is held in these layers; the
+        weights are still the model's own probabilities at those indices.
         """
         index = self.config.task_index(task)
         x = self.embed(images)  # [B, T, D]

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a task head's values to a map of the image, and from a map to a picture. NumPy only: the host on a board runs it.
+"""From a task head's values to a map of the image, and from a map to a picture. NumPy only: the host on a board runs
+it.
 
-A head gives, per patch, s * s cells of `channels` values in the order s row, s column, channel (fastest). The cells of all
-patches form a grid of H * s / patch rows and W * s / patch columns, which is interpolated bilinearly to H x W pixels: pixel centres
-and cell centres are both at + 0.5, and outside the outermost cell centres the nearest cell's value holds.
+A head gives, per patch, s * s cells of `channels` values in the order s row, s column, channel (fastest). The cells of
+all patches form a grid of H * s / patch rows and W * s / patch columns, which is interpolated bilinearly to H x W
+pixels: pixel centres and cell centres are both at + 0.5, and outside the outermost cell centres the nearest cell's
+value holds.
 
 Depth is predicted as its logarithm: value = ln(depth / 10 m), so 0 is 10 m and the values stay within about -3..2.3.
 """
@@ -79,7 +81,9 @@ def segmentation_map(head: np.ndarray, config: ModelConfig, task: TaskConfig | i
 
 
 def depth_map(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | str) -> np.ndarray:
-    """Depth of every pixel in metres, float32 [H, W]: 10 m * exp(value), of the interpolated values, clipped to DEPTH_LIMITS."""
+    """Depth of every pixel in metres, float32 [H, W]: 10 m * exp(value), of the interpolated values, clipped to
+    DEPTH_LIMITS.
+    """
     chosen = _task(config, task, "depth")
     values = bilinear(cell_grid(head, config, chosen), config.image_height, config.image_width)[..., 0]
     low, high = (np.float32(np.log(limit / DEPTH_UNIT)) for limit in DEPTH_LIMITS)

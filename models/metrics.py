@@ -15,14 +15,18 @@ def confusion(prediction: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
 
 
 def class_iou(matrix: np.ndarray) -> np.ndarray:
-    """float64 [classes]: intersection over union of each class, from a confusion matrix; NaN for a class that never occurs."""
+    """float64 [classes]: intersection over union of each class, from a confusion matrix;
+    NaN for a class that never occurs.
+    """
     hits = np.diag(matrix).astype(np.float64)
     union = matrix.sum(0) + matrix.sum(1) - hits
     return np.divide(hits, union, out=np.full(len(matrix), np.nan), where=union > 0)
 
 
 def mean_iou(prediction: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    """Mean over the classes that occur of intersection / union of pixels, 0..1. Any shapes, as long as they are equal."""
+    """Mean over the classes that occur of intersection / union of pixels, 0..1.
+    Any shapes, as long as they are equal.
+    """
     return float(np.nanmean(class_iou(confusion(prediction, labels, classes))))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A seeded generator of street scenes with exact labels and depth: the data of the published checkpoints. NumPy only.
 
-The geometry is that of `edgemoe.models.street.canvas`: depth is along the optical axis, in metres, at most MAX_DEPTH, which is also the
-sky's.
+The geometry is that of `edgemoe.models.street.canvas`: depth is along the optical axis, in metres, at most MAX_DEPTH,
+which is also the sky's.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from edgemoe.models.street.things import draw_car, draw_person, draw_pole, draw_
 
 __all__ = ["CLASSES", "HEIGHT", "MAX_DEPTH", "ROAD", "SKY", "WIDTH", "Camera", "Scene", "cut", "scene"]
 
-#: Rows and columns of a model's picture -> (first row, first column) in the scene: whole patches, with the road and its middle in view.
+#: Rows and columns of a model's picture -> (first row, first column) in the scene: whole patches, with the road and its
+#: middle in view.
 WINDOWS = {(HEIGHT, WIDTH): (0, 0), (112, 112): (16, 64)}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """image uint8 [3, 128, 256]; labels uint8 [128, 256] (index into CLASSES); depth float32 [128, 256] in metres; the camera."""
+    """image uint8 [3, 128, 256]; labels uint8 [128, 256] (index into CLASSES); depth float32 [128, 256] in metres;
+    the camera.
+    """
 
     image: np.ndarray
     labels: np.ndarray
@@ -33,7 +36,9 @@ class Scene:
 
 
 def cut(found: Scene, height: int, width: int) -> Scene:
-    """The window of that size, one of WINDOWS: image, labels and depth [.., height, width]. The camera stays that of the whole scene."""
+    """The window of that size, one of WINDOWS: image, labels and depth [.., height, width].
+    The camera stays that of the whole scene.
+    """
     row, column = WINDOWS[height, width]
     there = (..., slice(row, row + height), slice(column, column + width))
     return replace(

@@ -2,9 +2,9 @@
 """Trains m3vit-micro on generated street scenes, from nothing, on one CPU core; m3vit-nano is cut from it.
 
 Loss, for every image and both tasks: cross-entropy of the classes, L1 of the logarithm of depth, and per MoE layer a
-load-balancing term E * sum over experts e of f_e * P_e, with f_e the share of routes and P_e the mean probability of expert e. It is
-taken mostly over the tokens of all tasks together, which keeps every expert in use and leaves each task free to prefer its
-own, and a little over each task's alone, so that the tasks also have experts in common.
+load-balancing term E * sum over experts e of f_e * P_e, with f_e the share of routes and P_e the mean probability of
+expert e. It is taken mostly over the tokens of all tasks together, which keeps every expert in use and leaves each task
+free to prefer its own, and a little over each task's alone, so that the tasks also have experts in common.
 """
 
 from __future__ import annotations
@@ -80,10 +80,12 @@ def make_scenes(
 
 
 def windowed(source: Checkpoint, config: ModelConfig) -> Checkpoint:
-    """The model `source` on a window of its picture (`scenes.WINDOWS`): the same weights; of the position embeddings the window's.
+    """The model `source` on a window of its picture (`scenes.WINDOWS`): the same weights; of the position embeddings
+    the window's.
 
-    source: of the scenes' size; config: the same model, but for name and picture. Nothing is trained, and nothing but position tells
-    the model how large its picture is. It sees less around the window, though, so its quality is a little lower.
+    source: of the scenes' size; config: the same model, but for name and picture. Nothing is trained, and nothing but
+    position tells the model how large its picture is. It sees less around the window, though, so its quality is a
+    little lower.
     """
     row, column = (start // config.patch for start in scenes.WINDOWS[config.image_height, config.image_width])
     embedding = source.tensors["pos_embed"]  # [1 + rows * columns, D]
@@ -106,11 +108,13 @@ def _check(config: ModelConfig) -> None:
             )
         if task.kind == "segmentation" and task.channels != len(scenes.CLASSES):
             raise EdgemoeError(
-                f"model {config.name}: task {task.name} has {task.channels} classes, the scenes have {len(scenes.CLASSES)}"
+                f"model {config.name}: task {task.name} has {task.channels} classes, the scenes have "
+                f"{len(scenes.CLASSES)}"
             )
         if config.patch % task.grid:
             raise EdgemoeError(
-                f"model {config.name}: task {task.name} has grid {task.grid}, training needs a divisor of {config.patch}"
+                f"model {config.name}: task {task.name} has grid {task.grid}, training needs a divisor of "
+                f"{config.patch}"
             )
 
 
@@ -147,13 +151,16 @@ def _cells(head: Tensor, config: ModelConfig, task: TaskConfig) -> Tensor:
 def losses(
     model: Golden, images: Tensor, labels: Tensor, log_depth: Tensor, offset: tuple[int, int]
 ) -> tuple[list[Tensor], Tensor]:
-    """Loss of each task, and the balancing term. `offset` (0..1, 0..1 of a cell's pixels) picks the pixel each cell is held to."""
+    """Loss of each task, and the balancing term. `offset` (0..1, 0..1 of a cell's pixels) picks the pixel each cell is
+    held to.
+    """
     config = model.config
     values, routes = forward_tasks(model, images)
     result = []
     for task, head in zip(config.tasks, values, strict=True):
         step = config.patch // task.grid
-        # One pixel of each cell, another one each step: on average the cell learns the mixture of its pixels, at a fraction of the cost.
+        # One pixel of each cell, another one each step: on average the cell learns the mixture of its pixels, at a
+        # fraction of the cost.
         rows, columns = slice(offset[0] % step, None, step), slice(offset[1] % step, None, step)
         cells = _cells(head.float(), config, task)
         if task.kind == "segmentation":
@@ -188,9 +195,9 @@ def train(
 ) -> tuple[Checkpoint, list[float]]:
     """Trains and returns the checkpoint and the loss of every step; writes it to `out`, if given.
 
-    The same seed, steps and threads give the same weights on the same kind of CPU. `minutes` limits the time instead: the learning
-    rate then follows the clock, and nothing can be repeated exactly. `bfloat16` multiplies matrices in bfloat16, three
-    times as fast on CPUs that have it; the weights themselves stay float32.
+    The same seed, steps and threads give the same weights on the same kind of CPU. `minutes` limits the time instead:
+    the learning rate then follows the clock, and nothing can be repeated exactly. `bfloat16` multiplies matrices in
+    bfloat16, three times as fast on CPUs that have it; the weights themselves stay float32.
     """
     config = preset(config) if isinstance(config, str) else config
     _check(config)
@@ -231,7 +238,8 @@ def _train(
             done = step / steps if minutes is None else (time.monotonic() - start) / (60 * minutes)
             if done >= 1:
                 break
-            # A short rise, then half a cosine, which falls to one half, and in the last third a straight line to 0 on top of it.
+            # A short rise, then half a cosine, which falls to one half, and in the last third a straight line to 0 on
+            # top of it.
             rise = min(1.0, (step + 1) / min(WARM_UP, max(1, steps // 10)))
             rate = learning_rate * rise * (0.5 + 0.5 * np.cos(np.pi * done / 2)) * min(1.0, (1 - done) / COOL_DOWN)
             for group in optimiser.param_groups:

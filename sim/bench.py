@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benches of single components: an Amaranth component under cocotb tests on Verilator, started from a plain pytest function.
+"""Benches of single components: an Amaranth component under cocotb tests on Verilator, started from a plain pytest
+function.
 
 The pytest side calls :func:`run_bench`::
 
     def test_adder() -> None:
         run_bench(Adder(width=8), __name__, parameters={"width": 8})
 
-and the cocotb side, functions of the same module or another one (their names must not begin with ``test_``, or pytest takes them too)::
+and the cocotb side, functions of the same module or another one (their names must not begin with ``test_``, or pytest
+takes them too)::
 
     @cocotb.test()
     async def adds(dut):
         await start(dut)                                  # clock and reset
-        driver = StreamDriver(dut, "i", idle=0.3)         # member `i` of the component: ports i_valid, i_ready, i_payload
+        driver = StreamDriver(dut, "i", idle=0.3)         # member `i` of the component: ports i_valid, i_ready,
+                                                          i_payload
         monitor = StreamMonitor(dut, "o", stall=0.3)
         await driver.send([1, 2, 3])
         assert await monitor.receive(3) == [2, 3, 4]
 
-Members of the component become ports with single underscores (``a.b`` is ``dut.a_b``): Verilator spells the double underscore of
+Members of the component become ports with single underscores (``a.b`` is ``dut.a_b``): Verilator spells the double
+underscore of
 Amaranth's own names ``___05F``.  Clock and reset are ``dut.clk`` and ``dut.rst``.  A struct payload is one vector; :func:`pack` and
 :func:`unpack` convert.
 
-Verilog and executable are cached by the design's text, so nothing is built twice; neither make nor Perl nor a system compiler is needed.
+Verilog and executable are cached by the design's text, so nothing is built twice; neither make nor Perl nor a system
+compiler is needed.
 """
 
 from __future__ import annotations
@@ -82,7 +87,9 @@ def flat_ports(component: Any) -> dict[str, Any]:
 
 
 def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None) -> str:
-    """Verilog of an Amaranth component; the WebAssembly Yosys behind it is slow, so its answer is cached by the design's RTLIL."""
+    """Verilog of an Amaranth component; the WebAssembly Yosys behind it is slow, so its answer is cached by the
+    design's RTLIL.
+    """
     from amaranth.back import rtlil
 
     text = rtlil.convert(
@@ -145,7 +152,8 @@ def run_built(
     seed: int = 1,
     waves: bool = False,
 ) -> None:
-    """As :func:`run_verilog`, for a simulation that lies built in ``folder``, where cocotb's runner of ``simulator`` looks for it.
+    """As :func:`run_verilog`, for a simulation that lies built in ``folder``, where cocotb's runner of ``simulator``
+    looks for it.
 
     ``waves``: let that runner write its waveforms.
     """
@@ -198,7 +206,9 @@ def run_built(
 
 
 class BenchFailure(AssertionError):
-    """A bench failed.  The first line says which test, how, and where; then come the first failure whole and the path of the whole log."""
+    """A bench failed.  The first line says which test, how, and where;
+    then come the first failure whole and the path of the whole log.
+    """
 
 
 def _problem(results: Path, log: Path, died: BaseException | None) -> str:

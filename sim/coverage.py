@@ -24,7 +24,9 @@ API void edgemoe_write_coverage(Simulation* simulation, const char* path) { simu
 
 @dataclass
 class Coverage:
-    """Counts of every point, as the files spell it: a run adds some hundred thousand of them, so they are taken apart only at the end."""
+    """Counts of every point, as the files spell it: a run adds some hundred thousand of them, so they are taken apart
+    only at the end.
+    """
 
     points: Counter[str] = field(default_factory=Counter)
 

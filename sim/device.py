@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The core's Verilog as a device of this process: a library of :func:`edgemoe.sim.build.build_library`, called through ctypes.
+"""The core's Verilog as a device of this process: a library of :func:`edgemoe.sim.build.build_library`, called through
+ctypes.
 
-Time passes only inside a call: a register access costs the cycles of its AXI4-Lite handshakes, :meth:`VerilatorDevice.wait` runs until the
+Time passes only inside a call: a register access costs the cycles of its AXI4-Lite handshakes,
+:meth:`VerilatorDevice.wait` runs until the
 interrupt.  The memory is the harness's own, seen through NumPy without a copy.
 """
 
@@ -32,8 +34,10 @@ class ProtocolError(RuntimeError):
 class Dram:
     """Behaviour of the DRAM model, the same for each master.
 
-    ``latency``: cycles from the acceptance of a read's address to its first beat; ``write_latency``: from the last beat of a write to its
-    response (default: as ``latency``).  ``stall_*``: fraction of cycles in which that channel holds back, at random from ``seed``.
+    ``latency``: cycles from the acceptance of a read's address to its first beat; ``write_latency``: from the last beat
+    of a write to its
+    response (default: as ``latency``).  ``stall_*``: fraction of cycles in which that channel holds back, at random
+                                         from ``seed``.
     ``bandwidth``: beats a cycle, reads and writes together (0: one a cycle in each direction).
     """
 
@@ -130,7 +134,8 @@ def _load(path: Path) -> ctypes.CDLL:
 class VerilatorDevice:
     """A simulated core with its DRAM (fulfils :class:`edgemoe.host.runtime.device.Device`).
 
-    ``memory_size``: bytes, all banks together.  ``bank_addresses``: the first bus address of each master's region; deliberately not zero by
+    ``memory_size``: bytes, all banks together.  ``bank_addresses``: the first bus address of each master's region;
+                                                 deliberately not zero by
     default, so that a core which forgets to add its base register is found out.  ``strict``: raise :class:`ProtocolError` as soon as
     :meth:`wait`, :meth:`run` or :meth:`close` finds that the core broke a rule of the bus.
     """
@@ -190,7 +195,8 @@ class VerilatorDevice:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ------------------------------------------------------------------------------------------------ the device contract
+    # ------------------------------------------------------------------------------------------------ the device
+    # contract
 
     def read_register(self, offset: int) -> int:
         """The register at a byte offset."""
@@ -242,7 +248,8 @@ class VerilatorDevice:
                 self._library.edgemoe_destroy(self._handle)
                 self._handle = None
 
-    # ------------------------------------------------------------------------------------------------ what only a simulation can
+    # ------------------------------------------------------------------------------------------------ what only a
+    # simulation can
 
     def reset(self, cycles: int = 8) -> None:
         """Hold ``aresetn`` low; the memory keeps its contents and forgets its bursts."""
@@ -326,5 +333,6 @@ class VerilatorDevice:
             )
         if response != OKAY:
             raise EdgemoeError(
-                f"register {what} at {offset:#05x}: the core answered {({2: 'SLVERR', 3: 'DECERR'}).get(response, response)}"
+                f"register {what} at {offset:#05x}: the core answered "
+                f"{({2: 'SLVERR', 3: 'DECERR'}).get(response, response)}"
             )

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs programs: the same instructions from the same memory image as the hardware, results to the same addresses, to the last bit.
+"""Runs programs: the same instructions from the same memory image as the hardware, results to the same addresses, to
+the last bit.
 
-One MATMUL is one matrix product, whatever the array's side: sums are exact, so the order in which the hardware adds does not show.
-What would show is an instruction that overwrites its own operands while it streams; no compiled program does that.
+One MATMUL is one matrix product, whatever the array's side: sums are exact, so the order in which the hardware adds
+does not show. What would show is an instruction that overwrites its own operands while it streams; no compiled program
+does that.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ class Result:
     """How a run ended.
 
     error_instruction, error_address: where it stopped (the address that the bus refused; 0 for other errors).
-    instructions: retired, each repetition inside EXPERTS counted, EXPERTS itself and END not. macs: multiplications with a real
-    operand row, padding included.
+    instructions: retired, each repetition inside EXPERTS counted, EXPERTS itself and END not. macs: multiplications
+    with a real operand row, padding included.
     saturated: results of MATMULs that were limited to 16 bits, by instruction index.
     """
 
@@ -267,8 +269,8 @@ class Emulator:
     def _image(self, i: Instruction) -> None:
         """Lanes beyond the last pixel of a patch keep their old value: the weights that they meet are zero.
 
-        No beats: nothing is moved. A picture that is longer than its beats is waited for until the watchdog ends the run; beats that
-        follow the picture are not used.
+        No beats: nothing is moved. A picture that is longer than its beats is waited for until the watchdog ends the
+        run; beats that follow the picture are not used.
         """
         if not i.beats:
             return

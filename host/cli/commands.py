@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. Results go to standard output (with ``--json`` nothing else does), progress and errors to standard error.
+"""The command line. Results go to standard output (with ``--json`` nothing else does), progress and errors to standard
+error.
 
-Nothing heavy is imported here: every command imports what it needs when it runs, so that ``--help`` is instant and a machine without
-PyTorch or Amaranth can run what does not need them.
+Nothing heavy is imported here: every command imports what it needs when it runs, so that ``--help`` is instant and a
+machine without PyTorch or Amaranth can run what does not need them.
 """
 
 from __future__ import annotations
@@ -206,8 +207,8 @@ def infer(
 ) -> None:
     """Run images through a checkpoint.
 
-    Maps are saved as they come, under the picture's name (with its folder's name or a number where names are alike). A picture that cannot
-    be read is left out, and the exit code is then 1.
+    Maps are saved as they come, under the picture's name (with its folder's name or a number where names are alike). A
+    picture that cannot be read is left out, and the exit code is then 1.
     """
     from edgemoe.host import batch, inference, outputs
     from edgemoe.hw.contract.hardware_option import configured
@@ -490,7 +491,9 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest paths."""
+    """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest
+    paths.
+    """
     from edgemoe.host.studies import benchmark, reporting
     from edgemoe.hw.contract.hardware_option import changed, configured
 
@@ -530,7 +533,9 @@ def growth(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Cycles of the RTL against tokens, experts, streams, the memory's latency and the array's side, on a narrow model."""
+    """Cycles of the RTL against tokens, experts, streams, the memory's latency and the array's side, on a narrow
+    model.
+    """
     from dataclasses import asdict
 
     from edgemoe.host.studies import benchmark
@@ -613,7 +618,8 @@ def check(
     if reports[0].calibrated_on:
         found = ", ".join(reports[0].calibrated_on)
         inference.notice(
-            f"the checkpoint was calibrated on {found}: its decibels there flatter; take a picture that calibration never saw"
+            f"the checkpoint was calibrated on {found}: its decibels there flatter; take a picture that calibration "
+            f"never saw"
         )
     if json:
         _print_json([found.summary() for found in reports] if table else reports[0].summary())
@@ -700,7 +706,9 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = 1,
     force: Force = False,
 ) -> None:
-    """Train a checkpoint on generated street scenes, calibrate it, and write its model card beside it. m3vit-nano: cut from m3vit-micro."""
+    """Train a checkpoint on generated street scenes, calibrate it, and write its model card beside it. m3vit-nano:
+    cut from m3vit-micro.
+    """
     import time
     from dataclasses import replace
 

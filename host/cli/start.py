@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the command line begins and where every command ends: what a user or a machine can cause is one line and exit code 2.
+"""Where the command line begins and where every command ends: what a user or a machine can cause is one line and exit
+code 2.
 
-Light at its top, so that Ctrl-C during the imports is met too. The launcher starts this file by its path and without Python's `site`,
-which is loaded below for the same reason.
+Light at its top, so that Ctrl-C during the imports is met too. The launcher starts this file by its path and without
+Python's `site`, which is loaded below for the same reason.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ LONGEST = 400  # characters of a message; a path alone can have thousands
 
 
 def main() -> None:
-    """Run a command. Exit codes: the command's own; 2 for an error, told in one line; 130 if interrupted; 1 for a fault of ours."""
+    """Run a command. Exit codes: the command's own; 2 for an error, told in one line; 130 if interrupted;
+    1 for a fault of ours.
+    """
     try:
         _prepare_streams()
         _prepare_endings()
@@ -50,7 +53,9 @@ def _prepare_streams() -> None:
 
 
 def _prepare_endings() -> None:
-    """Ended from outside (kill, a connection that breaks), a run is cleaned up as after Ctrl-C: no board's core goes on behind our back."""
+    """Ended from outside (kill, a connection that breaks), a run is cleaned up as after Ctrl-C:
+    no board's core goes on behind our back.
+    """
     import signal
 
     for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
@@ -59,8 +64,8 @@ def _prepare_endings() -> None:
 
 
 def _run() -> int:
-    # What a command computes (calibrations, training) must not depend on the machine's cores, nor fight for them. NumPy reads this when
-    # it loads.
+    # What a command computes (calibrations, training) must not depend on the machine's cores, nor fight for them. NumPy
+    # reads this when it loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import typer
     from edgemoe.models import console

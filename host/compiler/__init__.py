@@ -36,8 +36,9 @@ def compile(
 ) -> CompiledProgram:
     """A program for `streams`, each an (image index, task index or name).
 
-    save_tokens: also store the final tokens of streams whose task has a head. trace: store the destination of every MATMUL.
-    EdgemoeError if the model does not fit, naming the capacity, the excess, and the hardware fields with which it would.
+    save_tokens: also store the final tokens of streams whose task has a head. trace: store the destination of every
+    MATMUL. EdgemoeError if the model does not fit, naming the capacity, the excess, and the hardware fields with which
+    it would.
     """
     if not streams:
         raise EdgemoeError("nothing to compile: give at least one stream (image, task)")

@@ -62,20 +62,22 @@ def floor(
     shared: bool = False,
     images: int = 1,
 ) -> float:
-    """Cycles below which no program gets that runs the model's matrices in their order, for a pass of `streams` streams of `images` images.
+    """Cycles below which no program gets that runs the model's matrices in their order, for a pass of `streams` streams
+    of `images` images.
 
-    queue_lengths: MoE layer -> tokens of each expert over all streams; balanced queues if it is not given. shared: what the streams of an
-    image have in common (up to the first router) runs once for it.
+    queue_lengths: MoE layer -> tokens of each expert over all streams; balanced queues if it is not given. shared: what
+    the streams of an image have in common (up to the first router) runs once for it.
 
-    The array takes a row a cycle and holds one block of weights while the next one stands in its shadow registers; the bus brings its full
-    width in every cycle, in the order of use, at most `ahead` beats (prefetch memory and two blocks) before they are used. So, for block j
-    with r_j rows and l_j cycles on the bus, at the earliest
+    The array takes a row a cycle and holds one block of weights while the next one stands in its shadow registers; the
+    bus brings its full width in every cycle, in the order of use, at most `ahead` beats (prefetch memory and two
+    blocks) before they are used. So, for block j with r_j rows and l_j cycles on the bus, at the earliest
 
         bus_j   = max(bus_{j-1} + l_j, start_k + beats beyond `ahead`)     k: the oldest block that must make room for j
         start_j = max(start_{j-1} + r_{j-1}, bus_j)
 
-    and the floor is start + r of the last one. Nothing else counts: no filling and draining of the array, no latency, no stall, no image,
-    no parameter words, no LayerNorm (which costs no pass over the data here), no router, no task head.
+    and the floor is start + r of the last one. Nothing else counts: no filling and draining of the array, no latency,
+    no stall, no image, no parameter words, no LayerNorm (which costs no pass over the data here), no router, no task
+    head.
     """
     ahead = hardware.prefetch_beats + 2 * hardware.lanes**2 * 2 / hardware.bus_bytes
     waiting: deque[Block] = deque()  # (start, beats) of blocks whose weights may still take up room

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """edgemoe: multi-task Mixture-of-Experts vision transformers on an FPGA, on its simulator, or on the integer emulator.
 
-This is the package's front; the rooms behind it (`edgemoe.models`, `hw`, `sim`, `host`, `boards`) lie in folders of their own.
-What is here is imported when it is first asked for: a room that is imported by itself needs nothing of the others.
+This is the package's front; the rooms behind it (`edgemoe.models`, `hw`, `sim`, `host`, `boards`) lie in folders of
+their own. What is here is imported when it is first asked for: a room that is imported by itself needs nothing of the
+others.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What devices of every kind of board share: waiting for the end of a run by interrupt where there is one, else by looking; and never
-giving memory back that a running core may still write."""
+"""What devices of every kind of board share: waiting for the end of a run by interrupt where there is one, else by
+looking; and never giving memory back that a running core may still write."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.striped_memory import DeviceTimeout
 from edgemoe.models.errors import EdgemoeError
 
-TIMEOUT = 60.0  # seconds that a run may take where the caller states none: the core's own watchdog ends a stuck one far earlier
-SLICE = 0.1  # seconds between calls of a progress function, and between looks at the registers of a core whose interrupt does not come
+# seconds that a run may take where the caller states none: the core's own watchdog ends a stuck one far earlier
+TIMEOUT = 60.0
+# seconds between calls of a progress function, and between looks at the registers of a core whose interrupt does not
+# come
+SLICE = 0.1
 DRAIN = (
     5.0  # seconds that a core may take, after a soft reset, to finish the bursts it has begun: it needs microseconds
 )
@@ -78,7 +81,9 @@ class BoardDevice(ABC):
 
     @abstractmethod
     def _release(self, stopped: bool) -> None:
-        """Give everything back; memory that the core writes in this processor's DRAM only if the core has stopped. May be repeated."""
+        """Give everything back; memory that the core writes in this processor's DRAM only if the core has stopped.
+        May be repeated.
+        """
 
     def _expect_event(self) -> None:
         """Ask for one event at the next interrupt; nothing to do where there are no interrupts."""
@@ -89,14 +94,18 @@ class BoardDevice(ABC):
         time.sleep(min(seconds, 0.001))
 
     def _interrupt(self) -> bool:
-        """The interrupt pin, by the registers that make it. A run that was just started has none, whatever an earlier one left."""
+        """The interrupt pin, by the registers that make it. A run that was just started has none, whatever an earlier
+        one left.
+        """
         status, enable = self.read_register(registers.offset("ISR")), self.read_register(registers.offset("IER"))
         return bool(status & enable & 3) and not self.read_register(CTRL) & START
 
     def wait(
         self, *, seconds: float | None = None, cycles: int | None = None, progress: Callable[[Any], None] | None = None
     ) -> None:
-        """Return when the interrupt is high; DeviceTimeout after `seconds` (default: `timeout`). `cycles` cannot be counted here."""
+        """Return when the interrupt is high; DeviceTimeout after `seconds` (default: `timeout`).
+        `cycles` cannot be counted here.
+        """
         limit = self.timeout if seconds is None else seconds
         begun = shown = time.monotonic()
         self._expect_event()
@@ -110,7 +119,8 @@ class BoardDevice(ABC):
             self._event(min(SLICE, max(begun + limit - now, 0.001)))
 
     def stop(self) -> bool:
-        """Abandon whatever runs: soft reset, then wait until the bus is drained; whether the core is idle, after DRAIN seconds at most.
+        """Abandon whatever runs: soft reset, then wait until the bus is drained; whether the core is idle, after DRAIN
+        seconds at most.
 
         An interrupt does not end it: what called it is on its way out already.
         """
@@ -133,12 +143,15 @@ class BoardDevice(ABC):
                     return False
 
     def close(self) -> None:
-        """Stop the core if a run of ours may not be over, then give everything back. Memory of a core that does not stop is kept."""
+        """Stop the core if a run of ours may not be over, then give everything back.
+        Memory of a core that does not stop is kept.
+        """
         with uninterrupted():
             stopped = not self._running or self.stop()
             if not stopped:
                 print(
-                    f"edgemoe: the core did not stop within {DRAIN:g} s: the memory that it may still write is kept while this process "
+                    f"edgemoe: the core did not stop within {DRAIN:g} s: the memory that it may still write is kept "
+                    f"while this process "
                     f"lasts; next: {self.reset_command}, or load the bitstream again",
                     file=sys.stderr,
                 )

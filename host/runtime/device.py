@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the driver needs of a device, whatever it is: registers, memory, an interrupt to wait for.
 
-`edgemoe.sim.emulator_device.EmulatorDevice` (integers in NumPy), `edgemoe.sim.device.VerilatorDevice` (the generated Verilog in this
-process) and the FPGA devices are such; a driver written against :class:`Device` cannot tell them apart.
+`edgemoe.sim.emulator_device.EmulatorDevice` (integers in NumPy), `edgemoe.sim.device.VerilatorDevice` (the generated
+Verilog in this process) and the FPGA devices are such; a driver written against :class:`Device` cannot tell them apart.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Device(Protocol):
         """The memory that the core reads and writes."""
 
     def read_register(self, offset: int) -> int:
-        """The 32-bit register at a byte offset; :class:`EdgemoeError` if the core answers with an error or not at all."""
+        """The 32-bit register at a byte offset; :class:`EdgemoeError` if the core answers with an error or not at
+        all.
+        """
 
     def write_register(self, offset: int, value: int) -> None:
         """Set the 32-bit register at a byte offset; errors as in :meth:`read_register`."""
@@ -55,7 +57,8 @@ class Device(Protocol):
     def wait(
         self, *, seconds: float | None = None, cycles: int | None = None, progress: Progress | None = None
     ) -> None:
-        """Return when the interrupt is high; :class:`DeviceTimeout` after ``seconds`` of real time or ``cycles`` of the core's clock.
+        """Return when the interrupt is high; :class:`DeviceTimeout` after ``seconds`` of real time or ``cycles`` of the
+        core's clock.
 
         A device without a countable clock ignores ``cycles``.  ``progress`` is called about ten times a second.
         """

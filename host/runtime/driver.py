@@ -29,7 +29,8 @@ class DeviceError(EdgemoeError):
     def __init__(self, code: ErrorCode, instruction: int, address: int, label: str) -> None:
         self.code, self.instruction, self.address = code, instruction, address
         super().__init__(
-            f"the accelerator stopped with {code.name} ({int(code)}) at instruction {instruction} ({label or 'no label'}), "
+            f"the accelerator stopped with {code.name} ({int(code)}) at instruction {instruction} "
+            f"({label or 'no label'}), "
             f"address {address:#x}; "
             "the core is ready for another run"
         )
@@ -71,7 +72,9 @@ class Run:
 
 
 class Driver:
-    """Opens a device for one hardware configuration: identity, major version and all capacities must be as programs are compiled for."""
+    """Opens a device for one hardware configuration: identity, major version and all capacities must be as programs are
+    compiled for.
+    """
 
     def __init__(self, device: Device, hardware: HardwareConfig) -> None:
         self.device, self.hardware = device, hardware
@@ -79,11 +82,13 @@ class Driver:
         found = {name: self.read(name) for name in expected}
         if found["MAGIC"] != expected["MAGIC"]:
             raise EdgemoeError(
-                f"device {device.name!r} is no edgemoe core: its identity reads {found['MAGIC']:#010x}, expected {expected['MAGIC']:#010x}"
+                f"device {device.name!r} is no edgemoe core: its identity reads {found['MAGIC']:#010x}, expected "
+                f"{expected['MAGIC']:#010x}"
             )
         if found["VERSION"] >> 16 != expected["VERSION"] >> 16:
             raise EdgemoeError(
-                f"device {device.name!r} has version {found['VERSION'] >> 16}, this driver is for version {expected['VERSION'] >> 16}"
+                f"device {device.name!r} has version {found['VERSION'] >> 16}, this driver is for version "
+                f"{expected['VERSION'] >> 16}"
             )
         expected["VERSION"] = found["VERSION"]  # another minor version is no other core
         different = [
@@ -91,7 +96,8 @@ class Driver:
         ]
         if different:
             raise EdgemoeError(
-                f"device {device.name!r} was built for other sizes than hardware {hardware.name!r}: {', '.join(different)}"
+                f"device {device.name!r} was built for other sizes than hardware {hardware.name!r}: "
+                f"{', '.join(different)}"
             )
 
     def read(self, name: str) -> int:
@@ -126,7 +132,9 @@ class Driver:
     def run(
         self, program: CompiledProgram, images: Sequence[NDArray[np.uint8]], *, progress: Progress | None = None
     ) -> Run:
-        """Load the images (uint8 C x H x W each), start, wait for the interrupt, read the results. `load` must have been called."""
+        """Load the images (uint8 C x H x W each), start, wait for the interrupt, read the results.
+        `load` must have been called.
+        """
         memory = self.device.memory
         if len(images) != len(program.images):
             raise EdgemoeError(f"the program is for {len(program.images)} images, got {len(images)}")
@@ -161,10 +169,11 @@ class Driver:
             )
 
     def execute(self, program: int, labels: Sequence[str], *, progress: Progress | None = None) -> float:
-        """Run the instructions in memory at a byte offset; return the seconds from start to interrupt. labels: one an instruction.
+        """Run the instructions in memory at a byte offset; return the seconds from start to interrupt. labels: one an
+        instruction.
 
-        However this ends, an interrupt included, a board's core is idle afterwards (`BoardDevice.stop`); a simulated one is freed together
-        with its memory and needs no such care.
+        However this ends, an interrupt included, a board's core is idle afterwards (`BoardDevice.stop`); a simulated
+        one is freed together with its memory and needs no such care.
         """
         self.require_idle()
         try:

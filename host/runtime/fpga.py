@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core in an FPGA beside this processor, through plain Linux (UIO and u-dma-buf) or through PYNQ.
 
-Both transports are a :class:`edgemoe.host.runtime.device.Device`; the driver's checks of identity, version and sizes follow when it opens one.
-`EDGEMOE_SYSROOT` names another root than `/` for `/dev`, `/sys` and `/run`: a stand-in platform, on which this code runs unchanged.
+Both transports are a :class:`edgemoe.host.runtime.device.Device`; the driver's checks of identity, version and sizes
+follow when it opens one. `EDGEMOE_SYSROOT` names another root than `/` for `/dev`, `/sys` and `/run`: a stand-in
+platform, on which this code runs unchanged.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ class _Core(BoardDevice):
         )
         if magic != registers.MAGIC:
             raise EdgemoeError(
-                f"no edgemoe core answers: its identity reads {magic:#010x}, expected {registers.MAGIC:#010x}; is the bitstream loaded?"
+                f"no edgemoe core answers: its identity reads {magic:#010x}, expected {registers.MAGIC:#010x}; is the "
+                f"bitstream loaded?"
             )
         return masters, bits // 8
 
@@ -209,7 +211,9 @@ class UdmaBuf:
 
 
 def find_uio(root: Path, chosen: str | None = None) -> str:
-    """The UIO device of the core, as `uio0`: the one named UIO_NAME; `chosen` (uio1, or /dev/uio1) where there are several."""
+    """The UIO device of the core, as `uio0`: the one named UIO_NAME;
+    `chosen` (uio1, or /dev/uio1) where there are several.
+    """
     present: dict[str, str] = {}
     for folder in sorted((root / "sys/class/uio").glob("uio*"), key=lambda folder: (len(folder.name), folder.name)):
         try:
@@ -228,7 +232,8 @@ def find_uio(root: Path, chosen: str | None = None) -> str:
     if not found:
         others = f"found {', '.join(dict.fromkeys(present.values()))}" if present else "there is none at all"
         raise EdgemoeError(
-            f"no UIO device named {UIO_NAME!r} in {root / 'sys/class/uio'} ({others}): load uio_pdrv_genirq and {OVERLAY}"
+            f"no UIO device named {UIO_NAME!r} in {root / 'sys/class/uio'} ({others}): load uio_pdrv_genirq and "
+            f"{OVERLAY}"
         )
     if len(found) > 1:
         raise EdgemoeError(
@@ -240,8 +245,8 @@ def find_uio(root: Path, chosen: str | None = None) -> str:
 class UioDevice(_Core):
     """A core that plain Linux shows through UIO, its memory through u-dma-buf.
 
-    root: where dev and sys are. memory_size: bytes that are needed in all, if that is known. uio: which one, as `find_uio` takes it.
-    Closing gives everything back; a second process that opens the same core is refused until then.
+    root: where dev and sys are. memory_size: bytes that are needed in all, if that is known. uio: which one, as
+    `find_uio` takes it. Closing gives everything back; a second process that opens the same core is refused until then.
     """
 
     def __init__(self, root: Path | None = None, *, memory_size: int | None = None, uio: str | None = None) -> None:
@@ -297,7 +302,8 @@ class UioDevice(_Core):
         poll.register(self._events, select.POLLIN)
         if poll.poll(seconds * 1000):
             os.read(self._events, 4)
-            # Linux masks the interrupt when it delivers an event. If this was one of an earlier run, ours is still to come.
+            # Linux masks the interrupt when it delivers an event. If this was one of an earlier run, ours is still to
+            # come.
             if not self._interrupt():
                 self._expect_event()
 
@@ -316,7 +322,9 @@ class UioDevice(_Core):
 
 
 class PynqBuffer:
-    """Memory from PYNQ's allocator: a slice of its arrays cleans, or invalidates, the cache lines of just that slice."""
+    """Memory from PYNQ's allocator: a slice of its arrays cleans, or invalidates, the cache lines of just that
+    slice.
+    """
 
     def __init__(self, size: int) -> None:
         import pynq
@@ -325,7 +333,8 @@ class PynqBuffer:
             self._buffer = pynq.allocate(shape=(size,), dtype=np.uint8)
         except (RuntimeError, MemoryError) as error:
             raise EdgemoeError(
-                f"PYNQ has no {size >> 20} MiB of contiguous memory: boot with a larger cma= in the kernel's command line"
+                f"PYNQ has no {size >> 20} MiB of contiguous memory: boot with a larger cma= in the kernel's command "
+                f"line"
             ) from error
         self.data, self.address = np.asarray(self._buffer), int(self._buffer.device_address)
 
@@ -341,10 +350,11 @@ class PynqBuffer:
 
 
 class PynqDevice(_Core):
-    """A core in an overlay that PYNQ has loaded. mmio: what reads and writes its registers (`pynq.MMIO`). It has no interrupt controller.
+    """A core in an overlay that PYNQ has loaded. mmio: what reads and writes its registers (`pynq.MMIO`). It has no
+    interrupt controller.
 
-    bank_bytes: memory behind each master; memory_size: bytes that are needed in all, if that is known; bitstream: where the core came
-    from, for messages.
+    bank_bytes: memory behind each master; memory_size: bytes that are needed in all, if that is known; bitstream: where
+    the core came from, for messages.
     """
 
     def __init__(
@@ -392,7 +402,8 @@ def open_pynq(bitstream: Path, memory_size: int, *, load: bool = True) -> PynqDe
         import pynq
     except ImportError as error:
         raise EdgemoeError(
-            f"--bitstream needs PYNQ, which is not installed here ({error}); load the bitstream otherwise and leave it out"
+            f"--bitstream needs PYNQ, which is not installed here ({error}); load the bitstream otherwise and leave it "
+            f"out"
         ) from error
     overlay = pynq.Overlay(str(bitstream)) if load else pynq.Overlay(str(bitstream), download=False)
     for facts in overlay.ip_dict.values():

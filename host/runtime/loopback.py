@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pattern from DRAM through the core and back: what shows, before the first picture, that core and processor see the same memory."""
+"""A pattern from DRAM through the core and back: what shows, before the first picture, that core and processor see the
+same memory.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ FETCHED_AHEAD = 4096  # bytes behind the program that the fetcher may read
 
 
 def loop_back(driver: Driver, seed: int = SEED) -> None:
-    """LOAD a random pattern to the residual memory, STORE it elsewhere, compare. It spans several bursts of every master.
+    """LOAD a random pattern to the residual memory, STORE it elsewhere, compare. It spans several bursts of every
+    master.
 
     EdgemoeError says which bytes came back wrong: with two masters, whose.
     """
@@ -48,6 +51,8 @@ def loop_back(driver: Driver, seed: int = SEED) -> None:
         beat = hardware.data_bits // 8
         masters = sorted({int(offset) // beat % hardware.masters for offset in wrong})
         raise EdgemoeError(
-            f"device {driver.device.name!r}: a pattern came back from its memory with {wrong.size} of {size} bytes wrong, the first "
-            f"at {wrong[0]} (master {', '.join(map(str, masters))}): wrong base address, bus width or cache handling of the platform"
+            f"device {driver.device.name!r}: a pattern came back from its memory with {wrong.size} of {size} bytes "
+            f"wrong, the first "
+            f"at {wrong[0]} (master {', '.join(map(str, masters))}): wrong base address, bus width or cache handling "
+            f"of the platform"
         )

@@ -25,7 +25,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A matrix of 16-bit integers in device memory: rows x words of `lanes`, `outputs` values a row; value = integer * 2^-exponent."""
+    """A matrix of 16-bit integers in device memory: rows x words of `lanes`, `outputs` values a row;
+    value = integer * 2^-exponent.
+    """
 
     offset: int
     rows: int
@@ -48,7 +50,9 @@ class Buffer:
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Where a stream's outputs are: head [patches, outputs] and final tokens [tokens, width]; None if they were not asked for."""
+    """Where a stream's outputs are: head [patches, outputs] and final tokens [tokens, width];
+    None if they were not asked for.
+    """
 
     stream: Stream
     head: Buffer | None
@@ -57,7 +61,9 @@ class StreamResult:
 
 @dataclass(frozen=True)
 class Trace:
-    """The stored destination of one MATMUL: `size` bytes at `offset`; inside EXPERTS one copy per expert, zero where no token came."""
+    """The stored destination of one MATMUL: `size` bytes at `offset`;
+    inside EXPERTS one copy per expert, zero where no token came.
+    """
 
     instruction: int
     label: str
@@ -74,8 +80,10 @@ class CompiledProgram:
     memory_size   bytes of the whole layout
     instructions  with labels, in program order
     keys          for each of them the matrix that it is about, if there is one (ROUTE: the router's)
-    images        offsets of each image's buffers, one for each strip of patch rows from the top; a strip is written there as CHW bytes
-    slots         of each stream: its rows on chip are slot * tokens and following (ROUTE's row_base tells streams apart by it)
+    images        offsets of each image's buffers, one for each strip of patch rows from the top; a strip is written
+                  there as CHW bytes
+    slots         of each stream: its rows on chip are slot * tokens and following (ROUTE's row_base tells streams apart
+                  by it)
     macs          multiplications that the mathematics asks for, without padding
     weight_bytes  of all weight streams, each counted once; `bytes` fetched can be less (experts without tokens)
     """

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A board behind a serial port, without a processor: registers and memory through frames with checksums (`hw/periphery/frames.py`).
+"""A board behind a serial port, without a processor: registers and memory through frames with checksums
+(`hw/periphery/frames.py`).
 
-:class:`SerialDevice` is a :class:`edgemoe.host.runtime.device.Device`; the driver's checks of identity, version and sizes follow when it opens one.
-A frame that is lost or damaged on the way is sent again; what does not get through in ATTEMPTS is an error that says so.
+:class:`SerialDevice` is a :class:`edgemoe.host.runtime.device.Device`; the driver's checks of identity, version and
+sizes follow when it opens one. A frame that is lost or damaged on the way is sent again; what does not get through in
+ATTEMPTS is an error that says so.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class _Failed(Exception):
 
 
 class SerialMemory:
-    """The board's SDRAM, from address 0. Frames move whole blocks; a write's ragged ends are merged with what lies there."""
+    """The board's SDRAM, from address 0. Frames move whole blocks;
+    a write's ragged ends are merged with what lies there.
+    """
 
     base: int = 0
     bank_addresses: tuple[int, ...] = (0,)
@@ -133,9 +137,9 @@ def _port(name: str, baud: int) -> Any:
 class SerialDevice(BoardDevice):
     """A core behind a serial port.
 
-    silence: seconds without a byte, after which an answer is given up. pause: seconds of silence before a frame is sent again.
-    Closing gives the port back; a second process that opens it is refused until then. `failures`: what went wrong with the frames that
-    were sent again.
+    silence: seconds without a byte, after which an answer is given up. pause: seconds of silence before a frame is sent
+    again. Closing gives the port back; a second process that opens it is refused until then. `failures`: what went
+    wrong with the frames that were sent again.
     """
 
     name = "serial"
@@ -156,7 +160,8 @@ class SerialDevice(BoardDevice):
             value = self._ask(Command.HELLO, unheard="is the bitstream loaded, and is this the board's port?")[0].value
             if value >> 24 != frames.VERSION:
                 raise EdgemoeError(
-                    f"the board on {port} speaks version {value >> 24} of the serial protocol, this driver {frames.VERSION}"
+                    f"the board on {port} speaks version {value >> 24} of the serial protocol, this driver "
+                    f"{frames.VERSION}"
                 )
             self._line.timeout = silence
             self.memory = SerialMemory(self, (value & 0xFFFFFF) * frames.PAGE_BYTES)
@@ -164,7 +169,8 @@ class SerialDevice(BoardDevice):
             self._release(stopped=True)
             raise
 
-    # ------------------------------------------------------------------------------------------------ the device contract
+    # ------------------------------------------------------------------------------------------------ the device
+    # contract
 
     def read_register(self, offset: int) -> int:
         """The register at a byte offset."""
@@ -261,7 +267,8 @@ class SerialDevice(BoardDevice):
             known = answer.status in Status.__members__.values()
             reason = Status(answer.status).name if known else f"status {answer.status}"
             raise EdgemoeError(
-                f"the board on {self.port} did not take {Command(request.command).name} at {request.address:#x}: {reason}"
+                f"the board on {self.port} did not take {Command(request.command).name} at {request.address:#x}: "
+                f"{reason}"
             )
         return answer, data
 

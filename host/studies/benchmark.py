@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the hardware is: cycles of the RTL, what it spent them on by its own counters, and how far that is from the floor."""
+"""How fast the hardware is: cycles of the RTL, what it spent them on by its own counters, and how far that is from the
+floor.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +62,12 @@ class RouterInputs(Observer):
 
 
 def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
-    """Seeded random weights with balanced routers, calibrated on one image: cycles depend on weights only through the router's choices.
+    """Seeded random weights with balanced routers, calibrated on one image: cycles depend on weights only through the
+    router's choices.
 
-    Tokens have much in common, so random routers would send nearly all of them to the same few experts, which training prevents. Each
-    router [width, experts] is therefore made blind to the mean m of its inputs on that image: w <- w - m (m w) / (m m).
+    Tokens have much in common, so random routers would send nearly all of them to the same few experts, which training
+    prevents. Each router [width, experts] is therefore made blind to the mean m of its inputs on that image: w <- w - m
+    (m w) / (m m).
     """
     rng = np.random.default_rng(seed)
     tensors = {}
@@ -97,7 +101,9 @@ def queue_lengths(run: Run) -> dict[int, list[int]]:
 
 
 def queue_figures(lengths: Sequence[dict[int, list[int]]], config: models.ModelConfig) -> dict[str, Any]:
-    """How the routers used the experts: how many of them had tokens in a layer and pass, and how long their queues were."""
+    """How the routers used the experts: how many of them had tokens in a layer and pass, and how long their queues
+    were.
+    """
     used = [[length for length in layer if length] for run in lengths for layer in run.values()]
     if not used:
         return {}
@@ -112,7 +118,9 @@ def queue_figures(lengths: Sequence[dict[int, list[int]]], config: models.ModelC
 
 
 def compulsory_bytes(run: Run, lengths: dict[int, list[int]]) -> int:
-    """What a pass cannot do without: program, constants, the weights of every matrix and non-empty expert once, images, results."""
+    """What a pass cannot do without: program, constants, the weights of every matrix and non-empty expert once, images,
+    results.
+    """
     program = run.program
     beat = program.hardware.bus_bytes
     once: dict[int, int] = {}  # address -> bytes
@@ -144,7 +152,9 @@ def floor_of(run: Run, lengths: dict[int, list[int]]) -> float:
 
 
 def breakdown(runs: Sequence[Run]) -> dict[str, Any]:
-    """Cycles by state in `total`, and by kind of instruction and state in `kinds`; either adds up to the cycles of all passes."""
+    """Cycles by state in `total`, and by kind of instruction and state in `kinds`;
+    either adds up to the cycles of all passes.
+    """
     counted = {
         name: sum(run.counters[name] for run in runs) for name in (*registers.COUNTERS, *registers.KIND_COUNTERS)
     }
@@ -309,7 +319,9 @@ def headlines(
     rows: Sequence[tuple[HardwareConfig, str]],
     latency: int = 64,
 ) -> list[Benchmark]:
-    """The report of each row without stalls, with DSP slices, and `stalled_each`: cycles an image and task where every channel stalls."""
+    """The report of each row without stalls, with DSP slices, and `stalled_each`:
+    cycles an image and task where every channel stalls.
+    """
     reports = []
     for hardware, weight_bits in rows:
         for tasks in (1, 2):

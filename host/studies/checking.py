@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three levels of truth side by side: RTL against emulator, to the last bit, and both against the float model, in decibels."""
+"""The three levels of truth side by side: RTL against emulator, to the last bit, and both against the float model, in
+decibels.
+"""
 
 from __future__ import annotations
 
@@ -104,8 +106,8 @@ def layer_residuals(run, streams: int, config, exponents: dict[Key, int], routes
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Against the float model, by the name of the task: decibels of the final tokens with its own routing, and with the hardware's held;
-    those of every layer; routes that differ, of how many."""
+    """Against the float model, by the name of the task: decibels of the final tokens with its own routing, and with the
+    hardware's held; those of every layer; routes that differ, of how many."""
 
     sqnr_db: dict[str, float]
     sqnr_db_routed: dict[str, float]
@@ -116,7 +118,9 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Check:
-    """What a comparison found. calibrated_on: those of the pictures that calibration has seen, None if the checkpoint does not tell."""
+    """What a comparison found. calibrated_on: those of the pictures that calibration has seen, None if the checkpoint
+    does not tell.
+    """
 
     checkpoint: str
     hardware: str
@@ -146,10 +150,11 @@ def check(
     rtl: bool = True,
     names: Sequence[str] = (),
 ) -> Check:
-    """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float model.
+    """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float
+    model.
 
-    Of several images, the worst decibels count. rtl: off, only the comparison with the float model is made. names: of the images, for the
-    report, which says which of them calibration has seen (None if the checkpoint does not tell).
+    Of several images, the worst decibels count. rtl: off, only the comparison with the float model is made. names: of
+    the images, for the report, which says which of them calibration has seen (None if the checkpoint does not tell).
     """
     config = checkpoint.config
     model = quantise(checkpoint, weight_bits)
@@ -225,7 +230,9 @@ def combined(by_task: Mapping[str, Sequence[Mapping[str, Any]]]) -> Accuracy:
 
 
 def accuracy_table(reports: Sequence[Check]) -> str:
-    """Reports of several weight formats as a Markdown table: decibels of the tasks, and what the routers did otherwise."""
+    """Reports of several weight formats as a Markdown table:
+    decibels of the tasks, and what the routers did otherwise.
+    """
     measured = [(r, r.accuracy) for r in reports if r.accuracy]
     tasks = list(measured[0][1].sqnr_db)
     routes = next(iter(measured[0][1].routes.values()))

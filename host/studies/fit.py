@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a build of the core takes on a board against what its device has; a build that does not fit is refused.
 
-Zynq UltraScale+: everything, by unit, as `edgemoe.sim.synthesis` counts it. ECP5: multipliers and block RAM of the whole core, which
-Yosys knows after its first steps; LUTs are known only after place and route.
+Zynq UltraScale+: everything, by unit, as `edgemoe.sim.synthesis` counts it. ECP5: multipliers and block RAM of the
+whole core, which Yosys knows after its first steps; LUTs are known only after place and route.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def _deep_memories(verilog: str) -> list[tuple[str, dict[str, int]]]:
 
 
 def _move_to_ultra_ram(hardware: HardwareConfig, units: dict[str, dict[str, float]]) -> None:
-    """Take the deep memories' block RAM off their units, as Yosys maps each of them alone, and put UltraRAM in its place."""
+    """Take the deep memories' block RAM off their units, as Yosys maps each of them alone, and put UltraRAM in its
+    place.
+    """
     from edgemoe.hw.memory import block_memory
 
     source = block_memory.SOURCE.read_text()

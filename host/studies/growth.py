@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How cycles grow with the size of the problem and of the hardware: one command, a table and a plot, all of it simulated RTL.
+"""How cycles grow with the size of the problem and of the hardware: one command, a table and a plot, all of it
+simulated RTL.
 
-One quantity varies at a time around a narrow two-layer model, so that a few builds and a few minutes are enough: everything but the
-array's side runs on one and the same 16 x 16 build.
+One quantity varies at a time around a narrow two-layer model, so that a few builds and a few minutes are enough:
+everything but the array's side runs on one and the same 16 x 16 build.
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ MOST_LEVELS = 8  # about 300 MHz on UltraScale+, with the wires that belong to t
 
 
 def timing(hardware: HardwareConfig) -> dict[str, Any]:
-    """units: unit -> levels of its deepest path and the paths themselves; offenders: all that exceed MOST_LEVELS, deepest first."""
+    """units: unit -> levels of its deepest path and the paths themselves; offenders:
+    all that exceed MOST_LEVELS, deepest first.
+    """
     from edgemoe.sim import timing  # needs Amaranth, which is not on every host
 
     paths = timing.timing(hardware)

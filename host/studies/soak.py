@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many different scenes through the RTL, each over another memory: whatever the bus does, the results are the emulator's."""
+"""Many different scenes through the RTL, each over another memory:
+whatever the bus does, the results are the emulator's.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ STALLS = ("random", "none")
 
 
 def random_dram(rng: np.random.Generator) -> Dram:
-    """A memory drawn from the generator: latencies, depth of its queues, and stalls on every channel, from rare to most of the time."""
+    """A memory drawn from the generator: latencies, depth of its queues, and stalls on every channel, from rare to most
+    of the time.
+    """
     stalls: dict[str, Any] = {
         f"stall_{channel}": float(rng.uniform(0.02, 0.6)) for channel in ("ar", "r", "aw", "w", "b")
     }

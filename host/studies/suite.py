@@ -49,7 +49,8 @@ def _step(name: str, module: list[str], **environment: str) -> int:
 
 
 def _types() -> int:
-    # mypy cannot follow an editable install whose packages have other names than their folders: show it the names as links.
+    # mypy cannot follow an editable install whose packages have other names than their folders: show it the names as
+    # links.
     with tempfile.TemporaryDirectory(prefix="edgemoe-types-") as folder:
         package = Path(folder) / "edgemoe"
         package.mkdir()

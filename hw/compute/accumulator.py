@@ -18,11 +18,12 @@ class Accumulator(wiring.Component):
     valid, index, first, last, sums, bias : one row of the stream; `bias` counts only with `first`, in the same cycle.
     out_valid, out_sums : LATENCY cycles after a row with `last`.
 
-    LATENCY = 3 cycles, one row a cycle. REVISIT = 4: a row with `first` low may come from 4 cycles after the same index came last
-    (read, choose, add, write back); with fewer the sum in flight would be missed. The controller keeps it.
+    LATENCY = 3 cycles, one row a cycle. REVISIT = 4: a row with `first` low may come from 4 cycles after the same index
+    came last (read, choose, add, write back); with fewer the sum in flight would be missed. The controller keeps it.
 
     Number format: N signed 48-bit integers, modulo 2^48: the compiler chooses formats that cannot overflow.
-    Limits: config.rows indices. Memory: one write port, one registered read port; contents before a `first` are never used.
+    Limits: config.rows indices. Memory: one write port, one registered read port; contents before a `first` are never
+    used.
 
     Twin: the accumulation in `models.numbers.twins`.
     """

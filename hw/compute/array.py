@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one multiplier array of the accelerator: weight-stationary, N x N, with a second set of weights behind the first."""
+"""The one multiplier array of the accelerator: weight-stationary, N x N, with a second set of weights behind the
+first.
+"""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -12,10 +14,10 @@ from edgemoe.hw.contract.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConf
 class ArrayRow(wiring.Component):
     """N cells: sums[j] of the row above + value * weight[j].
 
-    Ports: `value`, the row's input lane; `load` with `load_row` (all its weights) or with `by_column` and `load_column` (one weight, from
-    `load_lane`): the next block's weights; `swap`: they take over in the following cycle; `above`, `sums`: partial sums in and out.
-    A product is in `sums` two cycles after its value; `above` is added in the second. Twin: that of `Array`, whose rows are all alike: one
-    of them is enough to know what the logic of N of them costs.
+    Ports: `value`, the row's input lane; `load` with `load_row` (all its weights) or with `by_column` and `load_column`
+    (one weight, from `load_lane`): the next block's weights; `swap`: they take over in the following cycle; `above`,
+    `sums`: partial sums in and out. A product is in `sums` two cycles after its value; `above` is added in the second.
+    Twin: that of `Array`, whose rows are all alike: one of them is enough to know what the logic of N of them costs.
     """
 
     def __init__(self, config: HardwareConfig):
@@ -61,10 +63,11 @@ class Array(wiring.Component):
 
     Ports
     -----
-    stream_valid, stream_swap : a word is presented; with `stream_swap` it is the first of a block: the weights loaded since the last
-        swap take over as this word enters, row after row.
-    stream_data : N signed 16-bit inputs. Words without `stream_valid` flow through alike, and whoever counts cycles ignores their sums.
-    load_valid, load_by_column, load_index, load_data : write one row (weight[index][j] = data[j]) or one column
+    stream_valid, stream_swap : a word is presented; with `stream_swap` it is the first of a block: the weights loaded
+        since the last swap take over as this word enters, row after row.
+    stream_data : N signed 16-bit inputs. Words without `stream_valid` flow through alike, and whoever counts cycles
+    ignores their sums. load_valid, load_by_column, load_index, load_data : write one row (weight[index][j] = data[j])
+    or one column
         (weight[k][index] = data[k]) of the next block.
     sums : N signed 48-bit sums of the word presented LATENCY cycles earlier.
 
@@ -72,17 +75,18 @@ class Array(wiring.Component):
 
     Loading while streaming
     -----------------------
-    Row k takes its new weights k cycles after row 0. So, for a swap word presented in cycle t, the write of cell (k, j) belongs to the
-    block that starts at t if it is presented in cycle t + k - 1 or earlier, and to the block after it from cycle t + k on:
+    Row k takes its new weights k cycles after row 0. So, for a swap word presented in cycle t, the write of cell (k, j)
+    belongs to the block that starts at t if it is presented in cycle t + k - 1 or earlier, and to the block after it
+    from cycle t + k on:
 
     * all loads presented up to cycle t - 1 count, and row k still may come in cycle t + k - 1;
-    * a load of row k is safe for the next block from cycle t + k on: rows in order, one a cycle, starting in cycle t or later, run
-      beside the block without a bubble, and a block of N words hides the loading of the next one completely;
+    * a load of row k is safe for the next block from cycle t + k on: rows in order, one a cycle, starting in cycle t or
+      later, run beside the block without a bubble, and a block of N words hides the loading of the next one completely;
     * a load of a column touches every row: it is safe for the next block from cycle t + N - 1 on.
 
-    Number format: integers; exact while |sum| < 2^47, which 2^16 products of full-scale numbers reach no sooner than N = 2^17.
-    Cell: shadow weight, active weight, product and sum are one register each (B1, B2, M and P of a DSP48E2, the input register
-    before the multiplier being A); the sum enters from the row above (the DSP cascade).
+    Number format: integers; exact while |sum| < 2^47, which 2^16 products of full-scale numbers reach no sooner than N
+    = 2^17. Cell: shadow weight, active weight, product and sum are one register each (B1, B2, M and P of a DSP48E2, the
+    input register before the multiplier being A); the sum enters from the row above (the DSP cascade).
     Written with one vector a row for the weights, since that simulates 1.5 times as fast as a signal a cell.
 
     Twin: `x.astype(int64) @ block` in `models.numbers.twins`.

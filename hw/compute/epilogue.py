@@ -25,7 +25,8 @@ class EpilogueControl(data.Struct):
 
 
 class Epilogue(wiring.Component):
-    """Per lane, with (mantissa, exponent) of the row and (multiplier, bias) of the column from the parameter bank of the row:
+    """Per lane, with (mantissa, exponent) of the row and (multiplier, bias) of the column from the parameter bank of
+    the row:
 
         a = sat27(round_shift(sums, max(0, accumulator_shift + exponent)))
         b = sat27(round_shift(a * mantissa, 15))
@@ -35,18 +36,19 @@ class Epilogue(wiring.Component):
 
     Ports
     -----
-    valid, sums, mantissa, exponent, old, bank, control : one row; all travel down the pipeline with it, so rows may differ in everything.
-    out_valid, out_word, out_old : LATENCY cycles later; `out_old` is the row's `old` word.
-    parameter_valid, parameter_bank, parameter_index, parameter_data : write one parameter word of a bank: 0 low halves of the biases,
-        1 high halves, 2 multipliers (unsigned); 3 (padding of the weight stream) is ignored. A word counts for rows of the next cycle on.
-    first_bank, first_shift, first_enable : FIRST_LATENCY = 1 cycle later `first_bias` is that bank's bias << first_shift, or 0 without
-        `first_enable`: what an Accumulator adds to a first chunk.
+    valid, sums, mantissa, exponent, old, bank, control : one row; all travel down the pipeline with it, so rows may
+    differ in everything. out_valid, out_word, out_old : LATENCY cycles later; `out_old` is the row's `old` word.
+    parameter_valid, parameter_bank, parameter_index, parameter_data : write one parameter word of a bank: 0 low halves
+        of the biases, 1 high halves, 2 multipliers (unsigned); 3 (padding of the weight stream) is ignored. A word
+        counts for rows of the next cycle on.
+    first_bank, first_shift, first_enable : FIRST_LATENCY = 1 cycle later `first_bias` is that bank's bias <<
+        first_shift, or 0 without `first_enable`: what an Accumulator adds to a first chunk.
 
-    LATENCY = 21 cycles (the STAGES below), INTERVAL = 1: a row a cycle. PARAMETER_HOLD = 9: a parameter word may be written from 9 cycles
-    after the last row that needs its old value was presented.
+    LATENCY = 21 cycles (the STAGES below), INTERVAL = 1: a row a cycle. PARAMETER_HOLD = 9: a parameter word may be
+    written from 9 cycles after the last row that needs its old value was presented.
 
-    Number format: sums 48 bit; a, b, m 27 bit; mantissa and multiplier unsigned 16 bit, 2^15 = 1; w 32 bit (no overflow possible).
-    Limits: biases of 27 bits (the upper bits of their high halves are ignored). first_bias is modulo 2^48.
+    Number format: sums 48 bit; a, b, m 27 bit; mantissa and multiplier unsigned 16 bit, 2^15 = 1; w 32 bit (no overflow
+    possible). Limits: biases of 27 bits (the upper bits of their high halves are ignored). first_bias is modulo 2^48.
 
     What meets where (a stage is a register; beside it stand the values of its row that the next stage needs):
 
@@ -150,7 +152,8 @@ class Epilogue(wiring.Component):
             def register(name: str, shape, value, lane: int = lane) -> Signal:
                 return self.register(m, f"{name}_{lane}", shape, value)
 
-            # The barrel shift in two halves, then the limit that leaves one bit for rounding: saturating there changes no result.
+            # The barrel shift in two halves, then the limit that leaves one bit for rounding: saturating there changes
+            # no result.
             coarse = register(
                 "coarse", signed(ACCUMULATOR_BITS + 1), half_shift(sums[lane], Cat(Const(0, 3), amount[3:]))
             )
@@ -181,13 +184,17 @@ class Epilogue(wiring.Component):
         return signal
 
     def scale(self, m: Module, name: str, value: Value, factor: Value) -> Signal:
-        """sat27(round_shift(value * factor, 15)) in three stages: product, rounding (both inside a DSP slice), saturation."""
+        """sat27(round_shift(value * factor, 15)) in three stages:
+        product, rounding (both inside a DSP slice), saturation.
+        """
         product = self.register(m, f"{name}_product", signed(FINE_BITS + 17), value * factor)
         rounded = self.register(m, f"{name}_rounded", signed(FINE_BITS + 2), round_shift(product, SCALE_FRACTION))
         return self.register(m, f"{name}_scaled", signed(FINE_BITS), saturate(rounded, FINE_BITS))
 
     def parameters(self, m: Module) -> tuple[list[Value], list[Value]]:
-        """The parameter registers and the first bias. Returns the biases and the multipliers of bank 1 and bank 0, in a Mux's order."""
+        """The parameter registers and the first bias. Returns the biases and the multipliers of bank 1 and bank 0, in a
+        Mux's order.
+        """
         lanes = self.config.lanes
         biases, multipliers = [], []
         for bank in (1, 0):

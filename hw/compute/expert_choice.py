@@ -31,18 +31,22 @@ def choice_key(logit: Value, expert: Value) -> Value:
 
 
 class ExpertChoice(wiring.Component):
-    """choice[row] = the largest key below the row's last choice, over the row's logits; in the first pass the largest of all.
+    """choice[row] = the largest key below the row's last choice, over the row's logits; in the first pass the largest
+    of all.
 
-    Eligible in a pass are the keys behind the last choice in the order (larger logit, lower expert): no set of chosen experts is kept.
-    The first pass's choice is the row's maximum; the second pass starts afresh, so that its choice is the same expert.
+    Eligible in a pass are the keys behind the last choice in the order (larger logit, lower expert): no set of chosen
+    experts is kept. The first pass's choice is the row's maximum; the second pass starts afresh, so that its choice is
+    the same expert.
 
     Ports: `valid`, `token` with the word's address; `word`: one cycle later; `experts`: how many lanes of a row count.
-    `seen_valid`, `seen_token`, `seen_word`, `seen_maximum`: the same word SEEN = 2 cycles after its address, with the row's maximum
-    (meaningless in the first pass).
-    `chosen` (pulse): a row's choice is `choice`, LATENCY cycles after the address of its last word; with `chosen_token`, `chosen_maximum`.
+    `seen_valid`, `seen_token`, `seen_word`, `seen_maximum`: the same word SEEN = 2 cycles after its address, with the
+    row's maximum (meaningless in the first pass).
+    `chosen` (pulse): a row's choice is `choice`, LATENCY cycles after the address of its last word; with
+    `chosen_token`, `chosen_maximum`.
 
     LATENCY = 4 + tree. INTERVAL = 1: a word a cycle. The choice of a row is in the table one cycle after `chosen`.
-    Format: logits signed 16 bit; keys 23 bit. Limits: experts <= config.experts. Twin: `argsort` in `models.numbers.twins.route`.
+    Format: logits signed 16 bit; keys 23 bit. Limits: experts <= config.experts. Twin: `argsort` in
+    `models.numbers.twins.route`.
     """
 
     SEEN = 2

@@ -22,15 +22,16 @@ class ExpertQueues(wiring.Component):
 
     Ports, writing:
         reset: empties every queue (counts are 0 in the next cycle); a push in the same cycle is forgotten too.
-        push, push_expert, push_entry (row, score): appends; one entry a cycle, to any queue; readable PUSH_DELAY cycles later.
+        push, push_expert, push_entry (row, score): appends; one entry a cycle, to any queue; readable PUSH_DELAY cycles
+        later.
     Ports, reading:
         entry_expert, entry_index -> entry (row, score) one cycle later.
         count_expert -> count, combinational.
         next_from -> next_found, next_expert (lowest non-empty expert >= next_from) NEXT_LATENCY = 1 cycle later.
 
     Format: score unsigned, 2^15 is 1.0.
-    Limits: at most config.rows entries a queue between two resets; expert numbers below config.experts (next_from may be anything).
-    Twin: `models.numbers.twins.ExpertQueues`.
+    Limits: at most config.rows entries a queue between two resets; expert numbers below config.experts (next_from may
+    be anything). Twin: `models.numbers.twins.ExpertQueues`.
     """
 
     PUSH_DELAY = 2
@@ -60,7 +61,8 @@ class ExpertQueues(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        # Counts are a small memory with asynchronous reads; flags say which of them are more than zero, so that all can be emptied at once.
+        # Counts are a small memory with asynchronous reads; flags say which of them are more than zero, so that all can
+        # be emptied at once.
         filled = Signal(config.experts)
         m.submodules.counts = counts = Memory(
             shape=Shape.cast(range(config.rows + 1)), depth=max(2, config.experts), init=[]

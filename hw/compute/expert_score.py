@@ -19,15 +19,17 @@ from edgemoe.hw.contract.layouts import count_shape, index_shape
 
 
 class ExpertScore(wiring.Component):
-    """score = min(65535, round_shift(2^(l_e - max) * mantissa, exponent + 1)) with 1 / sum over e of 2^(l_e - max) = (mantissa, exponent).
+    """score = min(65535, round_shift(2^(l_e - max) * mantissa, exponent + 1)) with 1 / sum over e of 2^(l_e - max) =
+    (mantissa, exponent).
 
-    Ports: `seen_valid`, `seen_token`, `seen_word`, `seen_maximum`: words of logits, as `ExpertChoice` gives them; `experts`, `shift`
-    (2^(shift - 12) is the unit of a logit), `row_base`, held; `chosen`, `choice`, `chosen_maximum`: the row's choice, in its own cycle.
-    `scored` (pulse) with `expert`, `score` and `row` (row_base + that of the token): LATENCY cycles after the row's last word was seen.
-    Nothing comes of the first pass.
+    Ports: `seen_valid`, `seen_token`, `seen_word`, `seen_maximum`: words of logits, as `ExpertChoice` gives them;
+    `experts`, `shift` (2^(shift - 12) is the unit of a logit), `row_base`, held; `chosen`, `choice`, `chosen_maximum`:
+    the row's choice, in its own cycle. `scored` (pulse) with `expert`, `score` and `row` (row_base + that of the
+    token): LATENCY cycles after the row's last word was seen. Nothing comes of the first pass.
 
     LATENCY = 4 + exponential + tree + reciprocal. INTERVAL = 1: a word a cycle.
-    Format: score unsigned 16 bit, 2^15 is 1.0; the sum is exact, of probabilities in units of 2^-18. Twin: `models.numbers.twins.route`.
+    Format: score unsigned 16 bit, 2^15 is 1.0; the sum is exact, of probabilities in units of 2^-18. Twin:
+    `models.numbers.twins.route`.
     """
 
     INTERVAL = 1

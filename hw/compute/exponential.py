@@ -17,7 +17,9 @@ FINE_BITS = FINE_PROBABILITY_BITS + 1  # 1.0 included
 
 
 def interpolate(start: Value, product: Value, bits: int) -> Value:
-    """start - round_shift(product, bits) in one subtraction: the half that rounds stands below `start`. The tables keep it positive."""
+    """start - round_shift(product, bits) in one subtraction: the half that rounds stands below `start`.
+    The tables keep it positive.
+    """
     return (Cat(Const((1 << (bits - 1)) - 1, bits), start) - product)[bits : bits + len(start)]
 
 
@@ -28,11 +30,13 @@ def line_table(start, drop) -> Memory:
 
 
 class Exponential(wiring.Component):
-    """`lanes` values of mask ? 2^-(distance * 2^shift / 2^12) : 0 a cycle: as the array multiplies them, and finer, for sums.
+    """`lanes` values of mask ? 2^-(distance * 2^shift / 2^12) : 0 a cycle: as the array multiplies them, and finer, for
+    sums.
 
     Ports:
-        valid, distance[lanes], mask[lanes], shift: one word of distances (maximum - score, 0 or more) and which of its lanes count.
-        out_valid, fine[lanes], probability[lanes]: the result, LATENCY cycles later; both keep their values until the next result.
+        valid, distance[lanes], mask[lanes], shift: one word of distances (maximum - score, 0 or more) and which of its
+        lanes count. out_valid, fine[lanes], probability[lanes]: the result, LATENCY cycles later; both keep their
+        values until the next result.
 
     LATENCY = 5; one word a cycle (initiation interval 1).
     Format: distance unsigned 17 bit, in units of 2^(shift - 12); fine in units of 2^-18, 0..2^18;

@@ -8,10 +8,12 @@ from amaranth.hdl import Cat, Mux, Shape, Value, ValueLike
 
 
 def half_shift(value: ValueLike, amount: ValueLike) -> Value:
-    """floor(2 * value / 2^amount): the barrel-shift half of `round_shift`, one bit finer than its result, for pipelines that register it.
+    """floor(2 * value / 2^amount): the barrel-shift half of `round_shift`, one bit finer than its result, for pipelines
+    that register it.
 
-    round_shift(value, amount) = (half_shift(value, amount) + 1) >> 1, which rounds with one small adder behind the shifter instead of
-    a wide constant in front of it. `amount` is an int or an unsigned value; a signed one counts as 0 when negative.
+    round_shift(value, amount) = (half_shift(value, amount) + 1) >> 1, which rounds with one small adder behind the
+    shifter instead of a wide constant in front of it. `amount` is an int or an unsigned value; a signed one counts as 0
+    when negative.
     """
     value = Value.cast(value)
     doubled = Cat(0, value)
@@ -30,7 +32,9 @@ def round_half(value: ValueLike) -> Value:
 
 
 def round_shift(value: ValueLike, amount: ValueLike) -> Value:
-    """floor(value / 2^amount + 1/2), value signed or unsigned; amount an int or a value, 0 (or negative) keeps value. Combinational."""
+    """floor(value / 2^amount + 1/2), value signed or unsigned; amount an int or a value, 0 (or negative) keeps value.
+    Combinational.
+    """
     if isinstance(amount, int):  # one addition of a constant, as a DSP slice does it behind its multiplier
         return (Value.cast(value) + (1 << max(amount, 0) >> 1)) >> max(amount, 0)
     return round_half(half_shift(value, amount))

@@ -15,18 +15,21 @@ _SEGMENT = data.StructLayout({"start": 18, "rise": signed(14)})
 
 
 class Gelu(wiring.Component):
-    """result = GELU(value) where `enable` came with the value, else value. GELU(x) = max(x, 0) - delta(|x|), delta(|x|) = |x| Phi(-|x|).
+    """result = GELU(value) where `enable` came with the value, else value. GELU(x) = max(x, 0) - delta(|x|), delta(|x|)
+    = |x| Phi(-|x|).
 
-    delta = round_shift(start[i] + round_shift(rise[i] * f, 10), 4) with i the upper 9 and f the lower 10 bits of |x| < 8, and 0 from 8 on.
-    Both roundings fall into one addition: floor((rise * f + (start << 10) + 2^9 + 2^13) / 2^14); the table holds start + 8.
+    delta = round_shift(start[i] + round_shift(rise[i] * f, 10), 4) with i the upper 9 and f the lower 10 bits of |x| <
+    8, and 0 from 8 on. Both roundings fall into one addition: floor((rise * f + (start << 10) + 2^9 + 2^13) / 2^14);
+    the table holds start + 8.
 
     Ports
     -----
     enable, value : N signed numbers of VALUE_BITS, and whether to apply GELU to them.
     result : LATENCY cycles later.
 
-    LATENCY = 6 cycles, one word a cycle: absolute value; table (a registered memory read); operand; product; sum; difference.
-    Number format: 16 fractional bits in and out. Limits: any 32-bit value. One table of 512 x 32 bits for each two lanes.
+    LATENCY = 6 cycles, one word a cycle: absolute value; table (a registered memory read); operand; product; sum;
+    difference. Number format: 16 fractional bits in and out. Limits: any 32-bit value. One table of 512 x 32 bits for
+    each two lanes.
 
     Twin: `models.numbers.arithmetic.gelu`.
     """

@@ -24,7 +24,9 @@ def add(a: Value, b: Value) -> Value:
 def reduce_lanes(
     m: Module, valid: Value, values: Sequence[Value], combine: Callable[[Value, Value], Value], *, name: str
 ) -> Value:
-    """All lanes combined into one, `tree_stages(len(values))` cycles later; `combine` is associative. Registers hold between valids."""
+    """All lanes combined into one, `tree_stages(len(values))` cycles later; `combine` is associative.
+    Registers hold between valids.
+    """
     for stage in range(tree_stages(len(values))):
         following = []
         for i in range(0, len(values), 4):

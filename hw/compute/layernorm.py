@@ -21,24 +21,26 @@ LOW = 20  # the sum of squares is multiplied in two parts, each within a DSP blo
 
 
 class LayerNorm(wiring.Component):
-    """sum[row] and squares[row] of every residual row, and scale[row] = rsqrt(max(1, elements * squares[row] - sum[row]^2 + epsilon)).
+    """sum[row] and squares[row] of every residual row, and scale[row] = rsqrt(max(1, elements * squares[row] -
+    sum[row]^2 + epsilon)).
 
     RMSNorm's rows are `uncentred`: without sum[row]^2.
 
     Ports, statistics (a residual word is written):
-        valid, row, first (the row starts from zero), subtract_old (the word replaces `old`: its contribution goes), new word, old word.
+        valid, row, first (the row starts from zero), subtract_old (the word replaces `old`: its contribution goes), new
+        word, old word.
     Ports, command:
-        start, rows, row_base, elements, epsilon, uncentred (all sampled with `start`): rows row_base .. row_base + rows - 1 get theirs.
-        done: one cycle, when all results are in the table.
+        start, rows, row_base, elements, epsilon, uncentred (all sampled with `start`): rows row_base .. row_base + rows
+        - 1 get theirs. done: one cycle, when all results are in the table.
     Ports, scale table:
         scale_row -> scale_mantissa, scale_exponent one cycle later: mantissa * 2^-16 * 2^-exponent.
 
     REVISIT = 1: words of the same row may follow one another without a gap.
-    STATISTICS_DELAY: least cycles from the last word of a row to a `start` that covers it (words of other rows may come at any time).
-    SWEEP_DELAY: a command takes rows + SWEEP_DELAY cycles from `start` to `done`, one row a cycle.
+    STATISTICS_DELAY: least cycles from the last word of a row to a `start` that covers it (words of other rows may come
+    at any time). SWEEP_DELAY: a command takes rows + SWEEP_DELAY cycles from `start` to `done`, one row a cycle.
     Format: words signed 16 bit; sums exact; (new^2 - old^2) is one multiplication a lane, (new - old) * (new + old).
-    Limits: row < config.rows; a row has at most config.width elements (padding lanes hold 0); elements 12 bit, epsilon 48 bit;
-        no `start` between a `start` and its `done`.
+    Limits: row < config.rows; a row has at most config.width elements (padding lanes hold 0); elements 12 bit, epsilon
+        48 bit; no `start` between a `start` and its `done`.
     Twin: `models.numbers.twins.layernorm_scale`.
     """
 

@@ -26,14 +26,16 @@ def logit_token(config: HardwareConfig) -> data.StructLayout:
 
 
 class LogitScan(wiring.Component):
-    """Addresses of all words of all rows, top_k + 1 times: once for the maxima, then once for each choice; base + i * stride + column.
+    """Addresses of all words of all rows, top_k + 1 times: once for the maxima, then once for each choice; base + i *
+    stride + column.
 
-    Ports: `start` (pulse); rows, columns, base, stride, top_k (held until `finished`). `valid`: the word at `address` is read in this
-    cycle, and `token` says what it is. `finished` (pulse): the last word was read in the cycle before.
+    Ports: `start` (pulse); rows, columns, base, stride, top_k (held until `finished`). `valid`: the word at `address`
+    is read in this cycle, and `token` says what it is. `finished` (pulse): the last word was read in the cycle before.
 
-    A pass begins when the last choice of its first row is known, `turn` cycles behind the end of that row in the pass before.
-    Cycles from start to `finished`: top_k * max(rows * columns, columns + turn) + rows * columns. A word a cycle within a pass.
-    LATENCY = 1 from start to the first word; INTERVAL = 1. Twin: the loops over rows and choices in `models.numbers.twins.route`.
+    A pass begins when the last choice of its first row is known, `turn` cycles behind the end of that row in the pass
+    before. Cycles from start to `finished`: top_k * max(rows * columns, columns + turn) + rows * columns. A word a
+    cycle within a pass. LATENCY = 1 from start to the first word; INTERVAL = 1. Twin: the loops over rows and choices
+    in `models.numbers.twins.route`.
     """
 
     LATENCY = 1

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both reciprocals share: the leading one found, the parts of a normalised number, the mantissa's last step, the result's form."""
+"""What both reciprocals share: the leading one found, the parts of a normalised number, the mantissa's last step, the
+result's form.
+"""
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data
@@ -15,7 +17,8 @@ SCALE = data.StructLayout({"mantissa": MANTISSA_BITS, "exponent": EXPONENT_BITS}
 
 
 def normalised(width: int, segment_bits: int) -> data.StructLayout:
-    """A number of `width` bits shifted left until its top bit is set: (1 + segment / 2^segment_bits + fraction / 2^(segment_bits + 12)).
+    """A number of `width` bits shifted left until its top bit is set: (1 + segment / 2^segment_bits + fraction /
+    2^(segment_bits + 12)).
 
     `segment` chooses the line of a table, `fraction` the place on it; `rest` is below the table's precision.
     """
@@ -24,7 +27,9 @@ def normalised(width: int, segment_bits: int) -> data.StructLayout:
 
 
 def normalise(m: Module, value: Value, amounts, *, name: str) -> tuple[Value, list[Value]]:
-    """Shift left towards a set top bit, in steps of `amounts` (falling powers of two): the value and, for each step, whether it moved."""
+    """Shift left towards a set top bit, in steps of `amounts` (falling powers of two):
+    the value and, for each step, whether it moved.
+    """
     moved = []
     for amount in amounts:
         empty = ~value[len(value) - amount :].any()

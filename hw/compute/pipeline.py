@@ -20,7 +20,8 @@ class Stages(tuple[str, ...]):
 
 
 def delay(m: Module, value, cycles: int, *, name: str = "delay", reset_less: bool = True):
-    """`value` as it was `cycles` clock cycles ago, of the same shape (a `lib.data` view stays one). 0 cycles returns it as it is.
+    """`value` as it was `cycles` clock cycles ago, of the same shape (a `lib.data` view stays one). 0 cycles returns it
+    as it is.
 
     Registers are without reset: pass `reset_less=False` for valids.
     """
@@ -32,7 +33,9 @@ def delay(m: Module, value, cycles: int, *, name: str = "delay", reset_less: boo
 
 
 def chain(m: Module, value, cycles: int, *, name: str, reset_less: bool = True) -> list:
-    """[value, value one cycle ago, ... , `cycles` cycles ago]: what travels beside a pipeline, at each of its stages."""
+    """[value, value one cycle ago, ... , `cycles` cycles ago]:
+    what travels beside a pipeline, at each of its stages.
+    """
     values = [value]
     for stage in range(1, cycles + 1):
         register = Signal(value.shape(), name=f"{name}_{stage}", reset_less=reset_less)

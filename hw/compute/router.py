@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Router: the patch reordering's first half. Each token's best experts are found, and its row joins their queues.
 
-A token wants k of E experts. Going from token to token would fetch weights again and again; so the tokens are put in the order of the
-experts instead (Edge-MoE, ICCAD 2023: patch reordering). Nothing is moved for it: a queue holds row numbers and scores.
+A token wants k of E experts. Going from token to token would fetch weights again and again; so the tokens are put in
+the order of the experts instead (Edge-MoE, ICCAD 2023: patch reordering). Nothing is moved for it: a queue holds row
+numbers and scores.
 
     logits in score memory                          queue of expert 0   row 3  0.61 | row 7  0.55 | ...
     (tokens x experts)     LogitScan                queue of expert 1   (empty: its weights are never fetched)
@@ -10,10 +11,10 @@ experts instead (Edge-MoE, ICCAD 2023: patch reordering). Nothing is moved for i
           +--> ExpertChoice --+--> ExpertScore -->  ...
                argmax, k times     softmax          ExpertQueues
 
-The second half: `sequencer.Sequencer` walks the experts whose queues are not empty and repeats two matrix products for each;
-`streamer.Streamer` *gathers*, as the queue says, the rows that the first product reads; `writeback.Writeback` *scatters* the second one's
-rows, times their scores, into the residual. Queues take the tokens of several streams (two tasks of an image, several images), so that an
-expert's weights cross the bus once for all of them.
+The second half: `sequencer.Sequencer` walks the experts whose queues are not empty and repeats two matrix products for
+each; `streamer.Streamer` *gathers*, as the queue says, the rows that the first product reads; `writeback.Writeback`
+*scatters* the second one's rows, times their scores, into the residual. Queues take the tokens of several streams (two
+tasks of an image, several images), so that an expert's weights cross the bus once for all of them.
 """
 
 from amaranth.hdl import Module, signed
@@ -31,14 +32,16 @@ EXPERT_BITS = ExpertQueues.EXPERT_BITS
 
 
 class Router(wiring.Component):
-    """For `rows` rows: p_e = 2^(l_e - max l), the `top_k` largest logits, score_e = round_shift(p_e * mantissa, exponent + 1) of 1 / sum p.
+    """For `rows` rows: p_e = 2^(l_e - max l), the `top_k` largest logits, score_e = round_shift(p_e * mantissa,
+    exponent + 1) of 1 / sum p.
 
-    The score memory is read once for the maxima of the rows, then once for each choice (so the queues' order is pass-major). Eligible in a
-    pass are the logits behind the row's last choice in the order (larger logit, lower expert): no set of chosen experts is kept.
+    The score memory is read once for the maxima of the rows, then once for each choice (so the queues' order is
+    pass-major). Eligible in a pass are the logits behind the row's last choice in the order (larger logit, lower
+    expert): no set of chosen experts is kept.
 
     Ports, command:
-        start; rows, row_base, base, stride, columns, experts, top_k, shift (all held until `done`); reset_queues (sampled with `start`).
-        done: one cycle, when all entries can be read.
+        start; rows, row_base, base, stride, columns, experts, top_k, shift (all held until `done`); reset_queues
+        (sampled with `start`). done: one cycle, when all entries can be read.
         Logits of row i: score memory words base + i * stride + 0..columns - 1, the first `experts` lanes of them.
         Queue entries: row = row_base + i.
     Ports, score memory:
@@ -49,8 +52,9 @@ class Router(wiring.Component):
 
     Cycles from start to done: top_k * max(rows * columns, columns + TURN) + rows * columns + DRAIN.
     Format: logits signed 16 bit, unit 2^(shift - 12); score unsigned 16 bit, 2^15 is 1.0.
-    Limits: 1 <= rows <= config.tokens; 1 <= top_k <= experts <= min(config.experts, columns * lanes); config.rows entries a queue between
-        resets; no `start` between a `start` and its `done`. Choices compare logits, not the probabilities rounded from them.
+    Limits: 1 <= rows <= config.tokens; 1 <= top_k <= experts <= min(config.experts, columns * lanes); config.rows
+        entries a queue between resets; no `start` between a `start` and its `done`. Choices compare logits, not the
+        probabilities rounded from them.
     Twin: `models.numbers.twins.route`.
     """
 

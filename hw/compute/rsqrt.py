@@ -11,7 +11,8 @@ from edgemoe.models.numbers.arithmetic import rsqrt_table
 
 
 class ReciprocalSquareRoot(wiring.Component):
-    """1/sqrt(x) = mantissa * 2^-16 * 2^-exponent: leading one, a table of 2 x 128 lines (even and odd powers), one multiplication.
+    """1/sqrt(x) = mantissa * 2^-16 * 2^-exponent: leading one, a table of 2 x 128 lines (even and odd powers), one
+    multiplication.
 
     Ports:
         valid, value: x.
@@ -57,8 +58,8 @@ class ReciprocalSquareRoot(wiring.Component):
         value_2, moved_2 = Signal(kept.size, reset_less=True), Signal(4, reset_less=True)
         with m.If(valids[1]):
             m.d.sync += [value_2.eq(middle[self.WIDE - kept.size :]), moved_2.eq(Cat(*reversed(moved), moved_1))]
-        # fine: last places, table. The lowest bit of floor(log2 x) = 61 - places is the inverse of that of places: it chooses the half
-        # of the table for odd or even powers.
+        # fine: last places, table. The lowest bit of floor(log2 x) = 61 - places is the inverse of that of places: it
+        # chooses the half of the table for odd or even powers.
         fine, moved = normalise(m, value_2, (2, 1), name="fine")
         parts = data.View(kept, fine)
         exponent_3, fraction_3 = Signal(EXPONENT_BITS, reset_less=True), Signal(FRACTION_BITS, reset_less=True)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single-pass softmax: the scores are never read for the sake of their sum.
 
-The textbook needs three passes over a row of scores: the maximum, the sum of 2^(score - maximum), the quotients. Edge-MoE (ICCAD 2023)
-keeps a running maximum and a running sum as scores come out, and corrects the sum when the maximum grows. Here nothing has to be
-corrected: the maximum is complete when the last score of a row leaves the epilogue, and the sum is taken of the very
-probabilities that the array multiplies by the values, as they pass on their way in. Its reciprocal scales the finished row.
+The textbook needs three passes over a row of scores: the maximum, the sum of 2^(score - maximum), the quotients.
+Edge-MoE (ICCAD 2023) keeps a running maximum and a running sum as scores come out, and corrects the sum when the
+maximum grows. Here nothing has to be corrected: the maximum is complete when the last score of a row leaves the
+epilogue, and the sum is taken of the very probabilities that the array multiplies by the values, as they pass on their
+way in. Its reciprocal scales the finished row.
 
     scores out of the epilogue ----> score memory ----------+
            |                                                v
@@ -42,24 +43,26 @@ FLAGS = data.StructLayout({"counts": 1, "first": 1, "last": 1})
 
 
 class Softmax(wiring.Component):
-    """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i] of these p.
+    """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i]
+    of these p.
 
     Ports, score side (a finished word of scores of query `score_index`):
         score_valid, score_index, score_first (starts max[i] afresh), score_word, score_mask (lanes that count).
     Ports, probability side:
-        valid, index, word (scores), lanes (lanes 0..lanes-1 count, the others give 0), shift (2^(shift - 12) is the unit of a score),
-        accumulate (sum[i] counts this word), first (sum[i] starts afresh), last (1 / sum[i] goes to the scale table).
-        out_valid, out_word: probabilities, LATENCY cycles later.
+        valid, index, word (scores), lanes (lanes 0..lanes-1 count, the others give 0), shift (2^(shift - 12) is the
+        unit of a score), accumulate (sum[i] counts this word), first (sum[i] starts afresh), last (1 / sum[i] goes to
+        the scale table). out_valid, out_word: probabilities, LATENCY cycles later.
     Ports, scale table:
         scale_index -> scale_mantissa, scale_exponent one cycle later: 1/sum = mantissa * 2^-16 * 2^-exponent.
 
     LATENCY = 7; one word a cycle on both sides at once (initiation interval 1).
     REVISIT = 1: words of the same index may follow one another without a gap, on either side.
     MAX_DELAY: cycles from a score word to the first probability word that may use its maximum.
-    SCALE_DELAY: cycles from the `last` word to the cycle in which scale_index may ask for its scale (12 + tree, 13 for 4 lanes).
-    Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of 2^-18.
-    Limits: index < config.tokens; `first` and `last` count only with `accumulate`; a row's sum is of at most config.tokens lanes, one of
-        them the maximum (so the sum is never 0). A lane that counts is never above max[i].
+    SCALE_DELAY: cycles from the `last` word to the cycle in which scale_index may ask for its scale (12 + tree, 13 for
+    4 lanes). Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in
+    units of 2^-18. Limits: index < config.tokens; `first` and `last` count only with `accumulate`; a row's sum is of at
+    most
+        config.tokens lanes, one of them the maximum (so the sum is never 0). A lane that counts is never above max[i].
     Twins: `models.numbers.twins.probabilities` and `softmax_scale`.
     """
 

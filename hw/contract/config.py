@@ -53,8 +53,8 @@ def _joined(head: str, found: Sequence[str]) -> str:
 class HardwareConfig:
     """Sizes of one build. Every memory is addressed in words of `lanes` x 16 bit.
 
-    The array is square (rows = columns = `lanes`), so that a word written by the epilogue is a word that the array can stream:
-    no regrouping stands between two layers.
+    The array is square (rows = columns = `lanes`), so that a word written by the epilogue is a word that the array can
+    stream: no regrouping stands between two layers.
     """
 
     name: str
@@ -146,12 +146,14 @@ class HardwareConfig:
             (self.tokens <= self.rows, f"tokens must be 1..rows ({self.rows}), not {self.tokens}"),
             (
                 2 * self.words(self.width) <= row,
-                f"width must be at most {row // 2 * self.lanes} with {self.lanes} lanes (keys and values of a row in {row} words), "
+                f"width must be at most {row // 2 * self.lanes} with {self.lanes} lanes (keys and values of a row in "
+                f"{row} words), "
                 f"not {self.width}",
             ),
             (
                 self.words(self.hidden) <= row,
-                f"hidden must be at most {row * self.lanes} with {self.lanes} lanes (a row in {row} words), not {self.hidden}",
+                f"hidden must be at most {row * self.lanes} with {self.lanes} lanes (a row in {row} words), not "
+                f"{self.hidden}",
             ),
             *(
                 (words <= address, f"{name} memory has {words} words, an address reaches {address}: fewer {less}")
@@ -159,7 +161,8 @@ class HardwareConfig:
             ),
             (
                 self.burst_beats * self.data_bits // 8 <= PAGE_BYTES,
-                f"a burst must be at most {PAGE_BYTES // 1024} KiB: burst_beats at most {PAGE_BYTES * 8 // self.data_bits}, "
+                f"a burst must be at most {PAGE_BYTES // 1024} KiB: burst_beats at most "
+                f"{PAGE_BYTES * 8 // self.data_bits}, "
                 f"not {self.burst_beats}",
             ),
             (

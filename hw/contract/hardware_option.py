@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--hardware` and `--set`: from a preset's name or a TOML file, and single fields, to a hardware configuration.
 
-A file holds fields of `HardwareConfig`, and perhaps `base`, the preset from which the others come (without it: the fields' defaults;
-`lanes` must then be given). A configuration from a file bears the file's name without its ending, a changed one a `*` behind its name; two
-configurations are the same hardware if their hash is the same, whatever their names.
+A file holds fields of `HardwareConfig`, and perhaps `base`, the preset from which the others come (without it: the
+fields' defaults; `lanes` must then be given). A configuration from a file bears the file's name without its ending, a
+changed one a `*` behind its name; two configurations are the same hardware if their hash is the same, whatever their
+names.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ TEXTS = ("name", "weight_bits")  # fields that are no number
 
 
 def configured(given: str, changes: Sequence[str] | None = None) -> HardwareConfig:
-    """The hardware of `--hardware given` and of every `--set` in `changes`; EdgemoeError in one line if there is no such hardware."""
+    """The hardware of `--hardware given` and of every `--set` in `changes`;
+    EdgemoeError in one line if there is no such hardware.
+    """
     return changed(read(Path(given)) if given.lower().endswith(".toml") else preset(given), changes)
 
 
@@ -82,7 +85,8 @@ def _named(config: HardwareConfig) -> HardwareConfig:
     """The configuration, if scripts and documents can hold its name as it is."""
     if not re.fullmatch(r"[\w.+-]{1,60}\*?", config.name, re.ASCII):
         raise EdgemoeError(
-            f"hardware {config.name[:80]!r}: its name must be 1 to 60 letters, digits or any of _.+-, and perhaps a * behind them"
+            f"hardware {config.name[:80]!r}: its name must be 1 to 60 letters, digits or any of _.+-, and perhaps a * "
+            f"behind them"
         )
     return config
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The instruction set: one fixed-size layout that the decoder, the assembler and the disassembler share.
 
-An instruction is 64 bytes, fields packed from bit 0 upwards in the order of FIELDS. Addresses into on-chip memories are in words;
-addresses into DRAM are byte offsets from the memory base. Row i, word j of an operand stands at base + row(i) * stride + j, where
-row(i) = i, or, with gather/scatter, the absolute row of the i-th entry of the current expert's queue.
+An instruction is 64 bytes, fields packed from bit 0 upwards in the order of FIELDS. Addresses into on-chip memories are
+in words; addresses into DRAM are byte offsets from the memory base. Row i, word j of an operand stands at base + row(i)
+* stride + j, where row(i) = i, or, with gather/scatter, the absolute row of the i-th entry of the current expert's
+queue.
 """
 
 from collections.abc import Mapping
@@ -61,7 +62,9 @@ class ErrorCode(IntEnum):
 
 @dataclass(frozen=True)
 class Enumeration:
-    """The values of a field or of a register, for documents and for other languages. meanings: value -> what it means."""
+    """The values of a field or of a register, for documents and for other languages. meanings:
+    value -> what it means.
+    """
 
     name: str
     doc: str
@@ -258,7 +261,9 @@ def enumeration_table(enumeration: Enumeration) -> list[str]:
 
 
 def to_markdown() -> str:
-    """The instruction set as a document: the values of its enumerations, then the fields with their place in the 64 bytes."""
+    """The instruction set as a document: the values of its enumerations, then the fields with their place in the 64
+    bytes.
+    """
     lines = ["# Instruction set", "", "64 bytes an instruction, little-endian, fields from bit 0 upwards."]
     for enumeration in ENUMERATIONS:
         lines += ["", *enumeration_table(enumeration)]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The register map: one list that the register file, the driver, the documentation and the C header share.
 
-The first sixteen bytes are the `ap_ctrl_hs` block of Xilinx tools. All registers are 32 bits wide and little-endian; a 64-bit value stands
-in two of them, NAME_LO and NAME_HI. Reading a counter's low word freezes its high word for the read that follows.
+The first sixteen bytes are the `ap_ctrl_hs` block of Xilinx tools. All registers are 32 bits wide and little-endian; a
+64-bit value stands in two of them, NAME_LO and NAME_HI. Reading a counter's low word freezes its high word for the read
+that follows.
 """
 
 import json
@@ -70,7 +71,8 @@ COUNTERS: Mapping[str, str] = {
     "WRITE_BEATS": "beats written, of all masters together",
     "INSTRUCTIONS": "instructions retired, every repetition of an EXPERTS body counted",
 }
-# The same cycles by kind of instruction, as far as the state does not tell it: 32 bits each, so a run of 2^32 cycles wraps.
+# The same cycles by kind of instruction, as far as the state does not tell it: 32 bits each, so a run of 2^32 cycles
+# wraps.
 MATMUL_KINDS: Mapping[str, str] = {
     "WEIGHTS": "a MATMUL with weights outside EXPERTS",
     "EXPERT": "a MATMUL with weights on an expert's queue",
@@ -202,8 +204,8 @@ def offset(name: str) -> int:
 def to_json(config: HardwareConfig, name: str = NAME) -> str:
     """The map for other languages.
 
-    module, hardware (its name, sizes and hash), constants (what this build's read-only words show), enumerations (of instructions and of
-    ERROR_CODE: values with their names and meanings), registers with their fields.
+    module, hardware (its name, sizes and hash), constants (what this build's read-only words show), enumerations (of
+    instructions and of ERROR_CODE: values with their names and meanings), registers with their fields.
     """
     return json.dumps(
         {
@@ -231,7 +233,9 @@ def to_json(config: HardwareConfig, name: str = NAME) -> str:
 
 
 def to_markdown(config: HardwareConfig, name: str = NAME) -> str:
-    """The map as a table, fields on lines of their own, with what the read-only words of this build show; then the error codes."""
+    """The map as a table, fields on lines of their own, with what the read-only words of this build show;
+    then the error codes.
+    """
     lines = [
         "# Registers",
         "",
@@ -255,8 +259,8 @@ def to_markdown(config: HardwareConfig, name: str = NAME) -> str:
 def to_c_header(config: HardwareConfig, name: str = NAME) -> str:
     """The map as a C header; PREFIX is the module's name in capitals.
 
-    PREFIX_<REGISTER>: offset. PREFIX_<REGISTER>_<FIELD>: mask. PREFIX_<REGISTER>_VALUE: what a read-only word of this build shows.
-    PREFIX_<ENUMERATION>_<NAME>: a value of an instruction's field or of ERROR_CODE.
+    PREFIX_<REGISTER>: offset. PREFIX_<REGISTER>_<FIELD>: mask. PREFIX_<REGISTER>_VALUE: what a read-only word of this
+    build shows. PREFIX_<ENUMERATION>_<NAME>: a value of an instruction's field or of ERROR_CODE.
     """
     prefix, guard = name.upper(), f"{name.upper()}_REGISTERS_H"
     lines = [

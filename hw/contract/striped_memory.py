@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device's memory as one linear range, over one bank or several; NumPy only, because the host beside a board uses it too."""
+"""A device's memory as one linear range, over one bank or several;
+NumPy only, because the host beside a board uses it too.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class StripedMemory:
 
     A core with M masters sees one wide memory: granule ``g`` (one beat of a bus, by
     default 16 bytes) lies in bank ``g % M`` at offset ``16 * (g // M)``.  This class
-    hides it. Addresses are linear and begin at ``base``; ``bank_addresses`` says where each bank begins on the bus of its master.
+    hides it. Addresses are linear and begin at ``base``; ``bank_addresses`` says where each bank begins on the bus of
+    its master.
     """
 
     def __init__(
@@ -42,7 +45,8 @@ class StripedMemory:
         self._granule = granule
         self._banks = [bank.reshape(-1, granule) for bank in banks]
         self.bank_addresses = tuple(bank_addresses)
-        # With one bank the linear address is the bus address; with several it is an address of no bus, and begins at zero.
+        # With one bank the linear address is the bus address; with several it is an address of no bus, and begins at
+        # zero.
         self.base = base if base is not None else (self.bank_addresses[0] if len(banks) == 1 else 0)
         self.size = sum(bank.size for bank in banks)
 
@@ -50,7 +54,8 @@ class StripedMemory:
         offset = address - self.base
         if size < 0 or offset < 0 or offset + size > self.size:
             raise EdgemoeError(
-                f"{size} bytes at {address:#x} are outside the device memory {self.base:#x} to {self.base + self.size:#x}"
+                f"{size} bytes at {address:#x} are outside the device memory {self.base:#x} to "
+                f"{self.base + self.size:#x}"
             )
         return offset
 

@@ -12,10 +12,12 @@ AHEAD = 2  # instructions fetched and not taken
 
 
 class Fetch(wiring.Component):
-    """Instructions from a jump address on, in order, as a stream of 64-byte words; up to two stand ready or are under way.
+    """Instructions from a jump address on, in order, as a stream of 64-byte words; up to two stand ready or are under
+    way.
 
     Ports
-      jump, pc        start, or go on, at linear byte offset `pc` (a multiple of 64): whatever was fetched before is dropped
+      jump, pc        start, or go on, at linear byte offset `pc` (a multiple of 64): whatever was fetched before is
+                      dropped
       instruction     stream of 512 bits
       address         linear byte offset of the instruction that `instruction` shows or will show next
       fault           pulse: that instruction is wanted (ready) but could not be read. It is never shown

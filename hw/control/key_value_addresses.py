@@ -15,12 +15,13 @@ class KeyValueAddresses(wiring.Component):
     Keys (`by_column`): word i of block (column c, chunk r) is chunk r of key c N + i, at base + (c N + i) stride + r.
     Values: it is column c of key r N + i, at base + (r N + i) stride + c.
 
-    Ports: `start` (pulse) with `base`, `stride`, `by_column`, which then stand still; `column`, `chunk`: the present block; `advance`: its
-    present word is read in this cycle; `next_block`: that was its last, and `last_chunk` tells whether the column block ends with it, too.
-    `address`: of the present word. `key`: the key of the block's word 0.
+    Ports: `start` (pulse) with `base`, `stride`, `by_column`, which then stand still; `column`, `chunk`: the present
+    block; `advance`: its present word is read in this cycle; `next_block`: that was its last, and `last_chunk` tells
+    whether the column block ends with it, too. `address`: of the present word. `key`: the key of the block's word 0.
 
-    LATENCY = 0: `address` and `key` are those of the present word; INTERVAL = 1. Only counters and additions, no product but that of the
-    stride and N. Limits: addresses modulo 2^20; the sequencer has checked the extent. Twin: none (no arithmetic on data).
+    LATENCY = 0: `address` and `key` are those of the present word; INTERVAL = 1. Only counters and additions, no
+    product but that of the stride and N. Limits: addresses modulo 2^20; the sequencer has checked the extent. Twin:
+    none (no arithmetic on data).
     """
 
     LATENCY = 0

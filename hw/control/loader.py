@@ -13,18 +13,21 @@ SWAP_DELAY = 2  # from the wave's entrance into the array to the swap of its fir
 
 
 class Loader(wiring.Component):
-    """Stationary operands of MATMUL jobs, in the order in which the streamer consumes them (column blocks outer, chunks inner).
+    """Stationary operands of MATMUL jobs, in the order in which the streamer consumes them (column blocks outer, chunks
+    inner).
 
-    Weights come as rows from the weight stream, which puts the parameter words of a column block before its first block; keys and
-    values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond `valid` keys zeros are loaded.
+    Weights come as rows from the weight stream, which puts the parameter words of a column block before its first
+    block; keys and values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond
+    `valid` keys zeros are loaded.
 
-    A block of rows is announced (`ready`) when its first row is presented: rows then follow without a gap, and the wave that swaps
-    needs row k only k cycles later. A block of columns is announced with its last column. The next load starts when the array has
-    swapped (`swap`; columns wait until the wave has left the last row).
+    A block of rows is announced (`ready`) when its first row is presented: rows then follow without a gap, and the wave
+    that swaps needs row k only k cycles later. A block of columns is announced with its last column. The next load
+    starts when the array has swapped (`swap`; columns wait until the wave has left the last row).
 
     Parameter words go to the epilogue's two banks alternately; `column_done` returns a bank.
 
-    Rate: a block takes `lanes` cycles and the next follows without a gap if weights are there. Twin: none (no arithmetic).
+    Rate: a block takes `lanes` cycles and the next follows without a gap if weights are there. Twin: none (no
+    arithmetic).
     """
 
     def __init__(self, config: HardwareConfig):
@@ -128,7 +131,8 @@ class Loader(wiring.Component):
                             with m.If(last_column):
                                 m.next = "IDLE"
             with m.State("KEY_VALUE"):
-                # A gap while DMA reads the memory does no harm: the rows that could meet it stream only when DMA is done.
+                # A gap while DMA reads the memory does no harm: the rows that could meet it stream only when DMA is
+                # done.
                 start = shadow_free & Mux(by_column, passed, 1)
                 with m.If((loading | start) & ~self.key_value_taken):
                     m.d.comb += read_valid.eq(1)
@@ -148,7 +152,8 @@ class Loader(wiring.Component):
         return m
 
     def _shadow(self, m: Module) -> tuple[Signal, Signal]:
-        """(the array's shadow registers can take rows, the wave of the last swap has left the last row, so that they can take columns).
+        """(the array's shadow registers can take rows, the wave of the last swap has left the last row, so that they
+        can take columns).
 
         Rows follow the wave, so they are free at once; whoever starts to fill them clears the first flag.
         """
@@ -162,7 +167,9 @@ class Loader(wiring.Component):
         return free, passed
 
     def _present(self, m: Module, read, index, inside, by_column, weights) -> None:
-        """A word to the array: weight rows directly, key/value words one cycle after their address (`read`), zeros beyond the last key."""
+        """A word to the array: weight rows directly, key/value words one cycle after their address (`read`), zeros
+        beyond the last key.
+        """
         arrives, arrives_inside, arrives_by_column, arrives_last = Signal(), Signal(), Signal(), Signal()
         arrives_index = Signal(range(self.config.lanes))
         m.d.sync += [

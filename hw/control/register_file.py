@@ -42,7 +42,8 @@ class AxiLite(wiring.Signature):
 
 
 class RegisterFile(wiring.Component):
-    """Registers behind an AXI4-Lite slave. AW and W come in either order; every READY is given before or without the other's VALID.
+    """Registers behind an AXI4-Lite slave. AW and W come in either order; every READY is given before or without the
+    other's VALID.
 
     Ports
       bus               AXI4-Lite; addresses outside the map and writes to read-only registers answer SLVERR and
@@ -128,7 +129,9 @@ class RegisterFile(wiring.Component):
         return m
 
     def _write_channel(self, m: Module):
-        """Holds an address and a datum until both are there: (a write happens in this cycle, word address, data, byte mask as bits)."""
+        """Holds an address and a datum until both are there: (a write happens in this cycle, word address, data, byte
+        mask as bits).
+        """
         bus = self.bus
         address, value, strobe = Signal(ADDRESS_BITS - 2), Signal(32), Signal(4)
         has_address, has_value = Signal(), Signal()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Control: a run from start to its end - by END, by an error or by a soft reset - that always leaves the core able to start again."""
+"""Control: a run from start to its end - by END, by an error or by a soft reset - that always leaves the core able to
+start again.
+"""
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
@@ -8,10 +10,12 @@ from edgemoe.hw.contract.isa import ErrorCode
 
 
 class Control(wiring.Component):
-    """IDLE -> RUN -> (STOP ->) IDLE. An error or a soft reset resets the units (`reset`) and stops the bus engines (`stop`), which
-    finish the bursts they have begun; the first error wins and is reported at once, with its instruction and address.
+    """IDLE -> RUN -> (STOP ->) IDLE. An error or a soft reset resets the units (`reset`) and stops the bus engines
+    (`stop`), which finish the bursts they have begun; the first error wins and is reported at once, with its
+    instruction and address.
 
-    The watchdog counts cycles in which neither an instruction retires nor a beat moves; at `watchdog` (0: off) it is an error.
+    The watchdog counts cycles in which neither an instruction retires nor a beat moves; at `watchdog` (0: off) it is an
+    error.
     """
 
     def __init__(self):

@@ -12,12 +12,14 @@ CHECK = data.StructLayout({"used": 1, "rows": 16, "stride": 10, "base": 20, "wor
 
 
 class Sequencer(wiring.Component):
-    """Issues each instruction to the streamer, MATMULs also to the loader, and those with weights also to the weight prefetch.
+    """Issues each instruction to the streamer, MATMULs also to the loader, and those with weights also to the weight
+    prefetch.
 
-    The queues behind `jobs`, `loads` and `weights` let the prefetch run ahead of execution across instructions. Only EXPERTS waits
-    for everything before it, because its trip count is data. Before issue, every operand must lie within its memory
-    (base + (rows - 1) x stride + words <= depth) and every count within the build's capacity. A picture's patches must be within
-    the rows, and its pixels a patch within the words a row, that the instruction names: both are products, too, and checked alike.
+    The queues behind `jobs`, `loads` and `weights` let the prefetch run ahead of execution across instructions. Only
+    EXPERTS waits for everything before it, because its trip count is data. Before issue, every operand must lie within
+    its memory (base + (rows - 1) x stride + words <= depth) and every count within the build's capacity. A picture's
+    patches must be within the rows, and its pixels a patch within the words a row, that the instruction names: both are
+    products, too, and checked alike.
 
     An instruction takes about 10 cycles here, hidden behind the execution of those before it.
     """

@@ -16,9 +16,10 @@ ISSUE = data.StructLayout({"tag": TAG, "swap": 1, "chunk": 10, "lanes_left": 18,
 class Streamer(wiring.Component):
     """One row a cycle, no stall inside a block: for column block c, for chunk r, for row i.
 
-    Two instructions may be in flight: one streams while the one before drains. `contexts` holds both; TAG.context tells which is meant.
-    `Hazards` says when a block may start and when an instruction may begin.
-    Instructions other than MATMUL wait until everything before them is written and run alone (`operation`, `operation_done`).
+    Two instructions may be in flight: one streams while the one before drains. `contexts` holds both; TAG.context tells
+    which is meant. `Hazards` says when a block may start and when an instruction may begin.
+    Instructions other than MATMUL wait until everything before them is written and run alone (`operation`,
+    `operation_done`).
 
     From the issue of a row to its word at `issue` takes LATENCY cycles:
 
@@ -33,8 +34,9 @@ class Streamer(wiring.Component):
     word      the word, out of activation or score memory
     ========  ==================================================================================
 
-    The *gather* of the patch reordering is this multiplexer in stage `row`: the tokens of an expert lie scattered over the activation
-    memory, and the queue says where. Its counterpart, *scatter*, is the row that travels in the tag to write-back.
+    The *gather* of the patch reordering is this multiplexer in stage `row`: the tokens of an expert lie scattered over
+    the activation memory, and the queue says where. Its counterpart, *scatter*, is the row that travels in the tag to
+    write-back.
 
     `completed` counts instructions whose results are all written, modulo 256.
     """
@@ -154,7 +156,9 @@ class Streamer(wiring.Component):
         return m
 
     def _locate(self, m: Module, issued: Signal) -> None:
-        """From the issue of a row to the address of its word, through STAGES; the rest of the issue travels beside it."""
+        """From the issue of a row to the address of its word, through STAGES;
+        the rest of the issue travels beside it.
+        """
         entry, located = Signal(ISSUE, name="entry"), Signal(ISSUE, name="located")
         row, product, base = Signal(ROW_BITS), Signal(ROW_BITS + 10), Signal(20)
         here = self.contexts[entry.tag.context].instruction

@@ -15,7 +15,8 @@ from edgemoe.models.numbers.words import SCALE_ONE
 class Writeback(wiring.Component):
     """Delays the tag of each row along array, accumulators and epilogue and derives every control signal from it.
 
-    Time 0 is the cycle in which the row enters the array. The schedule (attribute `TIME`, from the latencies of the units on the way):
+    Time 0 is the cycle in which the row enters the array. The schedule (attribute `TIME`, from the latencies of the
+    units on the way):
 
     ============  =========================  ====================================================================
     name          time                       what the tag of that cycle decides
@@ -31,8 +32,9 @@ class Writeback(wiring.Component):
     write         exit                       memory and addresses of the finished word; exit = entry + epilogue
     ============  =========================  ====================================================================
 
-    *Scatter* of the patch reordering is here: TAG.row is the queue entry's row, so that what the experts compute in dense rows lands in
-    the rows of the tokens that asked for it, times the router's score (scale EXPERT), added to the residual.
+    *Scatter* of the patch reordering is here: TAG.row is the queue entry's row, so that what the experts compute in
+    dense rows lands in the rows of the tokens that asked for it, times the router's score (scale EXPERT), added to the
+    residual.
 
     `final_written` follows the last write of an instruction by `settle` cycles, when row tables have taken it in too.
     LATENCY of each output as above; INTERVAL = 1. Twin: none (no arithmetic on data; addresses are the emulator's own).

@@ -71,11 +71,12 @@ class AxiWrite(wiring.Signature):
 
 
 class BurstSplitter(wiring.Component):
-    """Divides requests into bursts that end at multiples of the burst limit: the first one may be short, the last one too.
+    """Divides requests into bursts that end at multiples of the burst limit: the first one may be short, the last one
+    too.
 
     Ports: `request` in, `burst` out (streams); `busy`: a request is not yet wholly given out.
-    LATENCY cycles from a request to its first burst; then a burst a cycle, with a gap of one cycle between requests, so that nobody who
-    asks waits for the bus within a cycle. A request of 0 beats yields no burst.
+    LATENCY cycles from a request to its first burst; then a burst a cycle, with a gap of one cycle between requests, so
+    that nobody who asks waits for the bus within a cycle. A request of 0 beats yields no burst.
     """
 
     LATENCY = 2

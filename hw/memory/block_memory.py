@@ -15,10 +15,11 @@ SOURCE = Path(__file__).with_suffix(".v")
 class BlockMemory(wiring.Component):
     """`depth` words of `width` bits: one write port with an enable for each of `groups` equal parts, one read port.
 
-    read_data is the word at read_address one cycle later (the old one if it is written in the same cycle); it holds while read_enable
-    is low.
-    Contents are undefined at start. Why not `amaranth.lib.memory`: that spells out an initial value for every bit, ten megabytes of
-    Verilog for the default preset, which takes the generator a minute and FPGA tools a needless initialisation.
+    read_data is the word at read_address one cycle later (the old one if it is written in the same cycle); it holds
+    while read_enable is low.
+    Contents are undefined at start. Why not `amaranth.lib.memory`: that spells out an initial value for every bit, ten
+    megabytes of Verilog for the default preset, which takes the generator a minute and FPGA tools a needless
+    initialisation.
     """
 
     def __init__(self, width: int, depth: int, groups: int = 1):

@@ -16,7 +16,9 @@ STORE_WORDS = 16  # read from a memory and on their way to the writer
 
 
 class DmaCommand(data.StructLayout):
-    """One instruction, its fields named as in the instruction set; `opcode` LOAD, STORE or IMAGE. `beats` is used by IMAGE alone."""
+    """One instruction, its fields named as in the instruction set; `opcode` LOAD, STORE or IMAGE.
+    `beats` is used by IMAGE alone.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -39,14 +41,16 @@ class DmaCommand(data.StructLayout):
 
 
 def move(config: HardwareConfig) -> data.StructLayout:
-    """A word on its way to its address: column in its row, contents and lanes (LOAD, IMAGE), the last of the command (STORE)."""
+    """A word on its way to its address: column in its row, contents and lanes (LOAD, IMAGE), the last of the command
+    (STORE).
+    """
     return data.StructLayout({"column": 10, "word": 8 * config.word_bytes, "lanes": config.lanes, "last": 1})
 
 
 class Dma(wiring.Component):
-    """One command at a time. Word j of row i stands on chip at base + row(i) * stride + j, row(i) = i or, with `gather`, the row of the
-    queue's i-th entry; in DRAM the words follow each other without gaps. IMAGE: see ImagePixels; patch t
-    is row t of activation memory, a pixel is its value 0..255.
+    """One command at a time. Word j of row i stands on chip at base + row(i) * stride + j, row(i) = i or, with
+    `gather`, the row of the queue's i-th entry; in DRAM the words follow each other without gaps. IMAGE: see
+    ImagePixels; patch t is row t of activation memory, a pixel is its value 0..255.
 
     Ports
       start, command    pulse; the command must stand still until `done`
@@ -59,8 +63,8 @@ class Dma(wiring.Component):
       entry_index -> entry_row one cycle later: the queue of the current expert
       stop              forgets everything; hold until Reader and Writer are idle
 
-    ADDRESS_LATENCY: cycles from a word's turn to its write or read. Rate: a word, or G pixels, a cycle while the bus keeps up.
-    Twin: the emulator's LOAD, STORE and IMAGE instructions.
+    ADDRESS_LATENCY: cycles from a word's turn to its write or read. Rate: a word, or G pixels, a cycle while the bus
+    keeps up. Twin: the emulator's LOAD, STORE and IMAGE instructions.
     """
 
     ADDRESS_LATENCY = 4

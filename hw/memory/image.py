@@ -21,7 +21,8 @@ class ImagePixels(wiring.Component):
       start             pulse
       data_valid, data, data_taken   bus beats, taken when used up
       valid, token, word   in this cycle G pixels go to patch `token`, word `word`
-      pixels, lanes     one cycle later: they stand at every place where the lanes may want them; the lanes that are meant
+      pixels, lanes     one cycle later: they stand at every place where the lanes may want them; the lanes that are
+                        meant
       last              they are the last of the picture (what is left of the beat is dropped)
 
     G is the largest power of two, at most MOST_PIXELS, that divides P and fits into a word and a beat: then no group of
@@ -64,7 +65,8 @@ class ImagePixels(wiring.Component):
         return m
 
     def _walk(self, m: Module, place: Signal, byte: Signal, step: Signal) -> None:
-        """Counters, from the innermost on: pixel in its row of the patch, patch, row of pixels, row of patches, channel.
+        """Counters, from the innermost on: pixel in its row of the patch, patch, row of pixels, row of patches,
+        channel.
 
         They count what is left, so that an end is a comparison and not a sum.
         """

@@ -20,8 +20,9 @@ class Memories(wiring.Component):
     | residual | the epilogue, STORE | write-back, LOAD |
     | score | the stream (probabilities), the router, STORE | write-back |
 
-    DMA and router run alone (the streamer sees to that), so a port is handed over whole (`dma_active`, `router_active`).
-    Read data stands one cycle after its address. Never more than two words are written in a cycle, in two memories: a result and its copy.
+    DMA and router run alone (the streamer sees to that), so a port is handed over whole (`dma_active`,
+    `router_active`). Read data stands one cycle after its address. Never more than two words are written in a cycle, in
+    two memories: a result and its copy.
     """
 
     def __init__(self, config: HardwareConfig):

@@ -23,10 +23,11 @@ SKEW_BEATS = 16  # by which one master's data may run ahead of another's
 
 
 class ReadMaster(wiring.Component):
-    """Issues bursts on all masters in lock-step and joins their data: beat A is the masters' data at base[m] + A / masters, master 0 low.
+    """Issues bursts on all masters in lock-step and joins their data: beat A is the masters' data at base[m] + A /
+    masters, master 0 low.
 
-    Ports: `burst` stream in; `valid`, `data`, `fault` (a response was not OKAY) out: the beats of all bursts in order, no back-pressure;
-    `idle`: no address is waiting for its ARREADY; `base`, `axi` as in Reader.
+    Ports: `burst` stream in; `valid`, `data`, `fault` (a response was not OKAY) out: the beats of all bursts in order,
+    no back-pressure; `idle`: no address is waiting for its ARREADY; `base`, `axi` as in Reader.
     LATENCY: cycles from RVALID (of the later master) to `valid`: 0 with one master, 1 with two.
     """
 
@@ -93,24 +94,28 @@ class ReadMaster(wiring.Component):
 
 
 class Reader(wiring.Component):
-    """Read requests of several clients -> bursts on all masters in lock-step -> beats back to the client that asked, in its order.
+    """Read requests of several clients -> bursts on all masters in lock-step -> beats back to the client that asked, in
+    its order.
 
     Ports
       <client>_request  stream of Request
-      <client>_valid    out: `data`, `last`, `fault` belong to this client; there is no ready, for a burst is requested only when the
-                        client can take it whole: nobody waits for anybody while holding the bus
-      <client>_release  in: beats of its buffer that the client has freed in this cycle (0..15). Its room is `clients[name]` beats,
-                        less those requested and not yet released
+      <client>_valid    out: `data`, `last`, `fault` belong to this client; there is no ready, for a burst is requested
+                        only when the client can take it whole: nobody waits for anybody while holding the bus
+      <client>_release  in: beats of its buffer that the client has freed in this cycle (0..15). Its room is
+                        `clients[name]` beats, less those requested and not yet released
       data, last, fault out: one beat; it is the last of its request; its response was not OKAY
       base              byte address of each master's memory, a multiple of 4096
-      stop              hold until `idle`: no new bursts, those outstanding are awaited and dropped, requests and credits start afresh
+      stop              hold until `idle`: no new bursts, those outstanding are awaited and dropped, requests and
+                        credits start afresh
       idle              nothing is outstanding
-      error             pulse: a beat of a client outside `deferred` failed; error_address: its linear byte offset. (Instructions are
-                        fetched ahead of need: the fetch unit reports a failed one only when it is wanted.)
+      error             pulse: a beat of a client outside `deferred` failed; error_address: its linear byte offset.
+                        (Instructions are fetched ahead of need: the fetch unit reports a failed one only when it is
+                        wanted.)
       axi               one AxiRead per master
 
-    Earlier clients win over later ones, but the last two take turns burst by burst. At most config.outstanding bursts are in flight.
-    LATENCY: cycles from RVALID to <client>_valid. Rate: up to a beat a cycle. Twin: none (no arithmetic).
+    Earlier clients win over later ones, but the last two take turns burst by burst. At most config.outstanding bursts
+    are in flight. LATENCY: cycles from RVALID to <client>_valid. Rate: up to a beat a cycle. Twin: none (no
+    arithmetic).
     """
 
     def __init__(
@@ -170,7 +175,9 @@ class Reader(wiring.Component):
         return m
 
     def _arbitrate(self, m: Module, tag: data.StructLayout, tags: SyncFIFO, out: stream.Interface) -> Signal:
-        """Chooses a burst, reserves its room and its place in the tag queue, and offers it to the master a cycle later."""
+        """Chooses a burst, reserves its room and its place in the tag queue, and offers it to the master a cycle
+        later.
+        """
         bursts, able = [], Signal(len(self.clients))
         pick = Signal(len(self.clients))
         turn = Signal()  # the last client's turn

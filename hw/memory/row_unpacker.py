@@ -15,15 +15,17 @@ class WeightRow(data.StructLayout):
 
 
 class RowUnpacker(wiring.Component):
-    """Element -> rows of N words, low word first; a word of 8-bit weights holds two rows, low half first, sign-extended.
+    """Element -> rows of N words, low word first; a word of 8-bit weights holds two rows, low half first,
+    sign-extended.
 
     An element is a beat or a word, whichever is wider: `words` = words_per_beat words.
 
-    Ports: `valid`, `element`, `parameter` (it holds parameter words), `eight_bit` (each of its words is two rows): what stands at the
-    FIFO's output; `leaves`: its last row goes to the register in this cycle, so that the next element may stand there in the following
-    one; `row`: stream of WeightRow.
+    Ports: `valid`, `element`, `parameter` (it holds parameter words), `eight_bit` (each of its words is two rows): what
+    stands at the FIFO's output; `leaves`: its last row goes to the register in this cycle, so that the next element may
+    stand there in the following one; `row`: stream of WeightRow.
 
-    LATENCY = 1 (the output register). INTERVAL = 1: a row a cycle. Twin: `models` has none; the layout is that of the weight stream.
+    LATENCY = 1 (the output register). INTERVAL = 1: a row a cycle. Twin: `models` has none; the layout is that of the
+    weight stream.
     """
 
     LATENCY = 1
@@ -68,12 +70,14 @@ class RowUnpacker(wiring.Component):
 
 
 class LevelPromise(wiring.Component):
-    """`level` rows, at most 2 N, can be taken in this and the following cycles without a gap; 0 as long as none stands at the output.
+    """`level` rows, at most 2 N, can be taken in this and the following cycles without a gap; 0 as long as none stands
+    at the output.
 
-    Ports: `arriving`: rows of the element that enters the FIFO in this cycle; `taken`: a row is taken. A row counts from the cycle in
-    which it could stand at the output: two cycles through the FIFO, one through the unpacker.
+    Ports: `arriving`: rows of the element that enters the FIFO in this cycle; `taken`: a row is taken. A row counts
+    from the cycle in which it could stand at the output: two cycles through the FIFO, one through the unpacker.
 
-    LATENCY = 3 from `arriving` to `level`, 1 from `taken`; INTERVAL = 1. Limits: `depth` elements in the FIFO. Twin: none.
+    LATENCY = 3 from `arriving` to `level`, 1 from `taken`; INTERVAL = 1. Limits: `depth` elements in the FIFO. Twin:
+    none.
     """
 
     LATENCY = 3

@@ -13,7 +13,9 @@ JOBS = 4  # whose beats may be under way at the same time
 
 
 class WeightJob(data.StructLayout):
-    """The weight stream of one MATMUL: `columns` column blocks of parameter words and `chunks` blocks of N rows (both at least 1)."""
+    """The weight stream of one MATMUL: `columns` column blocks of parameter words and `chunks` blocks of N rows (both
+    at least 1).
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -22,21 +24,23 @@ class WeightJob(data.StructLayout):
 
 
 class Weights(wiring.Component):
-    """Jobs -> read requests -> beats -> elements in a FIFO -> rows. Reads ahead across jobs as far as the FIFO has room.
+    """Jobs -> read requests -> beats -> elements in a FIFO -> rows. Reads ahead across jobs as far as the FIFO has
+    room.
 
-    An element is a beat or a word, whichever is wider; a column block is a whole number of elements. Beats behind the last column block
-    (padding) never enter the FIFO. 8-bit words become two rows, low half first, sign-extended. All `config.parameter_words` parameter words
-    come out, also the filling one.
+    An element is a beat or a word, whichever is wider; a column block is a whole number of elements. Beats behind the
+    last column block (padding) never enter the FIFO. 8-bit words become two rows, low half first, sign-extended. All
+    `config.parameter_words` parameter words come out, also the filling one.
 
     Ports
       job                     stream of WeightJob
       request, valid, data, last, release   to the Reader; its client must be given CAPACITY beats
       row                     stream of WeightRow
-      level                   rows that can be taken in this and the following cycles without a gap, at most 2 N: row.valid = (level != 0)
+      level                   rows that can be taken in this and the following cycles without a gap, at most 2 N:
+                              row.valid = (level != 0)
       stop                    empties everything; hold until the Reader is idle
 
-    LATENCY: cycles from the `valid` that completes an element to its first row. Rate: a row a cycle, without a gap across blocks, jobs
-    and widths, as long as `level` says so. Twin: none (the layout is the compiler's).
+    LATENCY: cycles from the `valid` that completes an element to its first row. Rate: a row a cycle, without a gap
+    across blocks, jobs and widths, as long as `level` says so. Twin: none (the layout is the compiler's).
     """
 
     LATENCY = 4
@@ -101,7 +105,9 @@ class Weights(wiring.Component):
         return ResetInserter(self.stop)(m)
 
     def _assemble(self, m: Module):
-        """Beats -> element: (its bits, it is complete in this cycle, its beats). Beats that do not fill one at the end complete it too."""
+        """Beats -> element: (its bits, it is complete in this cycle, its beats).
+        Beats that do not fill one at the end complete it too.
+        """
         count = self.config.beats_per_word
         if count == 1:
             return self.data, self.valid, Const(1)

@@ -12,7 +12,8 @@ SKEW_BEATS = 4  # by which one master may take data ahead of another
 
 
 class Writer(wiring.Component):
-    """Request + stream of beats -> bursts; beat A goes to the masters' memories at base[m] + A / masters, master 0 takes the low bits.
+    """Request + stream of beats -> bursts; beat A goes to the masters' memories at base[m] + A / masters, master 0
+    takes the low bits.
 
     Ports
       request        stream of Request; taken when nothing is under way
@@ -20,13 +21,15 @@ class Writer(wiring.Component):
       done           pulse: every burst of the request has been answered
       moved          pulse: a beat was taken
       base           byte address of each master's memory, a multiple of 4096
-      stop           hold until `idle`: no new bursts; those begun are completed with disabled bytes, their answers awaited; no `done`
+      stop           hold until `idle`: no new bursts; those begun are completed with disabled bytes, their answers
+                     awaited; no `done`
       idle           nothing is under way on the bus
       error          pulse: a response (of any master) was not OKAY; error_address: linear byte offset of its burst
       axi            one AxiWrite per master
 
     Data of a burst is offered from the cycle in which its address is, and does not wait for the address to be taken.
-    Rate: a beat a cycle, no gap between bursts while AWREADY is prompt. At most config.outstanding bursts are unanswered. Twin: none.
+    Rate: a beat a cycle, no gap between bursts while AWREADY is prompt. At most config.outstanding bursts are
+    unanswered. Twin: none.
     """
 
     def __init__(self, config: HardwareConfig, cache: int = 0b0011, prot: int = 0) -> None:

@@ -95,9 +95,11 @@ class BlockReader(wiring.Component):
     """Reads consecutive blocks of memory, of `block` bytes each, as a stream of beats.
 
     Ports
-      start, address, length   pulse, only when all beats of the last one were taken: read so many bytes (a multiple of `block`)
+      start, address, length   pulse, only when all beats of the last one were taken: read so many bytes (a multiple of
+                               `block`)
       beats                    out, a stream
-      axi                      AXI4 master, bursts of one block; RREADY is always high, for room is kept before a burst is asked for
+      axi                      AXI4 master, bursts of one block; RREADY is always high, for room is kept before a burst
+                               is asked for
       error                    a beat since `start` was answered with an error
     """
 

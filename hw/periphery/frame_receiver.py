@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frame receiver: bytes of the serial line to checked requests and payload beats. The layout is in `hw/periphery/frames.py`."""
+"""Frame receiver: bytes of the serial line to checked requests and payload beats.
+The layout is in `hw/periphery/frames.py`.
+"""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -19,15 +21,16 @@ class FrameReceiver(wiring.Component):
 
     Ports
       bytes     in, a stream
-      request   out, a stream: a request with its `status`. OK: its CRC and its bounds are right, and it was not acted upon yet. Anything
-                else: the line has been silent since, and the request is to be answered with that status and no more (its fields may be
-                damaged themselves)
+      request   out, a stream: a request with its `status`. OK: its CRC and its bounds are right, and it was not acted
+                upon yet. Anything else: the line has been silent since, and the request is to be answered with that
+                status and no more (its fields may be damaged themselves)
       beat, beat_valid   eight payload bytes of a WRITE_MEMORY, the first in the low bits; no back-pressure
-      ended     pulse behind the last beat of a payload: `status` is OK, PAYLOAD_DAMAGED or PAYLOAD_SHORT (its last beats did not come)
+      ended     pulse behind the last beat of a payload: `status` is OK, PAYLOAD_DAMAGED or PAYLOAD_SHORT (its last
+                beats did not come)
 
     crc: of the frames; a proof takes a shorter one, for a solver cannot invert a long one.
-    A header that stays incomplete for `timeout_cycles` of silence is forgotten. Rate: a byte a cycle, but for two cycles a request.
-    Twin: `hw/periphery/frames.py` (Request.pack).
+    A header that stays incomplete for `timeout_cycles` of silence is forgotten. Rate: a byte a cycle, but for two
+    cycles a request. Twin: `hw/periphery/frames.py` (Request.pack).
     """
 
     def __init__(self, timeout_cycles: int, memory_bytes: int, crc: Algorithm = CRC32_ISO_HDLC):

@@ -17,13 +17,15 @@ class FrameSender(wiring.Component):
     """Sends an answer, behind it the payload that it announces, and the CRCs.
 
     Ports
-      answer          in, a stream: the fields and how many bytes of payload follow (a multiple of eight, or 0); taken only when idle
+      answer          in, a stream: the fields and how many bytes of payload follow (a multiple of eight, or 0); taken
+                      only when idle
       beats           in, a stream: the payload, eight bytes each
       payload_status  in: sent behind the last beat, looked at then
       bytes           out, a stream
       busy            a frame is not yet wholly given out
 
-    Rate: a byte a cycle, but for a cycle before each CRC and before each beat. Twin: `hw/periphery/frames.py` (Answer.unpack).
+    Rate: a byte a cycle, but for a cycle before each CRC and before each beat. Twin: `hw/periphery/frames.py`
+    (Answer.unpack).
     """
 
     def __init__(self, crc: Algorithm = CRC32_ISO_HDLC) -> None:

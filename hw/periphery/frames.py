@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames on the serial line between a computer and a board: what the driver and the gateware share.
 
-Everything is little-endian; every CRC is CRC-32 (ISO-HDLC, as in zlib). The computer asks, the board answers; one request at a time.
+Everything is little-endian; every CRC is CRC-32 (ISO-HDLC, as in zlib). The computer asks, the board answers; one
+request at a time.
 
     request   sync A5 | command | sequence | attempt | address 4 | value 4 | CRC 4       CRC of the twelve bytes before it
               then, of WRITE_MEMORY: `value` bytes | CRC 4
     answer    sync 5A | status | sequence | attempt | value 4 | CRC 4                    CRC of the eight bytes before it
               then, of READ_MEMORY if status is OK: the bytes | status | CRC 4           CRC of bytes and status
 
-A new request takes the next sequence number; a repeated one keeps it and counts `attempt` up, so that a late answer to an earlier attempt
-is told from the right one. The board carries a repeated register access out once and repeats its answer: START or a register that changes
-when it is read suffers no second access. Memory frames may be repeated freely. Nothing is touched before the header's CRC was found right;
-the payload's CRC decides the status. HELLO makes the board forget the last sequence number.
+A new request takes the next sequence number; a repeated one keeps it and counts `attempt` up, so that a late answer to
+an earlier attempt is told from the right one. The board carries a repeated register access out once and repeats its
+answer: START or a register that changes when it is read suffers no second access. Memory frames may be repeated freely.
+Nothing is touched before the header's CRC was found right; the payload's CRC decides the status. HELLO makes the board
+forget the last sequence number.
 
-A line that falls silent inside a frame for the board's time-out ends the frame. After a damaged header the board waits for such a silence
-before it answers and listens again, so that a payload is never taken for a request.
+A line that falls silent inside a frame for the board's time-out ends the frame. After a damaged header the board waits
+for such a silence before it answers and listens again, so that a payload is never taken for a request.
 """
 
 from __future__ import annotations

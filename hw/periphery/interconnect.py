@@ -13,9 +13,10 @@ class Interconnect(wiring.Component):
 
     Ports: `reads` and `writes` in, one of each a client; `read` and `write` out.
 
-    A client that waits is served after at most one burst of every other. The choice is a register, so that an offered address stands; it
-    costs IDLE_CYCLES between two addresses. A write keeps the memory until its last beat is taken; responses and read data find their
-    client by the order of the bursts, `outstanding` of which may be unanswered each way.
+    A client that waits is served after at most one burst of every other. The choice is a register, so that an offered
+    address stands; it costs IDLE_CYCLES between two addresses. A write keeps the memory until its last beat is taken;
+    responses and read data find their client by the order of the bursts, `outstanding` of which may be unanswered each
+    way.
     """
 
     IDLE_CYCLES = 1
@@ -38,7 +39,9 @@ class Interconnect(wiring.Component):
         return m
 
     def _choose(self, m: Module, name: str, wanted: list, free) -> tuple[Signal, Signal]:
-        """(a client has its turn, which one). In a cycle in which `free` holds and no turn lasts, the next waiting client gets it."""
+        """(a client has its turn, which one). In a cycle in which `free` holds and no turn lasts, the next waiting
+        client gets it.
+        """
         turn, client = Signal(name=f"{name}_turn"), Signal(range(self.clients), name=f"{name}_client")
         with m.If(~turn & free & Cat(wanted).any()):
             m.d.sync += turn.eq(1)

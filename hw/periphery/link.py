@@ -17,13 +17,14 @@ from edgemoe.hw.periphery.frames import PAGE_BYTES, VERSION, Command, Status
 class Link(wiring.Component):
     """One request at a time: bytes in, accesses, bytes out.
 
-    Ports: `received` in and `sent` out, streams of bytes; `registers`, AXI4-Lite master; `read` and `write`, AXI4 masters, 64 bit, bursts
-    of one block. What a request may be, and what is answered, stands in `hw/periphery/frames.py`.
+    Ports: `received` in and `sent` out, streams of bytes; `registers`, AXI4-Lite master; `read` and `write`, AXI4
+    masters, 64 bit, bursts of one block. What a request may be, and what is answered, stands in
+    `hw/periphery/frames.py`.
 
-    timeout_cycles: of silence inside a frame, after which the rest is not awaited. memory_bytes: behind the masters, from address 0.
-    crc: of the frames (see FrameReceiver).
-    Nothing on the line can make the link wait for ever: every state waits for the line with a time-out, or for the bus, which answers.
-    Twin: none (no arithmetic); `edgemoe.host.runtime.serial_link` is the other end.
+    timeout_cycles: of silence inside a frame, after which the rest is not awaited. memory_bytes: behind the masters,
+    from address 0. crc: of the frames (see FrameReceiver).
+    Nothing on the line can make the link wait for ever: every state waits for the line with a time-out, or for the bus,
+    which answers. Twin: none (no arithmetic); `edgemoe.host.runtime.serial_link` is the other end.
     """
 
     def __init__(self, timeout_cycles: int, memory_bytes: int, crc: Algorithm = CRC32_ISO_HDLC):

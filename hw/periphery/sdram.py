@@ -19,7 +19,8 @@ class Sdram(wiring.Component):
       read, write  AXI4 of 64 bits, one ID, INCR bursts of whole beats up to 256 (see SdramPort)
       pins         the chip, clocked by the inverse of this clock (see SdramCommands)
 
-    READ_LATENCY     cycles from ARVALID to RVALID, of a row that is open, nothing else under way; one more after a write
+    READ_LATENCY     cycles from ARVALID to RVALID, of a row that is open, nothing else under way; one more after a
+                     write
     WRITE_LATENCY    cycles from AWVALID and WVALID to BVALID of a single beat; one more after a read
     CYCLES_PER_BEAT  within a row, either way; 16 bits a cycle
     Twin: none (no arithmetic); the chip's model is sim/sdram_chip.v.

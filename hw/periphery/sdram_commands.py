@@ -20,16 +20,18 @@ PRECHARGE_ALL = 1 << 10  # address bit
 
 
 class SdramCommands(wiring.Component):
-    """Beats, in order -> the commands of the chip. At most one row is open; it stays open until another one or a refresh is wanted.
+    """Beats, in order -> the commands of the chip. At most one row is open; it stays open until another one or a
+    refresh is wanted.
 
     Ports
       access  stream of beats to read or write; taken at most every four cycles
       beat    out, with `beat_valid`: what was read, in order; no back-pressure, so ask only for what has room
-      pins    the chip. All outputs are registers; `dq_i` goes into one. The chip's clock is the inverse of this one: it sees a command
-              half a cycle after the register has it
+      pins    the chip. All outputs are registers; `dq_i` goes into one. The chip's clock is the inverse of this one: it
+              sees a command half a cycle after the register has it
 
     LATENCY  cycles from taking a read of the open row to `beat_valid`
-    CAPTURE  cycles from the register with READ to that which captures the first word from `dq_i`: CAS latency and input registers
+    CAPTURE  cycles from the register with READ to that which captures the first word from `dq_i`: CAS latency and input
+             registers
     CYCLES_PER_BEAT  while the row stays the same and reads and writes do not alternate
     A refresh waits for the beat under way and no longer: no two of them are farther apart than config.refresh_interval.
     """
@@ -145,7 +147,9 @@ class SdramCommands(wiring.Component):
         return refresh, due
 
     def _write_words(self, m: Module, current: data.View, writes: Signal, initial: Signal) -> None:
-        """The first word goes with its command; `current` moves down by a word a cycle and is not loaded before the last one."""
+        """The first word goes with its command; `current` moves down by a word a cycle and is not loaded before the
+        last one.
+        """
         pins = self.pins
         more = Signal(BURST_WORDS - 1)
         drive = Signal()

@@ -17,7 +17,9 @@ MODE_CYCLES = 2  # tMRD of every data sheet
 
 @dataclass(frozen=True)
 class SdramTiming:
-    """Nanoseconds of the data sheet. The default holds for MT48LC16M16A2-75, AS4C16M16SA-6 and IS42S16160G-7, the slowest value of each."""
+    """Nanoseconds of the data sheet. The default holds for MT48LC16M16A2-75, AS4C16M16SA-6 and IS42S16160G-7, the
+    slowest value of each.
+    """
 
     row_precharge: float = 20.0  # tRP: PRECHARGE to the next command of the bank
     row_to_column: float = 20.0  # tRCD: ACTIVE to READ or WRITE
@@ -35,12 +37,14 @@ class SdramTiming:
 
 @dataclass(frozen=True)
 class SdramConfig:
-    """An SDRAM of 16 bits at `clock_hz`. Byte address = {row, bank, column, 0}: a stream walks through the banks before it changes the row.
+    """An SDRAM of 16 bits at `clock_hz`. Byte address = {row, bank, column, 0}: a stream walks through the banks before
+    it changes the row.
 
     `power_up_us`: silence before the first command; a simulation may shorten it, a board may not.
-    `pad_registers`: registers between these pins and the chip's. 0: none, the controller samples `dq_i` itself, half a cycle before the
-    chip's own edge; 1: the pad samples it at the falling edge, the chip's own, which leaves the chip's access time a whole cycle; 2: and
-    every pad registers what goes out, `dq_oe` too, so that all of it changes together and next to the chip.
+    `pad_registers`: registers between these pins and the chip's. 0: none, the controller samples `dq_i` itself, half a
+    cycle before the chip's own edge; 1: the pad samples it at the falling edge, the chip's own, which leaves the chip's
+    access time a whole cycle; 2: and every pad registers what goes out, `dq_oe` too, so that all of it changes together
+    and next to the chip.
     """
 
     clock_hz: float
@@ -134,7 +138,9 @@ class SdramConfig:
 
     @property
     def refresh_wait(self) -> int:
-        """Cycles from a refresh until the next one is due: early by as long as it takes to close a row that was opened just then."""
+        """Cycles from a refresh until the next one is due: early by as long as it takes to close a row that was opened
+        just then.
+        """
         return self.refresh_interval - 1 - self.longest_close - self.row_precharge
 
     @property

@@ -19,12 +19,13 @@ def _checked(cycles_per_bit: int) -> int:
 class UartReceiver(wiring.Component):
     """Line to bytes.
 
-    Ports: `line` in, idle high, synchronised here; `bytes` out, a stream. A byte that is not taken before the next one is complete stays,
-    and the new one is dropped with a pulse of `overrun`; one without a stop bit is dropped, and the line must be high again before another
-    begins.
+    Ports: `line` in, idle high, synchronised here; `bytes` out, a stream. A byte that is not taken before the next one
+    is complete stays, and the new one is dropped with a pulse of `overrun`; one without a stop bit is dropped, and the
+    line must be high again before another begins.
 
-    LATENCY: cycles from the middle of the stop bit to `bytes.valid`, the synchroniser's two included. Every bit is sampled in its middle,
-    so the sender's clock may be off by 4 % (one bit of four cycles: 2 %). Twin: none (no arithmetic).
+    LATENCY: cycles from the middle of the stop bit to `bytes.valid`, the synchroniser's two included. Every bit is
+    sampled in its middle, so the sender's clock may be off by 4 % (one bit of four cycles: 2 %). Twin: none (no
+    arithmetic).
     """
 
     LATENCY = 3
@@ -72,8 +73,8 @@ class UartReceiver(wiring.Component):
 class UartTransmitter(wiring.Component):
     """Bytes to line.
 
-    Ports: `bytes` in, a stream; `line` out, idle high, from a register. Rate: a byte every 10 * cycles_per_bit cycles without a gap.
-    LATENCY: cycles from the taking of a byte to its start bit. Twin: none (no arithmetic).
+    Ports: `bytes` in, a stream; `line` out, idle high, from a register. Rate: a byte every 10 * cycles_per_bit cycles
+    without a gap. LATENCY: cycles from the taking of a byte to its start bit. Twin: none (no arithmetic).
     """
 
     LATENCY = 1

@@ -51,8 +51,9 @@ def exp2_fine(distance, shift) -> Ints:
     """2^-(distance * 2^shift / 2^12) in units of 2^-18, so 1.0 is 2^18. distance >= 0 (maximum - score), 17 bit.
 
     v = distance << shift; n = integer part; 7 bits of the fraction choose the segment, 5 interpolate;
-    result = round_shift(value, n), which is 0 from n = 20 on. Sums are made of these, three bits finer than what the array multiplies:
-    or else dozens of keys below half a step of 2^-15 would be missed in the sum of a row in which one key has nearly all.
+    result = round_shift(value, n), which is 0 from n = 20 on. Sums are made of these, three bits finer than what the
+    array multiplies: or else dozens of keys below half a step of 2^-15 would be missed in the sum of a row in which one
+    key has nearly all.
     """
     value = np.asarray(distance, np.int64) << shift
     whole, fraction = value >> SCORE_FRACTION, value & ((1 << SCORE_FRACTION) - 1)
@@ -73,7 +74,9 @@ def reciprocal_table() -> tuple[Ints, Ints]:
 
 
 def _line(start: Ints, change: Ints, x: Ints, segment_bits: int, sign: int = 1) -> Ints:
-    """Between the nodes of a table: the bits of x above `segment_bits` choose the segment, the others interpolate; -1: they drop."""
+    """Between the nodes of a table: the bits of x above `segment_bits` choose the segment, the others interpolate; -1:
+    they drop.
+    """
     index, fraction = x >> segment_bits, x & ((1 << segment_bits) - 1)
     return start[index] + sign * round_shift(change[index] * fraction, segment_bits)
 
@@ -112,7 +115,8 @@ def rsqrt_table() -> tuple[Ints, Ints]:
 def rsqrt(x) -> tuple[Ints, Ints]:
     """(mantissa, exponent) with 1/sqrt(x) = mantissa * 2^-16 * 2^-exponent; mantissa in 2^15..65535; 1 <= x < 2^62.
 
-    L = floor(log2 x), exponent = L >> 1; table index = (L & 1, 7 bits below the leading one), the next 12 bits interpolate.
+    L = floor(log2 x), exponent = L >> 1; table index = (L & 1, 7 bits below the leading one), the next 12 bits
+    interpolate.
     """
     x = np.maximum(np.asarray(x, np.int64), 1)
     high = x >> 31  # two halves, as a float64 would round above 2^53
@@ -126,7 +130,9 @@ def rsqrt(x) -> tuple[Ints, Ints]:
 
 @cache
 def gelu_table() -> tuple[Ints, Ints]:
-    """delta(x) = ReLU(x) - GELU(x) = x * Phi(-x) at x = i/64 in units of 2^-20, and its rise to the next entry (signed)."""
+    """delta(x) = ReLU(x) - GELU(x) = x * Phi(-x) at x = i/64 in units of 2^-20, and its rise to the next entry
+    (signed).
+    """
     x = np.arange(513) / 64
     nodes = np.round(x * 0.5 * np.array([math.erfc(v / math.sqrt(2)) for v in x]) * (1 << GELU_TABLE_FRACTION)).astype(
         np.int64

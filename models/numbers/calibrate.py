@@ -43,7 +43,9 @@ def _images(config: ModelConfig, count: int, first_scene: int) -> NDArray[np.uin
 
 
 def default_images(config: ModelConfig, count: int = IMAGES) -> NDArray[np.uint8]:
-    """What a model is calibrated on, [count, C, H, W]: street scenes where its images have a size of theirs, else noise with soft edges."""
+    """What a model is calibrated on, [count, C, H, W]: street scenes where its images have a size of theirs, else noise
+    with soft edges.
+    """
     return _images(config, count, CALIBRATION_SCENES)
 
 
@@ -56,7 +58,9 @@ FAR = 1000  # times what such tensors usually hold: 16 bits are then spent on on
 
 
 def outlier(checkpoint: Checkpoint, least: float = 0.0) -> str:
-    """The tensor that stands out most from others of its kind (the same one of other layers), in words; empty if by less than `least`."""
+    """The tensor that stands out most from others of its kind (the same one of other layers), in words;
+    empty if by less than `least`.
+    """
     typical: dict[str, float] = {}
     kinds = {name: re.sub(r"\.\d+\.", ".", name) for name in checkpoint.tensors}
     for name, tensor in checkpoint.tensors.items():
@@ -75,7 +79,8 @@ def bounded(checkpoint: Checkpoint, key: Key, reach: float) -> float:
     """What a tensor reaches; EdgemoeError if 16 bits do not."""
     if not reach <= LARGEST:  # NaN is not, either
         raise EdgemoeError(
-            f"model {checkpoint.config.name} cannot be calibrated: {key} reaches {reach:.3g}, 16 bits hold up to {LARGEST:.3g}. "
+            f"model {checkpoint.config.name} cannot be calibrated: {key} reaches {reach:.3g}, 16 bits hold up to "
+            f"{LARGEST:.3g}. "
             f"Among the weights, {outlier(checkpoint)}; mend that tensor"
         )
     return reach
@@ -136,7 +141,8 @@ def calibrate(
     expected = (config.image_channels, config.image_height, config.image_width)
     if batch.dtype != np.uint8 or batch.shape[1:] != expected:
         raise EdgemoeError(
-            f"calibration images are {batch.dtype} {list(batch.shape[1:])}, expected uint8 {list(expected)}; resize them"
+            f"calibration images are {batch.dtype} {list(batch.shape[1:])}, expected uint8 {list(expected)}; resize "
+            f"them"
         )
     formats = {WeightFormat.of(name) for name in error_aware}
     model = graph(config)

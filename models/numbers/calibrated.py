@@ -61,7 +61,8 @@ def check_calibration(config: ModelConfig, calibration: Any, source: str) -> Non
 
     if not isinstance(calibration, dict):
         raise EdgemoeError(
-            f"{source}: its calibration is {brief(calibration, 30)}, expected a JSON object; calibrate and save it again"
+            f"{source}: its calibration is {brief(calibration, 30)}, expected a JSON object; calibrate and save it "
+            f"again"
         )
     tables = {name: part(calibration, name, "") for name in ("ranges", "smallest", "clipped", "channels")}
     if not faults:

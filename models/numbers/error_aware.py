@@ -61,9 +61,10 @@ class Moment:
 class Moments:
     """Collects what error-aware rounding needs while the float model runs, and rounds.
 
-    A matrix's rounding errors E change its result by E x. Column by column, the error of what is rounded is passed on to the columns
-    still to come so that sum |E x|^2 over the calibration's rows is least (GPTQ's procedure); the mean of E x goes into the bias.
-    Rows of an expert count with the square of their router score, as that is how far their errors reach.
+    A matrix's rounding errors E change its result by E x. Column by column, the error of what is rounded is passed on
+    to the columns still to come so that sum |E x|^2 over the calibration's rows is least (GPTQ's procedure); the mean
+    of E x goes into the bias. Rows of an expert count with the square of their router score, as that is how far their
+    errors reach.
 
     wanted: the tensors whose moments are needed.
     """
@@ -119,8 +120,8 @@ def error_aware_rounding(weights: NDArray, covariance: NDArray, bound: int, bloc
     """Round weights [matrices, outputs, inputs] (in steps) to integers of at most `bound` so that sum over rows |error
     x|^2 is small.
 
-    covariance [matrices, inputs, inputs]. Inputs are rounded in the order of falling variance; the error of each, divided by its pivot, is
-    spread over those that follow by the Cholesky factor of the inverse.
+    covariance [matrices, inputs, inputs]. Inputs are rounded in the order of falling variance; the error of each,
+    divided by its pivot, is spread over those that follow by the Cholesky factor of the inverse.
     """
     count, outputs, inputs = weights.shape
     variance = np.einsum("eii->ei", covariance)

@@ -31,7 +31,9 @@ class Folded:
 
 
 def weight_scale(weight: NDArray, bits: int) -> NDArray:
-    """Value of one step, per output channel [..., outputs]: a power of two for 16 bits, largest magnitude / 127 for 8."""
+    """Value of one step, per output channel [..., outputs]:
+    a power of two for 16 bits, largest magnitude / 127 for 8.
+    """
     reach = np.maximum(
         np.abs(weight).max(axis=-1), 2.0**-30
     )  # a matrix of zeros, such as a router not yet trained, needs no small step

@@ -150,9 +150,10 @@ class Quantiser:
     ) -> Linear:
         """Round one matrix and choose its shifts.
 
-        fraction: sums = value / weight step * 2^fraction. reach: largest |value| without bias (with it where a residual is added).
-        output: exponent of the result (per channel if an array). old: exponent of the residual that is added. fine: exponent inside the
-        epilogue if that is given (GELU). lowest: the smallest exponent that the norm's row scale takes.
+        fraction: sums = value / weight step * 2^fraction. reach: largest |value| without bias (with it where a residual
+        is added). output: exponent of the result (per channel if an array). old: exponent of the residual that is
+        added. fine: exponent inside the epilogue if that is given (GELU). lowest: the smallest exponent that the norm's
+        row scale takes.
         """
         folded = self.folded[matrix.key]
         bits = self.format.bits(matrix.expert)
@@ -287,7 +288,8 @@ def quantise(checkpoint: Checkpoint, weight_bits: str = WeightFormat.SIXTEEN) ->
         misfit = str(error)
     if misfit:
         raise EdgemoeError(
-            f"model {checkpoint.config.name} has no {chosen}-bit form: {misfit}. Among the weights, {outlier(checkpoint)}; "
+            f"model {checkpoint.config.name} has no {chosen}-bit form: {misfit}. Among the weights, "
+            f"{outlier(checkpoint)}; "
             "mend that tensor and calibrate again"
         )
     return model

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datapath's units as integer functions: what each unit of the hardware computes, to the last bit, on whole matrices at once.
+"""The datapath's units as integer functions: what each unit of the hardware computes, to the last bit, on whole
+matrices at once.
 
-Numbers are integers throughout. Where a NumPy float64 array carries them it is because BLAS and the vector unit are fastest there: every
-intermediate value stays below 2^53 in magnitude, so float64 holds it exactly (each function says why). The scalar functions and their
-tables are in `edgemoe.models.numbers.arithmetic`.
+Numbers are integers throughout. Where a NumPy float64 array carries them it is because BLAS and the vector unit are
+fastest there: every intermediate value stays below 2^53 in magnitude, so float64 holds it exactly (each function says
+why). The scalar functions and their tables are in `edgemoe.models.numbers.arithmetic`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def matmul(x: NDArray, weights: NDArray) -> Floats:
 
 
 def wrap_accumulator(sums: Floats) -> Floats:
-    """The 48-bit accumulator's value. Compiled programs never overflow it, so the fold is paid for only when it is needed."""
+    """The 48-bit accumulator's value. Compiled programs never overflow it, so the fold is paid for only when it is
+    needed.
+    """
     limit = float(1 << ACCUMULATOR_BITS - 1)
     if sums.size and max(sums.max(), -sums.min()) >= limit:
         sums = np.mod(sums + limit, 2 * limit) - limit
@@ -45,7 +48,9 @@ def wrap_accumulator(sums: Floats) -> Floats:
 
 
 def _narrow(x: Floats, shift: int | NDArray, bits: int) -> None:
-    """saturate(round_shift(x, shift), bits), in place. Exact: x has at most 48 bits, so x / 2^shift + 1/2 has at most 50."""
+    """saturate(round_shift(x, shift), bits), in place. Exact:
+    x has at most 48 bits, so x / 2^shift + 1/2 has at most 50.
+    """
     shift = np.asarray(shift)
     if shift.any():
         x *= np.exp2(-shift.astype(np.float64))
@@ -93,7 +98,8 @@ def epilogue(
     w = m + (old << residual_shift, or else bias); w = gelu(w) if use_gelu
     y = sat16(round_shift(w, output_shift))
 
-    Both a * mantissa (27 + 16 bits) and b * multiplier stay below 2^53. `bias` is None where it entered the accumulator instead.
+    Both a * mantissa (27 + 16 bits) and b * multiplier stay below 2^53. `bias` is None where it entered the accumulator
+    instead.
     """
     x = sums
     _narrow(x, np.maximum(np.asarray(exponent) + accumulator_shift, 0).reshape(-1, 1), FINE_BITS)
@@ -114,7 +120,8 @@ def epilogue(
 
 
 def probabilities(scores: NDArray, maximum: NDArray, shift: int) -> Ints:
-    """2^(score - maximum) in units of 2^-18: scores [rows, keys], maximum [rows]; score fractions reach 12 bits by `shift`.
+    """2^(score - maximum) in units of 2^-18: scores [rows, keys], maximum [rows]; score fractions reach 12 bits by
+    `shift`.
 
     Added up as they are; `arithmetic.probability` of them is what the array multiplies.
     """
@@ -129,7 +136,8 @@ def softmax_scale(sums: NDArray) -> tuple[Ints, Ints]:
 def layernorm_scale(
     total: NDArray, squares: NDArray, elements: int, epsilon: int, uncentred: int = 0
 ) -> tuple[Ints, Ints]:
-    """(mantissa, exponent) of 1 / sqrt(V), V = max(1, elements * sum x^2 - (sum x)^2 + epsilon): elements * sigma of each row.
+    """(mantissa, exponent) of 1 / sqrt(V), V = max(1, elements * sum x^2 - (sum x)^2 + epsilon): elements * sigma of
+    each row.
 
     uncentred: without (sum x)^2, as RMSNorm has it.
     """
@@ -138,9 +146,11 @@ def layernorm_scale(
 
 
 def route(logits: NDArray, shift: int, top_k: int) -> tuple[Ints, Ints]:
-    """Top-k of each row's logits [rows, experts] -> (experts [rows, top_k], scores [rows, top_k], 2^15 = 1.0, at most 65535).
+    """Top-k of each row's logits [rows, experts] -> (experts [rows, top_k], scores [rows, top_k], 2^15 = 1.0, at most
+    65535).
 
-    Chosen by logit, largest first, ties to the lowest index; the score is the softmax over all experts, not renormalised.
+    Chosen by logit, largest first, ties to the lowest index; the score is the softmax over all experts, not
+    renormalised.
     """
     logits = logits.astype(np.int64)
     p = exp2_fine(logits.max(axis=1, keepdims=True) - logits, shift)
@@ -179,7 +189,9 @@ class ExpertQueues:
 
 
 def image_patches(image: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
-    """[channels, height, width] -> [patches, channels * patch * patch]; patches row by row, pixels channel, row, column."""
+    """[channels, height, width] -> [patches, channels * patch * patch];
+    patches row by row, pixels channel, row, column.
+    """
     channels, height, width = image.shape
     x = image.reshape(channels, height // patch, patch, width // patch, patch)
     return x.transpose(1, 3, 0, 2, 4).reshape(-1, channels * patch * patch)

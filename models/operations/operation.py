@@ -177,7 +177,9 @@ class Operation(ABC):
         """In floating point."""
 
     def settle(self, sampled: Callable[[Key], NDArray], calibration: Calibration) -> None:  # noqa: B027 (most have nothing to say)
-        """When all pictures are through: what calibration is to know of whole tensors [images, heads, tokens, width]."""
+        """When all pictures are through: what calibration is to know of whole tensors [images, heads, tokens,
+        width].
+        """
 
     @abstractmethod
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Camera, light and canvas: rays that meet planes, solids and upright figures, the nearest of which is seen.
 
-Every pixel is a ray through a pinhole camera that stands `camera_height` above a flat street. With row v, column u (centres at
-+ 0.5), focal length f in pixels and the principal point (cx, cy), the point at depth t of a pixel is, in the street's frame,
+Every pixel is a ray through a pinhole camera that stands `camera_height` above a flat street. With row v, column u
+(centres at + 0.5), focal length f in pixels and the principal point (cx, cy), the point at depth t of a pixel is, in
+the street's frame,
 
     x = camera_x + t * (xc * cos(yaw) + sin(yaw))    right,   xc = (u + 0.5 - cx) / f
     z = t * (cos(yaw) - xc * sin(yaw))               ahead
     e = camera_height - t * yc                       above ground,   yc = (v + 0.5 - cy) / f
 
-so a pixel that shows the ground has depth t = camera_height / yc = f * camera_height / (v + 0.5 - cy). Buildings and cars are
-convex solids, people, trees and poles stand upright and face the camera at one depth. Depth is along the optical axis, in metres,
-at most MAX_DEPTH, which is also the sky's.
+so a pixel that shows the ground has depth t = camera_height / yc = f * camera_height / (v + 0.5 - cy). Buildings and
+cars are convex solids, people, trees and poles stand upright and face the camera at one depth. Depth is along the
+optical axis, in metres, at most MAX_DEPTH, which is also the sky's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ SKY, ROAD, BUILDING, CAR, PERSON, VEGETATION, POLE = range(7)
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole camera: focal length and principal point in pixels, height and sideways position in metres, yaw in radians."""
+    """Pinhole camera: focal length and principal point in pixels, height and sideways position in metres, yaw in
+    radians.
+    """
 
     focal: float
     cx: float

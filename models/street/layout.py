@@ -16,7 +16,9 @@ _WALLS = (
 
 @dataclass
 class Street:
-    """half: of the carriageway's width; pavement: beside it; crossing: from and to where a side street crosses; zebra: where one begins."""
+    """half: of the carriageway's width; pavement: beside it; crossing: from and to where a side street crosses; zebra:
+    where one begins.
+    """
 
     half: float
     pavement: float
@@ -28,8 +30,8 @@ class Street:
 
 @dataclass
 class Building:
-    """A house. side: -1 left, 1 right; near, far: along the street; front: x of its facade; pitch, floor: of its windows; opening: their
-    share of these.
+    """A house. side: -1 left, 1 right; near, far: along the street; front: x of its facade; pitch, floor: of its
+    windows; opening: their share of these.
     """
 
     side: int

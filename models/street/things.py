@@ -19,7 +19,9 @@ _SKINS = (rgb(0.85, 0.66, 0.55), rgb(0.70, 0.50, 0.38), rgb(0.45, 0.30, 0.22))
 
 
 def draw_car(canvas: Canvas, light: Light, x: float, z: float, direction: int, crosswise: bool) -> None:
-    """A car at (x, z), its middle. direction +1: its rear faces the camera (or it drives to the right, if crosswise)."""
+    """A car at (x, z), its middle. direction +1: its rear faces the camera (or it drives to the right, if
+    crosswise).
+    """
     rng = canvas.rng
     paint = _CARS[rng.integers(len(_CARS))] * rng.uniform(0.85, 1.1)
     van = rng.random() < 0.15

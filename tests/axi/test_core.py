@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole core, preset tiny, between an AXI4-Lite master and an AXI4 memory that nobody here wrote (cocotbext-axi)."""
+"""The whole core, preset tiny, between an AXI4-Lite master and an AXI4 memory that nobody here wrote
+(cocotbext-axi).
+"""
 
 import logging
 import random
@@ -25,7 +27,9 @@ NONE, FULL = 0.0, 0.35
 
 @cache
 def program():
-    """(memory image, the same after the emulator's run, parts that may change) of a model of one layer with experts and two tasks."""
+    """(memory image, the same after the emulator's run, parts that may change) of a model of one layer with experts and
+    two tasks.
+    """
     from tests.random.support import emulate
     from tests.random.test_corrupted import small_program
 
@@ -134,7 +138,9 @@ async def registers_after_reset(dut):
 
 @cocotb.test()
 async def registers_keep_what_they_may(dut):
-    """Every writable bit of every register, by itself and all together; reserved bits read zero; read-only registers stay."""
+    """Every writable bit of every register, by itself and all together; reserved bits read zero;
+    read-only registers stay.
+    """
     core = Core(dut)
     await core.reset()
     rng = random.Random(1)

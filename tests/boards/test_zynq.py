@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `edgemoe build` writes for Zynq UltraScale+: scripts against a model of Vivado, addresses against the register map, Verilog."""
+"""What `edgemoe build` writes for Zynq UltraScale+: scripts against a model of Vivado, addresses against the register
+map, Verilog.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +159,8 @@ def compiled(folder: Path, name: str) -> str:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    # (Of the compiled overlay dtc complains that labels of the running system are unknown, which is what an overlay is.)
+    # (Of the compiled overlay dtc complains that labels of the running system are unknown, which is what an overlay
+    # is.)
     return subprocess.run(
         ["dtc", "-q", "-q", "-I", "dtb", "-O", "dts", folder / f"{name}.dtbo"],
         capture_output=True,
@@ -191,7 +194,9 @@ def test_device_tree(built: tuple[boards.Board, Path], name: str) -> None:
 
 
 def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None:
-    """`make CLOCK_MHZ=200`: bitstream, overlays and board.json are made again, with the clock that the processor gives."""
+    """`make CLOCK_MHZ=200`: bitstream, overlays and board.json are made again, with the clock that the processor
+    gives.
+    """
     pytest.importorskip("tkinter", reason="needs a Tcl interpreter (Debian, Ubuntu: apt install python3-tk)")
     needed("make", "dtc")
     board, folder = built

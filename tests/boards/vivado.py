@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""As much of Vivado as our scripts touch, behind a real Tcl interpreter: every command checks that what it is given exists.
+"""As much of Vivado as our scripts touch, behind a real Tcl interpreter: every command checks that what it is given
+exists.
 
 A command that is not modelled is an error, as is a pin, an interface or a property that nothing has.
-`python -m tests.boards.vivado -source SCRIPT [-log FILE] [-tclargs ...]` runs a script of the current folder, for its Makefile.
+`python -m tests.boards.vivado -source SCRIPT [-log FILE] [-tclargs ...]` runs a script of the current folder, for its
+Makefile.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ INTERFACES = {
     "proc_sys_reset": {},
     "smartconnect": {"S00_AXI": "slave", "M00_AXI": "master"},
 }
-# What is behind a high-performance port; every part is assigned to a master or excluded, else Vivado assigns it as it likes.
+# What is behind a high-performance port; every part is assigned to a master or excluded, else Vivado assigns it as it
+# likes.
 SEGMENTS = {
     f"SAXIGP{i + 2}/HP{i}_{part}" for i in HP for part in ("DDR_LOW", "DDR_HIGH", "LPS_OCM", "QSPI", "PCIE_LOW")
 }
@@ -144,7 +147,8 @@ class Vivado:
         if not condition:
             raise Refused(message)
 
-    # ------------------------------------------------------------------------------------------------ projects and files
+    # ------------------------------------------------------------------------------------------------ projects and
+    # files
 
     def do_create_project(self, name, folder, flags, options):
         self._need(options.pop("part") in self.parts and not options, "create_project: unknown part")

@@ -26,10 +26,11 @@ def parameter_banks(p: Property, unit: Any) -> None:
 
 
 def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
-    """A block is announced once between two swaps; its rows are in place when the wave needs them and never overwrite the block before.
+    """A block is announced once between two swaps; its rows are in place when the wave needs them and never overwrite
+    the block before.
 
-    The array's contract, with the swap at cycle t: row k of the new block is presented at t + k - 1 at the latest; row k of the block
-    after it at t + k at the earliest; columns from t + lanes - 1 on.
+    The array's contract, with the swap at cycle t: row k of the new block is presented at t + k - 1 at the latest; row
+    k of the block after it at t + k at the earliest; columns from t + lanes - 1 on.
     """
     m = p.m
     lanes = BLOCKS.lanes
@@ -47,7 +48,8 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     taken = dut.row_valid & dut.row_ready
     p.assume((dut.row_level <= 2 * lanes) & (dut.row_valid == (dut.row_level != 0)))
     p.assume(~p.later | (dut.row_level + p.past(taken) >= level))
-    # DMA takes the memory port only while nothing streams: not from a swap on until its wave is through, and for a while before one.
+    # DMA takes the memory port only while nothing streams: not from a swap on until its wave is through, and for a
+    # while before one.
     running = p.register(4, "running")
     m.d.sync += running.eq(Mux(dut.swap, 8, Mux(running == 0, 0, running - 1)))
     p.assume(~dut.key_value_taken | ~dut.swap & (running == 0))
@@ -124,7 +126,9 @@ def loader_waits(p: Property, unit: Any) -> None:
 
 
 def streamer(p: Property, unit: Any) -> None:
-    """A block starts only when one was announced, lasts for all its rows without a gap; each instruction streams all its blocks once."""
+    """A block starts only when one was announced, lasts for all its rows without a gap;
+    each instruction streams all its blocks once.
+    """
     m = p.m
     widths = {"opcode": 4, "stationary": 2, "wait_stream": 1, "probabilities": 1, "rows": 2, "chunks": 2, "columns": 2}
     rows, position = p.free(2, "job_rows"), p.free(8, "job_sequence")
@@ -212,7 +216,9 @@ def streamer_waits(p: Property, unit: Any) -> None:
 
 
 def hazards(p: Property, unit: Any) -> None:
-    """A block may start exactly when one is announced and far enough from the last; a MATMUL exactly when nothing can go wrong."""
+    """A block may start exactly when one is announced and far enough from the last;
+    a MATMUL exactly when nothing can go wrong.
+    """
     spacing, latency = 5, 2
     dut = p.unit(unit(block_spacing=spacing, probability_latency=latency))
     under_way = counter(p, 3, dut.accepted, dut.retired, name="under_way")

@@ -41,7 +41,9 @@ def requests(p: Property, config: HardwareConfig, port: Any, beats: int) -> Any:
 
 
 def reader(config: HardwareConfig, beats: int = 3):
-    """Two clients at a memory that returns, for each beat, its address: each gets its beats, in order, never more than it has room."""
+    """Two clients at a memory that returns, for each beat, its address:
+    each gets its beats, in order, never more than it has room.
+    """
     clients = {"fetch": 2, "weights": 3}
 
     def describe(p: Property, unit: Any) -> None:
@@ -125,7 +127,9 @@ def read_master(p: Property, unit: Any) -> None:
 
 
 def reader_stops(p: Property, unit: Any) -> None:
-    """While stopped no beat comes through and no burst begins; what was begun is awaited; then the reader is as after reset."""
+    """While stopped no beat comes through and no burst begins; what was begun is awaited;
+    then the reader is as after reset.
+    """
     m = p.m
     dut = p.unit(unit(ONE, {"fetch": 2, "weights": 3}), base=0)
     axi = dut.axi[0]
@@ -169,7 +173,9 @@ def reader_stops(p: Property, unit: Any) -> None:
 
 
 def writer(config: HardwareConfig, stops: bool = False, beats: int = 3):
-    """Bursts as the bus wants them, each with its beats, the data in order, all answers awaited; a stop completes what was begun."""
+    """Bursts as the bus wants them, each with its beats, the data in order, all answers awaited;
+    a stop completes what was begun.
+    """
 
     def describe(p: Property, unit: Any) -> None:
         m = p.m

@@ -21,7 +21,9 @@ QUEUES = small("queues", rows=2, experts=4)  # powers of two: an address is then
 
 
 def expert_queues(p: Property, unit: Any) -> None:
-    """Counts are exact, and the n-th push to an expert is its entry n, for any expert and any n: nothing is lost, nothing comes twice."""
+    """Counts are exact, and the n-th push to an expert is its entry n, for any expert and any n:
+    nothing is lost, nothing comes twice.
+    """
     m = p.m
     dut = p.unit(unit(QUEUES))
     expert, number = p.constant(len(dut.push_expert), "expert"), p.constant(len(dut.entry_index), "number")
@@ -67,8 +69,9 @@ LOGIT_BITS = 2
 
 
 def router(p: Property, unit: Any) -> None:
-    """Of a row with any logits: it is in the queues of its best experts, ties to the lower one, once each, and in no other; `done` comes
-    in exactly the stated cycle. (More rows, and the scores, which are arithmetic, are held against the twin.)"""
+    """Of a row with any logits: it is in the queues of its best experts, ties to the lower one, once each, and in no
+    other; `done` comes in exactly the stated cycle. (More rows, and the scores, which are arithmetic, are held
+    against the twin.)"""
     m = p.m
     top_k, experts = p.constant(2, "top_k"), p.constant(3, "experts")
     p.assume((top_k != 0) & (top_k <= ROUTING.top_k) & (experts >= top_k) & (experts <= ROUTING.experts))
@@ -109,7 +112,8 @@ PROOFS = [
             "emptying spares an expert": Mutant("m.d.sync += filled.eq(0)", "m.d.sync += filled.eq(filled & 4)"),
             "a push wins over a reset": Mutant(
                 "with m.If(self.reset):\n            m.d.sync += filled.eq(0)\n        with m.Elif(self.push):",
-                "with m.If(self.reset & ~self.push):\n            m.d.sync += filled.eq(0)\n        with m.Elif(self.push):",
+                "with m.If(self.reset & ~self.push):\n            m.d.sync += filled.eq(0)\n        with "
+                "m.Elif(self.push):",
             ),
             "the last queue is an entry short": Mutant("BlockMemory(layout.size, config.experts * config.rows)",
                                                        "BlockMemory(layout.size, config.experts * config.rows - 1)"),

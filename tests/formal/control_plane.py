@@ -20,7 +20,9 @@ LATENCY = 6  # cycles from a request to its answer's acceptance, of a master tha
 
 
 def register_file(p: Property, unit: Any) -> None:
-    """AXI4-Lite: offers stand, one answer a request and in time, the right verdict, and what was written is what is read."""
+    """AXI4-Lite: offers stand, one answer a request and in time, the right verdict, and what was written is what is
+    read.
+    """
     m = p.m
     dut = p.unit(unit(ONE))
     bus = dut.bus
@@ -90,7 +92,9 @@ def register_file(p: Property, unit: Any) -> None:
 
 
 def control(p: Property, unit: Any) -> None:
-    """Every run ends; errors and resets hold `reset` and `stop` until the bus is quiet, and leave IDLE with both released."""
+    """Every run ends; errors and resets hold `reset` and `stop` until the bus is quiet, and leave IDLE with both
+    released.
+    """
     dut = p.unit(unit())
     p.check(dut.reset == dut.stop)
     p.check(dut.idle + dut.running + dut.stop == 1)
@@ -161,7 +165,8 @@ PROOFS = [
             ),
             "an error goes unnoticed": Mutant("with m.Elif(self.write_error):", "with m.Elif(self.write_error & self.progress):"),
             "the watchdog is never fed": Mutant("m.d.sync += waited.eq(0)\n                with m.If(self.soft_reset)",
-                                               "m.d.sync += waited.eq(waited)\n                with m.If(self.soft_reset)"),
+                                               "m.d.sync += waited.eq(waited)\n                with "
+                                               "m.If(self.soft_reset)"),
         },
     ),
 ]  # fmt: skip

@@ -18,7 +18,9 @@ from .runner import Proof, Property
 
 
 def splitter(config: HardwareConfig, address_bits: int = 14, beat_bits: int = 12):
-    """Bursts follow each other without gap or overlap from a request's address on, end at burst boundaries, and sum up to its beats."""
+    """Bursts follow each other without gap or overlap from a request's address on, end at burst boundaries, and sum up
+    to its beats.
+    """
 
     def describe(p: Property, unit: Any) -> None:
         m = p.m
@@ -29,7 +31,8 @@ def splitter(config: HardwareConfig, address_bits: int = 14, beat_bits: int = 12
         size, limit = config.bus_bytes, config.burst_limit
         p.assume(request.p.address[: (size - 1).bit_length()] == 0)
         p.assume((request.p.address < 1 << address_bits) & (request.p.beats < 1 << beat_bits))
-        # Requests taken and not wholly given out: the oldest one and, behind it, the next; how far the oldest one has come.
+        # Requests taken and not wholly given out: the oldest one and, behind it, the next; how far the oldest one has
+        # come.
         taken = request.valid & request.ready
         given = burst.valid & burst.ready
         bits = len(request.p.as_value())
@@ -139,7 +142,9 @@ def words_to_beats(config: HardwareConfig):
 
 
 def fifo(depth: int):
-    """The contract of the FIFOs that the memory system is built with: nothing lost, nothing twice, in order, room as promised."""
+    """The contract of the FIFOs that the memory system is built with:
+    nothing lost, nothing twice, in order, room as promised.
+    """
 
     def describe(p: Property, unit: Any) -> None:
         m = p.m

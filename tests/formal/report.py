@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.formal.report [NAME...]`: every proof with its depth and seconds, its covers and its mutants, as a Markdown table."""
+"""`python -m tests.formal.report [NAME...]`: every proof with its depth and seconds, its covers and its mutants, as a
+Markdown table.
+"""
 
 import sys
 
@@ -17,7 +19,8 @@ def main(names: list[str]) -> None:
         depth = "unbounded" if proof.induction else proof.depth
         missed = [f"{name}: {v.status}" for name, v in caught.items() if not v.asserted]
         print(
-            f"| {proof.name}{' (full)' if proof.full else ''} | {depth} | {held.status} {held.seconds} s {' '.join(held.places)} "
+            f"| {proof.name}{' (full)' if proof.full else ''} | {depth} | {held.status} {held.seconds} s "
+            f"{' '.join(held.places)} "
             f"| {reached.status} {reached.log.count('Reached cover')} {reached.seconds} s {' '.join(reached.places)} "
             f"| {sum(v.asserted for v in caught.values())} of {len(caught)} {'; '.join(missed)} |",
             flush=True,

@@ -16,7 +16,9 @@ def rule(p: Property, condition: Any, *, assume: bool) -> None:
 
 
 def held(p: Property, valid: Any, ready: Any, payload: Any, *, assume: bool, unless: Any = 0) -> None:
-    """Once offered, an offer stands unchanged until it is taken. `unless`: in a cycle in which this holds, it may be withdrawn."""
+    """Once offered, an offer stands unchanged until it is taken. `unless`:
+    in a cycle in which this holds, it may be withdrawn.
+    """
     payload = Value.cast(payload)
     waits = p.past(valid & ~ready & ~Value.cast(unless).bool())
     rule(p, ~p.later | ~waits | (valid & (payload == p.past(payload))), assume=assume)

@@ -3,8 +3,9 @@
 
 What makes a pass mean something here:
 
-* the first state is arbitrary: every initial value is removed (registers and memories), one cycle of reset follows, checks begin behind it.
-  So each proof also shows that one cycle of reset is enough, and that nothing depends on what a memory held before;
+* the first state is arbitrary: every initial value is removed (registers and memories), one cycle of reset follows,
+  checks begin behind it. So each proof also shows that one cycle of reset is enough, and that nothing depends on what a
+  memory held before;
 * clock and reset are the implicit ports of the top module, so registers do clock;
 * every property has covers, which must be reached, and mutants of the unit, which must fail.
 """
@@ -119,7 +120,8 @@ class Property(Elaboratable):
 
 @dataclass(frozen=True)
 class Proof:
-    """`build(property, unit class)` describes it; `depth` cycles, the first being the reset. Induction makes it unbounded.
+    """`build(property, unit class)` describes it; `depth` cycles, the first being the reset. Induction makes it
+    unbounded.
 
     `full`: only in the long tier. The covers are searched for up to `cover_depth` (default: `depth`) cycles.
     """
@@ -136,7 +138,9 @@ class Proof:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`status`: PASS, FAIL, ERROR, UNKNOWN or TIMEOUT; where assertions failed or covers were not reached; seconds of the run."""
+    """`status`: PASS, FAIL, ERROR, UNKNOWN or TIMEOUT; where assertions failed or covers were not reached;
+    seconds of the run.
+    """
 
     status: str
     places: tuple[str, ...]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proofs of the SDRAM controller: the data sheet's rules on the pins, each beat done as asked, and the AXI4 rules of its slave."""
+"""Proofs of the SDRAM controller: the data sheet's rules on the pins, each beat done as asked, and the AXI4 rules of
+its slave.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ RP, RCD, RC, RAS, RFC, WR, MRD, REFI, CAS = 2, 2, 4, 3, 4, 2, 2, 22, 2
 
 
 class Pins:
-    """The commands on the pins, and for how many cycles (up to a few) each has been over, from the observer's own counters."""
+    """The commands on the pins, and for how many cycles (up to a few) each has been over, from the observer's own
+    counters.
+    """
 
     def __init__(self, p: Property, pins: Any) -> None:
         self.p, self.pins = p, pins
@@ -59,7 +63,9 @@ def offers(p: Property, access: Any, *, assume: bool) -> None:
 
 
 def commands(p: Property, unit: Any) -> None:
-    """Every rule of the data sheet between any two commands, and the initialisation, for any beats asked for in any cycle."""
+    """Every rule of the data sheet between any two commands, and the initialisation, for any beats asked for in any
+    cycle.
+    """
     m = p.m
     dut = p.unit(unit(SMALL))
     offers(p, dut.access, assume=True)
@@ -124,7 +130,9 @@ def commands(p: Property, unit: Any) -> None:
 
 
 def beats(p: Property, unit: Any) -> None:
-    """Each beat is one command in its row, bank and column, its words in order and masked as asked; what is read comes back in time."""
+    """Each beat is one command in its row, bank and column, its words in order and masked as asked;
+    what is read comes back in time.
+    """
     m = p.m
     dut = p.unit(unit(SMALL))
     access = dut.access
@@ -156,7 +164,8 @@ def beats(p: Property, unit: Any) -> None:
         mask = Mux(place == 0, asked.strobe, strobe)
         p.check(dut.pins.dq_oe & (dut.pins.dq_o == word[:16]) & (dut.pins.dqm == ~mask[:2]))
         m.d.sync += [data.eq(word >> 16), strobe.eq(mask >> 2), place.eq(place + 1)]
-    # Read words: dqm two cycles ahead of each, the register behind the wires CAPTURE cycles behind the command, the beat when it has four.
+    # Read words: dqm two cycles ahead of each, the register behind the wires CAPTURE cycles behind the command, the
+    # beat when it has four.
     dqi, marks = [dut.pins.dq_i], [Cat(pins.read, asked.last, asked.fault)]
     for _ in range(4):
         dqi.append(p.past(dqi[-1]))
@@ -185,7 +194,9 @@ SIZE = SMALL.bytes.bit_length() - 1  # bits of a byte address
 
 
 def master(p: Property, read: Any, write: Any) -> tuple[Any, Any]:
-    """Assumes a master's part: offers stand, bursts are short and stay, as the 4 KiB rule has it, inside or outside the memory."""
+    """Assumes a master's part: offers stand, bursts are short and stay, as the 4 KiB rule has it, inside or outside the
+    memory.
+    """
     for valid, ready, address, length in (
         (read.arvalid, read.arready, read.araddr, read.arlen),
         (write.awvalid, write.awready, write.awaddr, write.awlen),
@@ -198,7 +209,9 @@ def master(p: Property, read: Any, write: Any) -> tuple[Any, Any]:
 
 
 def follow(p: Property, name: str, started: Any, address: Any, length: Any, moves: Any) -> tuple[Any, Any, Any]:
-    """The observer's own burst: checks that beats come only in one; returns their address, whether outside, whether last."""
+    """The observer's own burst: checks that beats come only in one;
+    returns their address, whether outside, whether last.
+    """
     m = p.m
     place, active, outside = (
         p.register(2, f"{name}_place"),
@@ -216,7 +229,9 @@ def follow(p: Property, name: str, started: Any, address: Any, length: Any, move
 
 
 def port(p: Property, unit: Any) -> None:
-    """Each burst becomes its beats at its addresses; those written carry their data; one BRESP a burst, with the right verdict."""
+    """Each burst becomes its beats at its addresses; those written carry their data;
+    one BRESP a burst, with the right verdict.
+    """
     m = p.m
     dut = p.unit(unit(SMALL), beat=0)
     read, write, access = dut.read, dut.write, dut.access
@@ -253,7 +268,9 @@ def port(p: Property, unit: Any) -> None:
 
 
 def answers(p: Property, unit: Any) -> None:
-    """What the memory gives comes out in order, held until taken, RLAST and the verdict with it; nothing is asked for that has no room."""
+    """What the memory gives comes out in order, held until taken, RLAST and the verdict with it;
+    nothing is asked for that has no room.
+    """
     dut = p.unit(unit(SMALL), write_awvalid=0, write_wvalid=0)
     read, access = dut.read, dut.access
     master(p, read, dut.write)

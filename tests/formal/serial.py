@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proofs of the serial link's units: the arbiter in front of the memory, the blocks behind it, the streams of frames."""
+"""Proofs of the serial link's units: the arbiter in front of the memory, the blocks behind it, the streams of
+frames.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def interconnect_reads(p: Property, unit: Any) -> None:
 
 
 def interconnect_writes(p: Property, unit: Any) -> None:
-    """Addresses and data go through whole bursts at a time; every response goes to the client whose burst is the oldest."""
+    """Addresses and data go through whole bursts at a time;
+    every response goes to the client whose burst is the oldest.
+    """
     m = p.m
     dut = p.unit(unit(8, outstanding=2), reads_0_arvalid=0, reads_1_arvalid=0)
     axi, clients = dut.write, dut.writes
@@ -199,7 +203,9 @@ def frame_sender(p: Property, unit: Any) -> None:
 
 
 def frame_receiver(p: Property, unit: Any) -> None:
-    """A request stands until taken; an unusable one is shown only when the line has been silent; a payload ends once, with its beats."""
+    """A request stands until taken; an unusable one is shown only when the line has been silent;
+    a payload ends once, with its beats.
+    """
     dut = p.unit(unit(3, 4096, CRC8_AUTOSAR))
     silence = counter(p, 4, 1, clear=dut.bytes.valid, name="silence")
     p.assume(silence < 12)
@@ -235,7 +241,9 @@ def uart_receiver(p: Property, unit: Any) -> None:
 
 
 def uart_transmitter(p: Property, unit: Any) -> None:
-    """Start bit, eight data bits, stop bit, of four cycles each; else high; the next byte is taken in the last cycle at the earliest."""
+    """Start bit, eight data bits, stop bit, of four cycles each; else high;
+    the next byte is taken in the last cycle at the earliest.
+    """
     m = p.m
     dut = p.unit(unit(4))
     stream(p, dut.bytes, assume=True)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proofs of the stream rules, and of what is counted on the way, for the units that ask for data: fetch, weights, DMA, sequencer."""
+"""Proofs of the stream rules, and of what is counted on the way, for the units that ask for data:
+fetch, weights, DMA, sequencer.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ WEIGHTS = small("weights", data_bits=64, prefetch_beats=10)
 
 
 def fetch(p: Property, unit: Any) -> None:
-    """Requests and instructions stand until taken; what is shown is what memory holds at `address`, also across jumps."""
+    """Requests and instructions stand until taken; what is shown is what memory holds at `address`, also across
+    jumps.
+    """
     m = p.m
     dut = p.unit(unit(FETCH), stop=0)
     p.assume(dut.pc % 64 == 0)
@@ -58,7 +62,9 @@ def fetch(p: Property, unit: Any) -> None:
 
 
 def row_unpacker(p: Property, unit: Any) -> None:
-    """Rows stand until taken; each is that part of its element that its number says, and an element leaves with its last row."""
+    """Rows stand until taken; each is that part of its element that its number says, and an element leaves with its
+    last row.
+    """
     m = p.m
     lanes, words = UNPACKER.lanes, UNPACKER.words_per_beat
     dut = p.unit(unit(UNPACKER))
@@ -88,7 +94,9 @@ def row_unpacker(p: Property, unit: Any) -> None:
 
 
 def weights(p: Property, unit: Any) -> None:
-    """Jobs, requests and rows stand until taken; `level` rows come without a gap; beats held never exceed the promised room."""
+    """Jobs, requests and rows stand until taken; `level` rows come without a gap;
+    beats held never exceed the promised room.
+    """
     m = p.m
     dut = p.unit(unit(WEIGHTS), stop=0)
     job = dut.job.p
@@ -118,7 +126,9 @@ def weights(p: Property, unit: Any) -> None:
 
 
 def sequencer(p: Property, unit: Any) -> None:
-    """Each instruction goes exactly once to each unit that wants it, unchanged while it waits; none that was refused goes anywhere."""
+    """Each instruction goes exactly once to each unit that wants it, unchanged while it waits;
+    none that was refused goes anywhere.
+    """
     m = p.m
     # Operand extents are another matter (arithmetic, held against the emulator): what they are computed from is 0 here.
     widths = {
@@ -166,7 +176,9 @@ def sequencer(p: Property, unit: Any) -> None:
 
 
 def dma(p: Property, unit: Any) -> None:
-    """LOAD and STORE: requests and beats stand until taken; every word moves once, to or from its own address; the room is kept."""
+    """LOAD and STORE: requests and beats stand until taken; every word moves once, to or from its own address;
+    the room is kept.
+    """
     m = p.m
     config = small("dma", data_bits=64)
     dut = p.unit(unit(config), stop=0, entry_row=0)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Linux platform with the core in it, made of ordinary files: run as a process of its own, `python -m tests.host.fake_platform ROOT ...`.
+"""A Linux platform with the core in it, made of ordinary files: run as a process of its own, `python -m
+tests.host.fake_platform ROOT ...`.
 
-ROOT/sys/class/uio and ROOT/sys/class/u-dma-buf hold what the kernel would show; ROOT/dev/uio0 and ROOT/dev/edgemoe-memory* are files that
-the driver maps. Behind them runs the simulated core. A pseudo-terminal (ROOT/dev/uio0.events) is the other half of the UIO device: 4-byte
-writes enable the interrupt, 4-byte reads are events. Memory is not coherent: the core sees only what `sync_for_device` was asked for.
+ROOT/sys/class/uio and ROOT/sys/class/u-dma-buf hold what the kernel would show; ROOT/dev/uio0 and
+ROOT/dev/edgemoe-memory* are files that the driver maps. Behind them runs the simulated core. A pseudo-terminal
+(ROOT/dev/uio0.events) is the other half of the UIO device: 4-byte writes enable the interrupt, 4-byte reads are events.
+Memory is not coherent: the core sees only what `sync_for_device` was asked for.
 
-How a file can stand for registers: this process looks for words that differ from what it last put there. ISR shows a bit 31 that the core
-does not have, so that a write to it is always a difference. CTRL is written last by any driver, so everything else is taken before it.
+How a file can stand for registers: this process looks for words that differ from what it last put there. ISR shows a
+bit 31 that the core does not have, so that a write to it is always a difference. CTRL is written last by any driver, so
+everything else is taken before it.
 """
 
 from __future__ import annotations
@@ -37,8 +40,8 @@ SLICE = 20_000  # cycles
 class Platform:
     """mute: events never come. no_interrupt: the UIO device has none. foreign: another core's identity.
 
-    hang: a run never ends by itself. undrained: nor by a soft reset, for the memory no longer answers. ROOT/history: a line a start and a
-    line a soft reset.
+    hang: a run never ends by itself. undrained: nor by a soft reset, for the memory no longer answers. ROOT/history: a
+    line a start and a line a soft reset.
     """
 
     def __init__(

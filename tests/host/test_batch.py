@@ -141,7 +141,9 @@ def test_each_picture_keeps_its_own_maps(edgemoe: Command, tmp_path: Path) -> No
 
 
 def test_a_users_file_stays(edgemoe: Command, tmp_path: Path) -> None:
-    """Nothing is computed; --force replaces; a second run replaces what the first one wrote, not what was changed since."""
+    """Nothing is computed; --force replaces; a second run replaces what the first one wrote, not what was changed
+    since.
+    """
     x, truth = picture(tmp_path / "x.png"), tmp_path / "x-seg.png"
     truth.write_bytes(b"mine")
     refused(edgemoe(x, "--out", "."), "x-seg.png", "--force")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's figures: cycles add up by state and by kind, queues and compulsory bytes follow the program, the plot is a picture."""
+"""The benchmark's figures: cycles add up by state and by kind, queues and compulsory bytes follow the program, the plot
+is a picture.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""However a run on a board ends, the core is idle before its memory is given back: every way to end, at every moment."""
+"""However a run on a board ends, the core is idle before its memory is given back:
+every way to end, at every moment.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ ENDS: dict[str, Callable[[], Any]] = {
 
 
 class Core(BoardDevice):
-    """Registers of a core whose runs never end. raises: access number after the start -> exception. slow: looks that draining takes."""
+    """Registers of a core whose runs never end. raises: access number after the start -> exception. slow:
+    looks that draining takes.
+    """
 
     name = "made up"
     reset_command = "edgemoe reset --device made-up"
@@ -76,7 +80,9 @@ class Core(BoardDevice):
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("moment", range(1, 8))
 def test_however_a_run_ends(end: str, moment: int) -> None:
-    """The first interrupt at every access after the start; the core is idle when the driver lets go, and given back after that."""
+    """The first interrupt at every access after the start;
+    the core is idle when the driver lets go, and given back after that.
+    """
     core = Core({moment: ENDS[end]()})
     with pytest.raises(type(ENDS[end]())):
         loop_back(Driver(core, HARDWARE))

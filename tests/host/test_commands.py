@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands as users type them: what they write, what they print, and one line with exit code 2 for whatever is wrong."""
+"""The commands as users type them: what they write, what they print, and one line with exit code 2 for whatever is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -267,7 +269,9 @@ def test_bad_images(
     content: bytes | np.ndarray | None,
     parts: tuple[str, ...],
 ) -> None:
-    """Alone: one line, and nothing is left behind. Beside a good one: that one's maps are saved, and the exit code says so."""
+    """Alone: one line, and nothing is left behind. Beside a good one:
+    that one's maps are saved, and the exit code says so.
+    """
     path, out = tmp_path / name, tmp_path / "out"
     if isinstance(content, bytes):
         path.write_bytes(content)

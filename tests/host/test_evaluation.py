@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quality over many scenes, pictures that calibration has seen, and the import of a folder: figures that can be trusted and made again."""
+"""Quality over many scenes, pictures that calibration has seen, and the import of a folder:
+figures that can be trusted and made again.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def test_models_that_cannot_be_evaluated() -> None:
 
 
 def test_what_is_measured_was_not_calibrated_on() -> None:
-    """Default pictures of calibration and of measuring differ, for every size; the checkpoint that comes along says what it saw."""
+    """Default pictures of calibration and of measuring differ, for every size;
+    the checkpoint that comes along says what it saw.
+    """
     for config in (TINY, checkpoints.load("m3vit-micro").config):
         known = {calibrated.digest(image) for image in calibrate.default_images(config)}
         assert len(known) == calibrate.IMAGES and not known & {

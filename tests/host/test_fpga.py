@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `fpga` device on a stand-in platform: the code that a board runs, against files behind which the simulated core runs."""
+"""The `fpga` device on a stand-in platform: the code that a board runs, against files behind which the simulated core
+runs.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def device(root: Path) -> Iterator[fpga.UioDevice]:
 @pytest.mark.parametrize("hardware", [TINY, STRIPED], ids=lambda h: h.name)
 @pytest.mark.parametrize("flags", [(), ("--mute",), ("--no-interrupt",)], ids=lambda f: f[0][2:] if f else "interrupt")
 def test_pattern_through_the_core(tmp_path: Path, hardware: HardwareConfig, flags: tuple[str, ...]) -> None:
-    """By interrupt, by looking where the interrupt never comes, and where there is none; with one memory bank and with two."""
+    """By interrupt, by looking where the interrupt never comes, and where there is none;
+    with one memory bank and with two.
+    """
     with platform(tmp_path, hardware, BANK, *flags) as root, device(root) as opened:
         driver = Driver(opened, hardware)
         for seed in range(4):
@@ -115,7 +119,9 @@ INFER = ("infer", "street.npy", "--hardware", "base", "--device", "fpga")
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_ended_from_outside_stops_the_core(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C, kill, a connection that breaks: the core is idle before its memory is anybody else's. kill -9 leaves it busy: `reset`."""
+    """Ctrl-C, kill, a connection that breaks: the core is idle before its memory is anybody else's.
+    kill -9 leaves it busy: `reset`.
+    """
     with platform(tmp_path, preset("base"), 8 << 20, "--hang") as root:
         np.save(root / "street.npy", scenes.scene(3).image.transpose(1, 2, 0))
         with command(root, *INFER) as process:
@@ -342,7 +348,9 @@ def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 class Buffer(np.ndarray):
-    """As pynq.allocate returns it: the core sees it only after flush(). A slice knows where it lies, and flushes itself only."""
+    """As pynq.allocate returns it: the core sees it only after flush().
+    A slice knows where it lies, and flushes itself only.
+    """
 
     device_address: int
     bank: np.ndarray
@@ -425,7 +433,9 @@ def test_pynq(pynq: Callable[..., None], tmp_path: Path, hardware: HardwareConfi
 
 
 def test_pynq_cleans_and_invalidates_what_is_touched(pynq: Callable[..., None], tmp_path: Path) -> None:
-    """A write cleans its cache lines and merges with what the core left at their ends; a read invalidates its own; nothing else moves."""
+    """A write cleans its cache lines and merges with what the core left at their ends; a read invalidates its own;
+    nothing else moves.
+    """
     pynq(STRIPED)
     opened = open_device("fpga", STRIPED, 2 * BANK, bitstream=tmp_path / "x.bit")
     assert isinstance(opened, fpga.PynqDevice)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--hardware` and `--set`: files, fields, names, one line for whatever is wrong; and the line that a model needs that does not fit."""
+"""`--hardware` and `--set`: files, fields, names, one line for whatever is wrong;
+and the line that a model needs that does not fit.
+"""
 
 from __future__ import annotations
 
@@ -218,7 +220,9 @@ MODELS = [*models.PRESETS.values(), TINY, ODD, LARGE_PATCHES]
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda c: c.name)
 def test_the_line_that_would_fit_fits(model: models.ModelConfig) -> None:
-    """Every model on every preset, one stream and all tasks of four pictures: it fits, or with the fields that the message names."""
+    """Every model on every preset, one stream and all tasks of four pictures:
+    it fits, or with the fields that the message names.
+    """
     quantised = quantise(benchmark.random_checkpoint(model))
     told = 0
     for hardware in PRESETS.values():

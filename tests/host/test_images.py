@@ -110,7 +110,9 @@ def test_twelve_bits(tmp_path: Path) -> None:
 
 
 def png16(path: Path, values: NDArray[np.uint16], kind: int, transparent: tuple[int, ...] = ()) -> Path:
-    """A PNG of 16 bits a channel, which Pillow cannot write: [H, W, channels] of colour type 2 (RGB), 4 (grey, alpha), 6 (RGBA)."""
+    """A PNG of 16 bits a channel, which Pillow cannot write:
+    [H, W, channels] of colour type 2 (RGB), 4 (grey, alpha), 6 (RGBA).
+    """
     import zlib
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -179,7 +181,9 @@ def test_values_whose_white_is_unknown_are_refused(tmp_path: Path, values: NDArr
 
 
 def test_cmyk(tmp_path: Path) -> None:
-    """A TIFF, and JPEGs as Adobe writes them (inverted): the colours come back, and it is said that they are approximate."""
+    """A TIFF, and JPEGs as Adobe writes them (inverted): the colours come back, and it is said that they are
+    approximate.
+    """
     ink = Image.fromarray(SCENE).convert("CMYK")
     for name, tolerance in {"x.tif": 0, "x.jpg": 40}.items():
         path = saved(tmp_path / name, ink, **({"quality": 100, "subsampling": 0} if name == "x.jpg" else {}))
@@ -243,7 +247,8 @@ def test_opaque_alpha_needs_no_word(tmp_path: Path) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------ what comes beside the pixels
+# ------------------------------------------------------------------------------------------------ what comes beside the
+# pixels
 
 # How a camera that was turned stores a picture: EXIF orientation -> the stored picture.
 TURNED: dict[int, Callable[[Image.Image], Image.Image]] = {
@@ -324,7 +329,8 @@ def test_stretch(tmp_path: Path) -> None:
     assert read(same_shape)[1] == ["resized from 512 x 256 to 256 x 128 pixels"]
     pixels, remarks = read(saved(tmp_path / "square.png", Image.fromarray(SCENE).resize((200, 200))))
     assert remarks == [
-        "resized from 200 x 200 to 256 x 128 pixels, which stretches its width by 100% (--resize crop or pad keeps its shape)"
+        "resized from 200 x 200 to 256 x 128 pixels, which stretches its width by 100% (--resize crop or pad keeps its "
+        "shape)"
     ]
     assert np.abs(pixels.astype(int) - SCENE).mean() < 6
     assert (

@@ -46,7 +46,9 @@ def tools(folder: Path, python: str) -> str:
 
 
 class Clone:
-    """The launcher in a folder of its own, where a script stands in for .venv's Python and writes down what it is asked."""
+    """The launcher in a folder of its own, where a script stands in for .venv's Python and writes down what it is
+    asked.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.root, self.log, self.path = folder / "clone", folder / "log", tools(folder / "bin", "exit 0")
@@ -71,14 +73,17 @@ class Clone:
         return [line for line in self.log.read_text().splitlines() if "import pip" not in line]
 
     def fetched(self, *arguments: str) -> set[str] | None:
-        """The extras that pip is asked for; None if it is not asked at all. Then the command must be handed over, unchanged."""
+        """The extras that pip is asked for; None if it is not asked at all.
+        Then the command must be handed over, unchanged.
+        """
         *installs, handed = self.run(*arguments)
         assert handed == " ".join([HANDOVER.format(root=self.root.resolve()), *arguments])
         if not installs:
             return None
         (install,) = installs
         found = re.fullmatch(
-            rf"-I -m pip install --disable-pip-version-check --editable {re.escape(str(self.root.resolve()))}(\[(.+)\])?",
+            rf"-I -m pip install --disable-pip-version-check --editable "
+            rf"{re.escape(str(self.root.resolve()))}(\[(.+)\])?",
             install,
         )
         assert found, install
@@ -242,7 +247,8 @@ def test_ctrl_c_while_fetching(clone: Clone) -> None:
     assert process.communicate(timeout=60)[1] == "edgemoe: error: interrupted\n" and process.returncode == 130
 
 
-# ------------------------------------------------------------------------------------------------ other people's modules
+# ------------------------------------------------------------------------------------------------ other people's
+# modules
 
 
 @pytest.fixture
@@ -425,7 +431,8 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
     return words, ""
 
 
-# These cannot end well here, but their packages must be there: no board is connected, and names of nothing are given to what takes an hour.
+# These cannot end well here, but their packages must be there: no board is connected, and names of nothing are given to
+# what takes an hour.
 REFUSED = {
     "infer --device fpga": "no UIO device",
     "infer --device serial": "--device serial needs --port",
@@ -475,7 +482,9 @@ def different() -> list[str]:
 
 @pytest.mark.parametrize("line", different())
 def test_a_readme_command_has_what_it_needs(clone: Clone, line: str, model: Path, tmp_path: Path) -> None:
-    """With the extras that the launcher fetches for it and nothing else, it does all that it does: no error, no notice of less."""
+    """With the extras that the launcher fetches for it and nothing else, it does all that it does:
+    no error, no notice of less.
+    """
     fetched = clone.fetched(*shlex.split(line))
     assert fetched is not None
     place(tmp_path)

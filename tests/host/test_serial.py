@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `serial` device on a simulated board in another process: the code that a real board runs, over every pin of the serial line."""
+"""The `serial` device on a simulated board in another process:
+the code that a real board runs, over every pin of the serial line.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +113,9 @@ def test_nano_as_the_emulator_computes_it(tiny: Board) -> None:
 @pytest.mark.parametrize("direction", ["to", "from"])
 @pytest.mark.parametrize("kind", ["flip", "drop"])
 def test_a_damaged_line(tiny: Board, direction: str, kind: str) -> None:
-    """A byte is wrong or lost, in a header, in the data, in the midst of a run: frames are sent again until everything is right."""
+    """A byte is wrong or lost, in a header, in the data, in the midst of a run:
+    frames are sent again until everything is right.
+    """
     data = np.random.default_rng(1).integers(0, 256, 4096 + 77, np.uint8)
     with device(tiny, silence=3.0) as opened:
         driver = Driver(opened, TINY)
@@ -183,7 +187,9 @@ def test_registers(tiny: Board) -> None:
 
 
 def test_an_interrupted_run(tiny: Board) -> None:
-    """Ctrl-C while an answer is on its way: the core is idle afterwards, the next run is whole. A core left busy is stopped by a reset."""
+    """Ctrl-C while an answer is on its way: the core is idle afterwards, the next run is whole.
+    A core left busy is stopped by a reset.
+    """
     with device(tiny) as opened:
         driver, asked, receive = Driver(opened, TINY), 0, opened._receive
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`import edgemoe`: what the documentation shows works as written, agrees with the command line, and says nothing unasked."""
+"""`import edgemoe`: what the documentation shows works as written, agrees with the command line, and says nothing
+unasked.
+"""
 
 from __future__ import annotations
 

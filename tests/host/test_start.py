@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands end: what a user or a machine can cause is one line on standard error and exit code 2, whatever command it meets."""
+"""How commands end: what a user or a machine can cause is one line on standard error and exit code 2, whatever command
+it meets.
+"""
 
 from __future__ import annotations
 

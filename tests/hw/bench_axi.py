@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benches of DRAM units share: AXI memories that nobody here wrote, striped over the masters, and watchers of the bus rules."""
+"""What the benches of DRAM units share: AXI memories that nobody here wrote, striped over the masters, and watchers of
+the bus rules.
+"""
 
 import random
 
@@ -50,8 +52,8 @@ class WithIds(wiring.Component):
 
 
 class Memory:
-    """DRAM behind all masters; reads and writes of linear byte offsets. `failing`: linear addresses of beats that are refused, by all
-    masters, or (master, address), by one."""
+    """DRAM behind all masters; reads and writes of linear byte offsets. `failing`: linear addresses of beats that are
+    refused, by all masters, or (master, address), by one."""
 
     def __init__(self, dut, config, *, write: bool, stall=(0.0, 0.0), seed=1):
         self.config, self.failing = config, set()
@@ -131,7 +133,9 @@ def _coin(fraction, seed):
 
 
 async def watch_addresses(dut, m, channel, config, bursts):
-    """The rules of an address channel: stable until taken, INCR of whole beats, never across 4 KiB; notes (master, address, beats)."""
+    """The rules of an address channel: stable until taken, INCR of whole beats, never across 4 KiB;
+    notes (master, address, beats).
+    """
     names = ("addr", "len", "size", "burst", "cache", "prot")
     valid, ready = getattr(dut, f"axi_{m}_{channel}valid"), getattr(dut, f"axi_{m}_{channel}ready")
     signals = [getattr(dut, f"axi_{m}_{channel}{name}") for name in names]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the datapath benches share: words as integers, and one loop that plays inputs and hands out outputs, cycle by cycle."""
+"""What the datapath benches share: words as integers, and one loop that plays inputs and hands out outputs, cycle by
+cycle.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -25,9 +27,11 @@ def to_lanes(bits: Any, lanes: int, width: int) -> list[int]:
 async def play(
     dut: Any, cycles: int, present: Callable[[int], Mapping[str, int] | None], observe: Callable[[int], None]
 ) -> None:
-    """In each cycle: `observe` outputs, then `present` inputs for its end. Ports named *_valid or valid fall when `present` says nothing.
+    """In each cycle: `observe` outputs, then `present` inputs for its end. Ports named *_valid or valid fall when
+    `present` says nothing.
 
-    All happens at the falling edge, so an output LATENCY cycles behind an input presented in cycle c is observed in cycle c + LATENCY.
+    All happens at the falling edge, so an output LATENCY cycles behind an input presented in cycle c is observed in
+    cycle c + LATENCY.
     """
     await start(dut)
     valids = [handle for handle in dut if handle._name.endswith("valid") and not handle._name.startswith("out")]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benches of the nonlinear units share. A step is one clock cycle: inputs are set and outputs read at the falling edge."""
+"""What the benches of the nonlinear units share. A step is one clock cycle:
+inputs are set and outputs read at the falling edge.
+"""
 
 import random
 from dataclasses import replace
@@ -75,7 +77,9 @@ class Bench:
 
 
 class Copies(wiring.Component):
-    """Several copies of a unit (valid, value -> out_valid, mantissa, exponent) side by side: exhaustive tests in fewer cycles."""
+    """Several copies of a unit (valid, value -> out_valid, mantissa, exponent) side by side:
+    exhaustive tests in fewer cycles.
+    """
 
     def __init__(self, unit: type, copies: int):
         self.units = [unit() for _ in range(copies)]
@@ -107,7 +111,9 @@ async def reciprocals(dut, unit: type, values: np.ndarray, copies: int, gap: flo
 async def pipeline(
     dut, inputs: list[dict[str, int]], outputs: tuple[str, ...], latency: int, gap: float
 ) -> list[tuple[int, ...]]:
-    """Results of a fixed-latency unit; out_valid must be high exactly `latency` cycles after each valid, and outputs hold in between."""
+    """Results of a fixed-latency unit; out_valid must be high exactly `latency` cycles after each valid, and outputs
+    hold in between.
+    """
     bench = Bench(dut, gap)
     results: list[tuple[int, ...]] = []
     due: set[int] = set()

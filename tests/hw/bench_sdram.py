@@ -31,7 +31,9 @@ IDS = {"read_arid": Out(1), "read_rid": In(1), "write_awid": Out(1), "write_bid"
 
 
 class System(wiring.Component):
-    """Controller and chip on a board; `unit`: a controller other than Sdram. The IDs are what cocotbext-axi insists on."""
+    """Controller and chip on a board; `unit`: a controller other than Sdram.
+    The IDs are what cocotbext-axi insists on.
+    """
 
     def __init__(self, config, unit=Sdram):
         self.config, self.unit = config, unit
@@ -102,7 +104,9 @@ def master(dut, stall=(0.0, 0.0)):
 
 
 class Watch:
-    """The rules of the answers: an offer stands until it is taken, one answer a burst, RLAST at its end, none without a burst."""
+    """The rules of the answers: an offer stands until it is taken, one answer a burst, RLAST at its end, none without a
+    burst.
+    """
 
     def __init__(self, dut):
         self.dut, self.cycle, self.ended, self.refused = dut, 0, 0, 0

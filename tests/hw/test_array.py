@@ -31,7 +31,8 @@ class Schedule:
     ) -> None:
         """Load a block as early as allowed, or with gaps, and stream words past it.
 
-        late: let the swap overtake the loading of rows as far as the rule allows (row k until k - 1 cycles after the swap).
+        late: let the swap overtake the loading of rows as far as the rule allows (row k until k - 1 cycles after the
+        swap).
         """
         n, rng = self.lanes, self.rng
         weights = rng.integers(-(1 << 15), 1 << 15, (n, n))

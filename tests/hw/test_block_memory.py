@@ -17,7 +17,9 @@ CYCLES = 3000
 
 @cocotb.test()
 async def random_accesses(dut: Any) -> None:
-    """Words that were written come back a cycle after they are asked for, old ones if they are written meanwhile; they hold."""
+    """Words that were written come back a cycle after they are asked for, old ones if they are written meanwhile;
+    they hold.
+    """
     given, rng = parameters(), np.random.default_rng(3)
     width, depth, groups = given["width"], given["depth"], given["groups"]
     part = width // groups

@@ -25,7 +25,9 @@ def shape_of(patch: int) -> tuple[int, int, int]:
 
 
 async def walk(dut, config: HardwareConfig, patch: int, shape: tuple[int, int, int], rng: random.Random) -> None:
-    """One picture through the unit, with gaps between its beats; what is written is the emulator's, and at the promised rate."""
+    """One picture through the unit, with gaps between its beats;
+    what is written is the emulator's, and at the promised rate.
+    """
     channels, down, across = shape
     picture = np.frombuffer(rng.randbytes(channels * down * across * patch**2), np.uint8)
     picture = picture.reshape(channels, down * patch, across * patch)

@@ -92,7 +92,9 @@ async def check(rows: Rows, x: np.ndarray, base: int, epsilon: int) -> None:
 
 @cocotb.test()
 async def pytorch(dut):
-    """1/sigma of residual rows with outliers, as PyTorch's LayerNorm and RMSNorm see it: relative error at most 2^-15."""
+    """1/sigma of residual rows with outliers, as PyTorch's LayerNorm and RMSNorm see it:
+    relative error at most 2^-15.
+    """
     import torch
 
     random = np.random.default_rng(4)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Link: requests as the driver packs them, between a register file and a memory that stall; damaged, cut and foreign frames."""
+"""Link: requests as the driver packs them, between a register file and a memory that stall;
+damaged, cut and foreign frames.
+"""
 
 from __future__ import annotations
 

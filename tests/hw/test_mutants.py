@@ -39,7 +39,9 @@ from tests.mutants import Mutant, mutated, planted
 
 @dataclass(frozen=True)
 class Bench:
-    """A unit, tests of its own that must hold without a fault (they stand beside it and run by themselves), and faults."""
+    """A unit, tests of its own that must hold without a fault (they stand beside it and run by themselves), and
+    faults.
+    """
 
     unit: Callable[..., Any]
     tests: tuple[Callable[[], None], ...]
@@ -82,7 +84,8 @@ BENCHES = [
             ),
             "every queue is an entry short": Mutant(
                 "write_address.eq(self.push_expert * config.rows + position)",
-                "write_address.eq(self.push_expert * config.rows + Mux(position == config.rows - 1, config.rows - 2, position))",
+                "write_address.eq(self.push_expert * config.rows + Mux(position == config.rows - 1, config.rows - 2, "
+                "position))",
             ),
             "a push wins over a reset": Mutant(
                 """        with m.If(self.reset):

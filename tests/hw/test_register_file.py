@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The register file against cocotbext-axi's AXI4-Lite master: access of every register, events, counters, order of the write channels."""
+"""The register file against cocotbext-axi's AXI4-Lite master:
+access of every register, events, counters, order of the write channels.
+"""
 
 import random
 
@@ -202,7 +204,9 @@ async def counters_count_one_state_a_cycle(dut):
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def write_channels_come_in_any_order(dut):
-    """By hand: address long before data, data long before address, neither waits for the other; nothing is valid after reset."""
+    """By hand: address long before data, data long before address, neither waits for the other;
+    nothing is valid after reset.
+    """
     for name in INPUTS:
         getattr(dut, name).value = 0
     dut.idle.value = 1
@@ -265,7 +269,9 @@ async def what_sets_a_bit_wins(dut):
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def counters_have_64_bits(dut):
-    """The high word is that of the moment at which the low word was read; a counter is set just below 2^32 from outside."""
+    """The high word is that of the moment at which the low word was read;
+    a counter is set just below 2^32 from outside.
+    """
     host = Host(dut)
     await start(dut)
     dut.count_cycles.value = (5 << 32) + 0xFFFFFFFF - 3

@@ -50,7 +50,9 @@ def test_constants_describe_the_build():
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda c: c.name)
 def test_renderings_are_complete(config):
-    """Every register, every value of an instruction's field and every error code, the build's own sizes: in JSON, C and Markdown."""
+    """Every register, every value of an instruction's field and every error code, the build's own sizes:
+    in JSON, C and Markdown.
+    """
     listed = json.loads(registers.to_json(config, "left"))
     assert [r["name"] for r in listed["registers"]] == [r.name for r in registers.REGISTERS]
     assert listed["module"] == "left" and listed["constants"] == registers.constants(config)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Router and its queues against the twin and PyTorch's stable sort: ties, order, counts, appended streams, cycle counts."""
+"""Router and its queues against the twin and PyTorch's stable sort:
+ties, order, counts, appended streams, cycle counts.
+"""
 
 import cocotb
 import numpy as np
@@ -107,7 +109,9 @@ async def compare(dut):
 
 @cocotb.test()
 async def queues(dut):
-    """Pushes at random, to one expert or many, or until all queues are full; an entry is read PUSH_DELAY cycles after its push."""
+    """Pushes at random, to one expert or many, or until all queues are full;
+    an entry is read PUSH_DELAY cycles after its push.
+    """
     given = parameters()
     config, bench = config_of(given["lanes"]), Bench(dut, given["gap"])
     layout, random = entry_layout(config), np.random.default_rng(4)

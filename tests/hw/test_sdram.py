@@ -43,7 +43,9 @@ class Bench:
 
 @cocotb.test()
 async def everything_is_read_as_written(dut):
-    """Four owners of a region each, at borders of banks and rows and at both ends, read and write at random at the same time."""
+    """Four owners of a region each, at borders of banks and rows and at both ends, read and write at random at the same
+    time.
+    """
     bench = Bench(dut)
     await start(dut)
     size, row = bench.config.bytes, 1 << bench.config.column_bits + 1
@@ -117,7 +119,9 @@ async def beyond_the_memory_is_refused(dut):
 
 @cocotb.test()
 async def refresh_goes_on_under_load(dut):
-    """Reads and writes that leave no cycle free for many refresh intervals, then none at all; the chip counts what is missed."""
+    """Reads and writes that leave no cycle free for many refresh intervals, then none at all;
+    the chip counts what is missed.
+    """
     bench = Bench(dut)
     axi = bench.axi
     await start(dut)
@@ -166,7 +170,9 @@ async def cycles_are_as_committed(dut):
 
 @cocotb.test()
 async def latency_is_as_stated(dut):
-    """Single transfers, the row open: the cycles that the unit's attributes promise, and one more when the other direction was last."""
+    """Single transfers, the row open: the cycles that the unit's attributes promise, and one more when the other
+    direction was last.
+    """
     bench = Bench(dut)
     unit, axi = Sdram(bench.config), bench.axi
     await start(dut)
@@ -222,7 +228,9 @@ async def neither_direction_locks_the_other(dut):
 
 @cocotb.test()
 async def a_reset_may_come_at_any_time(dut):
-    """The chip keeps its state, with a burst or an open row; what it held is lost, what is written afterwards is not."""
+    """The chip keeps its state, with a burst or an open row;
+    what it held is lost, what is written afterwards is not.
+    """
     bench = Bench(dut)
     axi = bench.axi
     await start(dut)

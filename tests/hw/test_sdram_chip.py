@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model of the SDRAM against the data sheet: each rule fires when it is broken by one cycle, and not when it is just kept."""
+"""The model of the SDRAM against the data sheet: each rule fires when it is broken by one cycle, and not when it is
+just kept.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -13,8 +15,8 @@ from edgemoe.sim.bench import parameters, run_verilog
 
 COMMANDS = {"NOP": 7, "ACT": 3, "READ": 5, "WRITE": 4, "STOP": 6, "PRE": 2, "REF": 1, "MODE": 0}
 CL3, CL2, ALL = 0x32, 0x22, 1 << 10
-# Many small chips, so that each scenario has a new one: only the selected one has a clock, and is seen. The last one runs at 60 MHz. A
-# slow grade at 133 MHz: so no time hides behind another one.
+# Many small chips, so that each scenario has a new one: only the selected one has a clock, and is seen. The last one
+# runs at 60 MHz. A slow grade at 133 MHz: so no time hides behind another one.
 CHIPS = 64
 PINS = "cke cs_n ras_n cas_n we_n ba a dqm dq_in dq_in_enable".split()
 OUTPUTS = "dq_out violations first_violation".split()
@@ -41,7 +43,9 @@ POWER_UP, RCD, RP, RC, RAS, RFC, WR, RRD, MRD, REFI, RAS_MAX = 134, 3, 3, 11, 6,
 
 
 class Chip:
-    """The pins by hand: `command` is at the next rising edge, `wait` lets it be followed by others so many cycles later."""
+    """The pins by hand: `command` is at the next rising edge, `wait` lets it be followed by others so many cycles
+    later.
+    """
 
     def __init__(self, dut):
         self.dut = dut
@@ -266,7 +270,9 @@ async def rules(dut):
 
 @cocotb.test()
 async def words(dut):
-    """What goes in comes out: the order of a burst from its middle, dqm at once on the way in and two cycles later on the way out."""
+    """What goes in comes out: the order of a burst from its middle, dqm at once on the way in and two cycles later on
+    the way out.
+    """
     latency = parameters()["latency"]
     clock: Clock = Clock(dut.clk, 10, unit="ns")
     clock.start()

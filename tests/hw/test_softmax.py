@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Softmax against its twins, and against PyTorch: maxima, probabilities, sums, and the delays that its attributes state."""
+"""Softmax against its twins, and against PyTorch: maxima, probabilities, sums, and the delays that its attributes
+state.
+"""
 
 import cocotb
 import numpy as np
@@ -11,7 +13,9 @@ from edgemoe.sim.bench import parameters, run_bench
 
 
 class Rows:
-    """Attention rows through the unit: scores in, scores again, probabilities and scales out, each at the earliest cycle allowed."""
+    """Attention rows through the unit: scores in, scores again, probabilities and scales out, each at the earliest
+    cycle allowed.
+    """
 
     def __init__(self, dut, unit: Softmax, gap: float):
         self.bench, self.unit, self.lanes = Bench(dut, gap), unit, unit.config.lanes
@@ -31,10 +35,13 @@ class Rows:
             self.words.append(elements(bench.get("out_word"), 16, self.lanes))
 
     async def run(self, scores: np.ndarray, shift: int, repeat: int = 2, row_major: bool = False):
-        """scores [rows, keys] -> probabilities [repeat, rows, keys], mantissas, exponents [rows]; row-major revisits a row at once."""
+        """scores [rows, keys] -> probabilities [repeat, rows, keys], mantissas, exponents [rows];
+        row-major revisits a row at once.
+        """
         bench, (rows, keys) = self.bench, scores.shape
         blocks = padded(scores, self.lanes)
-        # Lanes that do not count hold something that would count much: the largest score, and then the row's own maximum.
+        # Lanes that do not count hold something that would count much: the largest score, and then the row's own
+        # maximum.
         again = blocks.copy()
         blocks.reshape(rows, -1)[:, keys:] = 32767
         again.reshape(rows, -1)[:, keys:] = scores.max(1, keepdims=True)
@@ -96,7 +103,9 @@ async def compare(dut):
 
 @cocotb.test()
 async def pytorch(dut):
-    """129 scores of standard deviation 2, normalised by the scale: at most 1e-4 from PyTorch's softmax, 5e-6 on average."""
+    """129 scores of standard deviation 2, normalised by the scale:
+    at most 1e-4 from PyTorch's softmax, 5e-6 on average.
+    """
     import torch
 
     rows = Rows(dut, Softmax(config_of(16)), 0.0)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UART: every byte at every offset of the sender's clock that is allowed; broken bytes, gaps, bytes that nobody takes."""
+"""UART: every byte at every offset of the sender's clock that is allowed;
+broken bytes, gaps, bytes that nobody takes.
+"""
 
 from __future__ import annotations
 

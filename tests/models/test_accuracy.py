@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the table functions are from the exact ones over every 16-bit input, and hw/ACCURACY.md, which says so.
 
-The units equal these functions to the last bit (tests/hw). `python -m tests.models.test_accuracy` writes the document anew.
+The units equal these functions to the last bit (tests/hw). `python -m tests.models.test_accuracy` writes the document
+anew.
 """
 
 import math
@@ -58,7 +59,8 @@ def document() -> str:
     lines = [
         "# Accuracy of the functions that come from tables",
         "",
-        "Over every 16-bit input, against the exact function; the hardware gives these values to the last bit. Written and held by",
+        "Over every 16-bit input, against the exact function; the hardware gives these values to the last bit. Written "
+        "and held by",
         "`tests/models/test_accuracy.py` (`python -m tests.models.test_accuracy`).",
         "",
         "| unit | function | inputs | error | largest | mean |",

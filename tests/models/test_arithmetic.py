@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scalar functions against the exact ones: every 16-bit input where that is the domain; vector forms against scalar ones."""
+"""The scalar functions against the exact ones: every 16-bit input where that is the domain;
+vector forms against scalar ones.
+"""
 
 import math
 
@@ -15,7 +17,9 @@ def exact_gelu(x):
 
 
 def test_gelu_error_over_every_16_bit_input():
-    """<= 5e-5 over [-8, 8] before rounding to 16 bits: every argument with 12 fractional bits, and a finer sweep in between."""
+    """<= 5e-5 over [-8, 8] before rounding to 16 bits: every argument with 12 fractional bits, and a finer sweep in
+    between.
+    """
     for offset in (0, 5, 11):
         fine = ALL16 * 16 + offset
         error = np.abs(arithmetic.gelu(fine) / 65536 - exact_gelu(fine / 65536))
@@ -44,7 +48,9 @@ def test_exp2_error_over_every_16_bit_distance():
 
 @pytest.mark.parametrize("fraction", [9, 10, 11])
 def test_softmax_error(fraction):
-    """129 scores of sigma 2, 4000 rows: the largest error of all rows <= 1e-4, the mean <= 5e-6, whatever the scores' format."""
+    """129 scores of sigma 2, 4000 rows: the largest error of all rows <= 1e-4, the mean <= 5e-6, whatever the scores'
+    format.
+    """
     natural = np.random.default_rng(3).normal(0, 2, (4000, 129))
     scores = np.round(natural * math.log2(math.e) * (1 << fraction)).astype(np.int64)
     fine = twins.probabilities(scores, scores.max(axis=1), 12 - fraction)

@@ -92,7 +92,9 @@ def test_no_other_remedy_is_written_down() -> None:
 
 
 def test_tables_show_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """Brackets and colons of file names are no markup, and what is wider than 80 columns is whole where no terminal limits it."""
+    """Brackets and colons of file names are no markup, and what is wider than 80 columns is whole where no terminal
+    limits it.
+    """
     name = f"run[/red]/frame[left]:smile:{'x' * 200}.png"
     console.show_table("[bold]title", [("a[b]", name), None, ("[/]", "")], ("[i]", "head"))
     shown = capsys.readouterr().out

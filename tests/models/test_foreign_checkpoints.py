@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints as others write them: other float types, prefixes of wrappers, weights that stand out, metadata of any kind."""
+"""Checkpoints as others write them: other float types, prefixes of wrappers, weights that stand out, metadata of any
+kind.
+"""
 
 from __future__ import annotations
 
@@ -183,7 +185,9 @@ def mutate(value: Any, rng: np.random.Generator) -> Any:
 
 
 def attempt(path: Path) -> str:
-    """What loading and quantising a file says; empty if it can be run. Anything but an EdgemoeError, and any warning, fails the test."""
+    """What loading and quantising a file says; empty if it can be run.
+    Anything but an EdgemoeError, and any warning, fails the test.
+    """
     try:
         quantise.quantise(load(path), "mixed")
     except EdgemoeError as error:

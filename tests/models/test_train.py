@@ -51,7 +51,9 @@ def test_committed_checkpoint_beats_the_baselines():
 
 
 def test_nano_is_cut_from_micro():
-    """The committed checkpoint is what the recipe gives, and is hardly worse on its window than micro on the whole scene."""
+    """The committed checkpoint is what the recipe gives, and is hardly worse on its window than micro on the whole
+    scene.
+    """
     nano, made = checkpoints.load("m3vit-nano"), train.windowed(checkpoints.load("m3vit-micro"), PRESETS["m3vit-nano"])
     assert made.config == nano.config and made.tensors.keys() == nano.tensors.keys()
     assert all(np.array_equal(made.tensors[name], nano.tensors[name]) for name in made.tensors)

@@ -4,10 +4,11 @@
 What makes a program legal, beside what the sequencer checks:
 
 - No instruction writes words that it streams or loads itself, or one word twice.
-- An instruction that reads what an earlier one wrote waits, unless that one is complete anyway: when a MATMUL begins to stream, all but
-  the one before it are complete; when it loads stationary operands, what was complete when the MATMUL before it began to stream.
-- Probabilities are taken of scores whose maxima are in the table; row scales are read where they have been written; row statistics are
-  changed by differences only where they agree with the residual.
+- An instruction that reads what an earlier one wrote waits, unless that one is complete anyway: when a MATMUL begins to
+  stream, all but the one before it are complete; when it loads stationary operands, what was complete when the MATMUL
+  before it began to stream.
+- Probabilities are taken of scores whose maxima are in the table; row scales are read where they have been written; row
+  statistics are changed by differences only where they agree with the residual.
 - A queue holds a row once.
 
 The memory is random everywhere, so that whatever is written astray shows; at the end all on-chip memories are stored.
@@ -217,7 +218,9 @@ class Generator:
         }
 
     def operand(self, memory: Memory, rows: int, words: int, spaced: bool) -> tuple[int, int] | None:
-        """(base, stride) of an operand somewhere in a memory; `spaced`: its rows do not overlap. None if there is no room."""
+        """(base, stride) of an operand somewhere in a memory; `spaced`: its rows do not overlap.
+        None if there is no room.
+        """
         least = words if spaced and rows > 1 else 0
         most = min(1023, (self.depth[memory] - words) // max(1, rows - 1)) if words <= self.depth[memory] else -1
         if most < least:
@@ -237,7 +240,8 @@ class Generator:
         stream: tuple[int, int] | None = None,
         apart: int = 0,
     ) -> bool:
-        """Complete a MATMUL whose destination is in `fields` with operands that it does not overwrite; False if none are found.
+        """Complete a MATMUL whose destination is in `fields` with operands that it does not overwrite; False if none
+        are found.
 
         apart: distance of the experts' weights, 0 outside EXPERTS.
         """
@@ -461,7 +465,9 @@ class Generator:
         self.norm[first : first + rows] = True
 
     def route(self, top_k: int | None = None) -> None:
-        """Rows that are in no queue yet, unless the queues are emptied. Logits with many ties now and then: constant score rows."""
+        """Rows that are in no queue yet, unless the queues are emptied. Logits with many ties now and then:
+        constant score rows.
+        """
         h = self.h
         reset = not self.routed.any() or self.chance(0.6)
         taken = np.zeros_like(self.routed) if reset else self.routed
@@ -558,7 +564,9 @@ class Generator:
     # ------------------------------------------------------------------------------------------------ EXPERTS
 
     def experts(self) -> None:
-        """A loop over the queues: its instructions follow one another twice, so that what one expert leaves behind meets the next."""
+        """A loop over the queues: its instructions follow one another twice, so that what one expert leaves behind
+        meets the next.
+        """
         if not self.routed.any() or self.chance(0.5):
             self.route()
         if not self.routed.any():

@@ -40,7 +40,9 @@ def read(device: VerilatorDevice, name: str) -> int:
 def execute(
     device: VerilatorDevice, memory: NDArray[np.uint8], *, watchdog: int = WATCHDOG, program: int = 0
 ) -> Outcome:
-    """Run the program at an offset of a memory image to its end, whatever that is; the core must be idle, and is so afterwards."""
+    """Run the program at an offset of a memory image to its end, whatever that is;
+    the core must be idle, and is so afterwards.
+    """
     assert read(device, "CTRL") & 4, "the core is not idle"
     size = min(memory.size, device.memory.size)
     device.memory.write(device.memory.base, memory[:size])

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Corrupted instruction words, in every field: a defined end, nothing written but by stores, a correct inference straight afterwards."""
+"""Corrupted instruction words, in every field: a defined end, nothing written but by stores, a correct inference
+straight afterwards.
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ WATCHDOG = 4_000
 
 
 def small_program() -> tuple[NDArray[np.uint8], list[Instruction], list[tuple[int, int]]]:
-    """(memory with guard bytes behind it, instructions, what STOREs may write) of a model that has every kind of instruction."""
+    """(memory with guard bytes behind it, instructions, what STOREs may write) of a model that has every kind of
+    instruction.
+    """
     from edgemoe.host import compiler
     from edgemoe.host.runtime.program import Stream, memory_image
     from edgemoe.models.config import ModelConfig
@@ -46,7 +50,9 @@ def corrupted(word: bytes, name: str, value: int) -> bytes:
 
 
 def cases(instructions: list[Instruction], share: float) -> list[tuple[int, str, int]]:
-    """(instruction, field, value): one instruction of every form, in every field all zeros, all ones, and two random values."""
+    """(instruction, field, value): one instruction of every form, in every field all zeros, all ones, and two random
+    values.
+    """
     rng = np.random.default_rng(1)
     forms: dict[tuple, int] = {}
     for index, i in enumerate(instructions):
@@ -147,7 +153,8 @@ def test_single_bits_of_every_instruction():
 
 
 def test_pictures_that_disagree_with_their_instruction():
-    """Hardware and emulator alike refuse patches that are none, more than the rows or longer than the words a row that are named.
+    """Hardware and emulator alike refuse patches that are none, more than the rows or longer than the words a row that
+    are named.
 
     A picture longer than its beats ends with the watchdog; one that is shorter is complete.
     """

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Coverage of the generated Verilog (preset tiny) by the random tests: lines that run, bits that move, module by module."""
+"""Coverage of the generated Verilog (preset tiny) by the random tests:
+lines that run, bits that move, module by module.
+"""
 
 import json
 from pathlib import Path

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random legal programs: after each, the whole memory of the RTL is the emulator's, over memories that stall at random."""
+"""Random legal programs: after each, the whole memory of the RTL is the emulator's, over memories that stall at
+random.
+"""
 
 import dataclasses
 
@@ -88,7 +90,9 @@ def test_programs_use_the_whole_instruction_set():
 
 @pytest.mark.parametrize("rows", [1, 2, 3, TINY.rows])
 def test_short_and_full_streams_back_to_back(rows):
-    """Streams shorter than every pipeline, one after another without a wait: accumulators and tables are never visited too early."""
+    """Streams shorter than every pipeline, one after another without a wait:
+    accumulators and tables are never visited too early.
+    """
     generator = Generator(TINY, 7000 + rows, 1)
 
     def short_ones() -> None:
@@ -151,7 +155,9 @@ def test_a_difference_is_found():
 
 
 def test_without_a_needed_wait_the_rtl_differs():
-    """The dependency rule is needed: some program without its wait flags gives other results (so the others prove that it suffices)."""
+    """The dependency rule is needed: some program without its wait flags gives other results (so the others prove that
+    it suffices).
+    """
     for seed in range(20):
         program = random_program(TINY, seed)
         expected, _ = emulate(TINY, program.link())

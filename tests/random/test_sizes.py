@@ -75,7 +75,9 @@ def run(hardware: HardwareConfig, config: ModelConfig, bits: str = "16") -> None
 
 
 def patch_sides(lanes: int) -> None:
-    """All sides that people use, and the extremes: square and rectangular pictures, one channel and several, whole and in strips."""
+    """All sides that people use, and the extremes: square and rectangular pictures, one channel and several, whole and
+    in strips.
+    """
     hardware = dataclasses.replace(LEAST, lanes=lanes, width=1, prefetch_beats=8 * lanes + 64)
     room = hardware.words(hardware.hidden)
     for patch in (1, 2, 3, 5, 6, 7, 9, 10, 12, 14, 15, 16, 20, 24, 28, 32, 63):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generates the Verilog of a small core with the ports of the real one: it copies memory, and can be told to break the rules of the bus."""
+"""Generates the Verilog of a small core with the ports of the real one:
+it copies memory, and can be told to break the rules of the bus.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ _PORTS = """module edgemoe(input aclk, input aresetn,
   s_axil_rdata, output [1:0] s_axil_rresp, output reg s_axil_rvalid, input s_axil_rready);
 """
 
-# Registers: 0x10/0x14 source, 0x18/0x1c target, 0x20 bursts, 0x24 beats a burst - 1, 0x28 which rule to break; 0x00 bit 0 starts,
-# 0x04 done and errors, 0x0c clears the interrupt. Any other address is answered with DECERR.
+# Registers: 0x10/0x14 source, 0x18/0x1c target, 0x20 bursts, 0x24 beats a burst - 1, 0x28 which rule to break; 0x00 bit
+# 0 starts, 0x04 done and errors, 0x0c clears the interrupt. Any other address is answered with DECERR.
 _BODY = """
   reg [31:0] r [0:15];
   reg bad_write, bad_read, done, failed, busy;
@@ -80,7 +82,9 @@ endmodule
 
 
 def dummy_core(masters: int = 1, data_bits: int = 128) -> str:
-    """Verilog of a module ``edgemoe`` with the given number and width of AXI masters; each copies within its own memory."""
+    """Verilog of a module ``edgemoe`` with the given number and width of AXI masters;
+    each copies within its own memory.
+    """
     size = data_bits // 8
     prefixes = ["m_axi_"] if masters == 1 else [f"m_axi{index}_" for index in range(masters)]
     text = (

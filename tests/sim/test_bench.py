@@ -111,7 +111,9 @@ def failure(testcase: str | list[str] | None, module: str = __name__) -> tuple[s
 
 
 def test_a_failure_is_told_whole() -> None:
-    """The first line says which test failed, how and where; the first failure is whole, however much was logged behind it."""
+    """The first line says which test failed, how and where;
+    the first failure is whole, however much was logged behind it.
+    """
     heading, message, log = failure(["fails", "chatters"])
     own, line = inspect.getsourcelines(inspect.getmodule(failure))[0], 'raise AssertionError("as it should")'
     number = next(n for n, text in enumerate(own, 1) if text.strip() == line)

@@ -86,7 +86,9 @@ def test_a_board_system_wakes(language: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_whole_inference(language: str, tmp_path: Path) -> None:
-    """Two inferences between AXI models that nobody here wrote: memory as the emulator leaves it, every signal in the waveforms."""
+    """Two inferences between AXI models that nobody here wrote:
+    memory as the emulator leaves it, every signal in the waveforms.
+    """
     waves = tmp_path / "edgemoe.fst"
     (tmp_path / "edgemoe.v").write_text(verilog(TINY))
     (tmp_path / "dump.v").write_text(DUMP.format(file=waves))

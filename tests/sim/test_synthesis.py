@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting resources: the Verilog comes apart into modules, keys do not depend on the generator's numbers, paths are measured in levels."""
+"""Counting resources: the Verilog comes apart into modules, keys do not depend on the generator's numbers, paths are
+measured in levels.
+"""
 
 import pytest
 from edgemoe.hw.contract.config import preset

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole programs on a whole core: through the real driver, beside the emulator, with every byte of the memory watched."""
+"""Whole programs on a whole core: through the real driver, beside the emulator, with every byte of the memory
+watched.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ def checkpoint_of(config: ModelConfig) -> Checkpoint:
 def random_m3vit_t(layers: int = 12) -> Checkpoint:
     """m3vit-t of full widths with random weights, calibrated on one scene.
 
-    In each MoE layer three of the sixteen experts are hardly ever chosen, as with trained weights: their logits are always zero.
+    In each MoE layer three of the sixteen experts are hardly ever chosen, as with trained weights: their logits are
+    always zero.
     """
     full = PRESETS["m3vit-t"]
     config = replace(full, layers=layers, moe_layers=tuple(n for n in full.moe_layers if n < layers))

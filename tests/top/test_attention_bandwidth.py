@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of attention's products needs the same memory bandwidth whatever the parallelism: one streamed word and one word of keys or
-values a cycle at most, for P = 4, 8, 16, 32 lanes. Fetching each of P keys anew for every query would need P + 1."""
+"""The order of attention's products needs the same memory bandwidth whatever the parallelism: one streamed word and one
+word of keys or values a cycle at most, for P = 4, 8, 16, 32 lanes. Fetching each of P keys anew for every query
+would need P + 1."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ LANES = (4, 8, 16, 32)
 
 
 class Schedule(wiring.Component):
-    """Streamer and loader as the engine joins them, without array and memories: what they would read shows at the ports.
+    """Streamer and loader as the engine joins them, without array and memories: what they would read shows at the
+    ports.
 
     `streamed`: a word of queries or scores is read, at `stream_address`; `stationary`: a word of keys or values, at
     `stationary_address`. A row's results count as written `WRITTEN` cycles after it was streamed.
@@ -101,7 +103,9 @@ def jobs(lanes: int) -> list[dict[str, int]]:
 
 
 def reads(job: dict[str, int], lanes: int) -> tuple[list[int], list[int]]:
-    """Addresses of the streamed and of the stationary words, in order: for each block all tokens, and `lanes` keys or values."""
+    """Addresses of the streamed and of the stationary words, in order:
+    for each block all tokens, and `lanes` keys or values.
+    """
     streamed, stationary = [], []
     for c in range(job["columns"]):
         for r in range(job["chunks"]):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that can stop a run: the right code at the right instruction, no stray byte, and a correct inference straight afterwards."""
+"""Everything that can stop a run: the right code at the right instruction, no stray byte, and a correct inference
+straight afterwards.
+"""
 
 from __future__ import annotations
 
@@ -229,7 +231,9 @@ def test_a_write_that_fails(rig: Rig, beat: int) -> None:
     "beats", [dict(read_beats=0), dict(read_beats=100), dict(read_beats=777), dict(write_beats=3)], ids=str
 )
 def test_a_silent_bus(rig: Rig, beats: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watchdog ends the run; as long as beats are owed the core stays busy, and the driver says so; then it works."""
+    """The watchdog ends the run; as long as beats are owed the core stays busy, and the driver says so;
+    then it works.
+    """
     monkeypatch.setattr(driver, "WATCHDOG_CYCLES", 3000)
     expected = fill(rig.device, rig.program, rig.images)
     rig.device.silence(**beats)

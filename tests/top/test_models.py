@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real models on the default core: m3vit-micro with its trained weights, m3vit-t at full size; RTL against emulator and float model."""
+"""The real models on the default core: m3vit-micro with its trained weights, m3vit-t at full size;
+RTL against emulator and float model.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_micro_rtl_equals_emulator(weight_bits: str) -> None:
 
 
 def test_micro_is_as_good_as_the_float_model() -> None:
-    """Quality of what the integers give (emulator = RTL, see above), over held-out scenes: mIoU within 0.5 points, RMSE within 1 %."""
+    """Quality of what the integers give (emulator = RTL, see above), over held-out scenes:
+    mIoU within 0.5 points, RMSE within 1 %.
+    """
     model = checkpoints.load("m3vit-micro")
     config, golden = model.config, Golden(model).eval()
     seg, depth = config.task_index("segmentation"), config.task_index("depth")
@@ -85,7 +89,9 @@ def test_micro_cycles(tasks: int, pytestconfig: pytest.Config) -> None:
 
 
 def test_a_layer_pair_of_m3vit_t() -> None:
-    """A dense and an MoE layer at full width, 129 tokens, both tasks: every MATMUL, through a memory with random stalls."""
+    """A dense and an MoE layer at full width, 129 tokens, both tasks:
+    every MATMUL, through a memory with random stalls.
+    """
     model = random_m3vit_t(layers=2)
     program = compiler.compile(quantise.quantise(model, "mixed"), [(0, 0), (0, 1)], BASE, trace=True, save_tokens=True)
     images = images_of(model.config, 1)
@@ -101,7 +107,9 @@ def test_a_layer_pair_of_m3vit_t() -> None:
 
 
 def test_the_whole_of_m3vit_t(pytestconfig: pytest.Config) -> None:
-    """One image, one task: equal to the emulator, close to the float model, within the promised cycles, bytes and seconds."""
+    """One image, one task: equal to the emulator, close to the float model, within the promised cycles, bytes and
+    seconds.
+    """
     model = random_m3vit_t()
     images = images_of(model.config, 1)
     options = dict(tasks=[0], hardware=BASE, model=quantise.quantise(model), save_tokens=True)

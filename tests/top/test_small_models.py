@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small models on the smallest core: RTL equals emulator at every MATMUL, whatever the memory does, and leaves all other bytes alone."""
+"""Small models on the smallest core: RTL equals emulator at every MATMUL, whatever the memory does, and leaves all
+other bytes alone.
+"""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ def route(walk: Walk, step: Route, label: str, slot: int | None) -> None:
 def each_expert(walk: Walk, step: EachExpert, label: str, slot: int | None) -> None:
     """All experts over the common queues. They read one copy of the residual and leave another.
 
-    Other experts still read the old copy of a row when the first of its experts has updated it. The two copies lie at opposite ends of
-    the memory, so that what is free between them stays in one piece.
+    Other experts still read the old copy of a row when the first of its experts has updated it. The two copies lie at
+    opposite ends of the memory, so that what is free between them stays in one piece.
     """
     rows = walk.active * walk.config.tokens
     walk.updated = None if walk.last else Room("the residual's second copy", rows, walk.width, opposite=walk.copy)
