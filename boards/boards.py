@@ -79,8 +79,8 @@ BOARDS: Mapping[str, Board] = {
             "32 x 32 multipliers are two fifths of the device's; two 128-bit ports stream the weights that they take",
             board_part="xilinx.com:zcu102",
             core_address=REGISTERS_AT,
-            linux="Plain Linux: Ubuntu 22.04 for ZCU102, or PetaLinux. PYNQ publishes no image for this board: one has to be built "
-            "from its sources (https://github.com/Xilinx/PYNQ, folder sdbuild).",
+            linux="Plain Linux: Ubuntu 22.04 for ZCU102, or PetaLinux. PYNQ publishes no image for this board: "
+            "one has to be built from its sources (https://github.com/Xilinx/PYNQ, folder sdbuild).",
         ),
         Board(
             "kv260",
@@ -113,8 +113,8 @@ BOARDS: Mapping[str, Board] = {
             "360 multipliers and 216 block RAMs: 8 x 8, and room for one picture and one task at a time",
             board_part="avnet.com:ultra96v2",
             core_address=REGISTERS_AT,
-            linux="Plain Linux: https://github.com/ikwzm/ZynqMP-FPGA-Ubuntu22.04-Console (which brings u-dma-buf), or PetaLinux. PYNQ: the "
-            "images of https://github.com/Avnet/Ultra96-PYNQ.",
+            linux="Plain Linux: https://github.com/ikwzm/ZynqMP-FPGA-Ubuntu22.04-Console (which brings u-dma-buf), "
+            "or PetaLinux. PYNQ: the images of https://github.com/Avnet/Ultra96-PYNQ.",
         ),
         Board(
             "ulx3s",

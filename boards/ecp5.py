@@ -130,7 +130,8 @@ CARRIERS: Mapping[str, Carrier] = {
         load="openFPGALoader --cable usb-blaster",
         # Not openFPGALoader's --write-flash: that begins at 0, where the bootloader is.
         flash="dfu-util --alt 0 --download",
-        loading="The first goes through a cable at the JTAG header, the second through USB-C in the five seconds after power-on.",
+        loading="The first goes through a cable at the JTAG header, the second through USB-C in the five seconds "
+        "after power-on.",
     ),
 }
 

@@ -175,7 +175,8 @@ def words(board: Board, name: str = NAME) -> dict[str, str]:
     memory_ports = [HP_PORTS[name] for name in board.memory_ports]
     settings = ""
     for _, _, number, _ in memory_ports:
-        settings += f"    CONFIG.PSU__USE__S_AXI_GP{number} 1 \\\n    CONFIG.PSU__SAXIGP{number}__DATA_WIDTH {config.data_bits} \\\n"
+        settings += f"    CONFIG.PSU__USE__S_AXI_GP{number} 1 \\\n"
+        settings += f"    CONFIG.PSU__SAXIGP{number}__DATA_WIDTH {config.data_bits} \\\n"
     total = config.masters * board.memory_bytes >> 20
     values: dict[str, object] = {
         "TITLE": board.title,

@@ -179,15 +179,13 @@ def head(config: HardwareConfig, module: str, interfaces: Mapping[str, str]) -> 
 
 def core_interfaces(config: HardwareConfig) -> dict[str, str]:
     """Ports of the core by interface."""
-    masters = {
-        name: f"AXI4 master, {config.data_bits} bits of data, 40 of address, INCR bursts of at most {config.burst_beats} beats"
-        for name in config.master_names
-    }
+    master = f"AXI4 master, {config.data_bits} bits of data, 40 of address, "
+    master += f"INCR bursts of at most {config.burst_beats} beats"
     return {
         "aclk": "clock of everything, rising edge",
         "aresetn": "reset, active low, synchronous to aclk",
         "s_axil_*": "AXI4-Lite slave, 32 bits of data, 12 of address: the registers",
-        **{f"{name}_*": text for name, text in masters.items()},
+        **{f"{name}_*": master for name in config.master_names},
         "interrupt": "level, active high",
     }
 

@@ -108,11 +108,16 @@ def recipe(config: ModelConfig, seed: int, steps: int, threads: int, seconds: fl
         row, column = scenes.WINDOWS[config.image_height, config.image_width]
         size = f"{config.image_height}x{config.image_width}"
         whole = WINDOWED[config.name]
-        return f"""`./edgemoe train {config.name}` cuts it from {whole}: the same weights, looking at the window of {size} pixels
-from row {row}, column {column} of a scene on, with the position embeddings of that window. Nothing was trained anew; the calibration is
-its own. `edgemoe infer --resize crop` takes the middle of a wide picture; without it, all of it is squeezed into the square."""
-    return f"""`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, {SCENES} scenes, bfloat16 products,
-{threads} thread{"s" if threads > 1 else ""}. These weights took {seconds:.0f} s of wall-clock time, the making of the scenes included.
+        return f"""`./edgemoe train {config.name}` cuts it from {whole}: the same weights, looking at the \
+window of {size} pixels
+from row {row}, column {column} of a scene on, with the position embeddings of that window. \
+Nothing was trained anew; the calibration is
+its own. `edgemoe infer --resize crop` takes the middle of a wide picture; without it, \
+all of it is squeezed into the square."""
+    return f"""`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, \
+{SCENES} scenes, bfloat16 products,
+{threads} thread{"s" if threads > 1 else ""}. These weights took {seconds:.0f} s of wall-clock time, \
+the making of the scenes included.
 With the same PyTorch, kind of CPU and number of threads, training repeats itself."""
 
 
@@ -149,24 +154,29 @@ def card(
     per_class = "\n".join(
         f"| {name} | {iou:.3f} |" for name, iou in zip(scenes.CLASSES, evaluation.class_iou, strict=True)
     )
+    tasks = ", ".join(f"{t.name} ({t.grid}x{t.grid} cells a patch, {t.channels} values a cell)" for t in config.tasks)
     return f"""# {config.name}
 
-A small multi-task Mixture-of-Experts Vision Transformer (M3ViT) that segments a street scene into {len(scenes.CLASSES)} classes and
-estimates its depth. It exists so that the accelerator has a trained model to run; it is trained on generated pictures only
+A small multi-task Mixture-of-Experts Vision Transformer (M3ViT) that segments a street scene \
+into {len(scenes.CLASSES)} classes and
+estimates its depth. It exists so that the accelerator has a trained model to run; \
+it is trained on generated pictures only
 (`models/scenes.py`) and is not meant for pictures of real streets.
 
 | | |
 |---|---|
 | image | {config.image_channels}x{config.image_height}x{config.image_width}, 8 bits, {config.tokens} tokens |
-| width, heads, layers | {config.width}, {config.heads} x {config.head_width}, {config.layers} (MoE layers {moe_layers}) |
+| width, heads, layers | {config.width}, {config.heads} x {config.head_width}, \
+{config.layers} (MoE layers {moe_layers}) |
 | MLP, experts | {config.hidden}; {config.experts} experts of {config.expert_hidden}, top-{config.top_k} |
-| tasks | {", ".join(f"{t.name} ({t.grid}x{t.grid} cells a patch, {t.channels} values a cell)" for t in config.tasks)} |
+| tasks | {tasks} |
 | weights | {words:,} float32, {4 * words / 1e6:.2f} MB |
 | depth value | ln(depth / {heads.DEPTH_UNIT:.0f} m) |
 
 ## Quality
 
-On {evaluation.scenes} scenes that neither training nor calibration has seen (seeds from {UNSEEN_SCENES}), full resolution, float32 but for
+On {evaluation.scenes} scenes that neither training nor calibration has seen (seeds from {UNSEEN_SCENES}), \
+full resolution, float32 but for
 the last rows (`./edgemoe evaluate --weight-bits 16`, `mixed` and `8`); baselines fitted to training scenes.
 
 | method | mean IoU | depth RMSE (m) |

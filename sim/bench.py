@@ -13,16 +13,14 @@ takes them too)::
     @cocotb.test()
     async def adds(dut):
         await start(dut)                                  # clock and reset
-        driver = StreamDriver(dut, "i", idle=0.3)         # member `i` of the component: ports i_valid, i_ready,
-                                                          i_payload
+        driver = StreamDriver(dut, "i", idle=0.3)         # member `i`: ports i_valid, i_ready, i_payload
         monitor = StreamMonitor(dut, "o", stall=0.3)
         await driver.send([1, 2, 3])
         assert await monitor.receive(3) == [2, 3, 4]
 
 Members of the component become ports with single underscores (``a.b`` is ``dut.a_b``): Verilator spells the double
-underscore of
-Amaranth's own names ``___05F``.  Clock and reset are ``dut.clk`` and ``dut.rst``.  A struct payload is one vector; :func:`pack` and
-:func:`unpack` convert.
+underscore of Amaranth's own names ``___05F``.  Clock and reset are ``dut.clk`` and ``dut.rst``.  A struct payload is
+one vector; :func:`pack` and :func:`unpack` convert.
 
 Verilog and executable are cached by the design's text, so nothing is built twice; neither make nor Perl nor a system
 compiler is needed.
@@ -115,8 +113,8 @@ def run_bench(
 ) -> None:
     """Run the cocotb tests of ``test_module`` (all, or those named by ``testcase``) on a component.
 
-    ``parameters`` (JSON) are what :func:`parameters` returns in the bench.  Raises :class:`BenchFailure` if a test fails, if none ran,
-    or if the simulation died.
+    ``parameters`` (JSON) are what :func:`parameters` returns in the bench.  Raises :class:`BenchFailure` if a test
+    fails, if none ran, or if the simulation died.
     """
     name = name or type(component).__name__.lower()
     ports = flat_ports(component)
@@ -329,8 +327,8 @@ class StreamDriver:
 class StreamMonitor:
     """Receives the payloads of an output stream of the component, from the moment that it is made.
 
-    ``stall``: fraction of cycles with ``ready`` low, at random from ``seed``.  Holds the component to the contract of a stream: a payload
-    that was offered stays, unchanged, until it is taken.  ``width``: of a signed payload.
+    ``stall``: fraction of cycles with ``ready`` low, at random from ``seed``.  Holds the component to the contract of
+    a stream: a payload that was offered stays, unchanged, until it is taken.  ``width``: of a signed payload.
     """
 
     def __init__(

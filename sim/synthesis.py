@@ -124,11 +124,11 @@ def results_of(config: HardwareConfig, depth: str) -> tuple[dict[str, Module], d
             found = _together(config, modules, group, stage == "full", len(missing))
             for module in group:
                 text = json.dumps(found[module.name])
-                build.cached(
-                    "synthesis",
-                    f"{module.key}-{stage}",
-                    lambda f, text=text: (f / "result.json").write_text(text) and None,
-                )  # type: ignore[misc]
+
+                def write(folder: Path, text: str = text) -> None:
+                    (folder / "result.json").write_text(text)
+
+                build.cached("synthesis", f"{module.key}-{stage}", write)
         for module in modules.values():
             if module.name not in results:  # synthesised now, perhaps under the name of a twin
                 entry = _kept(module.key, depth)

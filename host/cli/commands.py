@@ -89,7 +89,8 @@ Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Replace files that edgemoe did not write. Its own, listed in .edgemoe-outputs and unchanged since, it replaces anyway.",
+        help="Replace files that edgemoe did not write. Its own, listed in .edgemoe-outputs and unchanged since, "
+        "it replaces anyway.",
     ),
 ]
 Bitstream = Annotated[
@@ -135,8 +136,7 @@ def demo(
     import numpy as np
     from edgemoe.host import images, inference, outputs
     from edgemoe.hw.contract.hardware_option import configured
-    from edgemoe.models import checkpoint, heads, metrics
-    from edgemoe.models import folders as files
+    from edgemoe.models import checkpoint, folders, heads, metrics
     from edgemoe.models.scenes import scene
 
     chosen = configured(hardware, changes)
@@ -147,7 +147,7 @@ def demo(
     blank = np.full((config.image_height, config.image_width, 3), 255, np.uint8)
     rows: list[tuple[str, object]] = []
     row = [("input", street.image.transpose(1, 2, 0))]
-    with files.OutputFolder(out, force=force) as folder:
+    with folders.OutputFolder(out, force=force) as folder:
         folder.check(["demo.png", "scene.png", *outputs.map_names("scene", config, range(len(config.tasks)))])
         result = inference.infer(model, [street.image], hardware=chosen)
         for stream, (_, task) in enumerate(result.streams):
@@ -213,16 +213,16 @@ def infer(
     from edgemoe.host import batch, inference, outputs
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
-    from edgemoe.models import folders as files
+    from edgemoe.models import folders
 
     where = inference.SerialPort.of(port, baud)
     chosen = configured(hardware, changes)
     model = checkpoints.load(checkpoint)
     tasks = inference.tasks_of(model.config, task)
     paths = batch.picture_files(images)
-    with files.OutputFolder(out, force=force) as folder:
+    with folders.OutputFolder(out, force=force) as folder:
         if save_tokens:
-            files.writable_file(save_tokens)
+            folders.writable_file(save_tokens)
         result = batch.infer_files(
             model,
             paths,
@@ -310,11 +310,11 @@ def import_edge_moe(
     """Convert the raw weights of the Edge-MoE project (folder `weights` of https://github.com/sharc-lab/Edge-MoE)."""
     from edgemoe.host import outputs
     from edgemoe.host.importing import import_edge_moe as run
-    from edgemoe.models import folders as files
+    from edgemoe.models import folders
 
-    files.writable_file(out)
+    folders.writable_file(out)
     if save_image:
-        files.writable_file(save_image)
+        folders.writable_file(save_image)
     report = run(folder, out, calibrate or [], resize.value, fill_missing, save_image)
     if json:
         _print_json(report)
@@ -334,11 +334,11 @@ def verilog(
     from edgemoe.hw import documents
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.hw.verilog_text import checked_name
-    from edgemoe.models import folders as files
+    from edgemoe.models import folders
     from edgemoe.sim.simulator import verilog as generate
 
     config, name = configured(hardware, changes), checked_name(name)
-    with files.OutputFolder(out, force=force) as folder:
+    with folders.OutputFolder(out, force=force) as folder:
         for path in folder.write_all(documents.hardware_files(config, generate(config), name)):
             typer.echo(path)
 
@@ -715,7 +715,7 @@ def train(
     from edgemoe.host.studies import evaluation
     from edgemoe.hw.contract.config import preset as hardware_preset
     from edgemoe.models import checkpoint as checkpoints
-    from edgemoe.models import folders as files
+    from edgemoe.models import folders
     from edgemoe.models.config import preset
     from edgemoe.models.evaluate import HARDWARE_FORMATS, card, evaluate
     from edgemoe.models.numbers.calibrate import calibrate
@@ -724,8 +724,8 @@ def train(
 
     chosen = preset(config)
     out = out or Path("out") / f"{chosen.name}.safetensors"
-    files.writable_file(out)
-    folder, model_card = files.OutputFolder(out.parent, force=force), out.with_suffix(".md").name
+    folders.writable_file(out)
+    folder, model_card = folders.OutputFolder(out.parent, force=force), out.with_suffix(".md").name
     folder.check([model_card])
     started = time.monotonic()
     if config in WINDOWED:

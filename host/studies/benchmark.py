@@ -20,8 +20,7 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Opcode
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
-from edgemoe.models import extras
-from edgemoe.models import folders as files
+from edgemoe.models import extras, folders
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.files import write_whole
@@ -403,7 +402,7 @@ def plottable(path: Path) -> None:
     kinds = FigureCanvasBase.filetypes
     if _format(path) not in kinds:
         raise EdgemoeError(f"cannot write {path}: its suffix is none of {', '.join(sorted(kinds))}")
-    files.writable_file(path)
+    folders.writable_file(path)
 
 
 def _format(path: Path) -> str:

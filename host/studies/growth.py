@@ -91,7 +91,8 @@ def study(lanes: tuple[int, ...] = LANES, note: Callable[[str], None] = inferenc
 
 def table(points: list[Point]) -> None:
     """The points on standard output."""
-    title = f"Growth: {MODEL.width} channels, {MODEL.layers} layers, unless varied 65 tokens, 16 experts, 1 stream, latency 64, 16 x 16"
+    usual = "65 tokens, 16 experts, 1 stream, latency 64, 16 x 16"
+    title = f"Growth: {MODEL.width} channels, {MODEL.layers} layers, unless varied {usual}"
     shown: list[tuple[str, ...] | None] = []
     for before, p in zip([None, *points], points, strict=False):
         if before is not None and before.quantity != p.quantity:

@@ -54,7 +54,8 @@ class RegisterFile(wiring.Component):
       idle              in: nothing runs and no transfer is outstanding
       done              in, pulse: the run is over by END. After an error it is over when `idle` returns.
                         Either sets CTRL.DONE and ISR.DONE
-      error, error_code, error_instruction, error_address   in: at the pulse `error` the first error of a run is kept; sets ISR.ERROR
+      error, error_code, error_instruction, error_address   in: at the pulse `error` the first error of a run is kept;
+                        sets ISR.ERROR
       instruction       in: what INSTRUCTION shows
       running           in: a run lasts; in such a cycle CYCLES and exactly one state counter advance:
       state             in: the lowest set bit, in the order of registers.STATE_COUNTERS without OTHER; none set: OTHER

@@ -177,8 +177,8 @@ class Sequencer(wiring.Component):
             with m.Default():
                 m.d.sync += chosen.used.eq(0)
         m.d.sync += [
-            product.eq(chosen.rows * chosen.stride), used1.eq(chosen.used), depth1.eq(chosen.depth), rest1.eq(chosen.base + chosen.words),
-            end.eq(product + rest1), used2.eq(used1), depth2.eq(depth1),
+            product.eq(chosen.rows * chosen.stride), rest1.eq(chosen.base + chosen.words), end.eq(product + rest1),
+            used1.eq(chosen.used), used2.eq(used1), depth1.eq(chosen.depth), depth2.eq(depth1),
         ]  # fmt: skip
 
         issued = Signal(3)  # which of jobs, loads, weights have taken the instruction
@@ -251,8 +251,12 @@ class Sequencer(wiring.Component):
             with m.State("EXPERTS"):
                 with m.If(self.completed == sequence):
                     m.d.sync += [
-                        expert.eq(0), body_length.eq(instruction.length), body_start.eq(pc), body_number.eq(next_number), looping.eq(1),
-                    ]  # fmt: skip
+                        expert.eq(0),
+                        body_length.eq(instruction.length),
+                        body_start.eq(pc),
+                        body_number.eq(next_number),
+                        looping.eq(1),
+                    ]
                     m.next = "LOOK UP"
             with m.State("LOOK UP"):  # the queues answer next_from one cycle later
                 m.next = "NEXT EXPERT"

@@ -57,8 +57,8 @@ class Dma(wiring.Component):
       done              pulse: everything is written (STORE: and answered). rows = 0 or columns = 0: nothing is moved
       request, valid, data, release          to the Reader; its client must be given CAPACITY beats
       write_request, write_beats, write_done to the Writer. STORE fills up its last beat with zeros
-      write_valid, write_memory, write_address, write_word, write_lanes   a word to an on-chip memory; an enable for each lane
-                        (all of them set for LOAD)
+      write_valid, write_memory, write_address, write_word, write_lanes   a word to an on-chip memory; an enable for
+                        each lane (all of them set for LOAD)
       read_valid, read_memory, read_address -> read_data one cycle later
       entry_index -> entry_row one cycle later: the queue of the current expert
       stop              forgets everything; hold until Reader and Writer are idle

@@ -4,10 +4,10 @@
 Everything is little-endian; every CRC is CRC-32 (ISO-HDLC, as in zlib). The computer asks, the board answers; one
 request at a time.
 
-    request   sync A5 | command | sequence | attempt | address 4 | value 4 | CRC 4       CRC of the twelve bytes before it
+    request   sync A5 | command | sequence | attempt | address 4 | value 4 | CRC 4     CRC of the twelve bytes before it
               then, of WRITE_MEMORY: `value` bytes | CRC 4
-    answer    sync 5A | status | sequence | attempt | value 4 | CRC 4                    CRC of the eight bytes before it
-              then, of READ_MEMORY if status is OK: the bytes | status | CRC 4           CRC of bytes and status
+    answer    sync 5A | status | sequence | attempt | value 4 | CRC 4                  CRC of the eight bytes before it
+              then, of READ_MEMORY if status is OK: the bytes | status | CRC 4         CRC of bytes and status
 
 A new request takes the next sequence number; a repeated one keeps it and counts `attempt` up, so that a late answer to
 an earlier attempt is told from the right one. The board carries a repeated register access out once and repeats its

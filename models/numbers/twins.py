@@ -30,7 +30,8 @@ Ints = NDArray[np.int64]
 def matmul(x: NDArray, weights: NDArray) -> Floats:
     """x [rows, inputs] @ weights [inputs, outputs], 16-bit integers both: the array's sums, exact, as float64.
 
-    |product| <= 2^30, so up to 2^23 inputs add up below 2^53 in any order; an instruction has at most 1023 chunks x 32 lanes.
+    |product| <= 2^30, so up to 2^23 inputs add up below 2^53 in any order; an instruction has at most 1023 chunks x 32
+    lanes.
     """
     if x.shape[-1] > 1 << 23:
         raise ValueError(f"{x.shape[-1]} inputs: sums would not be exact in float64")

@@ -25,10 +25,11 @@ BOARD = boards.board("ulx3s")
 NAMES = [board.name for board in boards.BOARDS.values() if board.family is boards.Family.ECP5]
 # What Verilator has to know of the vendor's cells.
 CELLS = """\
-module EHXPLLL #(parameter PLLRST_ENA = "", INTFB_WAKE = "", STDBY_ENABLE = "", DPHASE_SOURCE = "", OUTDIVIDER_MUXA = "",
-  OUTDIVIDER_MUXB = "", OUTDIVIDER_MUXC = "", OUTDIVIDER_MUXD = "", CLKOP_ENABLE = "", FEEDBK_PATH = "", CLKI_DIV = 1, CLKFB_DIV = 1,
-  CLKOP_DIV = 8, CLKOP_CPHASE = 0, CLKOP_FPHASE = 0) (input CLKI, CLKFB, PHASESEL1, PHASESEL0, PHASEDIR, PHASESTEP, PHASELOADREG, STDBY,
-  PLLWAKESYNC, RST, ENCLKOP, output CLKOP, LOCK, CLKINTFB); endmodule
+module EHXPLLL #(parameter PLLRST_ENA = "", INTFB_WAKE = "", STDBY_ENABLE = "", DPHASE_SOURCE = "",
+  OUTDIVIDER_MUXA = "", OUTDIVIDER_MUXB = "", OUTDIVIDER_MUXC = "", OUTDIVIDER_MUXD = "", CLKOP_ENABLE = "",
+  FEEDBK_PATH = "", CLKI_DIV = 1, CLKFB_DIV = 1, CLKOP_DIV = 8, CLKOP_CPHASE = 0, CLKOP_FPHASE = 0)
+  (input CLKI, CLKFB, PHASESEL1, PHASESEL0, PHASEDIR, PHASESTEP, PHASELOADREG, STDBY, PLLWAKESYNC,
+  RST, ENCLKOP, output CLKOP, LOCK, CLKINTFB); endmodule
 module ODDRX1F (input SCLK, RST, D0, D1, output Q); endmodule
 module OFS1P3DX (input D, SP, CD, SCLK, output Q); endmodule
 module OFS1P3BX (input D, SP, PD, SCLK, output Q); endmodule

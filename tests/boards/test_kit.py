@@ -254,6 +254,7 @@ def test_the_oldest_python_and_numpy(wheel: Path, tmp_path: Path) -> None:
         "m3vit-nano",
         "--json",
     )
-    absent = "import importlib.util as u, numpy; assert not (u.find_spec('amaranth') or u.find_spec('torch')); print(numpy.__version__)"
+    absent = "import importlib.util as u, numpy; assert not (u.find_spec('amaranth') or u.find_spec('torch')); "
+    absent += "print(numpy.__version__)"
     assert run(python, tmp_path, "-c", absent).strip() == OLD_NUMPY
     assert run(python, tmp_path, "-W", "error", "-c", DIGEST) == run(sys.executable, tmp_path, "-c", DIGEST)

@@ -259,8 +259,12 @@ PROOFS = [
         {
             "blocks come one cycle too close": Mutant("spacing.eq(1)", "spacing.eq(2)"),
             "an announcement is forgotten": Mutant("with m.Elif(self.block_starts):", "with m.If(self.block_starts):"),
-            "a short way overtakes": Mutant("passed = self.probability_latency + 1", "passed = self.probability_latency"),
-            "results are not awaited": Mutant("Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)", "(in_flight <= IN_FLIGHT)"),
+            "a short way overtakes": Mutant(
+                "passed = self.probability_latency + 1", "passed = self.probability_latency"
+            ),
+            "results are not awaited": Mutant(
+                "Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)", "(in_flight <= IN_FLIGHT)"
+            ),
             "a third is let in": Mutant("in_flight <= IN_FLIGHT)", "in_flight <= IN_FLIGHT + 1)"),
         },
     ),
@@ -270,7 +274,9 @@ PROOFS = [
         Loader,
         14,
         {
-            "a block is announced twice": Mutant("m.d.sync += [loading.eq(1), shadow_free.eq(0)]", "m.d.sync += loading.eq(1)"),
+            "a block is announced twice": Mutant(
+                "m.d.sync += [loading.eq(1), shadow_free.eq(0)]", "m.d.sync += loading.eq(1)"
+            ),
             "it starts without its rows": Mutant("self.row_level[lanes.bit_length() - 1 :].any()", "self.row_valid"),
             "columns follow the wave too closely": Mutant("Mux(by_column, passed, 1)", "1"),
         },
@@ -290,7 +296,11 @@ PROOFS = [
         loader_waits,
         Loader,
         8,
-        {"keys are read before they are written": Mutant("~instruction.wait_load | (self.completed == job.sequence)", "1")},
+        {
+            "keys are read before they are written": Mutant(
+                "~instruction.wait_load | (self.completed == job.sequence)", "1"
+            )
+        },
     ),
     Proof(
         "streamer",

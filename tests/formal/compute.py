@@ -117,7 +117,9 @@ PROOFS = [
             ),
             "the last queue is an entry short": Mutant("BlockMemory(layout.size, config.experts * config.rows)",
                                                        "BlockMemory(layout.size, config.experts * config.rows - 1)"),
-            "entries arrive a cycle late": Mutant('delay(m, self.push, 1, name="write"', 'delay(m, self.push, 2, name="write"'),
+            "entries arrive a cycle late": Mutant(
+                'delay(m, self.push, 1, name="write"', 'delay(m, self.push, 2, name="write"'
+            ),
             "the next expert is the next but one": Mutant("(self.next_from <= k)", "(self.next_from < k)"),
         },
     ),
@@ -130,10 +132,16 @@ PROOFS = [
             "a tie is chosen twice": Mutant("(candidate < before)", "(candidate <= before)", ExpertChoice),
             "a tie goes to the higher expert": Mutant("Cat(~(expert | Const(0, EXPERT_BITS)), logit)",
                                                       "Cat(expert | Const(0, EXPERT_BITS), logit)", ExpertChoice),
-            "one that does not exist is chosen": Mutant("(expert < self.experts) &", "(expert <= self.experts) &", ExpertChoice),
-            "the first row is forgotten": Mutant("valids[-1] & tokens[-1].last", "valids[-1] & tokens[-1].row.any()", ExpertScore),
+            "one that does not exist is chosen": Mutant(
+                "(expert < self.experts) &", "(expert <= self.experts) &", ExpertChoice
+            ),
+            "the first row is forgotten": Mutant(
+                "valids[-1] & tokens[-1].last", "valids[-1] & tokens[-1].row.any()", ExpertScore
+            ),
             "done comes early": Mutant("self.DRAIN - 1, name", "self.DRAIN - 2, name"),
-            "a pass begins too early": Mutant("self.columns + (self.turn - 1)", "self.columns + (self.turn - 3)", LogitScan),
+            "a pass begins too early": Mutant(
+                "self.columns + (self.turn - 1)", "self.columns + (self.turn - 3)", LogitScan
+            ),
         },
     ),
 ]  # fmt: skip

@@ -113,8 +113,8 @@ def control(p: Property, unit: Any) -> None:
     p.check(~(was & p.past(~failing & ~dut.finished & ~dut.soft_reset)) | dut.running)
     p.check(~(dut.done & dut.error))
     # The error's code is its cause's, the sequencer's first.
-    cause = Mux(dut.decode_error, dut.decode_code, Mux(dut.read_error, ErrorCode.READ_BUS, Mux(dut.write_error, ErrorCode.WRITE_BUS,
-                ErrorCode.WATCHDOG)))  # fmt: skip
+    later = Mux(dut.write_error, ErrorCode.WRITE_BUS, ErrorCode.WATCHDOG)
+    cause = Mux(dut.decode_error, dut.decode_code, Mux(dut.read_error, ErrorCode.READ_BUS, later))
     place = Mux(dut.decode_error, 0, Mux(dut.read_error, dut.read_address, Mux(dut.write_error, dut.write_address, 0)))
     p.check(~dut.error | (dut.error_code == p.past(cause)) & (dut.error_address == p.past(place)))
     p.check(~dut.error | (dut.error_instruction == dut.instruction))
@@ -138,10 +138,16 @@ PROOFS = [
         9,
         {
             "an answer is withdrawn": Mutant("with m.If(bus.rready):", "with m.If(1):"),
-            "an answer is overwritten": Mutant("has_address & has_value & (~bus.bvalid | bus.bready)", "has_address & has_value"),
+            "an answer is overwritten": Mutant(
+                "has_address & has_value & (~bus.bvalid | bus.bready)", "has_address & has_value"
+            ),
             "data waits for an address": Mutant("bus.wready.eq(~has_value)", "bus.wready.eq(~has_value & has_address)"),
-            "unmapped reads succeed": Mutant("bus.rdata.eq(0), bus.rresp.eq(SLVERR)", "bus.rdata.eq(0), bus.rresp.eq(OKAY)"),
-            "strobes are ignored": Mutant("Cat(s.replicate(8) for s in strobe)", "Cat((s | 1).replicate(8) for s in strobe)"),
+            "unmapped reads succeed": Mutant(
+                "bus.rdata.eq(0), bus.rresp.eq(SLVERR)", "bus.rdata.eq(0), bus.rresp.eq(OKAY)"
+            ),
+            "strobes are ignored": Mutant(
+                "Cat(s.replicate(8) for s in strobe)", "Cat((s | 1).replicate(8) for s in strobe)"
+            ),
             "start while busy": Mutant('value[control["START"]] & self.idle &', 'value[control["START"]] &'),
         },
     ),
@@ -151,19 +157,31 @@ PROOFS = [
         Control,
         12,
         {
-            "the bus is not awaited": Mutant('with m.If(self.bus_idle):\n                    m.next = "IDLE"', 'm.next = "IDLE"'),
-            "the units stay reset": Mutant("m.d.comb += self.idle.eq(1)", "m.d.comb += [self.idle.eq(1), self.reset.eq(1)]"),
-            "an error has no instruction": Mutant("self.error_instruction.eq(self.instruction)", "self.error_instruction.eq(0)"),
+            "the bus is not awaited": Mutant(
+                'with m.If(self.bus_idle):\n                    m.next = "IDLE"', 'm.next = "IDLE"'
+            ),
+            "the units stay reset": Mutant(
+                "m.d.comb += self.idle.eq(1)", "m.d.comb += [self.idle.eq(1), self.reset.eq(1)]"
+            ),
+            "an error has no instruction": Mutant(
+                "self.error_instruction.eq(self.instruction)", "self.error_instruction.eq(0)"
+            ),
             "a failed write wins over a failed read": Mutant(
                 "with m.Elif(self.read_error):", "with m.Elif(self.read_error & ~self.write_error):"
             ),
             "a watchdog of 0 barks": Mutant("(self.watchdog != 0) & (waited", "(waited"),
-            "a watchdog's error has an address": Mutant("code.eq(ErrorCode.WATCHDOG), address.eq(0)", "code.eq(ErrorCode.WATCHDOG)"),
-            "a soft reset loses to END": Mutant("with m.If(self.soft_reset):", "with m.If(self.soft_reset & ~self.finished):"),
+            "a watchdog's error has an address": Mutant(
+                "code.eq(ErrorCode.WATCHDOG), address.eq(0)", "code.eq(ErrorCode.WATCHDOG)"
+            ),
+            "a soft reset loses to END": Mutant(
+                "with m.If(self.soft_reset):", "with m.If(self.soft_reset & ~self.finished):"
+            ),
             "an error does not stop the bus at once": Mutant(
                 "[self.error.eq(1), self.reset.eq(1), self.stop.eq(1)]", "[self.error.eq(1), self.reset.eq(1)]"
             ),
-            "an error goes unnoticed": Mutant("with m.Elif(self.write_error):", "with m.Elif(self.write_error & self.progress):"),
+            "an error goes unnoticed": Mutant(
+                "with m.Elif(self.write_error):", "with m.Elif(self.write_error & self.progress):"
+            ),
             "the watchdog is never fed": Mutant("m.d.sync += waited.eq(0)\n                with m.If(self.soft_reset)",
                                                "m.d.sync += waited.eq(waited)\n                with "
                                                "m.If(self.soft_reset)"),

@@ -340,11 +340,15 @@ PROOFS = [
             "tRCD is forgotten": Mutant("issue(ACTIVE, c.row_to_column)", "issue(ACTIVE, 1)"),
             "tRP is forgotten": Mutant(CLOSING, CLOSING.replace("c.row_precharge", "1")),
             "tRFC is short": Mutant(REFRESHING, REFRESHING.replace("cycle)", "cycle - 1)")),
-            "the written word does not recover": Mutant("close.eq(c.write_to_close - 1)", "close.eq(c.read_to_close - 1)"),
+            "the written word does not recover": Mutant(
+                "close.eq(c.write_to_close - 1)", "close.eq(c.read_to_close - 1)"
+            ),
             "a row is closed too soon": Mutant("close.eq(c.row_active - 1)", "close.eq(0)"),
             "another bank's row": Mutant("(new.row == old.row) & (new.bank == old.bank)", "(new.row == old.row)"),
             "the wires are not turned round": Mutant("turn.eq(c.read_to_write - 1)", "turn.eq(c.read_to_write - 2)"),
-            "beats go before refreshes": Mutant("with m.If(due | valid & ~hit):", "with m.If(due & ~valid | valid & ~hit):"),
+            "beats go before refreshes": Mutant(
+                "with m.If(due | valid & ~hit):", "with m.If(due & ~valid | valid & ~hit):"
+            ),
             "one refresh at first": Mutant("refreshes == c.init_refreshes - 1", "refreshes == c.init_refreshes - 2"),
         },
     ),
@@ -356,7 +360,9 @@ PROOFS = [
         {
             "another row": Mutant("(new.row == old.row) & (new.bank == old.bank)", "(new.bank == old.bank)"),
             "data is overwritten": Mutant("self.access.ready.eq(~valid & (wait <= 1))", "self.access.ready.eq(~valid)"),
-            "strobes stand still": Mutant("current.strobe.eq(current.strobe >> 2)", "current.strobe.eq(current.strobe)"),
+            "strobes stand still": Mutant(
+                "current.strobe.eq(current.strobe >> 2)", "current.strobe.eq(current.strobe)"
+            ),
             "words in the wrong order": Mutant("Cat(before, word)[DQ_BITS:]", "Cat(word, before)[: -DQ_BITS]"),
             "a beat comes a cycle late": Mutant("range(self.LATENCY - 1)", "range(self.LATENCY)"),
         },
@@ -368,9 +374,13 @@ PROOFS = [
         13,
         {
             "RLAST at the wrong beat": Mutant("access.p.last.eq(reads.left == 0)", "access.p.last.eq(reads.left == 1)"),
-            "a refused burst writes": Mutant("access.p.strobe.eq(Mux(writes.fault, 0, write.wstrb))", "access.p.strobe.eq(write.wstrb)"),
+            "a refused burst writes": Mutant(
+                "access.p.strobe.eq(Mux(writes.fault, 0, write.wstrb))", "access.p.strobe.eq(write.wstrb)"
+            ),
             "an answer is withdrawn": Mutant("with m.If(write.bready):", "with m.If(1):"),
-            "data of the other's turn": Mutant("write.wready.eq(writing & writes.active", "write.wready.eq(writes.active"),
+            "data of the other's turn": Mutant(
+                "write.wready.eq(writing & writes.active", "write.wready.eq(writes.active"
+            ),
             "a burst is overwritten": Mutant("with m.If(valid & ~burst.active):", "with m.If(valid):"),
             "an answer is overwritten": Mutant("write.awvalid & ~write.bvalid", "write.awvalid"),
         },

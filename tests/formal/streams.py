@@ -261,7 +261,9 @@ PROOFS = [
         Weights,
         10,
         {
-            "a row is overwritten": Mutant("self.valid & (~self.row.valid | self.row.ready)", "self.valid", RowUnpacker),
+            "a row is overwritten": Mutant(
+                "self.valid & (~self.row.valid | self.row.ready)", "self.valid", RowUnpacker
+            ),
             "level promises too much": Mutant("kept.eq(rows + arrived)", "kept.eq(rows + self.arriving)", LevelPromise),
         },
         cover_depth=18,
@@ -272,8 +274,12 @@ PROOFS = [
         Sequencer,
         13,
         {
-            "an instruction goes twice": Mutant("self.loads.valid.eq(~issued[1] & matmul)", "self.loads.valid.eq(matmul)"),
-            "rows are not limited": Mutant("(instruction.rows == 0) | (instruction.rows > config.rows)", "(instruction.rows == 0)"),
+            "an instruction goes twice": Mutant(
+                "self.loads.valid.eq(~issued[1] & matmul)", "self.loads.valid.eq(matmul)"
+            ),
+            "rows are not limited": Mutant(
+                "(instruction.rows == 0) | (instruction.rows > config.rows)", "(instruction.rows == 0)"
+            ),
             "it moves on too early": Mutant("with m.If(now.all()):", "with m.If(now[0]):"),
         },
         cover_depth=26,

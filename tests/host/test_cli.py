@@ -40,7 +40,8 @@ def test_doctor_prints_json_only() -> None:
 def test_doctor_names_an_unusable_compiler() -> None:
     done = run("doctor", "--json", EDGEMOE_CXX="no-such-compiler")
     assert done.returncode == 2 and json.loads(done.stdout)["C++ compiler"]["present"] is False
-    told = "C++ compiler is missing or cannot be used (the simulator): EDGEMOE_CXX names 'no-such-compiler', which does not run"
+    told = "C++ compiler is missing or cannot be used (the simulator): "
+    told += "EDGEMOE_CXX names 'no-such-compiler', which does not run"
     assert done.stderr == f"edgemoe: error: {told}\n"
 
 

@@ -115,8 +115,8 @@ def test_several_images_and_tasks(edgemoe: Command, tmp_path: Path) -> None:
         picture(folder / "street.png", seed=2_000_100 + i)
     out = tmp_path / "out"
     code, text, _ = edgemoe(
-        "infer", *(f / "street.png" for f in folders), "--device", "emulator", "--task", "depth", "--task", "segmentation",
-        "--task", "depth", "--out", out, "--json",
+        "infer", *(f / "street.png" for f in folders), "--device", "emulator", "--out", out, "--json",
+        "--task", "depth", "--task", "segmentation", "--task", "depth",
     )  # fmt: skip
     assert code == 0
     report = json.loads(text)
@@ -159,8 +159,8 @@ def test_a_checkpoint_file_on_the_smallest_core(edgemoe: Command, tiny_model: Pa
     picture(tmp_path / "x.png", size=(16, 16))
     for device in ("emulator", "verilator"):
         code, text, errors = edgemoe(
-            "infer", tmp_path / "x.png", "--checkpoint", tiny_model, "--hardware", "tiny", "--device", device, "--out", tmp_path / device,
-            "--save-tokens", tmp_path / f"{device}.npy", "--json",
+            "infer", tmp_path / "x.png", "--checkpoint", tiny_model, "--hardware", "tiny", "--device", device,
+            "--out", tmp_path / device, "--save-tokens", tmp_path / f"{device}.npy", "--json",
         )  # fmt: skip
         assert code == 0, errors
         report = json.loads(text)
@@ -440,9 +440,8 @@ def test_readme_commands(edgemoe: Command, line: str, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     words = shlex.split(line)[1:]
     words = words[: next((i for i, word in enumerate(words) if word in ("|", ">", "&&", ";")), len(words))]
-    options = [word.split("=")[0] for word in words[: words.index("--")] if word.startswith("-")] if "--" in words else [
-        word.split("=")[0] for word in words if word.startswith("-")
-    ]  # fmt: skip
+    words = words[: words.index("--")] if "--" in words else words
+    options = [word.split("=")[0] for word in words if word.startswith("-")]
     depth = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     if (
         not words

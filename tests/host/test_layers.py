@@ -75,6 +75,7 @@ def test_host_needs_nothing_heavy() -> None:
         if path.stem != "__init__"
     ]
     modules = [".".join(("edgemoe", *path.parts)) for path in paths]
-    script = f"import sys, importlib\nfor name in {HEAVY!r}: sys.modules[name] = None\nfor name in {modules!r}: importlib.import_module(name)\n"
+    script = f"import sys, importlib\nfor name in {HEAVY!r}: sys.modules[name] = None\n"
+    script += f"for name in {modules!r}: importlib.import_module(name)\n"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr

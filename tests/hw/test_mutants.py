@@ -201,7 +201,7 @@ BENCHES = [
             "payloads have no limit": Mutant("(value != 0) & (value <= LONGEST)", "(value != 0)", FrameReceiver),
             "the longest payload is refused": Mutant("(value <= LONGEST)", "(value < LONGEST)", FrameReceiver),
             "the block behind the memory is read": Mutant(
-                "<= self.memory_bytes // BLOCK)", "<= self.memory_bytes // BLOCK + 1)", FrameReceiver
+                "<= self.memory_bytes // BLOCK\n", "<= self.memory_bytes // BLOCK + 1\n", FrameReceiver
             ),
             "an odd register is read": Mutant("& (address[:2] == 0)", "", FrameReceiver),
             "a read's error stays": Mutant(

@@ -30,7 +30,8 @@ module sdram_chips (
     assign {{{", ".join(OUTPUTS)}}} = outputs[select[5:0]];
     for (genvar i = 0; i < {CHIPS}; i = i + 1) begin
         sdram_chip #(
-            .CLOCK_HZ(i == {CHIPS - 1} ? 60000000 : 133333333), .POWER_UP_US(1), .T_RC(80000), .T_RAS_MAX(500000), .ROW_BITS(7)
+            .CLOCK_HZ(i == {CHIPS - 1} ? 60000000 : 133333333), .POWER_UP_US(1), .T_RC(80000), .T_RAS_MAX(500000),
+            .ROW_BITS(7)
         ) chip (
             .clk(clk && select == i), {", ".join(f".{name}({name})" for name in PINS)},
             .dq_out(outputs[i][55:40]), .violations(outputs[i][39:8]), .first_violation(outputs[i][7:0])

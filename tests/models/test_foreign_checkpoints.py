@@ -92,10 +92,17 @@ def with_value(model: Checkpoint, name: str, value: float) -> Checkpoint:
 @pytest.mark.parametrize(
     "name",
     [
-        "blocks.0.attn.proj.weight", "blocks.1.attn.qkv.weight", "blocks.0.mlp.fc2.weight", "blocks.1.mlp.experts.h4toh.weight",
-        "blocks.1.mlp.experts.htoh4.bias", "pos_embed", "patch_embed.proj.weight", "heads.seg.proj.weight", "blocks.1.mlp.gate.0.w_gate",
+        "blocks.0.attn.proj.weight",
+        "blocks.1.attn.qkv.weight",
+        "blocks.0.mlp.fc2.weight",
+        "blocks.1.mlp.experts.h4toh.weight",
+        "blocks.1.mlp.experts.htoh4.bias",
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "heads.seg.proj.weight",
+        "blocks.1.mlp.gate.0.w_gate",
     ],
-)  # fmt: skip
+)
 def test_an_outlier_names_its_tensor(model: Checkpoint, name: str, value: float) -> None:
     """Whatever it does to the ranges: one line, in the format of the message, or weights that can be run."""
     with warnings.catch_warnings():

@@ -150,8 +150,8 @@ class Generator:
     def generate(self) -> Program:
         self.prologue()
         choices = [
-            (self.matmul, 12), (self.attention, 3), (self.residual, 4), (self.layernorm, 2), (self.route, 2), (self.experts, 3),
-            (self.load, 1), (self.store, 1), (self.image, 1), (self.burst_of_short_ones, 2),
+            (self.matmul, 12), (self.attention, 3), (self.residual, 4), (self.layernorm, 2), (self.route, 2),
+            (self.experts, 3), (self.load, 1), (self.store, 1), (self.image, 1), (self.burst_of_short_ones, 2),
         ]  # fmt: skip
         share = np.array([weight for _, weight in choices], float)
         while len(self.instructions) < self.length:

@@ -144,7 +144,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"  {name} {name}_0 (.aclk(clk), .aresetn(rst_n), .interrupt(seen[{i}]));\n"
         for i, name in enumerate(("edgemoe", "left"))
     )
-    both = f"module both (input wire clk, input wire rst_n, output wire [1:0] seen);\n{placed}endmodule\n`default_nettype wire\n"
+    ports = "input wire clk, input wire rst_n, output wire [1:0] seen"
+    both = f"module both ({ports});\n{placed}endmodule\n`default_nettype wire\n"
     (folder / "both.v").write_text(both)
     return folder
 
@@ -178,8 +179,9 @@ def test_two_cores_in_yosys(two: Path) -> None:
 def test_two_headers_in_c(two: Path) -> None:
     program = '#include "edgemoe.h"\n#include "left.h"\n#include "left.h"\n'
     for name, config in (("EDGEMOE", TINY), ("LEFT", OTHER)):
-        program += f'_Static_assert({name}_CONFIG_HASH_VALUE == {config.hash:#x}u && {name}_ROWS_VALUE == {config.rows}, "sizes");\n'
-        program += f'_Static_assert({name}_ERROR_CODE_WATCHDOG == 5 && {name}_STATIONARY_KEYS == 2 && {name}_CTRL_START == 1, "values");\n'
+        facts = {"CONFIG_HASH_VALUE": config.hash, "ROWS_VALUE": config.rows}
+        facts |= {"ERROR_CODE_WATCHDOG": 5, "STATIONARY_KEYS": 2, "CTRL_START": 1}
+        program += "".join(f'_Static_assert({name}_{fact} == {value}u, "{fact}");\n' for fact, value in facts.items())
     (two / "program.c").write_text(program)
     compiler = build.find_compiler()
     command = [*compiler.command, "-x", "c", "-std=c11", "-Wall", "-Werror", "-fsyntax-only", "program.c"]
