@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `start` runs a command and says how it ended, `commands` are what it can do."""
+"""The command line: `start` runs a command and says how it ended, `commands` puts together what it can do."""

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that write the hardware: its Verilog, and all that a board's tools need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from edgemoe.host.cli.options import Changes, Force, Hardware, Json, ModuleName, print_json
+from edgemoe.models.errors import EdgemoeError
+
+
+def verilog(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    name: ModuleName = "edgemoe",
+    force: Force = False,
+) -> None:
+    """Write the hardware as Verilog, with its register map and instruction set as documents."""
+    from edgemoe.hw import documents
+    from edgemoe.hw.contract.hardware_option import configured
+    from edgemoe.hw.verilog_text import checked_name
+    from edgemoe.models import folders
+    from edgemoe.sim.simulator import verilog as generate
+
+    config, name = configured(hardware, changes), checked_name(name)
+    with folders.OutputFolder(out, force=force) as folder:
+        for path in folder.write_all(documents.hardware_files(config, generate(config), name)):
+            typer.echo(path)
+
+
+def build(
+    board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
+    bitstream: Annotated[
+        bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (15 minutes).")
+    ] = False,
+    hardware: Annotated[
+        str | None,
+        typer.Option("--hardware", help="Preset or file. Default: the board's hardware.", metavar="PRESET|FILE.toml"),
+    ] = None,
+    changes: Changes = None,
+    name: ModuleName = "edgemoe",
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write all that a board's tools need: Verilog, scripts, register map, README of the steps to a running board."""
+    from edgemoe.boards import boards, ecp5, zynq
+    from edgemoe.host import outputs
+    from edgemoe.hw.contract.hardware_option import changed, configured
+    from edgemoe.hw.verilog_text import checked_name
+
+    chosen, name = boards.board(board), checked_name(name)
+    chosen = chosen.carrying(configured(hardware, changes) if hardware else changed(chosen.hardware, changes))
+    figures = None
+    if chosen.family is boards.Family.ECP5:
+        paths, figures = ecp5.build(chosen, out, name, with_bitstream=bitstream, force=force)
+    elif bitstream:
+        raise EdgemoeError(
+            f"--bitstream is for ECP5 boards: that of {board!r} comes from Vivado, by the folder's README.md"
+        )
+    else:
+        paths = zynq.build(chosen, out, name, force=force)
+    if json:
+        print_json({"board": board, "files": [str(path) for path in paths]} | ({"report": figures} if figures else {}))
+        return
+    typer.echo("\n".join(map(str, paths)))
+    if figures:
+        rows = [(name, value) for name, value in figures.items() if name not in ("used", "share")]
+        rows += [
+            (kind, f"{count:,} ({figures['share'][kind]:.0%} of the device)") for kind, count in figures["used"].items()
+        ]
+        outputs.table(f"{board}, by nextpnr", rows)

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that measure: cycles, resources, agreement with the twins, quality of the maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from edgemoe.host.cli.options import (
+    Bits,
+    Changes,
+    CheckpointName,
+    DeviceName,
+    Hardware,
+    Json,
+    Resize,
+    Resizing,
+    print_json,
+    weight_format,
+)
+from edgemoe.models.compatibility import StrEnum
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.formats import WeightFormat
+
+
+class Stalls(StrEnum):
+    """How the memory behaves in ``soak``."""
+
+    RANDOM = "random"
+    NONE = "none"
+
+
+def bench(
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model preset with seeded random weights.", metavar="NAME")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated ones.")
+    ] = None,
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    weight_bits: Bits = None,
+    tasks: Annotated[int, typer.Option("--tasks", help="The first so many tasks of each image.", min=1)] = 1,
+    images: Annotated[
+        int | None, typer.Option("--images", help="How many images. Default: those given, or one.", min=1)
+    ] = None,
+    latency: Annotated[
+        int, typer.Option("--latency", help="Cycles from a read's address to its first beat.", min=0)
+    ] = 64,
+    stalls: Annotated[
+        float,
+        typer.Option(
+            "--stalls",
+            help="Share of the cycles in which each channel of each master holds back, at random.",
+            min=0,
+            max=0.9,
+        ),
+    ] = 0.0,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table", help="The README's table: presets, weight formats, one and two tasks, without and with stalls."
+        ),
+    ] = False,
+    resize: Resizing = Resize.STRETCH,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Stacked bars of what the cycles went into.", metavar="FILE.png")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Cycles of the RTL and what they went into, bytes, utilisation, DSP slices, and the distance to the floor."""
+    from dataclasses import replace
+
+    from edgemoe.host import batch
+    from edgemoe.host.studies import benchmark
+    from edgemoe.hw.contract.hardware_option import configured
+    from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models import config as models
+    from edgemoe.models.numbers.calibrate import default_images
+
+    if checkpoint and model:
+        raise EdgemoeError("give --checkpoint or --model, not both")
+    if table and (plot or stalls or weight_bits or tasks != 1 or hardware != "base" or changes):
+        raise EdgemoeError(
+            "--table has rows of its own: it takes --checkpoint or --model, --image, --images and --latency alone"
+        )
+    chosen = configured(hardware, changes)
+    if plot:
+        benchmark.plottable(plot)
+    used = benchmark.random_checkpoint(models.preset(model)) if model else checkpoints.load(checkpoint or "m3vit-micro")
+    given = batch.read_images(image or [], used.config, resize.value)
+    count = images or len(given) or 1
+    given = [*given, *default_images(used.config, count)][:count]
+    if table:
+        reports = benchmark.headlines(
+            used, given, [(configured(name), bits) for name, bits in benchmark.HEADLINES], latency
+        )
+        if json:
+            print_json([row.summary() for row in reports])
+        else:
+            typer.echo(benchmark.headline_table(reports))
+        return
+    bits = weight_format(weight_bits, chosen)
+    report = benchmark.benchmark(
+        used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls
+    )
+    report = replace(report, dsp=benchmark.count_dsp(chosen))
+    if plot:
+        benchmark.plot(report, plot)
+    if json:
+        print_json(report.summary())
+    else:
+        benchmark.table(report)
+
+
+def report(
+    hardware: Annotated[
+        str | None,
+        typer.Option("--hardware", help="Preset or file. Default: base, or the board's.", metavar="PRESET|FILE.toml"),
+    ] = None,
+    changes: Changes = None,
+    board: Annotated[
+        str | None, typer.Option("--board", help="Compare with what this board's device has.", metavar="NAME")
+    ] = None,
+    timing: Annotated[bool, typer.Option("--timing", help="Also the deepest paths in LUT levels.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --board: shares of the device by unit.", metavar="FILE.png")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest
+    paths.
+    """
+    from edgemoe.host.studies import benchmark, reporting
+    from edgemoe.hw.contract.hardware_option import changed, configured
+
+    if plot and not board:
+        raise EdgemoeError("--plot shows shares of a device: name it with --board")
+    if board:
+        from edgemoe.boards import boards
+        from edgemoe.host.studies import fit
+
+        device = boards.board(board)
+        if plot:
+            benchmark.plottable(plot)
+        chosen = configured(hardware, changes) if hardware else changed(device.hardware, changes)
+        resources = fit.report(device, chosen)
+        if plot:
+            fit.plot(resources, device, plot)
+    else:
+        chosen = configured(hardware or "base", changes)
+        resources = reporting.resources(chosen)
+    paths = reporting.timing(chosen) if timing else None
+    if json:
+        print_json(resources | ({"timing": paths} if paths else {}))
+    elif board:
+        fit.show(resources, device)
+        reporting.show(None, paths)
+    else:
+        reporting.show(resources, paths)
+
+
+def growth(
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Cycles against each quantity.", metavar="FILE.png")
+    ] = None,
+    lanes: Annotated[
+        list[int] | None, typer.Option("--lanes", help="Array sides to build; may be repeated. Default: 4, 8, 16, 32.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Cycles of the RTL against tokens, experts, streams, the memory's latency and the array's side, on a narrow
+    model.
+    """
+    from dataclasses import asdict
+
+    from edgemoe.host.studies import benchmark
+    from edgemoe.host.studies import growth as study
+
+    if plot:
+        benchmark.plottable(plot)
+    points = study.study(tuple(lanes) if lanes else study.LANES)
+    if plot:
+        study.plot(points, plot)
+    if json:
+        print_json([asdict(point) for point in points])
+    else:
+        study.table(points)
+
+
+def check(
+    checkpoint: CheckpointName = "m3vit-micro",
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="An image; may be repeated. Default: generated scenes.")
+    ] = None,
+    scenes: Annotated[
+        int,
+        typer.Option(
+            "--scenes",
+            help="Without --image: so many scenes that calibration never saw; the worst decibels count.",
+            min=1,
+        ),
+    ] = 1,
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    weight_bits: Bits = None,
+    resize: Resizing = Resize.STRETCH,
+    device: Annotated[
+        DeviceName,
+        typer.Option(
+            "--device", help="What is compared with the emulator: verilator; emulator: nothing, the float model alone."
+        ),
+    ] = DeviceName.VERILATOR,
+    table: Annotated[bool, typer.Option("--table", help="All weight formats, as a table of the decibels.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare every instruction's result between emulator and RTL, and both with the float model."""
+    import importlib.util
+
+    from edgemoe.host import batch, inference, outputs
+    from edgemoe.host.studies import checking
+    from edgemoe.hw.contract.hardware_option import configured
+    from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models import extras
+    from edgemoe.models.numbers.calibrate import UNSEEN_SCENES, unseen_images
+
+    if device not in (DeviceName.VERILATOR, DeviceName.EMULATOR):
+        raise EdgemoeError(
+            f"check compares the emulator with verilator, or with the float model alone (emulator), not {device.value}"
+        )
+    chosen = configured(hardware, changes)
+    model = checkpoints.load(checkpoint)
+    paths = batch.picture_files(image or [])
+    names = [path.name for path in paths] or [f"generated picture {UNSEEN_SCENES + index}" for index in range(scenes)]
+    given = batch.read_images(paths, model.config, resize.value) or list(unseen_images(model.config, scenes))
+    golden = importlib.util.find_spec("torch") is not None
+    if not golden:
+        inference.notice(
+            f"PyTorch is not installed: no comparison with the float model (to have it: {extras.remedy('golden')})"
+        )
+    if table and not golden or device is DeviceName.EMULATOR and not golden:
+        raise EdgemoeError(
+            f"there is nothing to compare without the float model, which needs PyTorch ({extras.remedy('golden')})"
+        )
+    formats = [bits.value for bits in WeightFormat] if table else [weight_format(weight_bits, chosen)]
+    rtl = device is DeviceName.VERILATOR
+    reports = [
+        checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden, rtl=rtl, names=names)
+        for bits in formats
+    ]
+    if reports[0].calibrated_on:
+        found = ", ".join(reports[0].calibrated_on)
+        inference.notice(
+            f"the checkpoint was calibrated on {found}: its decibels there flatter; take a picture that calibration "
+            f"never saw"
+        )
+    if json:
+        print_json([found.summary() for found in reports] if table else reports[0].summary())
+    elif table:
+        typer.echo(checking.accuracy_table(reports))
+    else:
+        outputs.table(f"{reports[0].checkpoint} on {reports[0].hardware}", list(reports[0].summary().items()))
+    if any(found.mismatches for found in reports):
+        raise typer.Exit(1)
+
+
+def evaluate(
+    data: Annotated[
+        str, typer.Option("--data", help="street:N: N generated scenes that the model has never seen.")
+    ] = "street:200",
+    checkpoint: CheckpointName = "m3vit-micro",
+    device: Annotated[
+        DeviceName, typer.Option("--device", help="What computes; all give the same.")
+    ] = DeviceName.EMULATOR,
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    weight_bits: Bits = None,
+    json: Json = False,
+) -> None:
+    """Quality of the maps as the hardware computes them: mean IoU of segmentation, RMSE of depth."""
+    from edgemoe.host import outputs
+    from edgemoe.host.studies import evaluation
+    from edgemoe.hw.contract.hardware_option import configured
+    from edgemoe.models import checkpoint as checkpoints
+
+    chosen, count = configured(hardware, changes), evaluation.pictures_of(data)
+    bits = weight_format(weight_bits, chosen)
+    report = evaluation.evaluate(
+        checkpoints.load(checkpoint), count, hardware=chosen, weight_bits=bits, device=device.value
+    )
+    if json:
+        print_json(report.summary())
+        return
+    rows = [
+        (f"{task}, {name.replace('_', ' ')}", f"{value:.4f}")
+        for task, found in report.metrics.items()
+        for name, value in found.items()
+    ]
+    outputs.table(f"{report.checkpoint}, {report.weight_bits.label}, {data}", rows)
+
+
+def soak(
+    images: Annotated[int, typer.Option("--images", help="How many generated scenes.", min=1)] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Of the scenes and of the stalls.", min=0)] = 0,
+    stalls: Annotated[
+        Stalls,
+        typer.Option("--stalls", help="Random stalls on every channel of the bus, another memory each image; or none."),
+    ] = Stalls.RANDOM,
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    weight_bits: Bits = None,
+    json: Json = False,
+) -> None:
+    """Many scenes through the RTL over a memory that stalls at random, each compared with the emulator."""
+    from edgemoe.host import outputs
+    from edgemoe.host.studies.soak import soak as run
+    from edgemoe.hw.contract.hardware_option import configured
+
+    chosen = configured(hardware, changes)
+    report = run(images, seed, stalls.value, chosen, weight_format(weight_bits, chosen)).summary()
+    if json:
+        print_json(report)
+    else:
+        outputs.table(f"soak on {chosen.name}", list(report.items()))
+    if report["mismatches"]:
+        raise typer.Exit(1)

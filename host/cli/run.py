@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that run a model: on the simulated hardware, the emulator or a board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from edgemoe.host.cli.options import (
+    Baud,
+    Bits,
+    Bitstream,
+    Changes,
+    CheckpointName,
+    DeviceName,
+    Force,
+    Hardware,
+    Json,
+    Port,
+    Resize,
+    Resizing,
+    Uio,
+    print_json,
+    weight_format,
+)
+
+DEMO_SEED = 2_000_020  # a scene that neither training nor calibration sees
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("out/demo"),
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    force: Force = False,
+) -> None:
+    """A street scene through the generated hardware: segmentation and depth, simulated cycle by cycle."""
+    import numpy as np
+    from edgemoe.host import images, inference, outputs
+    from edgemoe.hw.contract.hardware_option import configured
+    from edgemoe.models import checkpoint, folders, heads, metrics
+    from edgemoe.models.scenes import scene
+
+    chosen = configured(hardware, changes)
+    model = checkpoint.load("m3vit-micro")
+    config = model.config
+    street = scene(DEMO_SEED)
+    truth = {"segmentation": heads.colourise_segmentation(street.labels), "depth": heads.colourise_depth(street.depth)}
+    blank = np.full((config.image_height, config.image_width, 3), 255, np.uint8)
+    rows: list[tuple[str, object]] = []
+    row = [("input", street.image.transpose(1, 2, 0))]
+    with folders.OutputFolder(out, force=force) as folder:
+        folder.check(["demo.png", "scene.png", *outputs.map_names("scene", config, range(len(config.tasks)))])
+        result = inference.infer(model, [street.image], hardware=chosen)
+        for stream, (_, task) in enumerate(result.streams):
+            kind, prediction = config.tasks[task].kind, result.map(stream)
+            assert prediction is not None
+            coloured = inference.colourised(config, task, prediction)
+            row += [(f"{kind}, computed by the RTL", coloured), (f"{kind}, ground truth", truth[kind])]
+            if kind == "segmentation":
+                share = metrics.mean_iou(prediction, street.labels, config.tasks[task].channels)
+                rows.append(("segmentation, mean IoU", f"{100 * share:.1f} %"))
+            else:
+                rows.append(("depth, RMSE", f"{metrics.depth_rmse(prediction, street.depth):.2f} m"))
+            outputs.save_maps(folder, "scene", config, task, result.heads[stream])
+        picture = folder.write("demo.png", images.png(outputs.sheet([row[:1] + row[1::2], [("", blank), *row[2::2]]])))
+        folder.write("scene.png", images.png(street.image.transpose(1, 2, 0)))
+    summary = result.totals().summary(chosen)
+    rows += [
+        ("clock cycles, both tasks", f"{summary['cycles']:,}"),
+        ("at 300 MHz", f"{summary['cycles'] / 300e3:.2f} ms"),
+        ("multiplier utilisation", f"{100 * summary['mac_utilisation']:.0f} %"),
+        ("simulated in", f"{summary['seconds']:.1f} s"),
+        ("look at", picture),
+    ]
+    outputs.table(f"m3vit-micro on the generated hardware ({chosen.name})", rows)
+
+
+def infer(
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="PNG, JPEG and the like, or .npy of uint8 H x W x 3; a folder of them; a pattern.", metavar="IMAGE..."
+        ),
+    ],
+    checkpoint: CheckpointName = "m3vit-micro",
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="A task of the checkpoint; may be repeated. Default: all.")
+    ] = None,
+    device: Annotated[DeviceName, typer.Option("--device", help="What computes.")] = DeviceName.VERILATOR,
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    weight_bits: Bits = None,
+    resize: Resizing = Resize.STRETCH,
+    out: Annotated[Path, typer.Option("--out", help="Folder for maps and raw predictions.")] = Path("out"),
+    force: Force = False,
+    save_tokens: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-tokens", help="Write the encoder's final tokens here, replacing the file.", metavar="FILE.npy"
+        ),
+    ] = None,
+    bitstream: Bitstream = None,
+    port: Port = None,
+    baud: Baud = None,
+    uio: Uio = None,
+    json: Json = False,
+) -> None:
+    """Run images through a checkpoint.
+
+    Maps are saved as they come, under the picture's name (with its folder's name or a number where names are alike). A
+    picture that cannot be read is left out, and the exit code is then 1.
+    """
+    from edgemoe.host import batch, inference, outputs
+    from edgemoe.hw.contract.hardware_option import configured
+    from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models import folders
+
+    where = inference.SerialPort.of(port, baud)
+    chosen = configured(hardware, changes)
+    model = checkpoints.load(checkpoint)
+    tasks = inference.tasks_of(model.config, task)
+    paths = batch.picture_files(images)
+    with folders.OutputFolder(out, force=force) as folder:
+        if save_tokens:
+            folders.writable_file(save_tokens)
+        result = batch.infer_files(
+            model,
+            paths,
+            folder,
+            tasks=tasks,
+            hardware=chosen,
+            resize=resize.value,
+            tokens=save_tokens,
+            device=device.value,
+            weight_bits=weight_format(weight_bits, chosen),
+            bitstream=bitstream,
+            port=where,
+            uio=uio,
+        )
+    summary = {
+        "device": device.value,
+        "hardware": chosen.name,
+        "checkpoint": model.config.name,
+    } | result.totals.summary(chosen)
+    if json:
+        print_json(
+            summary
+            | {"pictures": len(paths), "streams": result.streams, "outputs": result.outputs, "failed": result.failed}
+        )
+    else:
+        rows = [*summary.items(), ("pictures", f"{len(paths) - len(result.failed)} of {len(paths)}")]
+        more = [f"and {len(result.outputs) - 12} more"] if len(result.outputs) > 12 else []
+        rows.append(("outputs", "\n".join(result.outputs[:12] + more)))
+        outputs.table(f"{model.config.name} on {device.value}", rows)
+    if result.failed:
+        for failed in result.failed[:5]:
+            inference.notice(failed["error"])
+        hidden = f" ({len(result.failed) - 5} of them not shown above)" if len(result.failed) > 5 else ""
+        inference.notice(
+            f"error: {len(result.failed)} of {len(paths)} pictures could not be read{hidden}; the others are done"
+        )
+        raise typer.Exit(1)
+
+
+def reset(
+    device: Annotated[DeviceName, typer.Option("--device", help="fpga or serial.")] = DeviceName.FPGA,
+    bitstream: Bitstream = None,
+    port: Port = None,
+    baud: Baud = None,
+    uio: Uio = None,
+) -> None:
+    """Stop a board's core that an earlier process left running: abandon the run, drain the bus."""
+    from edgemoe.host import inference
+
+    inference.reset(device.value, bitstream, inference.SerialPort.of(port, baud), uio)
+    typer.echo(f"{device.value}: the core is idle")
