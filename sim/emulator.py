@@ -148,7 +148,7 @@ class Emulator:
             i.opcode not in (Opcode.END, Opcode.EXPERTS) and not 1 <= i.rows <= h.rows,
             (matmul or route or norm) and i.row_base + i.rows > h.rows,
             scores and i.rows > h.tokens,
-            matmul and on_chip and i.valid > h.tokens,
+            matmul and on_chip and i.keys > h.tokens,
             matmul and not (i.chunks and i.columns),
             route and not 1 <= i.experts <= h.experts,
             route and not 1 <= i.top_k <= h.top_k,
@@ -166,7 +166,7 @@ class Emulator:
             (
                 matmul and on_chip,
                 Memory.KEY_VALUE,
-                i.valid,
+                i.keys,
                 i.stationary_stride,
                 i.stationary_base,
                 i.chunks if keys else i.columns,
@@ -324,12 +324,12 @@ class Emulator:
             weights, bias, multiplier = self._weights(i, expert)
             sums = unit.matmul(x, weights)
         elif i.stationary == Stationary.KEYS:
-            keys = min(i.valid, i.columns * lanes)
+            keys = min(i.keys, i.columns * lanes)
             where = self._words(Memory.KEY_VALUE, i.stationary_base, np.arange(keys), i.stationary_stride, i.chunks)
             sums = np.zeros((count, i.columns * lanes))
             sums[:, :keys] = unit.matmul(x, self.memories[Memory.KEY_VALUE][where].reshape(keys, -1).T)
         else:
-            keys = min(i.valid, i.chunks * lanes)
+            keys = min(i.keys, i.chunks * lanes)
             where = self._words(Memory.KEY_VALUE, i.stationary_base, np.arange(keys), i.stationary_stride, i.columns)
             sums = unit.matmul(x[:, :keys], self.memories[Memory.KEY_VALUE][where].reshape(keys, -1))
         self.result.macs += count * i.chunks * i.columns * lanes * lanes
@@ -382,16 +382,16 @@ class Emulator:
                 self._words(Memory.ACTIVATION, i.copy_base, scattered, i.copy_stride, i.columns)
             ] = words
         if memory == Memory.SCORE:
-            self.maximum[:count] = y[:, : min(i.valid, y.shape[1])].max(axis=1, initial=-32768)
+            self.maximum[:count] = y[:, : min(i.keys, y.shape[1])].max(axis=1, initial=-32768)
         if old is not None and memory == Memory.RESIDUAL:
             self._statistics(i, y, old, scattered if i.scatter else i.row_base + np.arange(count))
 
     def _probabilities(self, i: Instruction, count: int) -> NDArray[np.int64]:
-        """2^(score - maximum) of the valid keys, 0 for the others; their sums' reciprocals go into the scale table."""
+        """2^(score - maximum) of the keys that exist, else 0; the sums' reciprocals go into the scale table."""
         where = self._words(Memory.SCORE, i.stream_base, np.arange(count), i.stream_stride, i.chunks)
         scores = self.memories[Memory.SCORE][where].reshape(count, i.chunks * self.hardware.lanes)
         p = unit.probabilities(scores, self.maximum[:count], i.exponent_shift)
-        p[:, i.valid :] = 0
+        p[:, i.keys :] = 0
         self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(p.sum(axis=1))
         return probability(p)
 

@@ -18,7 +18,7 @@ class Loader(wiring.Component):
 
     Weights come as rows from the weight stream, which puts the parameter words of a column block before its first
     block; keys and values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond
-    `valid` keys zeros are loaded.
+    `keys` of the instruction, zeros are loaded.
 
     A block of rows is announced (`ready`) when its first row is presented: rows then follow without a gap, and the wave
     that swaps needs row k only k cycles later. A block of columns is announced with its last column. The next load
@@ -146,7 +146,7 @@ class Loader(wiring.Component):
                             m.next = "IDLE"
 
         self._present(
-            m, read_valid, index, addresses.key + index < instruction.valid, by_column, fsm.ongoing("WEIGHTS")
+            m, read_valid, index, addresses.key + index < instruction.keys, by_column, fsm.ongoing("WEIGHTS")
         )
         m.d.comb += [self.parameter_bank.eq(bank), self.parameter_index.eq(index)]
         return m

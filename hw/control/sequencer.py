@@ -77,7 +77,7 @@ class Sequencer(wiring.Component):
         )
         stationary = (
             matmul & instruction.stationary[1],
-            instruction.valid,
+            instruction.keys,
             instruction.stationary_stride,
             instruction.stationary_base,
             Mux(keys, instruction.chunks, instruction.columns),
@@ -134,7 +134,7 @@ class Sequencer(wiring.Component):
                     has_rows & ((instruction.rows == 0) | (instruction.rows > config.rows)),
                     tables & ((instruction.row_base + instruction.rows) > config.rows),
                     scores & (instruction.rows > config.tokens),
-                    matmul & instruction.stationary[1] & (instruction.valid > config.tokens),
+                    matmul & instruction.stationary[1] & (instruction.keys > config.tokens),
                     matmul & ((instruction.chunks == 0) | (instruction.columns == 0)),
                     route & ((instruction.experts == 0) | (instruction.experts > config.experts)),
                     route & ((instruction.top_k == 0) | (instruction.top_k > config.top_k)),

@@ -105,7 +105,7 @@ class Streamer(wiring.Component):
                 m.d.comb += self.idle.eq(hazards.empty & ~self.jobs.valid)
                 with m.If(self.jobs.valid):
                     m.d.sync += [job.eq(self.jobs.payload), index.eq(0), column.eq(0), chunk.eq(0)]
-                    m.d.sync += lanes_left.eq(self.jobs.payload.instruction.valid)
+                    m.d.sync += lanes_left.eq(self.jobs.payload.instruction.keys)
                     m.next = "DEPENDENCY"
             with m.State("DEPENDENCY"):
                 m.d.comb += self.waits_for_results.eq(1)
@@ -129,7 +129,7 @@ class Streamer(wiring.Component):
                         fewer = Mux(lanes_left > self.config.lanes, lanes_left - self.config.lanes, 0)
                         m.d.sync += [index.eq(0), chunk.eq(chunk + 1), lanes_left.eq(fewer)]
                         with m.If(last_chunk):
-                            m.d.sync += [chunk.eq(0), column.eq(column + 1), lanes_left.eq(instruction.valid)]
+                            m.d.sync += [chunk.eq(0), column.eq(column + 1), lanes_left.eq(instruction.keys)]
                             with m.If(~instruction.stationary[1]):  # parameters come with weights only
                                 m.d.sync += bank.eq(~bank)
                             with m.If(last_column):

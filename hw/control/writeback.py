@@ -133,7 +133,7 @@ class Writeback(wiring.Component):
         masked, before, leaving = instruction("mask"), instruction("row"), instruction("write")
         past = tag("mask").column * self.config.lanes
         m.d.sync += [
-            remaining.eq(Mux(masked.valid > past, masked.valid - past, 0)),
+            remaining.eq(Mux(masked.keys > past, masked.keys - past, 0)),
             self.write_mask.eq(Cat(remaining > lane for lane in range(self.config.lanes))),
             self.write_row.eq(tag("row").row + Mux(before.scatter, 0, before.row_base)),
         ]

@@ -142,7 +142,7 @@ def sequencer(p: Property, unit: Any) -> None:
         "length": 2,
         "memory": 2,
     }
-    dut = p.unit(unit(FETCH), completed=0, instructions_payload=instruction_of(p, valid=2, **widths))
+    dut = p.unit(unit(FETCH), completed=0, instructions_payload=instruction_of(p, keys=2, **widths))
     stream(p, dut.instructions, assume=True, unless=dut.jump)
     p.assume(~dut.start | ~dut.busy)
     outputs = (dut.jobs, dut.loads, dut.weights)

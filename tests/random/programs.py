@@ -78,7 +78,7 @@ class Generator:
         self.complete_before_last_stream = 0  # ... when the last MATMUL began to stream
         # Contents of the tables.
         self.scores: tuple[int, int, int, int, int] | None = (
-            None  # rows, base, stride, columns, valid of the maxima in the table
+            None  # rows, base, stride, columns, keys of the maxima in the table
         )
         self.softmax_rows = 0
         self.norm = np.zeros(h.rows, bool)
@@ -200,7 +200,7 @@ class Generator:
             "destination_stride": columns,
             "columns": columns,
             "rows": h.tokens,
-            "valid": min(h.tokens, columns * h.lanes),
+            "keys": min(h.tokens, columns * h.lanes),
         }
         self.emit_matmul({**self.shifts(), "memory": Memory.SCORE, **fields}, stationary=Stationary.WEIGHTS16, chunks=2)
 
@@ -267,13 +267,13 @@ class Generator:
         if stationary in ON_CHIP:
             blocks = columns if stationary == Stationary.KEYS else chunks
             words = chunks if stationary == Stationary.KEYS else columns
-            if not fields.get("valid"):
-                fields["valid"] = self.pick(1, min(h.tokens, blocks * lanes + 3))
+            if not fields.get("keys"):
+                fields["keys"] = self.pick(1, min(h.tokens, blocks * lanes + 3))
             for _ in range(8):
-                found = self.operand(Memory.KEY_VALUE, fields["valid"], words, False)
+                found = self.operand(Memory.KEY_VALUE, fields["keys"], words, False)
                 if found is None:
                     return False
-                loaded = extent(found[0], fields["valid"], found[1], words)
+                loaded = extent(found[0], fields["keys"], found[1], words)
                 if not np.isin(loaded, written.get(Memory.KEY_VALUE, ())).any():
                     break
             else:
@@ -383,14 +383,14 @@ class Generator:
         if fields.get("scale") == Scale.SOFTMAX and rows > h.tokens:
             return
         if memory == Memory.SCORE:
-            fields["valid"] = self.pick(1, min(h.tokens, fields["columns"] * h.lanes))
+            fields["keys"] = self.pick(1, min(h.tokens, fields["columns"] * h.lanes))
         if self.emit_matmul(fields, stationary=self.stationary(), chunks=self.pick(1, 6)) and memory == Memory.SCORE:
             self.scores = (
                 rows,
                 fields["destination_base"],
                 fields["destination_stride"],
                 fields["columns"],
-                fields["valid"],
+                fields["keys"],
             )
 
     def attention(self) -> None:
@@ -401,23 +401,23 @@ class Generator:
             fields = self.destination(rows, columns, (Memory.SCORE,))
             if fields is None:
                 return
-            fields.update(self.shifts(), valid=self.pick(1, min(h.tokens, columns * h.lanes)))
+            fields.update(self.shifts(), keys=self.pick(1, min(h.tokens, columns * h.lanes)))
             if not self.emit_matmul(
                 fields, stationary=self.choose(Stationary.KEYS, Stationary.WEIGHTS16), chunks=self.pick(1, 4)
             ):
                 return
-            self.scores = (rows, fields["destination_base"], fields["destination_stride"], columns, fields["valid"])
+            self.scores = (rows, fields["destination_base"], fields["destination_stride"], columns, fields["keys"])
         for _ in range(int(self.rng.integers(1, 4))):
-            limit, base, stride, columns, valid = self.scores
+            limit, base, stride, columns, keys = self.scores
             rows = self.pick(1, limit)
             memory = self.choose(Memory.ACTIVATION, Memory.ACTIVATION, Memory.KEY_VALUE)
             found = self.destination(rows, self.pick(1, 5), (memory,))
             if found is None:
                 continue
-            found.update(self.shifts(), valid=valid)
+            found.update(self.shifts(), keys=keys)
             found["scale"] = self.choose(Scale.SOFTMAX, Scale.SOFTMAX, Scale.NONE)
             stationary = self.choose(Stationary.VALUES, Stationary.VALUES, Stationary.WEIGHTS16)
-            chunks = int(self.rng.integers(h.words(valid), columns + 1))
+            chunks = int(self.rng.integers(h.words(keys), columns + 1))
             if self.emit_matmul(found, stationary=stationary, chunks=chunks, probabilities=True, stream=(base, stride)):
                 self.softmax_rows = max(self.softmax_rows, rows)
 
@@ -621,7 +621,7 @@ class Generator:
             fields = found
         fields.update(self.shifts(), **flags)
         if fields["memory"] == Memory.SCORE:
-            fields["valid"] = self.pick(1, min(h.tokens, fields["columns"] * h.lanes))
+            fields["keys"] = self.pick(1, min(h.tokens, fields["columns"] * h.lanes))
             self.scores = None  # of how many rows is unknown
         kinds = [Scale.NONE]
         if flags:
@@ -696,7 +696,7 @@ class Generator:
         loaded = None
         if i.stationary in ON_CHIP:
             words = i.chunks if i.stationary == Stationary.KEYS else i.columns
-            loaded = extent(i.stationary_base, i.valid, i.stationary_stride, words)
+            loaded = extent(i.stationary_base, i.keys, i.stationary_stride, words)
         streamed_memory = Memory.SCORE if i.probabilities else Memory.ACTIVATION
         self.flag(fields, streamed_memory, extent(i.stream_base, i.rows, i.stream_stride, i.chunks), loaded, written)
         self.issue(fields, written)

@@ -92,12 +92,12 @@ def jobs(lanes: int) -> list[dict[str, int]]:
     """Scores (queries x keys) and values (probabilities x values) of one head, as the compiler gives them."""
     head, keys = max(2, HEAD_WIDTH // lanes), -(-TOKENS // lanes)
     scores = dict(
-        opcode=Opcode.MATMUL, stationary=Stationary.KEYS, rows=TOKENS, valid=TOKENS, chunks=head, columns=keys,
+        opcode=Opcode.MATMUL, stationary=Stationary.KEYS, rows=TOKENS, keys=TOKENS, chunks=head, columns=keys,
         memory=Memory.SCORE, stream_base=100, stream_stride=3 * head,
         stationary_base=2 * head, stationary_stride=6 * head, destination_stride=keys,
     )  # fmt: skip
     values = dict(
-        opcode=Opcode.MATMUL, stationary=Stationary.VALUES, rows=TOKENS, valid=TOKENS, chunks=keys, columns=head,
+        opcode=Opcode.MATMUL, stationary=Stationary.VALUES, rows=TOKENS, keys=TOKENS, chunks=keys, columns=head,
         scale=Scale.SOFTMAX, probabilities=1, wait_stream=1, stream_stride=keys,
         stationary_base=5 * head, stationary_stride=6 * head,
     )  # fmt: skip

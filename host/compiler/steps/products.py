@@ -67,7 +67,7 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
         fields |= dict(
             memory=MEMORIES[step.into.place], destination_base=base, destination_stride=walk.stride(step.into)
         )
-        fields |= dict(valid=step.into.width) if step.into.place is Place.SCORE else {}
+        fields |= dict(keys=step.into.width) if step.into.place is Place.SCORE else {}
         writes = [into]
     walk.matmul(label, step.linear, fields, rows * walk.config.top_k if walk.body else rows, reads, writes)
 
