@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.rules import Place, violated
 from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import twins as unit
@@ -123,63 +124,10 @@ class Emulator:
             raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION) from None
 
     def _check(self, i: Instruction, looping: bool, expert: int = 0) -> None:
-        """What the sequencer refuses before it issues an instruction; twin of its checks, illegal ones first."""
-        h = self.hardware
-        matmul, route, norm = (i.opcode == o for o in (Opcode.MATMUL, Opcode.ROUTE, Opcode.LAYERNORM))
-        on_chip = i.stationary in (Stationary.KEYS, Stationary.VALUES)
-        queue = i.gather or i.scatter or i.queued
-        image = i.opcode == Opcode.IMAGE
-        transfer = image or i.opcode in (Opcode.LOAD, Opcode.STORE)
-        wrong = (
-            i.residual and (not matmul or i.memory != Memory.RESIDUAL),
-            i.opcode == Opcode.LOAD and i.memory == Memory.SCORE,
-            matmul and i.copy and i.memory == Memory.ACTIVATION,
-            matmul and i.scale == Scale.EXPERT and not queue,
-            queue and not looping,
-            (transfer or matmul and not on_chip) and (i.address + expert * i.expert_stride) % 64,
-            looping and i.opcode not in (Opcode.LOAD, Opcode.STORE, Opcode.MATMUL),
-            i.opcode == Opcode.EXPERTS and not i.length,
-            image and not (i.across and i.down and i.channels and i.patch and i.memory == Memory.ACTIVATION),
-        )
-        if any(wrong):
-            raise _Fault(ErrorCode.ILLEGAL_INSTRUCTION)
-        scores = route or matmul and (i.probabilities or i.memory == Memory.SCORE or i.scale == Scale.SOFTMAX)
-        over = (
-            i.opcode not in (Opcode.END, Opcode.EXPERTS) and not 1 <= i.rows <= h.rows,
-            (matmul or route or norm) and i.row_base + i.rows > h.rows,
-            scores and i.rows > h.tokens,
-            matmul and on_chip and i.keys > h.tokens,
-            matmul and not (i.chunks and i.columns),
-            route and not 1 <= i.experts <= h.experts,
-            route and not 1 <= i.top_k <= h.top_k,
-            route and i.top_k > i.experts,
-            route and i.experts > i.columns * h.lanes,
-            route and i.columns > h.words(h.experts),
-            norm and not 1 <= i.elements <= h.width,
-            image and i.across * i.down > i.rows,
-            image and i.channels * i.patch * i.patch > i.columns * h.lanes,
-        )
-        keys = i.stationary == Stationary.KEYS
-        streamed = Memory.SCORE if i.probabilities or route else Memory.ACTIVATION
-        operands = (
-            (matmul or route, streamed, i.rows, i.stream_stride, i.stream_base, i.columns if route else i.chunks),
-            (
-                matmul and on_chip,
-                Memory.KEY_VALUE,
-                i.keys,
-                i.stationary_stride,
-                i.stationary_base,
-                i.chunks if keys else i.columns,
-            ),
-            (matmul or transfer, Memory(i.memory), i.rows, i.destination_stride, i.destination_base, i.columns),
-            (matmul and i.copy, Memory.ACTIVATION, i.rows, i.copy_stride, i.copy_base, i.columns),
-        )
-        outside = any(
-            used and ((rows - 1) & 0xFFFF) * stride + base + words > len(self.memories[memory])
-            for used, memory, rows, stride, base, words in operands
-        )
-        if any(over) or outside:
-            raise _Fault(ErrorCode.CAPACITY)
+        """Refuses what the sequencer refuses, before it issues an instruction."""
+        broken = violated(i, self.hardware, Place.of(i, looping, expert))
+        if broken:
+            raise _Fault(broken[0].error)
 
     def _experts(self, program: int, index: int, loop: Instruction, progress: Progress | None) -> int:
         for expert in np.flatnonzero(self.queues.lengths):

@@ -16,6 +16,7 @@ from edgemoe.host.compiler.packing import pack
 from edgemoe.host.runtime.program import Buffer, CompiledProgram, StreamResult, Trace
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Opcode
+from edgemoe.hw.contract.rules import Place, violated
 from edgemoe.hw.contract.weight_stream import ALIGNMENT, aligned
 from edgemoe.models.numbers.quantise import QuantisedModel
 
@@ -54,7 +55,7 @@ def link(lowered: Lowered, model: QuantisedModel, hardware: HardwareConfig) -> C
     for strips in lowered.images:
         layout.place(*strips)
     layout.place(*_regions(drafts, Opcode.STORE))
-    instructions = [_instruction(draft) for draft in drafts]
+    instructions = [_instruction(draft, hardware) for draft in drafts]
     code = b"".join(instruction.encode() for instruction in instructions)
     memory[: len(code)] = np.frombuffer(code, np.uint8)
     for region in (*lowered.constants, *weights):
@@ -83,11 +84,15 @@ def link(lowered: Lowered, model: QuantisedModel, hardware: HardwareConfig) -> C
     )
 
 
-def _instruction(draft: Draft) -> Instruction:
+def _instruction(draft: Draft, hardware: HardwareConfig) -> Instruction:
+    """With all its numbers; nothing that the hardware would refuse leaves the compiler."""
     values = {name: int(value) for name, value in draft.fields.items() if isinstance(value, int)}
     if draft.region is not None:
         values["address"] = draft.region.offset
-    return Instruction(draft.opcode, values, draft.label)
+    instruction = Instruction(draft.opcode, values, draft.label)
+    broken = violated(instruction, hardware, Place.of(instruction, draft.body, expert=int(draft.body)))
+    assert not broken, f"{instruction.label}: {instruction}: {broken[0].text}"
+    return instruction
 
 
 def _located(result: tuple[Buffer, Region] | None) -> Buffer | None:

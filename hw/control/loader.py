@@ -145,9 +145,7 @@ class Loader(wiring.Component):
                         with m.If(last_chunk & last_column):
                             m.next = "IDLE"
 
-        self._present(
-            m, read_valid, index, addresses.key + index < instruction.keys, by_column, fsm.ongoing("WEIGHTS")
-        )
+        self._present(m, read_valid, index, addresses.key + index < instruction.keys, by_column, fsm.ongoing("WEIGHTS"))
         m.d.comb += [self.parameter_bank.eq(bank), self.parameter_index.eq(index)]
         return m
 

@@ -10,6 +10,7 @@ from typing import Any
 from amaranth.hdl import Cat, Mux
 from edgemoe.hw.contract.isa import Opcode
 from edgemoe.hw.control.fetch import AHEAD, Fetch
+from edgemoe.hw.control.legality import Legality
 from edgemoe.hw.control.sequencer import Sequencer
 from edgemoe.hw.memory.dma import Dma
 from edgemoe.hw.memory.row_unpacker import LevelPromise, RowUnpacker
@@ -274,13 +275,9 @@ PROOFS = [
         Sequencer,
         13,
         {
-            "an instruction goes twice": Mutant(
-                "self.loads.valid.eq(~issued[1] & matmul)", "self.loads.valid.eq(matmul)"
-            ),
-            "rows are not limited": Mutant(
-                "(instruction.rows == 0) | (instruction.rows > config.rows)", "(instruction.rows == 0)"
-            ),
-            "it moves on too early": Mutant("with m.If(now.all()):", "with m.If(now[0]):"),
+            "an instruction goes twice": Mutant("port.valid.eq(wanted & ~issued[number])", "port.valid.eq(wanted)"),
+            "capacities do not count": Mutant("broken.any()", "(broken & illegal).any()", Legality),
+            "it moves on too early": Mutant("return now.all()", "return now[0]"),
         },
         cover_depth=26,
     ),

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Legality: whether the instruction that the sequencer holds may be issued."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import ErrorCode
+from edgemoe.hw.contract.layouts import INSTRUCTION
+from edgemoe.hw.contract.rules import BOUNDS, CONDITIONS, Bound, Place, one_of
+
+LIMIT = data.StructLayout({"used": 1, "words": 21})
+SPAN = data.StructLayout({"rows": 16, "stride": 10, "base": 20, "words": 10, "limit": LIMIT})
+STAGES = 3  # behind a span's turn: product, end, verdict
+
+
+def turns() -> list[list[Bound]]:
+    """BOUNDS in as few turns as possible: those of one turn share no opcode."""
+    found: list[list[Bound]] = []
+    for bound in BOUNDS:
+        free = (turn for turn in found if not any(set(bound.opcodes) & set(other.opcodes) for other in turn))
+        turn = next(free, None)
+        if turn is None:
+            found.append([bound])
+        else:
+            turn.append(bound)
+    return found
+
+
+class Legality(wiring.Component):
+    """Judges an instruction by the table `contract.rules`.
+
+    CONDITIONS are all judged at once, one register each. BOUNDS take turns at one multiplier:
+
+        turn     span          product         end                   outside
+        k        its values -> (rows-1)*stride -> + base + words ->  > limit
+
+    Ports: `start` (pulse), a cycle before `instruction`, `looping` and `address` stand, which then stand still until
+    `judged`; `address` may come four cycles late. `judged`: LATENCY cycles after `start` and until the next; only then
+    `error` and `error_code` (ILLEGAL_INSTRUCTION before CAPACITY) hold.
+
+    INTERVAL = LATENCY. Twin: `contract.rules.violated`, the same table on integers.
+    """
+
+    TURNS = len(turns())
+    LATENCY = INTERVAL = TURNS + STAGES + 1
+
+    def __init__(self, config: HardwareConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "instruction": In(INSTRUCTION),
+                "looping": In(1),
+                "address": In(40),
+                "judged": Out(1),
+                "error": Out(1),
+                "error_code": Out(ErrorCode),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        last = self.LATENCY - 1
+        turn, patch_line = Signal(range(self.LATENCY), init=last), Signal(10)
+        i, at = self.instruction, Place(self.looping, self.address, patch_line, Mux)
+        with m.If(self.start):
+            m.d.sync += turn.eq(0)
+        with m.Elif(turn != last):
+            m.d.sync += turn.eq(turn + 1)
+        # channels x patch, four bits by six: a sum, for which no DSP slice is worth its place.
+        parts = [Mux(i.channels[k], i.patch << k, 0) for k in range(len(i.channels))]
+        m.d.sync += patch_line.eq((parts[0] + parts[1]) + (parts[2] + parts[3]))
+
+        broken = Signal(len(CONDITIONS))
+        m.d.sync += broken.eq(Cat(Value.cast(rule.broken(i, self.config, at)) for rule in CONDITIONS))
+        illegal = broken & Const(
+            sum((rule.error == ErrorCode.ILLEGAL_INSTRUCTION) << n for n, rule in enumerate(CONDITIONS))
+        )
+        m.d.comb += [
+            self.judged.eq(turn == last),
+            self.error.eq(broken.any() | self._outside(m, turn, at)),
+            self.error_code.eq(Mux(illegal.any(), ErrorCode.ILLEGAL_INSTRUCTION, ErrorCode.CAPACITY)),
+        ]
+        return m
+
+    def _outside(self, m: Module, turn: Signal, at: Place) -> Signal:
+        """Whether a span has been found to end beyond its limit."""
+        span, product, start, end = Signal(SPAN), Signal(26), Signal(22), Signal(28)
+        of_product, of_end = Signal(LIMIT), Signal(LIMIT)  # the limit of the span whose product, whose end is there
+        with m.Switch(turn):
+            for number, bounds in enumerate(turns()):
+                with m.Case(number):
+                    m.d.sync += self._chosen(span, bounds, at)
+            with m.Default():
+                m.d.sync += span.limit.used.eq(0)
+        m.d.sync += [
+            product.eq(span.rows * span.stride), start.eq(span.base + span.words), of_product.eq(span.limit),
+            end.eq(product + start), of_end.eq(of_product),
+        ]  # fmt: skip
+        outside = Signal()
+        with m.If(of_end.used & (end > of_end.words)):
+            m.d.sync += outside.eq(1)
+        with m.If(self.start):
+            m.d.sync += outside.eq(0)
+        return outside
+
+    def _chosen(self, span: Signal, bounds: list[Bound], at: Place) -> list:
+        """`span` becomes that of the bound, among these, which has the instruction's opcode."""
+        i, h = self.instruction, self.config
+        used = Cat(Value.cast(bound.applies(i, h, at)) for bound in bounds).any()
+        *first, values = [bound.span(i, h, at) for bound in bounds]
+        for bound, others in zip(bounds, first, strict=False):
+            mine = one_of(i.opcode, bound.opcodes)
+            values = [Mux(mine, a, b) for a, b in zip(others, values, strict=True)]
+        rows, stride, base, words, limit = values
+        return [
+            span.limit.used.eq(used),
+            span.rows.eq(rows - 1),  # row count to the last row's index
+            span.stride.eq(stride),
+            span.base.eq(base),
+            span.words.eq(words),
+            span.limit.words.eq(limit),
+        ]
