@@ -191,7 +191,7 @@ FIELDS = (
     Field("copy_base", 20, "the copy in activation memory"),
     Field("copy_stride", 10, "words from a row of the copy to the next"),
     Field("address", 40, "DRAM byte offset; a multiple of 64"),
-    Field("beats", 24, "bus beats of the DRAM transfer"),
+    Field("beats", 24, "bus beats of a weight stream or of IMAGE; LOAD and STORE move what rows and columns say"),
     Field("expert_stride", 32, "added to address once per expert index inside an EXPERTS body"),
     Field("elements", 12, "LAYERNORM: channels of a row"),
     Field("epsilon", EPSILON_BITS, "LAYERNORM: added to elements^2 * variance, in squared units of the residual"),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import ErrorCode
 from edgemoe.hw.contract.layouts import INSTRUCTION
-from edgemoe.hw.contract.rules import BOUNDS, CONDITIONS, Bound, Place, one_of
+from edgemoe.hw.contract.rules import BOUNDS, CONDITIONS, Bound, Place, Span, one_of
 
 LIMIT = data.StructLayout({"used": 1, "words": 21})
 SPAN = data.StructLayout({"rows": 16, "stride": 10, "base": 20, "words": 10, "limit": LIMIT})
@@ -112,7 +112,7 @@ class Legality(wiring.Component):
         *first, values = [bound.span(i, h, at) for bound in bounds]
         for bound, others in zip(bounds, first, strict=False):
             mine = one_of(i.opcode, bound.opcodes)
-            values = [Mux(mine, a, b) for a, b in zip(others, values, strict=True)]
+            values = Span(*(Mux(mine, a, b) for a, b in zip(others, values, strict=True)))
         rows, stride, base, words, limit = values
         return [
             span.limit.used.eq(used),

@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each instruction does, as a machine in plain Python: the reference that the manual prints.
+
+It is written to be read: one number at a time, in Python's own integers. It says what a program leaves behind, not
+when; `Operation` says what an instruction waits for. A test runs it against the emulator, which is what runs models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.rules import Place, violated
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers import arithmetic
+
+
+class Refused(Exception):
+    """A run ended with this error."""
+
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code.name)
+        self.code = code
+
+
+class Machine:
+    """All that a program can change.
+
+    memory    memory[m][address] is a word, a list of `lanes` 16-bit numbers
+    dram      bytes, from the memory base on
+    sums, squares   of each residual row: the sum of its numbers, and of their squares
+    sigma     1/sigma of each row: (mantissa, exponent), as all scales are: mantissa x 2^-16 x 2^-exponent
+    maximum   of each row of scores; softmax: 1/sum of each row's probabilities
+    queues    of each expert: entries (row, score)
+    """
+
+    def __init__(self, config: HardwareConfig, dram: bytearray) -> None:
+        self.config, self.lanes, self.dram = config, config.lanes, dram
+        depths = {
+            Memory.ACTIVATION: config.activation_words,
+            Memory.KEY_VALUE: config.key_value_words,
+            Memory.RESIDUAL: config.residual_words,
+            Memory.SCORE: config.score_words,
+        }
+        self.memory = {memory: [[0] * config.lanes for _ in range(depth)] for memory, depth in depths.items()}
+        self.sums, self.squares = [0] * config.rows, [0] * config.rows
+        self.sigma = [(0, 0)] * config.rows
+        self.maximum = [0] * config.tokens
+        self.softmax = [(0, 0)] * config.tokens
+        self.queues: list[list[tuple[int, int]]] = [[] for _ in range(config.experts)]
+
+    def row(self, memory: int, start: int, words: int) -> list[int]:
+        """The numbers of `words` words."""
+        return [number for word in self.memory[Memory(memory)][start : start + words] for number in word]
+
+    def write_row(self, memory: int, start: int, numbers: list[int]) -> None:
+        for n in range(0, len(numbers), self.lanes):
+            self.memory[Memory(memory)][start + n // self.lanes] = numbers[n : n + self.lanes]
+
+    def number(self, address: int, size: int, signed: bool = True) -> int:
+        """The number in `size` bytes of DRAM."""
+        return int.from_bytes(self.dram[address : address + size], "little", signed=signed)
+
+
+# ---------------------------------------------------------------------------------------------------- arithmetic
+
+
+def round_shift(x: int, shift: int) -> int:
+    """x / 2^shift, rounded to the nearest integer, halves up."""
+    return (x + (1 << shift >> 1)) >> shift
+
+
+def saturate(x: int, bits: int) -> int:
+    """The signed number of `bits` bits that is nearest to x."""
+    return min(max(x, -(1 << bits - 1)), (1 << bits - 1) - 1)
+
+
+def wrap(x: int, bits: int) -> int:
+    """The signed number that the low `bits` bits are."""
+    return (x + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+
+
+def exp2(distance: int, shift: int) -> int:
+    """2^(-distance x 2^shift / 2^12) in units of 2^-18, from a table."""
+    return int(arithmetic.exp2_fine(distance, shift))
+
+
+def reciprocal(x: int) -> tuple[int, int]:
+    """1 / x = mantissa x 2^-16 x 2^-exponent, from a table."""
+    mantissa, exponent = arithmetic.reciprocal(x)
+    return int(mantissa), int(exponent)
+
+
+def rsqrt(x: int) -> tuple[int, int]:
+    """1 / sqrt(x) = mantissa x 2^-16 x 2^-exponent, from a table."""
+    mantissa, exponent = arithmetic.rsqrt(x)
+    return int(mantissa), int(exponent)
+
+
+def gelu(x: int) -> int:
+    """GELU(x), argument and value in units of 2^-16, from a table."""
+    return int(arithmetic.gelu(x))
+
+
+# ---------------------------------------------------------------------------------------------------- rows
+
+
+def rows_of(m: Machine, i: Instruction, e: int) -> list[tuple[int, int, int]]:
+    """Of each row of an instruction: the row that it reads, the row that it writes, the router's score."""
+    if i.gather or i.scatter or i.queued:
+        return [(row if i.gather else n, row if i.scatter else n, score) for n, (row, score) in enumerate(m.queues[e])]
+    return [(n, n, 0) for n in range(i.rows)]
+
+
+def transferred_rows(m: Machine, i: Instruction, e: int) -> list[int]:
+    """Rows on chip of LOAD and STORE; gather and scatter are the same here."""
+    return [written if i.scatter else read for read, written, _ in rows_of(m, i, e)]
+
+
+# ---------------------------------------------------------------------------------------------------- operations
+
+
+def load(m: Machine, i: Instruction, e: int) -> None:
+    address = i.address + e * i.expert_stride
+    for row in transferred_rows(m, i, e):
+        numbers = [m.number(address + 2 * n, 2) for n in range(i.columns * m.lanes)]
+        m.write_row(i.memory, i.destination_base + row * i.destination_stride, numbers)
+        address += 2 * len(numbers)
+
+
+def store(m: Machine, i: Instruction, e: int) -> None:
+    address = i.address + e * i.expert_stride
+    for row in transferred_rows(m, i, e):
+        for number in m.row(i.memory, i.destination_base + row * i.destination_stride, i.columns):
+            m.dram[address : address + 2] = (number & 0xFFFF).to_bytes(2, "little")
+            address += 2
+    while (address - i.address - e * i.expert_stride) % m.config.bus_bytes:
+        m.dram[address] = 0  # zeros fill the last beat
+        address += 1
+
+
+def image(m: Machine, i: Instruction, e: int) -> None:
+    if i.beats == 0:
+        return
+    width, height, pixel = i.across * i.patch, i.down * i.patch, i.address
+    for channel in range(i.channels):
+        for y in range(height):
+            for x in range(width):
+                row = y // i.patch * i.across + x // i.patch
+                place = (channel * i.patch + y % i.patch) * i.patch + x % i.patch
+                word = i.destination_base + row * i.destination_stride + place // m.lanes
+                m.memory[Memory.ACTIVATION][word][place % m.lanes] = m.dram[pixel]  # other lanes keep their value
+                pixel += 1
+
+
+def matmul(m: Machine, i: Instruction, e: int) -> None:
+    weights, bias, multiplier = stationary(m, i, e)
+    for n, (read, written, score) in enumerate(rows_of(m, i, e)):
+        if i.probabilities:
+            x = probabilities(m, i, n)
+        else:
+            x = m.row(Memory.ACTIVATION, i.stream_base + read * i.stream_stride, i.chunks)
+        scale = scale_of(m, i, n, read, score)
+        destination = i.destination_base + written * i.destination_stride
+        old = m.row(Memory.RESIDUAL, destination, i.columns) if i.memory == Memory.RESIDUAL else []
+        result = []
+        for c in range(i.columns * m.lanes):
+            start = bias[c] << i.bias_shift if i.bias_first else 0
+            total = wrap(start + sum(x[k] * weights[k][c] for k in range(len(x))), 48)
+            added = old[c] << i.residual_shift if i.residual else 0 if i.bias_first else bias[c]
+            result.append(epilogue(i, total, scale, multiplier[c], added))
+        m.write_row(i.memory, destination, result)
+        if i.copy:
+            m.write_row(Memory.ACTIVATION, i.copy_base + written * i.copy_stride, result)
+        if i.memory == Memory.SCORE:
+            m.maximum[n] = max(result[: i.keys], default=-32768)
+        if i.memory == Memory.RESIDUAL:
+            keep_statistics(m, i, n, written, old, result)
+
+
+def scale_of(m: Machine, i: Instruction, n: int, read: int, score: int) -> tuple[int, int]:
+    """The factor of row n, in units of 2^-15: (mantissa, exponent)."""
+    match i.scale:
+        case Scale.NORM:
+            return m.sigma[read if i.gather else i.row_base + n]
+        case Scale.SOFTMAX:
+            return m.softmax[n]
+        case Scale.EXPERT:
+            return score, 0
+    return 1 << 15, 0
+
+
+def stationary(m: Machine, i: Instruction, e: int) -> tuple[list[list[int]], list[int], list[int]]:
+    """weights[input][output], bias[output], multiplier[output]; the array holds them block by block."""
+    inputs, outputs = range(i.chunks * m.lanes), range(i.columns * m.lanes)
+    if i.stationary in (Stationary.WEIGHTS16, Stationary.WEIGHTS8):
+        return weight_stream(m, i, e)
+    words = i.chunks if i.stationary == Stationary.KEYS else i.columns
+    vectors = [m.row(Memory.KEY_VALUE, i.stationary_base + k * i.stationary_stride, words) for k in range(i.keys)]
+    if i.stationary == Stationary.KEYS:  # output c is key c
+        weights = [[vectors[c][k] if c < i.keys else 0 for c in outputs] for k in inputs]
+    else:  # input k is key k
+        weights = [[vectors[k][c] if k < i.keys else 0 for c in outputs] for k in inputs]
+    return weights, [0 for _ in outputs], [1 << 15 for _ in outputs]
+
+
+def weight_stream(m: Machine, i: Instruction, e: int) -> tuple[list[list[int]], list[int], list[int]]:
+    """The same from DRAM: for each column block the biases' low halves, high halves, multipliers, then its weights."""
+    word = 2 * m.lanes
+    size = 1 if i.stationary == Stationary.WEIGHTS8 else 2
+    weights: list[list[int]] = [[] for _ in range(i.chunks * m.lanes)]
+    bias, multiplier = [], []
+    address = i.address + e * i.expert_stride
+    for _ in range(i.columns):
+        for lane in range(0, word, 2):
+            low, high = m.number(address + lane, 2, False), m.number(address + word + lane, 2)
+            bias.append(high << 16 | low)
+            multiplier.append(m.number(address + 2 * word + lane, 2, False))
+        address += m.config.parameter_words * word  # whole beats
+        for row in weights:
+            row += [m.number(address + size * lane, size) for lane in range(m.lanes)]
+            address += size * m.lanes
+    return weights, bias, multiplier
+
+
+def probabilities(m: Machine, i: Instruction, n: int) -> list[int]:
+    """2^(score - maximum) in units of 2^-15, from row n of the scores. The sum is taken of finer ones, in 2^-18."""
+    scores = m.row(Memory.SCORE, i.stream_base + n * i.stream_stride, i.chunks)
+    fine = [exp2(m.maximum[n] - s, i.exponent_shift) if k < i.keys else 0 for k, s in enumerate(scores)]
+    m.softmax[n] = reciprocal(sum(fine))
+    return [min(round_shift(p, 3), 32767) for p in fine]
+
+
+def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int, added: int) -> int:
+    """From a 48-bit sum to a 16-bit word."""
+    mantissa, exponent = scale
+    a = saturate(round_shift(total, max(0, i.accumulator_shift + exponent)), 27)
+    b = saturate(round_shift(a * mantissa, 15), 27)
+    w = saturate(round_shift(b * multiplier, 15), 27) + added
+    return saturate(round_shift(gelu(w) if i.gelu else w, i.output_shift), 16)
+
+
+def keep_statistics(m: Machine, i: Instruction, n: int, written: int, old: list[int], new: list[int]) -> None:
+    """The sums of a residual row: afresh, or, where rows are scattered, changed by the difference."""
+    row = written if i.scatter else i.row_base + n
+    before = old if i.scatter else []
+    m.sums[row] = (m.sums[row] if i.scatter else 0) + sum(new) - sum(before)
+    m.squares[row] = (m.squares[row] if i.scatter else 0) + sum(x * x for x in new) - sum(x * x for x in before)
+
+
+def layernorm(m: Machine, i: Instruction, e: int) -> None:
+    for row in range(i.row_base, i.row_base + i.rows):
+        total = 0 if i.uncentred else m.sums[row]
+        m.sigma[row] = rsqrt(max(1, i.elements * m.squares[row] - total * total + i.epsilon))
+
+
+def route(m: Machine, i: Instruction, e: int) -> None:
+    if i.reset_queues:
+        m.queues = [[] for _ in m.queues]
+    choices = []
+    for n in range(i.rows):
+        logits = m.row(Memory.SCORE, i.stream_base + n * i.stream_stride, i.columns)[: i.experts]
+        p = [exp2(max(logits) - logit, i.exponent_shift) for logit in logits]
+        mantissa, exponent = reciprocal(sum(p))
+        best = sorted(range(i.experts), key=lambda k: -logits[k])[: i.top_k]  # of equal ones the lowest comes first
+        choices.append([(k, min(round_shift(p[k] * mantissa, exponent + 1), 65535)) for k in best])
+    for choice in range(i.top_k):  # all first choices stand before all second ones
+        for n in range(i.rows):
+            expert, score = choices[n][choice]
+            m.queues[expert].append((i.row_base + n, score))
+
+
+def experts(m: Machine, i: Instruction, body: int) -> int:
+    """`body`: where the next instruction stands. Returns where the program goes on."""
+    for e in range(len(m.queues)):
+        if m.queues[e]:
+            for n in range(i.length):
+                inner = fetch(m, body + n * INSTRUCTION_BYTES, looping=True, e=e)
+                perform(m, inner, e)
+    return body + i.length * INSTRUCTION_BYTES
+
+
+def fetch(m: Machine, address: int, looping: bool = False, e: int = 0) -> Instruction:
+    """The instruction at a byte offset, unless a rule refuses it."""
+    try:
+        i = Instruction.decode(bytes(m.dram[address : address + INSTRUCTION_BYTES]))
+    except EdgemoeError:
+        raise Refused(ErrorCode.ILLEGAL_INSTRUCTION) from None
+    for rule in violated(i, m.config, Place.of(i, looping, e)):
+        raise Refused(rule.error)
+    return i
+
+
+def perform(m: Machine, i: Instruction, e: int = 0) -> None:
+    """One instruction, for expert e, if it is in a body."""
+    does = OPERATIONS[i.opcode].does
+    assert does is not None
+    does(m, i, e)
+
+
+def run(m: Machine, program: int = 0) -> None:
+    """A program, from its byte offset to END."""
+    while True:
+        i = fetch(m, program)
+        program += INSTRUCTION_BYTES
+        if i.opcode == Opcode.END:
+            return
+        if i.opcode == Opcode.EXPERTS:
+            program = experts(m, i, program)
+        else:
+            perform(m, i)
+
+
+# ---------------------------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Beside `isa.ENUMERATIONS`, which says in a line what an opcode does.
+
+    does    the function above that executes it; None: `run` does. shown: the functions of its page
+    waits   for what, before it begins
+    cycles  how long it takes, from when it may begin
+    units   files that do it, below hw/
+    timed   fields that change when it runs, or how far it reads, but not what it computes
+    """
+
+    does: Callable[[Machine, Instruction, int], None] | None
+    shown: tuple[Callable, ...]
+    waits: str
+    cycles: str
+    units: tuple[str, ...]
+    timed: tuple[str, ...] = ()
+
+
+ALONE = "Everything before it is complete. It runs alone: the next instruction begins when it is complete."
+DMA = ("memory/dma.py", "memory/gearbox.py")
+
+OPERATIONS: Mapping[Opcode, Operation] = {
+    Opcode.END: Operation(
+        None,
+        (run,),
+        "Everything before it is complete.",
+        "None beyond the wait.",
+        ("control/sequencer.py", "control/run.py"),
+    ),
+    Opcode.LOAD: Operation(
+        load,
+        (load, transferred_rows),
+        ALONE,
+        "A word a cycle, or as fast as beats come: max(rows x columns, bytes / bus bytes), and the memory's latency.",
+        (*DMA, "memory/reader.py"),
+    ),
+    Opcode.STORE: Operation(
+        store,
+        (store, transferred_rows),
+        ALONE,
+        "A word a cycle, or as fast as beats go: max(rows x columns, bytes / bus bytes), and the memory's latency. It "
+        "is complete when the last burst is answered.",
+        (*DMA, "memory/writer.py"),
+    ),
+    Opcode.IMAGE: Operation(
+        image,
+        (image,),
+        ALONE,
+        "Pixels / G, G pixels a cycle: the largest power of two that divides `patch`, at most 16, the lanes of a word "
+        "and the bytes of a beat.",
+        ("memory/image.py", "memory/dma.py", "memory/reader.py"),
+    ),
+    Opcode.MATMUL: Operation(
+        matmul,
+        (matmul, rows_of, stationary, weight_stream, probabilities, scale_of, epilogue, keep_statistics),
+        "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that one "
+        "is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a row's "
+        "maximum or scale comes from the MATMUL before. With `wait_load` the first key or value is read when everything "
+        "before is complete; without, the loader is at most one block ahead of the array. Weights are fetched without "
+        "waiting. A MATMUL that streams no probabilities begins when the last probability before it has passed.",
+        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles; a block of KEYS at least 2 lanes, as its columns "
+        "enter only behind the wave of rows. With weights no less than `beats` beats on the bus. The next MATMUL "
+        "streams while this one drains.",
+        (
+            "control/streamer.py",
+            "control/loader.py",
+            "memory/weights.py",
+            "compute/softmax.py",
+            "compute/array.py",
+            "compute/accumulator.py",
+            "compute/epilogue.py",
+            "control/writeback.py",
+        ),
+        ("wait_stream", "wait_load", "beats"),
+    ),
+    Opcode.LAYERNORM: Operation(
+        layernorm,
+        (layernorm,),
+        ALONE,
+        "`rows` + SWEEP_DELAY of the unit.",
+        ("compute/layernorm.py", "compute/rsqrt.py"),
+    ),
+    Opcode.ROUTE: Operation(
+        route,
+        (route,),
+        ALONE,
+        "`top_k` x max(`rows` x `columns`, `columns` + TURN) + `rows` x `columns` + DRAIN, the constants of the unit.",
+        ("compute/router.py", "compute/logit_scan.py", "compute/expert_choice.py", "compute/expert_score.py",
+         "compute/expert_queues.py"),
+    ),
+    Opcode.EXPERTS: Operation(
+        None,
+        (experts,),
+        "Everything before it is complete. Each instruction of the body then waits as it would elsewhere, also for the "
+        "body of the expert before.",
+        "Two to look up each expert that has tokens, two at the end, and a jump's fetch each; none for experts without "
+        "tokens.",
+        ("control/sequencer.py", "compute/expert_queues.py"),
+    ),
+}  # fmt: skip
