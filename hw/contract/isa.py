@@ -258,6 +258,12 @@ class Instruction:
         return " ".join([self.opcode.name, *(f"{k}={v}" for k, v in self.values.items() if v)])
 
 
+def place(f: Field) -> str:
+    """Its bits in the instruction, as documents name them."""
+    low = OFFSETS[f.name]
+    return str(low) if f.bits == 1 else f"{low + f.bits - 1}..{low}"
+
+
 def enumeration_table(enumeration: Enumeration) -> list[str]:
     """Markdown lines of a table of values."""
     rows = [f"| {int(value)} | {value.name} | {meaning} |" for value, meaning in enumeration.meanings.items()]
@@ -273,6 +279,5 @@ def to_markdown() -> str:
         lines += ["", *enumeration_table(enumeration)]
     lines += ["", "| bits | field | meaning |", "|---|---|---|"]
     for f in FIELDS:
-        low = OFFSETS[f.name]
-        lines.append(f"| {low + f.bits - 1}..{low} | {f.name}{' (signed)' if f.signed else ''} | {f.doc} |")
+        lines.append(f"| {place(f)} | {f.name}{' (signed)' if f.signed else ''} | {f.doc} |")
     return "\n".join(lines) + "\n"

@@ -324,7 +324,7 @@ class Operation:
     waits   for what, before it begins
     cycles  how long it takes, from when it may begin
     units   files that do it, below hw/
-    timed   fields that change when it runs, or how far it reads, but not what it computes
+    beside  fields that it reads beside those in the functions: when it runs, how far it reads, whether it is legal
     """
 
     does: Callable[[Machine, Instruction, int], None] | None
@@ -332,7 +332,7 @@ class Operation:
     waits: str
     cycles: str
     units: tuple[str, ...]
-    timed: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 ALONE = "Everything before it is complete. It runs alone: the next instruction begins when it is complete."
@@ -368,15 +368,16 @@ OPERATIONS: Mapping[Opcode, Operation] = {
         "Pixels / G, G pixels a cycle: the largest power of two that divides `patch`, at most 16, the lanes of a word "
         "and the bytes of a beat.",
         ("memory/image.py", "memory/dma.py", "memory/reader.py"),
+        ("memory", "rows", "columns"),
     ),
     Opcode.MATMUL: Operation(
         matmul,
         (matmul, rows_of, stationary, weight_stream, probabilities, scale_of, epilogue, keep_statistics),
-        "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that one "
-        "is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a row's "
-        "maximum or scale comes from the MATMUL before. With `wait_load` the first key or value is read when everything "
-        "before is complete; without, the loader is at most one block ahead of the array. Weights are fetched without "
-        "waiting. A MATMUL that streams no probabilities begins when the last probability before it has passed.",
+        "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that "
+        "one is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a "
+        "row's maximum or scale comes from the MATMUL before. With `wait_load` the first key or value is read when "
+        "everything before is complete; without, the loader is at most one block ahead of the array. Weights are "
+        "fetched without waiting. Without `probabilities` it begins when the last probability before it has passed.",
         "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles; a block of KEYS at least 2 lanes, as its columns "
         "enter only behind the wave of rows. With weights no less than `beats` beats on the bus. The next MATMUL "
         "streams while this one drains.",
