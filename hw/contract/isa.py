@@ -164,7 +164,12 @@ FIELDS = (
     Field("bias_first", 1, "bias enters the accumulator (scaled with the row) instead of the result"),
     Field("gelu", 1, "apply GELU"),
     Field("reset_queues", 1, "ROUTE: empty all queues first"),
-    Field("accumulator_shift", ACCUMULATOR_SHIFT_BITS, "s1: right shift of the 48-bit sum", signed=True),
+    Field(
+        "accumulator_shift",
+        ACCUMULATOR_SHIFT_BITS,
+        "right shift of the 48-bit sum; the exponent of the row's scale is added to it",
+        signed=True,
+    ),
     Field("bias_shift", 5, "left shift of the bias when bias_first"),
     Field("residual_shift", 4, "left shift of the residual word"),
     Field("output_shift", 4, "right shift of the sum before it becomes 16 bit"),

@@ -4,7 +4,7 @@
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import FIELDS, INSTRUCTION_BYTES, OFFSETS, Opcode
+from edgemoe.hw.contract.isa import FIELDS, INSTRUCTION_BYTES, OFFSETS
 
 ROW_BITS = 13  # absolute token rows (HardwareConfig allows 4096, and counts reach it)
 EXPERT_BITS = 7
@@ -34,7 +34,6 @@ INSTRUCTION = data.FlexibleLayout(
     8 * INSTRUCTION_BYTES,
     {f.name: data.Field(signed(f.bits) if f.signed else unsigned(f.bits), OFFSETS[f.name]) for f in FIELDS},
 )
-MEMORY_OPERATIONS = (Opcode.LOAD, Opcode.STORE, Opcode.IMAGE)
 
 JOB = data.StructLayout(
     {
