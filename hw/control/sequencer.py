@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sequencer: takes instructions from the fetch unit, has them judged, issues them, and repeats the bodies of EXPERTS.
 
-         start           instruction        legal
-    IDLE ------> FETCH ---------------> CHECK ------> ISSUE ----> FETCH
-                                         | |           |
-                                         | | EXPERTS   | the last of a body's
-                                   error | v           v
-                               STOPPED <-+ EXPERTS --> LOOK UP --> NEXT EXPERT ----> FETCH
-                                         |    when all before it is complete
-                                         v END
-                                         END --> IDLE
-                                              when all before it is complete
+    IDLE  -- start --> FETCH -- an instruction --> CHECK
+
+    CHECK -- error ------> STOPPED                            until the control unit resets the sequencer
+          -- END --------> END ----- all complete ----------> IDLE
+          -- EXPERTS ----> EXPERTS - all complete ----------> LOOK UP --> NEXT EXPERT --> FETCH
+          -- any other --> ISSUE --- all have it -----------> FETCH
+                                 --- the last of a body ----> LOOK UP
 
 The expert loop. EXPERTS stands before a body of `length` instructions. When every instruction before it is complete,
 and with them the ROUTEs that filled the queues, the sequencer asks the queues for the first expert, from 0 on, whose
