@@ -230,6 +230,27 @@ def test_a_limit_that_the_field_cannot_pass() -> None:
     assert sequenced([(norm.encode(), False)], wide) == [ErrorCode.NONE]
 
 
+def test_an_instruction_takes_as_long_as_it_says() -> None:
+    """Where everybody takes it at once, in every port."""
+    dut, taken = Sequencer(TINY), list[int]()
+
+    async def bench(ctx) -> None:
+        word = Instruction(Opcode.MATMUL, MATRIX).encode()
+        ctx.set(dut.instructions.payload.as_value(), int.from_bytes(word, "little"))
+        for signal in (dut.start, dut.instructions.valid, dut.jobs.ready, dut.loads.ready, dut.weights.ready):
+            ctx.set(signal, 1)
+        for cycle in range(5 * Sequencer.INTERVAL):
+            if ctx.get(dut.instructions.ready):
+                taken.append(cycle)
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert {b - a for a, b in zip(taken, taken[1:], strict=False)} == {Sequencer.INTERVAL}
+
+
 def test_turns_hold_every_bound_once() -> None:
     """And none shares a turn with one that it could be judged together with."""
     listed = [bound for turn in turns() for bound in turn]
