@@ -18,6 +18,7 @@ import test_memory_system
 import test_reader
 import test_register_file
 import test_router
+import test_rules
 import test_softmax
 import test_uart
 from edgemoe.hw.compute.expert_queues import ExpertQueues
@@ -25,6 +26,7 @@ from edgemoe.hw.compute.layernorm import LayerNorm
 from edgemoe.hw.compute.router import Router
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.control.fetch import Fetch
+from edgemoe.hw.control.legality import Legality
 from edgemoe.hw.control.register_file import RegisterFile
 from edgemoe.hw.memory.dma import Dma
 from edgemoe.hw.memory.reader import Reader
@@ -228,6 +230,19 @@ BENCHES = [
         UartTransmitter,
         (partial(test_uart.test_transmitter_to_receiver, 4, 0.0),),
         {"a gap between bytes": Mutant("(bits == 0) | (bits == 1) & over", "(bits == 0)")},
+    ),
+    Bench(
+        Legality,
+        (test_rules.test_the_sequencer_refuses, test_rules.test_what_an_instruction_does_not_have_is_not_judged),
+        {
+            "a span has a row more": Mutant("span.rows.eq(rows - 1)", "span.rows.eq(rows)"),
+            "a span ends a word early": Mutant("span.words.eq(words)", "span.words.eq(words - 1)"),
+            "the limit is outside": Mutant("(end > of_end.words)", "(end >= of_end.words)"),
+            "spans that do not apply count": Mutant("span.limit.used.eq(used)", "span.limit.used.eq(1)"),
+            "the last span is not awaited": Mutant("TURNS + STAGES + 1", "TURNS + STAGES"),
+            "bounds of a turn change places": Mutant("Mux(mine, a, b)", "Mux(mine, b, a)"),
+            "every error is one of capacity": Mutant("Mux(illegal.any(), ErrorCode.ILLEGAL_INSTRUCTION,", "Mux(0, 0,"),
+        },
     ),
 ]
 CASES = [pytest.param(bench, name, id=f"{bench.unit.__name__}-{name}") for bench in BENCHES for name in bench.mutants]

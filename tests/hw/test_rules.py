@@ -15,7 +15,16 @@ import pytest
 from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.sim import Simulator
 from edgemoe.hw.contract.config import HardwareConfig, preset
-from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import (
+    BY_NAME,
+    INSTRUCTION_BYTES,
+    ErrorCode,
+    Instruction,
+    Memory,
+    Opcode,
+    Scale,
+    Stationary,
+)
 from edgemoe.hw.contract.rules import BOUNDS, CONDITIONS, RULES, Place, violated
 from edgemoe.hw.control.legality import Legality, turns
 from edgemoe.hw.control.sequencer import Sequencer
@@ -213,6 +222,18 @@ def test_the_sequencer_refuses() -> None:
         words += [(bytes([code]) + bytes(INSTRUCTION_BYTES - 1), looping) for looping in (False, True)]
         expected += [errors["opcode"]] * 2
     assert sequenced(words) == expected
+
+
+def test_what_an_instruction_does_not_have_is_not_judged() -> None:
+    """Bases of operands that it lacks lie outside every memory."""
+    bases = {f"{name}_base": BY_NAME[f"{name}_base"].limit for name in ("stream", "stationary", "destination", "copy")}
+    own = {Opcode.MATMUL: ("stream_base", "destination_base"), Opcode.ROUTE: ("stream_base",)}
+    own |= dict.fromkeys((Opcode.LOAD, Opcode.STORE, Opcode.IMAGE), ("destination_base",))
+    fields = {Opcode.MATMUL: MATRIX, Opcode.ROUTE: ROUTE, Opcode.LOAD: MOVE, Opcode.STORE: MOVE, Opcode.IMAGE: PICTURE}
+    fields[Opcode.LAYERNORM] = NORM
+    words = [Instruction(o, bases | dict.fromkeys(own.get(o, ()), 0) | f) for o, f in fields.items()]
+    assert [emulated(i, False) for i in words] == [ErrorCode.NONE] * len(words)
+    assert sequenced((i.encode(), False) for i in words) == [ErrorCode.NONE] * len(words)
 
 
 def test_illegal_comes_before_capacity() -> None:
