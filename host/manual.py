@@ -89,7 +89,7 @@ def fields_of(opcode: Opcode) -> list[isa.Field]:
 
 def source(functions: Sequence[Callable]) -> str:
     """Their text, as code."""
-    return "```python\n" + "\n\n".join(inspect.getsource(function).rstrip() for function in functions) + "\n```"
+    return "```python\n" + "\n\n\n".join(inspect.getsource(function).rstrip() for function in functions) + "\n```"
 
 
 def page(opcode: Opcode) -> str:
