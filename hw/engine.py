@@ -14,7 +14,8 @@ from edgemoe.hw.compute.router import Router
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory, Opcode
-from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, TAG, word
+from edgemoe.hw.contract.layouts import INSTRUCTION, JOB, TAG
+from edgemoe.hw.contract.ports import DmaPort, Events, OperationPort, QueueQuery, WeightRowPort
 from edgemoe.hw.control.loader import Loader
 from edgemoe.hw.control.streamer import ISSUE, Streamer
 from edgemoe.hw.control.writeback import Writeback
@@ -22,7 +23,7 @@ from edgemoe.hw.memory.on_chip import Memories
 
 
 class Engine(wiring.Component):
-    """Executes issued instructions (JOB). Weight rows come in, DMA reaches the memories through `dma_*`; nothing else
+    """Executes issued instructions (JOB). Weight rows come in, DMA reaches the memories through `dma`; nothing else
     crosses its border.
 
     Stream path: streamer -> activation or score memory -> (exponentials) -> array -> accumulators -> epilogue ->
@@ -36,38 +37,12 @@ class Engine(wiring.Component):
                 "jobs": In(stream.Signature(JOB)),
                 "loads": In(stream.Signature(JOB)),
                 "completed": Out(8),
-                "row_valid": In(1),
-                "row_ready": Out(1),
-                "row_word": In(word(config)),
-                "row_level": In(range(2 * config.lanes + 1)),
-                "count_expert": In(EXPERT_BITS),
-                "count": Out(ROW_BITS),
-                "next_from": In(EXPERT_BITS),
-                "next_found": Out(1),
-                "next_expert": Out(EXPERT_BITS),
-                "dma_start": Out(1),
-                "dma_job": Out(JOB),
-                "dma_done": In(1),
-                "dma_write_valid": In(1),
-                "dma_write_memory": In(Memory),
-                "dma_write_address": In(20),
-                "dma_write_word": In(word(config)),
-                "dma_write_lanes": In(config.lanes),
-                "dma_read_memory": In(Memory),
-                "dma_read_address": In(20),
-                "dma_read_data": Out(word(config)),
-                "dma_entry_index": In(ROW_BITS),  # of the current expert's queue
-                "dma_entry_row": Out(ROW_BITS),
-                "retired": Out(1),
-                "idle": Out(1),
-                # One a cycle, for the performance counters.
-                "array_active": Out(1),
-                "waits_for_weights": Out(1),
-                "waits_for_operands": Out(1),
-                "waits_for_results": Out(1),
-                "moving": Out(1),
-                "normalising": Out(1),
-                "routing": Out(1),
+                "weights": In(WeightRowPort(config)),
+                "queues": In(QueueQuery()),
+                "dma": In(DmaPort(config)),
+                "dma_operation": Out(OperationPort()),
+                "instruction": Out(INSTRUCTION),  # under way in the streamer: the events are its own
+                "events": Out(Events()),
             }
         )
 
@@ -105,10 +80,10 @@ class Engine(wiring.Component):
             # Loader: weight rows or key/value words into the array, parameters into the epilogue.
             loader.completed.eq(streamer.completed),
             self.completed.eq(streamer.completed),
-            loader.row_valid.eq(self.row_valid),
-            self.row_ready.eq(loader.row_ready),
-            loader.row_word.eq(self.row_word),
-            loader.row_level.eq(self.row_level),
+            loader.row_valid.eq(self.weights.valid),
+            self.weights.ready.eq(loader.row_ready),
+            loader.row_word.eq(self.weights.word),
+            loader.row_level.eq(self.weights.level),
             memories.key_value_address.eq(loader.key_value_address),
             loader.key_value_taken.eq(memories.dma_active),
             loader.key_value_data.eq(memories.key_value_data),
@@ -119,7 +94,7 @@ class Engine(wiring.Component):
             epilogue.parameter_valid.eq(loader.parameter_valid),
             epilogue.parameter_bank.eq(loader.parameter_bank),
             epilogue.parameter_index.eq(loader.parameter_index),
-            epilogue.parameter_data.eq(self.row_word),
+            epilogue.parameter_data.eq(self.weights.word),
             streamer.ready.eq(loader.ready),
             loader.swap.eq(array.stream_valid & array.stream_swap),
             loader.column_done.eq(writeback.column_done),
@@ -169,22 +144,22 @@ class Engine(wiring.Component):
             streamer.final_written.eq(writeback.final_written),
             # Expert queues.
             router.entry_expert.eq(streamer.entry_expert),
-            router.entry_index.eq(Mux(self.moving, self.dma_entry_index, streamer.entry_index)),
-            self.dma_entry_row.eq(router.entry_row),
+            router.entry_index.eq(Mux(self.events.moving, self.dma.entry_index, streamer.entry_index)),
+            self.dma.entry_row.eq(router.entry_row),
             streamer.entry_row.eq(router.entry_row),
             streamer.entry_score.eq(router.entry_score),
-            router.count_expert.eq(self.count_expert),
-            self.count.eq(router.count),
-            router.next_from.eq(self.next_from),
-            self.next_found.eq(router.next_found),
-            self.next_expert.eq(router.next_expert),
+            router.count_expert.eq(self.queues.count_expert),
+            self.queues.count.eq(router.count),
+            router.next_from.eq(self.queues.next_from),
+            self.queues.next_found.eq(router.next_found),
+            self.queues.next_expert.eq(router.next_expert),
             # What the present cycle is spent on.
-            self.retired.eq(streamer.retired),
-            self.idle.eq(streamer.idle),
-            self.array_active.eq(streamer.active),
-            self.waits_for_weights.eq(streamer.waits_for_block & loader.waits_for_weights),
-            self.waits_for_operands.eq(streamer.waits_for_block & ~loader.waits_for_weights),
-            self.waits_for_results.eq(streamer.waits_for_results),
+            self.events.retired.eq(streamer.retired),
+            self.events.idle.eq(streamer.idle),
+            self.events.array_active.eq(streamer.active),
+            self.events.waits_for_weights.eq(streamer.waits_for_block & loader.waits_for_weights),
+            self.events.waits_for_operands.eq(streamer.waits_for_block & ~loader.waits_for_weights),
+            self.events.waits_for_results.eq(streamer.waits_for_results),
         ]
         return m
 
@@ -247,19 +222,20 @@ class Engine(wiring.Component):
             memories.router_active.eq(streamer.operating & route),
             memories.router_address.eq(router.score_address),
             router.score_data.eq(memories.score_data),
-            self.dma_start.eq(streamer.operation & moving),
-            self.dma_job.eq(job),
+            self.dma_operation.start.eq(streamer.operation & moving),
+            self.dma_operation.job.eq(job),
+            self.instruction.eq(instruction),
             memories.dma_active.eq(streamer.operating & moving),
-            memories.dma_write_valid.eq(self.dma_write_valid),
-            memories.dma_write_memory.eq(self.dma_write_memory),
-            memories.dma_write_address.eq(self.dma_write_address),
-            memories.dma_write_word.eq(self.dma_write_word),
-            memories.dma_write_lanes.eq(self.dma_write_lanes),
-            memories.dma_read_memory.eq(self.dma_read_memory),
-            memories.dma_read_address.eq(self.dma_read_address),
-            self.dma_read_data.eq(memories.dma_read_data),
-            streamer.operation_done.eq(layernorm.done | router.done | self.dma_done),
-            self.moving.eq(streamer.operating & moving),
-            self.normalising.eq(streamer.operating & norm),
-            self.routing.eq(streamer.operating & route),
+            memories.dma_write_valid.eq(self.dma.write_valid),
+            memories.dma_write_memory.eq(self.dma.write_memory),
+            memories.dma_write_address.eq(self.dma.write_address),
+            memories.dma_write_word.eq(self.dma.write_word),
+            memories.dma_write_lanes.eq(self.dma.write_lanes),
+            memories.dma_read_memory.eq(self.dma.read_memory),
+            memories.dma_read_address.eq(self.dma.read_address),
+            self.dma.read_data.eq(memories.dma_read_data),
+            streamer.operation_done.eq(layernorm.done | router.done | self.dma_operation.done),
+            self.events.moving.eq(streamer.operating & moving),
+            self.events.normalising.eq(streamer.operating & norm),
+            self.events.routing.eq(streamer.operating & route),
         ]

@@ -89,10 +89,10 @@ class Top(wiring.Component):
             sequencer.instructions.valid.eq(fetch.instruction.valid),
             fetch.instruction.ready.eq(sequencer.instructions.ready),
             # Weight rows.
-            engine.row_valid.eq(weights.row.valid),
-            weights.row.ready.eq(engine.row_ready),
-            engine.row_word.eq(weights.row.payload.word),
-            engine.row_level.eq(weights.level),
+            engine.weights.valid.eq(weights.row.valid),
+            weights.row.ready.eq(engine.weights.ready),
+            engine.weights.word.eq(weights.row.payload.word),
+            engine.weights.level.eq(weights.level),
         ]
         self.wire_dma(m, dma, engine, writer)
         return m
@@ -116,8 +116,8 @@ class Top(wiring.Component):
         """Start, end, errors, what the counters count."""
         read_beat = Cat(getattr(reader, f"{name}_valid") for name in reader.clients).any()
         moved = Signal(3)  # what only counters and the watchdog see may be a cycle late
-        m.d.sync += moved.eq(Cat(read_beat, writer.moved, engine.retired))
-        current = engine.dma_job.instruction  # the streamer's, whatever its opcode
+        m.d.sync += moved.eq(Cat(read_beat, writer.moved, engine.events.retired))
+        current = engine.instruction
         matmul, norm, route = (current.opcode == opcode for opcode in (Opcode.MATMUL, Opcode.LAYERNORM, Opcode.ROUTE))
         on_chip, queued = current.stationary[1], current.gather | current.scatter | current.queued
         m.d.comb += [
@@ -145,13 +145,13 @@ class Top(wiring.Component):
             registers.running.eq(control.running),
             registers.state.eq(
                 Cat(
-                    engine.array_active,
-                    engine.waits_for_weights,
-                    engine.waits_for_operands,
-                    engine.waits_for_results,
-                    engine.moving,
-                    engine.normalising,
-                    engine.routing,
+                    engine.events.array_active,
+                    engine.events.waits_for_weights,
+                    engine.events.waits_for_operands,
+                    engine.events.waits_for_results,
+                    engine.events.moving,
+                    engine.events.normalising,
+                    engine.events.routing,
                 )
             ),
             registers.kind.eq(
@@ -193,23 +193,23 @@ class Top(wiring.Component):
             weights.job.payload.eight_bit.eq(job.instruction.stationary == Stationary.WEIGHTS8),
             weights.job.payload.chunks.eq(job.instruction.chunks),
             weights.job.payload.columns.eq(job.instruction.columns),
-            engine.count_expert.eq(sequencer.count_expert),
-            sequencer.count.eq(engine.count),
-            engine.next_from.eq(sequencer.next_from),
-            sequencer.next_found.eq(engine.next_found),
-            sequencer.next_expert.eq(engine.next_expert),
+            engine.queues.count_expert.eq(sequencer.count_expert),
+            sequencer.count.eq(engine.queues.count),
+            engine.queues.next_from.eq(sequencer.next_from),
+            sequencer.next_found.eq(engine.queues.next_found),
+            sequencer.next_expert.eq(engine.queues.next_expert),
             sequencer.completed.eq(engine.completed),
         ]
 
     def wire_dma(self, m: Module, dma, engine, writer) -> None:
         """LOAD, STORE and IMAGE run on the streamer's word, beside a memory port each way."""
-        job = engine.dma_job
+        job = engine.dma_operation.job
         instruction = job.instruction
         connect(m, dma.write_request, writer.request)
         connect(m, dma.write_beats, writer.beats)
         m.d.sync += dma.write_done.eq(writer.done)  # a long way from there to the streamer: half of it a cycle later
         m.d.comb += [
-            dma.start.eq(engine.dma_start),
+            dma.start.eq(engine.dma_operation.start),
             dma.command.opcode.eq(instruction.opcode),
             dma.command.memory.eq(instruction.memory),
             dma.command.base.eq(instruction.destination_base),
@@ -223,17 +223,17 @@ class Top(wiring.Component):
             dma.command.down.eq(instruction.down),
             dma.command.channels.eq(instruction.channels),
             dma.command.patch.eq(instruction.patch),
-            engine.dma_done.eq(dma.done),
-            engine.dma_write_valid.eq(dma.write_valid),
-            engine.dma_write_memory.eq(dma.write_memory),
-            engine.dma_write_address.eq(dma.write_address),
-            engine.dma_write_word.eq(dma.write_word),
-            engine.dma_write_lanes.eq(dma.write_lanes),
-            engine.dma_read_memory.eq(dma.read_memory),
-            engine.dma_read_address.eq(dma.read_address),
-            dma.read_data.eq(engine.dma_read_data),
-            engine.dma_entry_index.eq(dma.entry_index),
-            dma.entry_row.eq(engine.dma_entry_row),
+            engine.dma_operation.done.eq(dma.done),
+            engine.dma.write_valid.eq(dma.write_valid),
+            engine.dma.write_memory.eq(dma.write_memory),
+            engine.dma.write_address.eq(dma.write_address),
+            engine.dma.write_word.eq(dma.write_word),
+            engine.dma.write_lanes.eq(dma.write_lanes),
+            engine.dma.read_memory.eq(dma.read_memory),
+            engine.dma.read_address.eq(dma.read_address),
+            dma.read_data.eq(engine.dma.read_data),
+            engine.dma.entry_index.eq(dma.entry_index),
+            dma.entry_row.eq(engine.dma.entry_row),
         ]
 
 
