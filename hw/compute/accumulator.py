@@ -10,13 +10,30 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.memory.block_memory import BlockMemory
 
 
+class RowTag(wiring.Signature):
+    """A row of the array's sums, as who keeps count of it sees it: where it is added up, and whether it is the `first`
+    or the `last` of those that are.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        index = layouts.index_shape(config.rows)
+        super().__init__({"valid": Out(1), "index": Out(index), "first": Out(1), "last": Out(1)})
+
+
+class RowSums(wiring.Signature):
+    """A row of complete sums, as its source sees it."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"valid": Out(1), "sums": Out(layouts.sums(config))})
+
+
 class Accumulator(wiring.Component):
     """acc[index] = (bias if first else acc[index]) + sums, lane by lane; the new value comes out as well when `last`.
 
     Ports
     -----
-    valid, index, first, last, sums, bias : one row of the stream; `bias` counts only with `first`, in the same cycle.
-    out_valid, out_sums : LATENCY cycles after a row with `last`.
+    row, sums, bias : one row of the stream; `bias` counts only with `first`, in the same cycle.
+    out : LATENCY cycles after a row with `last`.
 
     LATENCY = 3 cycles, one row a cycle. REVISIT = 4: a row with `first` low may come from 4 cycles after the same index
     came last (read, choose, add, write back); with fewer the sum in flight would be missed. The controller keeps it.
@@ -36,14 +53,10 @@ class Accumulator(wiring.Component):
         sums = layouts.sums(config)
         super().__init__(
             {
-                "valid": In(1),
-                "index": In(layouts.index_shape(config.rows)),
-                "first": In(1),
-                "last": In(1),
+                "row": In(RowTag(config)),
                 "sums": In(sums),
                 "bias": In(sums),
-                "out_valid": Out(1),
-                "out_sums": Out(sums),
+                "out": Out(RowSums(config)),
             }
         )
 
@@ -52,9 +65,9 @@ class Accumulator(wiring.Component):
         layout = self.sums.shape()
         m.submodules.memory = memory = BlockMemory(layout.size, self.rows)
 
-        m.d.comb += [memory.read_address.eq(self.index), memory.read_enable.eq(self.valid)]
-        valid = delay(m, self.valid, 1, name="valid", reset_less=False)
-        first = delay(m, self.first, 1, name="first")
+        m.d.comb += [memory.read_address.eq(self.row.index), memory.read_enable.eq(self.row.valid)]
+        valid = delay(m, self.row.valid, 1, name="valid", reset_less=False)
+        first = delay(m, self.row.first, 1, name="first")
         bias = delay(m, self.bias, 1, name="bias")
 
         operand = Signal(layout, reset_less=True)
@@ -62,12 +75,12 @@ class Accumulator(wiring.Component):
         sums = delay(m, self.sums, 2, name="sums")
 
         for lane in range(layout.length):
-            m.d.sync += self.out_sums[lane].eq(operand[lane] + sums[lane])
+            m.d.sync += self.out.sums[lane].eq(operand[lane] + sums[lane])
         valid = delay(m, valid, 2, name="valid", reset_less=False)
         m.d.comb += [
-            memory.write_address.eq(delay(m, self.index, 3, name="index")),
-            memory.write_data.eq(self.out_sums),
+            memory.write_address.eq(delay(m, self.row.index, 3, name="index")),
+            memory.write_data.eq(self.out.sums),
             memory.write_enable.eq(valid),
-            self.out_valid.eq(valid & delay(m, self.last, 3, name="last")),
+            self.out.valid.eq(valid & delay(m, self.row.last, 3, name="last")),
         ]
         return m

@@ -11,6 +11,27 @@ from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
 
 
+class ArrayStream(wiring.Signature):
+    """The words that the array multiplies, as their source sees them: with `swap` a word is the first of a block."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"valid": Out(1), "swap": Out(1), "data": Out(layouts.word(config))})
+
+
+class ArrayLoad(wiring.Signature):
+    """The array's next block, as its source sees it: row `index` of it, or with `by_column` its column `index`."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "by_column": Out(1),
+                "index": Out(range(config.lanes)),
+                "data": Out(layouts.word(config)),
+            }
+        )
+
+
 class ArrayRow(wiring.Component):
     """N cells: sums[j] of the row above + value * weight[j].
 
@@ -59,16 +80,14 @@ class ArrayRow(wiring.Component):
 
 
 class Array(wiring.Component):
-    """sums[j] = sum over k of stream_data[k] * weight[k][j], one word in and N sums out each cycle, N = config.lanes.
+    """sums[j] = sum over k of stream.data[k] * weight[k][j], one word in and N sums out each cycle, N = config.lanes.
 
     Ports
     -----
-    stream_valid, stream_swap : a word is presented; with `stream_swap` it is the first of a block: the weights loaded
-        since the last swap take over as this word enters, row after row.
-    stream_data : N signed 16-bit inputs. Words without `stream_valid` flow through alike, and whoever counts cycles
-    ignores their sums. load_valid, load_by_column, load_index, load_data : write one row (weight[index][j] = data[j])
-    or one column
-        (weight[k][index] = data[k]) of the next block.
+    stream : a word is presented; with `swap` it is the first of a block: the weights loaded since the last swap take
+        over as this word enters, row after row. `data`: N signed 16-bit inputs. Words without `valid` flow through
+        alike, and whoever counts cycles ignores their sums.
+    load : writes one row (weight[index][j] = data[j]) or one column (weight[k][index] = data[k]) of the next block.
     sums : N signed 48-bit sums of the word presented LATENCY cycles earlier.
 
     LATENCY = N + 3 cycles; one word and one load a cycle, never a stall.
@@ -95,16 +114,10 @@ class Array(wiring.Component):
     def __init__(self, config: HardwareConfig):
         self.config, self.lanes = config, config.lanes
         self.LATENCY = config.lanes + 3
-        word = layouts.word(config)
         super().__init__(
             {
-                "stream_valid": In(1),
-                "stream_swap": In(1),
-                "stream_data": In(word),
-                "load_valid": In(1),
-                "load_by_column": In(1),
-                "load_index": In(range(config.lanes)),
-                "load_data": In(word),
+                "stream": In(ArrayStream(config)),
+                "load": In(ArrayLoad(config)),
                 "sums": Out(layouts.sums(config)),
             }
         )
@@ -114,23 +127,23 @@ class Array(wiring.Component):
         n = self.lanes
 
         # The inputs are registered: they fan out to n or n * n cells, a loaded word by rows and once more by columns.
-        selected = Mux(self.load_valid, 1 << self.load_index, 0)[:n]
+        selected = Mux(self.load.valid, 1 << self.load.index, 0)[:n]
         load_row, load_column, by_column = Signal(n), Signal(n), Signal()
         m.d.sync += [
-            load_row.eq(Mux(self.load_by_column, 0, selected)),
-            load_column.eq(Mux(self.load_by_column, selected, 0)),
-            by_column.eq(self.load_valid & self.load_by_column),
+            load_row.eq(Mux(self.load.by_column, 0, selected)),
+            load_column.eq(Mux(self.load.by_column, selected, 0)),
+            by_column.eq(self.load.valid & self.load.by_column),
         ]
-        load = delay(m, self.load_data, 1, name="load")
-        lane_load = delay(m, self.load_data, 1, name="lane_load")
+        load = delay(m, self.load.data, 1, name="load")
+        lane_load = delay(m, self.load.data, 1, name="lane_load")
         swap = Signal(n)  # bit k: the first word of a block is at row k
-        m.d.sync += swap.eq(Cat(self.stream_valid & self.stream_swap, swap[:-1]))
+        m.d.sync += swap.eq(Cat(self.stream.valid & self.stream.swap, swap[:-1]))
 
         above = Const(0, layouts.sums(self.config).size)
         for k in range(n):
             m.submodules[f"row_{k}"] = row = ArrayRow(self.config)
             m.d.comb += [
-                row.value.eq(delay(m, self.stream_data[k], k + 2, name=f"stream_{k}")),
+                row.value.eq(delay(m, self.stream.data[k], k + 2, name=f"stream_{k}")),
                 row.load.eq(load),
                 row.load_row.eq(load_row[k]),
                 row.by_column.eq(by_column),

@@ -4,6 +4,7 @@
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.accumulator import RowSums
 from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift, saturate
 from edgemoe.hw.compute.gelu import VALUE_BITS, Gelu
 from edgemoe.hw.compute.pipeline import Stages, delay
@@ -13,8 +14,13 @@ from edgemoe.models.numbers.words import SCALE_FRACTION, SCALE_ONE
 
 
 class EpilogueControl(data.Struct):
-    """What one row of sums needs; the fields are those of the instruction (`hw.isa`)."""
+    """What one row of sums needs: its scale mantissa * 2^-15 * 2^-exponent, its parameter bank, and fields of its
+    instruction.
+    """
 
+    mantissa: 16
+    exponent: 5
+    bank: 1
     accumulator_shift: signed(7)
     residual: 1
     bias_first: 1
@@ -22,6 +28,32 @@ class EpilogueControl(data.Struct):
     residual_shift: 4
     output_shift: 4
     use_parameters: 1  # 0: multiplier 2^15 and bias 0 (no parameters in a stream of keys or values)
+
+
+class ParameterLoad(wiring.Signature):
+    """A parameter word of the next column block, as its source sees it: 0 low halves of the biases, 1 high halves, 2
+    multipliers (unsigned).
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"valid": Out(1), "bank": Out(1), "index": Out(2), "data": Out(layouts.word(config))})
+
+
+class FirstBias(wiring.Signature):
+    """The bias that a row of sums starts from, as who asks for it sees it: that of `bank` << `shift`, or 0 without
+    `enable`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"bank": Out(1), "shift": Out(5), "enable": Out(1)})
+
+
+class FinishedWord(wiring.Signature):
+    """A finished word of a row, as the epilogue sees it; `old` is the residual's word that it replaces."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        word = layouts.word(config)
+        super().__init__({"valid": Out(1), "word": Out(word), "old": Out(word)})
 
 
 class Epilogue(wiring.Component):
@@ -32,17 +64,15 @@ class Epilogue(wiring.Component):
         b = sat27(round_shift(a * mantissa, 15))
         m = sat27(round_shift(b * multiplier, 15))
         w = m + (residual ? old << residual_shift : bias_first ? 0 : bias)
-        out_word = sat16(round_shift(gelu ? GELU(w) : w, output_shift))
+        out.word = sat16(round_shift(gelu ? GELU(w) : w, output_shift))
 
     Ports
     -----
-    valid, sums, mantissa, exponent, old, bank, control : one row; all travel down the pipeline with it, so rows may
-    differ in everything. out_valid, out_word, out_old : LATENCY cycles later; `out_old` is the row's `old` word.
-    parameter_valid, parameter_bank, parameter_index, parameter_data : write one parameter word of a bank: 0 low halves
-        of the biases, 1 high halves, 2 multipliers (unsigned); 3 (padding of the weight stream) is ignored. A word
-        counts for rows of the next cycle on.
-    first_bank, first_shift, first_enable : FIRST_LATENCY = 1 cycle later `first_bias` is that bank's bias <<
-        first_shift, or 0 without `first_enable`: what an Accumulator adds to a first chunk.
+    row, old, control : one row of sums; all travel down the pipeline with it, so rows may differ in everything.
+    out : LATENCY cycles later; its `old` is the row's.
+    parameter : writes one parameter word of a bank; index 3 (padding of the weight stream) is ignored. A word counts
+        for rows of the next cycle on.
+    first : FIRST_LATENCY = 1 cycle later `first_bias` is what an Accumulator adds to a first chunk.
 
     LATENCY = 21 cycles (the STAGES below), INTERVAL = 1: a row a cycle. PARAMETER_HOLD = 9: a parameter word may be
     written from 9 cycles after the last row that needs its old value was presented.
@@ -89,27 +119,15 @@ class Epilogue(wiring.Component):
 
     def __init__(self, config: HardwareConfig):
         self.config = config
-        word, sums = layouts.word(config), layouts.sums(config)
         super().__init__(
             {
-                "valid": In(1),
-                "sums": In(sums),
-                "mantissa": In(16),
-                "exponent": In(5),
-                "old": In(word),
-                "bank": In(1),
+                "row": In(RowSums(config)),
+                "old": In(layouts.word(config)),
                 "control": In(EpilogueControl),
-                "parameter_valid": In(1),
-                "parameter_bank": In(1),
-                "parameter_index": In(2),
-                "parameter_data": In(word),
-                "first_bank": In(1),
-                "first_shift": In(5),
-                "first_enable": In(1),
-                "first_bias": Out(sums),
-                "out_valid": Out(1),
-                "out_word": Out(word),
-                "out_old": Out(word),
+                "parameter": In(ParameterLoad(config)),
+                "first": In(FirstBias()),
+                "first_bias": Out(layouts.sums(config)),
+                "out": Out(FinishedWord(config)),
             }
         )
 
@@ -121,11 +139,11 @@ class Epilogue(wiring.Component):
 
         def beside(stage: str, name: str):
             """This input as it was when its row entered: beside the row's value in the register `stage`."""
-            value = getattr(self, name) if name in self.signature.members else control[name]
-            return delay(m, value, self.STAGES.after(stage), name=name)
+            value = {"sums": self.row.sums, "old": self.old}.get(name)
+            return delay(m, control[name] if value is None else value, self.STAGES.after(stage), name=name)
 
         # Values of the whole row, beside the stages that need them.
-        shift = control.accumulator_shift + self.exponent
+        shift = control.accumulator_shift + control.exponent
         amount = self.register(
             m, "amount", 6, Mux(shift < 0, 0, Mux(shift > 63, 63, shift))
         )  # beyond 48 the result is 0
@@ -169,11 +187,11 @@ class Epilogue(wiring.Component):
 
             narrow = register("narrow", signed(VALUE_BITS + 1), half_shift(gelu.result[lane], output_shift))
             close = register("close", signed(WORD_BITS + 1), saturate(narrow, WORD_BITS + 1))
-            m.d.sync += self.out_word[lane].eq(saturate(round_half(close), WORD_BITS))
+            m.d.sync += self.out.word[lane].eq(saturate(round_half(close), WORD_BITS))
 
         m.d.comb += [
-            self.out_valid.eq(delay(m, self.valid, self.LATENCY, name="valid", reset_less=False)),
-            self.out_old.eq(delay(m, old, self.LATENCY - self.STAGES.after("column product"), name="old_late")),
+            self.out.valid.eq(delay(m, self.row.valid, self.LATENCY, name="valid", reset_less=False)),
+            self.out.old.eq(delay(m, old, self.LATENCY - self.STAGES.after("column product"), name="old_late")),
         ]
         return m
 
@@ -201,8 +219,8 @@ class Epilogue(wiring.Component):
             names = [f"{name}_{bank}" for name in ("low", "high", "multiplier")]
             low, high, multiplier = (Signal(lanes * WORD_BITS, name=name, reset_less=True) for name in names)
             for index, word in enumerate((low, high, multiplier)):
-                with m.If(self.parameter_valid & (self.parameter_bank == bank) & (self.parameter_index == index)):
-                    m.d.sync += word.eq(self.parameter_data)
+                with m.If(self.parameter.valid & (self.parameter.bank == bank) & (self.parameter.index == index)):
+                    m.d.sync += word.eq(self.parameter.data)
             halves = (
                 (low.word_select(k, WORD_BITS), high.word_select(k, WORD_BITS)[: FINE_BITS - WORD_BITS])
                 for k in range(lanes)
@@ -210,7 +228,7 @@ class Epilogue(wiring.Component):
             biases.append(Cat(*halves))
             multipliers.append(multiplier)
 
-        first = Mux(self.first_enable, Mux(self.first_bank, *biases), 0)
+        first = Mux(self.first.enable, Mux(self.first.bank, *biases), 0)
         for lane in range(lanes):
-            m.d.sync += self.first_bias[lane].eq(first.word_select(lane, FINE_BITS).as_signed() << self.first_shift)
+            m.d.sync += self.first_bias[lane].eq(first.word_select(lane, FINE_BITS).as_signed() << self.first.shift)
         return biases, multipliers

@@ -7,10 +7,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.layouts import index_shape
+from edgemoe.hw.contract.layouts import SCORE_BITS, index_shape
 from edgemoe.hw.memory.block_memory import BlockMemory
-
-SCORE_BITS = 16
 
 
 def entry_layout(config: HardwareConfig) -> data.StructLayout:

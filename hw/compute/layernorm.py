@@ -7,9 +7,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
-from edgemoe.hw.compute.normalise import EXPONENT_BITS, MANTISSA_BITS, SCALE
+from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
+from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.hw.contract.layouts import count_shape, index_shape
@@ -20,20 +21,56 @@ HALF = 14  # sums are squared in halves
 LOW = 20  # the sum of squares is multiplied in two parts, each within a DSP block
 
 
+class RowStatistics(wiring.Signature):
+    """A word written to row `row` of the residual, as its source sees it.
+
+    `first`: the row starts from zero; `subtract_old`: the word `new` replaces `old`, whose contribution goes.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        word, row = layouts.word(config), index_shape(config.rows)
+        super().__init__(
+            {
+                "valid": Out(1),
+                "row": Out(row),
+                "first": Out(1),
+                "subtract_old": Out(1),
+                "new": Out(word),
+                "old": Out(word),
+            }
+        )
+
+
+class LayerNormCommand(wiring.Signature):
+    """The instruction LAYERNORM, as who orders it sees it: rows row_base .. row_base + rows - 1 get their scales.
+    `start` (pulse) with all the rest; `done` (pulse): all of them are in the table.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {
+                "start": Out(1),
+                "rows": Out(count_shape(config.rows)),
+                "row_base": Out(index_shape(config.rows)),
+                "elements": Out(ELEMENT_BITS),
+                "epsilon": Out(EPSILON_BITS),
+                "uncentred": Out(1),
+                "done": In(1),
+            }
+        )
+
+
 class LayerNorm(wiring.Component):
     """sum[row] and squares[row] of every residual row, and scale[row] = rsqrt(max(1, elements * squares[row] -
     sum[row]^2 + epsilon)).
 
     RMSNorm's rows are `uncentred`: without sum[row]^2.
 
-    Ports, statistics (a residual word is written):
-        valid, row, first (the row starts from zero), subtract_old (the word replaces `old`: its contribution goes), new
-        word, old word.
-    Ports, command:
-        start, rows, row_base, elements, epsilon, uncentred (all sampled with `start`): rows row_base .. row_base + rows
-        - 1 get theirs. done: one cycle, when all results are in the table.
-    Ports, scale table:
-        scale_row -> scale_mantissa, scale_exponent one cycle later: mantissa * 2^-16 * 2^-exponent.
+    Ports
+    -----
+    statistics : a residual word is written.
+    command : what is to be scaled (all sampled with `start`).
+    scale : mantissa * 2^-16 * 2^-exponent of row `index`.
 
     REVISIT = 1: words of the same row may follow one another without a gap.
     STATISTICS_DELAY: least cycles from the last word of a row to a `start` that covers it (words of other rows may come
@@ -55,25 +92,11 @@ class LayerNorm(wiring.Component):
         self.square_bits = 2 * WORD_BITS - 1 + ceil_log2(elements)
         self.stages = tree_stages(config.lanes)
         self.STATISTICS_DELAY = 2 + self.stages
-        word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), index_shape(config.rows)
         super().__init__(
             {
-                "valid": In(1),
-                "row": In(row),
-                "first": In(1),
-                "subtract_old": In(1),
-                "new": In(word),
-                "old": In(word),
-                "start": In(1),
-                "rows": In(count_shape(config.rows)),
-                "row_base": In(row),
-                "elements": In(ELEMENT_BITS),
-                "epsilon": In(EPSILON_BITS),
-                "uncentred": In(1),
-                "done": Out(1),
-                "scale_row": In(row),
-                "scale_mantissa": Out(MANTISSA_BITS),
-                "scale_exponent": Out(EXPONENT_BITS),
+                "statistics": In(RowStatistics(config)),
+                "command": In(LayerNormCommand(config)),
+                "scale": In(ScalePort(config.rows)),
             }
         )
 
@@ -88,19 +111,20 @@ class LayerNorm(wiring.Component):
     def update(self, m: Module, statistics: Memory) -> None:
         write = statistics.write_port()
         read = statistics.read_port(transparent_for=[write])
-        valid_1 = delay(m, self.valid, 1, name="valid_1", reset_less=False)
+        written = self.statistics
+        valid_1 = delay(m, written.valid, 1, name="valid_1", reset_less=False)
         valid_2 = delay(m, valid_1, 1, name="valid_2", reset_less=False)
         changes, products = [], []
         for lane in range(self.config.lanes):
-            old = Mux(self.subtract_old, self.old[lane], Const(0, signed(WORD_BITS)))
+            old = Mux(written.subtract_old, written.old[lane], Const(0, signed(WORD_BITS)))
             difference, total = (
                 Signal(signed(WORD_BITS + 1), name=f"{name}_{lane}", reset_less=True)
                 for name in ("difference", "total")
             )
             change = Signal(signed(WORD_BITS + 1), name=f"change_{lane}", reset_less=True)
             product = Signal(signed(2 * WORD_BITS), name=f"product_{lane}", reset_less=True)  # |new^2 - old^2| <= 2^30
-            with m.If(self.valid):
-                m.d.sync += [difference.eq(self.new[lane] - old), total.eq(self.new[lane] + old)]
+            with m.If(written.valid):
+                m.d.sync += [difference.eq(written.new[lane] - old), total.eq(written.new[lane] + old)]
             with m.If(valid_1):
                 m.d.sync += [change.eq(difference), product.eq(difference * total)]
             changes.append(change)
@@ -109,9 +133,9 @@ class LayerNorm(wiring.Component):
         square = reduce_lanes(m, valid_2, products, add, name="square")
         cycles = 2 + self.stages
         valid = delay(m, valid_2, self.stages - 1, name="read", reset_less=False)
-        first = delay(m, self.first, cycles, name="first")
+        first = delay(m, written.first, cycles, name="first")
         m.d.comb += [
-            read.addr.eq(delay(m, self.row, cycles - 1, name="row")),
+            read.addr.eq(delay(m, written.row, cycles - 1, name="row")),
             read.en.eq(valid),
             write.addr.eq(delay(m, read.addr, 1, name="write")),
             write.en.eq(delay(m, valid, 1, name="written", reset_less=False)),
@@ -125,17 +149,18 @@ class LayerNorm(wiring.Component):
         m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, self.config.rows), init=[])
         store, fetch = scales.write_port(), scales.read_port()
 
-        remaining, row = Signal.like(self.rows), Signal.like(self.row)
-        elements, epsilon, uncentred = Signal.like(self.elements), Signal.like(self.epsilon), Signal()
+        command = self.command
+        remaining, row = Signal.like(command.rows), Signal.like(command.row_base)
+        elements, epsilon, uncentred = Signal.like(command.elements), Signal.like(command.epsilon), Signal()
         running = Signal()
-        with m.If(self.start):
+        with m.If(command.start):
             m.d.sync += [
                 running.eq(1),
-                remaining.eq(self.rows),
-                row.eq(self.row_base),
-                elements.eq(self.elements),
-                epsilon.eq(self.epsilon),
-                uncentred.eq(self.uncentred),
+                remaining.eq(command.rows),
+                row.eq(command.row_base),
+                elements.eq(command.elements),
+                epsilon.eq(command.epsilon),
+                uncentred.eq(command.uncentred),
             ]
         with m.Elif(running):
             m.d.sync += [running.eq(remaining > 1), remaining.eq(remaining - 1), row.eq(row + 1)]
@@ -151,11 +176,11 @@ class LayerNorm(wiring.Component):
             store.addr.eq(delay(m, row, 1 + self.VARIANCE_LATENCY + rsqrt.LATENCY, name="sweep_row")),
             store.data.mantissa.eq(rsqrt.mantissa),
             store.data.exponent.eq(rsqrt.exponent),
-            fetch.addr.eq(self.scale_row),
-            self.scale_mantissa.eq(fetch.data.mantissa),
-            self.scale_exponent.eq(fetch.data.exponent),
+            fetch.addr.eq(self.scale.index),
+            self.scale.mantissa.eq(fetch.data.mantissa),
+            self.scale.exponent.eq(fetch.data.exponent),
         ]
-        m.d.sync += self.done.eq(finished)
+        m.d.sync += command.done.eq(finished)
 
     def variance(self, m: Module, row: data.View, elements: Signal, epsilon: Signal, uncentred: Signal) -> Signal:
         """max(1, elements * squares - sum^2 + epsilon), VARIANCE_LATENCY cycles after the statistics were read.

@@ -4,9 +4,11 @@ result's form.
 """
 
 from amaranth.hdl import Module, Mux, Signal, Value
-from amaranth.lib import data
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.exponential import START_BITS, interpolate
 from edgemoe.hw.compute.fixed import round_shift
+from edgemoe.hw.contract.layouts import index_shape
 
 MANTISSA_BITS = 16
 EXPONENT_BITS = 5
@@ -14,6 +16,17 @@ FRACTION_BITS = 12
 
 SCALE = data.StructLayout({"mantissa": MANTISSA_BITS, "exponent": EXPONENT_BITS})
 """A factor mantissa * 2^-16 * 2^-exponent, as tables of row scales hold it."""
+
+
+class ScalePort(wiring.Signature):
+    """Reading a table of row scales, as its reader sees it: the scale stands one cycle after the `index`, below
+    `rows`.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(
+            {"index": Out(index_shape(rows)), "mantissa": In(MANTISSA_BITS), "exponent": In(EXPONENT_BITS)}
+        )
 
 
 def normalised(width: int, segment_bits: int) -> data.StructLayout:
@@ -46,4 +59,13 @@ def mantissa_of(start: Value, product: Value) -> Value:
     return rounded[:MANTISSA_BITS] | rounded[MANTISSA_BITS].replicate(MANTISSA_BITS)
 
 
-__all__ = ["EXPONENT_BITS", "FRACTION_BITS", "MANTISSA_BITS", "SCALE", "mantissa_of", "normalise", "normalised"]
+__all__ = [
+    "EXPONENT_BITS",
+    "FRACTION_BITS",
+    "MANTISSA_BITS",
+    "SCALE",
+    "ScalePort",
+    "mantissa_of",
+    "normalise",
+    "normalised",
+]

@@ -17,18 +17,40 @@ each; `streamer.Streamer` *gathers*, as the queue says, the rows that the first 
 tasks of an image, several images), so that an expert's weights cross the bus once for all of them.
 """
 
-from amaranth.hdl import Module, signed
-from amaranth.lib import data, wiring
+from amaranth.hdl import Module
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.expert_choice import ExpertChoice
-from edgemoe.hw.compute.expert_queues import SCORE_BITS, ExpertQueues
+from edgemoe.hw.compute.expert_queues import ExpertQueues
 from edgemoe.hw.compute.expert_score import ExpertScore
 from edgemoe.hw.compute.logit_scan import ADDRESS_BITS, STRIDE_BITS, LogitScan
 from edgemoe.hw.compute.pipeline import delay
-from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import count_shape, index_shape
+from edgemoe.hw.contract.ports import EntryPort, QueueQuery, ReadPort
 
-EXPERT_BITS = ExpertQueues.EXPERT_BITS
+
+class RouterCommand(wiring.Signature):
+    """The instruction ROUTE, as who orders it sees it: `start` (pulse) with `reset_queues`; all the rest is held until
+    `done` (pulse), when all entries can be read.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {
+                "start": Out(1),
+                "rows": Out(count_shape(config.tokens)),
+                "row_base": Out(index_shape(config.rows)),
+                "base": Out(ADDRESS_BITS),
+                "stride": Out(STRIDE_BITS),
+                "columns": Out(range(config.words(config.experts) + 1)),
+                "experts": Out(range(config.experts + 1)),
+                "top_k": Out(count_shape(config.top_k)),
+                "shift": Out(4),
+                "reset_queues": Out(1),
+                "done": In(1),
+            }
+        )
 
 
 class Router(wiring.Component):
@@ -39,16 +61,12 @@ class Router(wiring.Component):
     pass-major). Eligible in a pass are the logits behind the row's last choice in the order (larger logit, lower
     expert): no set of chosen experts is kept.
 
-    Ports, command:
-        start; rows, row_base, base, stride, columns, experts, top_k, shift (all held until `done`); reset_queues
-        (sampled with `start`). done: one cycle, when all entries can be read.
-        Logits of row i: score memory words base + i * stride + 0..columns - 1, the first `experts` lanes of them.
-        Queue entries: row = row_base + i.
-    Ports, score memory:
-        score_address -> score_data one cycle later.
-    Ports, queues (see `ExpertQueues`):
-        entry_expert, entry_index -> entry_row, entry_score one cycle later; count_expert -> count combinational;
-        next_from -> next_found, next_expert one cycle later.
+    Ports
+    -----
+    command : logits of row i are score memory words base + i * stride + 0..columns - 1, the first `experts` lanes of
+        them; queue entries: row = row_base + i.
+    logits : reads score memory.
+    entry, query : reading the queues, and questions about them (see `ExpertQueues`).
 
     Cycles from start to done: top_k * max(rows * columns, columns + TURN) + rows * columns + DRAIN.
     Format: logits signed 16 bit, unit 2^(shift - 12); score unsigned 16 bit, 2^15 is 1.0.
@@ -68,32 +86,12 @@ class Router(wiring.Component):
         self.scan = LogitScan(config, self.TURN)
         self.PUSH = ExpertChoice.SEEN + self.scores.LATENCY  # address of a row's last word to the queue
         self.DRAIN = self.PUSH + ExpertQueues.PUSH_DELAY
-        word, row = data.ArrayLayout(signed(WORD_BITS), config.lanes), index_shape(config.rows)
-        expert = index_shape(config.experts)
         super().__init__(
             {
-                "start": In(1),
-                "rows": In(count_shape(config.tokens)),
-                "row_base": In(row),
-                "base": In(ADDRESS_BITS),
-                "stride": In(STRIDE_BITS),
-                "columns": In(range(config.words(config.experts) + 1)),
-                "experts": In(range(config.experts + 1)),
-                "top_k": In(count_shape(config.top_k)),
-                "shift": In(4),
-                "reset_queues": In(1),
-                "done": Out(1),
-                "score_address": Out(ADDRESS_BITS),
-                "score_data": In(word),
-                "entry_expert": In(expert),
-                "entry_index": In(row),
-                "entry_row": Out(row),
-                "entry_score": Out(SCORE_BITS),
-                "count_expert": In(expert),
-                "count": Out(range(config.rows + 1)),
-                "next_from": In(EXPERT_BITS),
-                "next_found": Out(1),
-                "next_expert": Out(EXPERT_BITS),
+                "command": In(RouterCommand(config)),
+                "logits": Out(ReadPort(config)),
+                "entry": In(EntryPort()),
+                "query": In(QueueQuery()),
             }
         )
 
@@ -105,36 +103,37 @@ class Router(wiring.Component):
             self.scores,
         )
         m.submodules.queues = queues = ExpertQueues(self.config)
+        command, query = self.command, self.query
         m.d.comb += [
-            scan.start.eq(self.start),
-            scan.rows.eq(self.rows),
-            scan.columns.eq(self.columns),
-            scan.base.eq(self.base),
-            scan.stride.eq(self.stride),
-            scan.top_k.eq(self.top_k),
-            self.score_address.eq(scan.address),
-            self.done.eq(delay(m, scan.finished, self.DRAIN - 1, name="finish", reset_less=False)),
+            scan.start.eq(command.start),
+            scan.rows.eq(command.rows),
+            scan.columns.eq(command.columns),
+            scan.base.eq(command.base),
+            scan.stride.eq(command.stride),
+            scan.top_k.eq(command.top_k),
+            self.logits.address.eq(scan.address),
+            command.done.eq(delay(m, scan.finished, self.DRAIN - 1, name="finish", reset_less=False)),
             choice.valid.eq(scan.valid),
             choice.token.eq(scan.token),
-            choice.word.eq(self.score_data),
-            choice.experts.eq(self.experts),
-            scores.experts.eq(self.experts),
-            scores.shift.eq(self.shift),
-            scores.row_base.eq(self.row_base),
-            queues.reset.eq(self.start & self.reset_queues),
+            choice.word.eq(self.logits.data),
+            choice.experts.eq(command.experts),
+            scores.experts.eq(command.experts),
+            scores.shift.eq(command.shift),
+            scores.row_base.eq(command.row_base),
+            queues.reset.eq(command.start & command.reset_queues),
             queues.push.eq(scores.scored),
             queues.push_expert.eq(scores.expert),
             queues.push_entry.row.eq(scores.row),
             queues.push_entry.score.eq(scores.score),
-            queues.entry_expert.eq(self.entry_expert),
-            queues.entry_index.eq(self.entry_index),
-            self.entry_row.eq(queues.entry.row),
-            self.entry_score.eq(queues.entry.score),
-            queues.count_expert.eq(self.count_expert),
-            self.count.eq(queues.count),
-            queues.next_from.eq(self.next_from),
-            self.next_found.eq(queues.next_found),
-            self.next_expert.eq(queues.next_expert),
+            queues.entry_expert.eq(self.entry.expert),
+            queues.entry_index.eq(self.entry.index),
+            self.entry.row.eq(queues.entry.row),
+            self.entry.score.eq(queues.entry.score),
+            queues.count_expert.eq(query.count_expert),
+            query.count.eq(queues.count),
+            queues.next_from.eq(query.next_from),
+            query.next_found.eq(queues.next_found),
+            query.next_expert.eq(queues.next_expert),
         ]
         for name in ("seen_valid", "seen_token", "seen_word", "seen_maximum", "chosen", "choice", "chosen_maximum"):
             m.d.comb += getattr(scores, name).eq(getattr(choice, name))

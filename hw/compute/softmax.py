@@ -17,16 +17,17 @@ So a score is written once and read once, when it is needed as a factor; the sum
 the tables hold one word a query.
 """
 
-from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.compute.exponential import FINE_BITS, Exponential
 from edgemoe.hw.compute.lane_tree import add, larger, reduce_lanes, tree_stages
-from edgemoe.hw.compute.normalise import EXPONENT_BITS, MANTISSA_BITS, SCALE
+from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
+from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.layouts import index_shape
 
@@ -42,23 +43,68 @@ FLAGS = data.StructLayout({"counts": 1, "first": 1, "last": 1})
 """What a word is to the sum of its row: it counts, it is the first, it is the last."""
 
 
+class ScoreWrite(wiring.Signature):
+    """A finished word of scores of query `index`, as its source sees it: the `first` of its row or not, and in `mask`
+    the lanes that count.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "index": Out(index_shape(config.tokens)),
+                "first": Out(1),
+                "word": Out(layouts.word(config)),
+                "mask": Out(config.lanes),
+            }
+        )
+
+
+class ScoreStream(wiring.Signature):
+    """A word of scores of query `index` that is to become probabilities, as its source sees it.
+
+    `lanes`: how many lanes count, from lane 0 on; `shift`: 2^(shift - 12) is the unit of a score; `accumulate`: the sum
+    of the row counts this word, which is then the `first` or the `last` of the row or neither.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "index": Out(index_shape(config.tokens)),
+                "word": Out(layouts.word(config)),
+                "lanes": Out(range(config.lanes + 1)),
+                "shift": Out(4),
+                "first": Out(1),
+                "last": Out(1),
+                "accumulate": Out(1),
+            }
+        )
+
+
+class Probabilities(wiring.Signature):
+    """A word of probabilities, in units of 2^-15, as the exponentials see it."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"valid": Out(1), "word": Out(layouts.word(config))})
+
+
 class Softmax(wiring.Component):
     """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i]
     of these p.
 
-    Ports, score side (a finished word of scores of query `score_index`):
-        score_valid, score_index, score_first (starts max[i] afresh), score_word, score_mask (lanes that count).
-    Ports, probability side:
-        valid, index, word (scores), lanes (lanes 0..lanes-1 count, the others give 0), shift (2^(shift - 12) is the
-        unit of a score), accumulate (sum[i] counts this word), first (sum[i] starts afresh), last (1 / sum[i] goes to
-        the scale table). out_valid, out_word: probabilities, LATENCY cycles later.
-    Ports, scale table:
-        scale_index -> scale_mantissa, scale_exponent one cycle later: 1/sum = mantissa * 2^-16 * 2^-exponent.
+    Ports
+    -----
+    score : a finished word of scores; `first` starts max[i] afresh.
+    stream : a word of scores that comes back; lanes that do not count give 0; `first` starts sum[i] afresh, `last`
+        sends 1 / sum[i] to the scale table.
+    out : its probabilities, LATENCY cycles later.
+    scale : 1/sum = mantissa * 2^-16 * 2^-exponent of query `index`.
 
     LATENCY = 7; one word a cycle on both sides at once (initiation interval 1).
     REVISIT = 1: words of the same index may follow one another without a gap, on either side.
     MAX_DELAY: cycles from a score word to the first probability word that may use its maximum.
-    SCALE_DELAY: cycles from the `last` word to the cycle in which scale_index may ask for its scale (12 + tree, 13 for
+    SCALE_DELAY: cycles from the `last` word to the cycle in which `scale` may ask for its scale (12 + tree, 13 for
     4 lanes). Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in
     units of 2^-18. Limits: index < config.tokens; `first` and `last` count only with `accumulate`; a row's sum is of at
     most
@@ -75,31 +121,12 @@ class Softmax(wiring.Component):
         self.stages = tree_stages(lanes)
         self.MAX_DELAY = self.stages + 1
         self.SCALE_DELAY = self.LATENCY + self.stages + 1 + Reciprocal.LATENCY
-        word, index, count = (
-            data.ArrayLayout(signed(WORD_BITS), lanes),
-            index_shape(config.tokens),
-            Shape.cast(range(lanes + 1)),
-        )
         super().__init__(
             {
-                "score_valid": In(1),
-                "score_index": In(index),
-                "score_first": In(1),
-                "score_word": In(word),
-                "score_mask": In(lanes),
-                "valid": In(1),
-                "index": In(index),
-                "word": In(word),
-                "lanes": In(count),
-                "shift": In(4),
-                "first": In(1),
-                "last": In(1),
-                "accumulate": In(1),
-                "out_valid": Out(1),
-                "out_word": Out(word),
-                "scale_index": In(index),
-                "scale_mantissa": Out(MANTISSA_BITS),
-                "scale_exponent": Out(EXPONENT_BITS),
+                "score": In(ScoreWrite(config)),
+                "stream": In(ScoreStream(config)),
+                "out": Out(Probabilities(config)),
+                "scale": In(ScalePort(config.tokens)),
             }
         )
 
@@ -113,17 +140,17 @@ class Softmax(wiring.Component):
     def update_maxima(self, m: Module, maxima: Memory) -> None:
         write = maxima.write_port()
         read = maxima.read_port(transparent_for=[write])
-        masked = [Mux(self.score_mask[lane], self.score_word[lane], LOWEST) for lane in range(self.config.lanes)]
+        masked = [Mux(self.score.mask[lane], self.score.word[lane], LOWEST) for lane in range(self.config.lanes)]
         masked = [value.as_signed() if not value.shape().signed else value for value in masked]
-        best = reduce_lanes(m, self.score_valid, masked, larger, name="score")
+        best = reduce_lanes(m, self.score.valid, masked, larger, name="score")
         before = self.stages - 1  # the table is read in the tree's last stage
         m.d.comb += [
-            read.addr.eq(delay(m, self.score_index, before, name="score_index")),
-            read.en.eq(delay(m, self.score_valid, before, name="score_read")),
+            read.addr.eq(delay(m, self.score.index, before, name="score_index")),
+            read.en.eq(delay(m, self.score.valid, before, name="score_read")),
         ]
-        first = delay(m, self.score_first, self.stages, name="score_first")
+        first = delay(m, self.score.first, self.stages, name="score_first")
         m.d.comb += [
-            write.en.eq(delay(m, self.score_valid, self.stages, name="score_valid", reset_less=False)),
+            write.en.eq(delay(m, self.score.valid, self.stages, name="score_valid", reset_less=False)),
             write.addr.eq(delay(m, read.addr, 1, name="score_write")),
             write.data.eq(Mux(first | (best > read.data), best, read.data)),
         ]
@@ -132,26 +159,26 @@ class Softmax(wiring.Component):
         """Wires the exponentials; returns what they give for the sums."""
         lanes = self.config.lanes
         read = maxima.read_port()
-        m.d.comb += [read.addr.eq(self.index), read.en.eq(self.valid)]
+        m.d.comb += [read.addr.eq(self.stream.index), read.en.eq(self.stream.valid)]
         m.submodules.exponential = exponential = Exponential(lanes)
         word_1, word_2, mask_1 = (
-            Signal.like(self.word, reset_less=True),
+            Signal.like(self.stream.word, reset_less=True),
             Signal(exponential.distance.shape(), reset_less=True),
             Signal(lanes, reset_less=True),
         )
-        valid_1 = delay(m, self.valid, 1, name="valid_1", reset_less=False)
-        with m.If(self.valid):
-            m.d.sync += [word_1.eq(self.word), mask_1.eq(lane_mask(self.lanes, lanes))]
+        valid_1 = delay(m, self.stream.valid, 1, name="valid_1", reset_less=False)
+        with m.If(self.stream.valid):
+            m.d.sync += [word_1.eq(self.stream.word), mask_1.eq(lane_mask(self.stream.lanes, lanes))]
         with m.If(valid_1):
             m.d.sync += [word_2[lane].eq(read.data - word_1[lane]) for lane in range(lanes)]
         m.d.comb += [
             exponential.valid.eq(delay(m, valid_1, 1, name="valid_2", reset_less=False)),
             exponential.distance.eq(word_2),
             exponential.mask.eq(delay(m, mask_1, 1, name="mask")),
-            exponential.shift.eq(delay(m, self.shift, 2, name="shift")),
-            self.out_valid.eq(exponential.out_valid),
+            exponential.shift.eq(delay(m, self.stream.shift, 2, name="shift")),
+            self.out.valid.eq(exponential.out_valid),
         ]
-        m.d.comb += [self.out_word[lane].eq(exponential.probability[lane]) for lane in range(lanes)]
+        m.d.comb += [self.out.word[lane].eq(exponential.probability[lane]) for lane in range(lanes)]
         return exponential.fine
 
     def update_sums(self, m: Module, fine: data.View) -> None:
@@ -162,16 +189,16 @@ class Softmax(wiring.Component):
         read = sums.read_port(transparent_for=[write])
         entering = Signal(FLAGS)
         m.d.comb += [
-            entering.counts.eq(self.valid & self.accumulate),
-            entering.first.eq(self.first),
-            entering.last.eq(self.last),
+            entering.counts.eq(self.stream.valid & self.stream.accumulate),
+            entering.first.eq(self.stream.first),
+            entering.last.eq(self.stream.last),
         ]
         reading = delay(m, entering, self.LATENCY - 1 + self.stages, name="reading", reset_less=False)
         adding = delay(m, reading, 1, name="adding", reset_less=False)
         finished = adding.counts & adding.last
-        partial = reduce_lanes(m, self.out_valid, [fine[lane] for lane in range(config.lanes)], add, name="sum")
+        partial = reduce_lanes(m, self.out.valid, [fine[lane] for lane in range(config.lanes)], add, name="sum")
         m.d.comb += [
-            read.addr.eq(delay(m, self.index, self.LATENCY + self.stages - 1, name="sum_read")),
+            read.addr.eq(delay(m, self.stream.index, self.LATENCY + self.stages - 1, name="sum_read")),
             read.en.eq(reading.counts),
         ]
         total = Signal(bits)
@@ -198,9 +225,9 @@ class Softmax(wiring.Component):
             store.addr.eq(delay(m, write.addr, 1 + Reciprocal.LATENCY, name="scale_write")),
             store.data.mantissa.eq(reciprocal.mantissa),
             store.data.exponent.eq(reciprocal.exponent),
-            fetch.addr.eq(self.scale_index),
-            self.scale_mantissa.eq(fetch.data.mantissa),
-            self.scale_exponent.eq(fetch.data.exponent),
+            fetch.addr.eq(self.scale.index),
+            self.scale.mantissa.eq(fetch.data.mantissa),
+            self.scale.exponent.eq(fetch.data.exponent),
         ]
 
 

@@ -8,6 +8,7 @@ from edgemoe.hw.contract.isa import FIELDS, INSTRUCTION_BYTES, OFFSETS
 
 ROW_BITS = 13  # absolute token rows (HardwareConfig allows 4096, and counts reach it)
 EXPERT_BITS = 7
+SCORE_BITS = 16  # of an expert for a token: 2^15 is 1.0
 
 
 def index_shape(count: int) -> Shape:
@@ -52,7 +53,7 @@ TAG = data.StructLayout(
         "index": ROW_BITS,  # i: row within the stream, and in the accumulators
         "row": ROW_BITS,  # row of the destination: i, or the queue entry's row when scattering
         "table_row": ROW_BITS,  # absolute row of the streamed row, for the table of row scales
-        "score": 16,  # router's score of the queue entry
+        "score": SCORE_BITS,  # router's score of the queue entry
         "column": 10,
         "first": 1,  # first chunk: the accumulator starts
         "last": 1,  # last chunk: the sum is complete

@@ -5,7 +5,43 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory
-from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, word
+from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, SCORE_BITS, word
+
+
+class ReadPort(wiring.Signature):
+    """Reading an on-chip memory, as its reader sees it: `data` stands one cycle after `address`."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"address": Out(20), "data": In(word(config))})
+
+
+class ResultPort(wiring.Signature):
+    """A result on its way to the on-chip memories, as its source sees it: `word` goes to `address` of `memory`, and
+    with `copy_valid` to `copy_address` of activation memory as well.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "memory": Out(Memory),
+                "address": Out(20),
+                "word": Out(word(config)),
+                "copy_valid": Out(1),
+                "copy_address": Out(20),
+            }
+        )
+
+
+class EntryPort(wiring.Signature):
+    """Reading an expert's queue, as its reader sees it: `row` and `score` of an entry stand one cycle after `expert`
+    and `index`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {"expert": Out(EXPERT_BITS), "index": Out(ROW_BITS), "row": In(ROW_BITS), "score": In(SCORE_BITS)}
+        )
 
 
 class DmaPort(wiring.Signature):

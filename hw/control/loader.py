@@ -4,9 +4,12 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.array import ArrayLoad
+from edgemoe.hw.compute.epilogue import ParameterLoad
 from edgemoe.hw.contract.config import PARAMETER_WORDS, HardwareConfig
 from edgemoe.hw.contract.isa import Stationary
-from edgemoe.hw.contract.layouts import JOB, word
+from edgemoe.hw.contract.layouts import JOB
+from edgemoe.hw.contract.ports import ReadPort, WeightRowPort
 from edgemoe.hw.control.key_value_addresses import KeyValueAddresses
 
 SWAP_DELAY = 2  # from the wave's entrance into the array to the swap of its first row: two registers
@@ -36,20 +39,11 @@ class Loader(wiring.Component):
             {
                 "jobs": In(stream.Signature(JOB)),
                 "completed": In(8),  # instructions that have written all their results, modulo 256
-                "row_valid": In(1),
-                "row_ready": Out(1),
-                "row_word": In(word(config)),
-                "row_level": In(range(2 * config.lanes + 1)),  # rows that will come without a gap
-                "key_value_address": Out(20),
-                "key_value_data": In(word(config)),  # one cycle after the address
+                "weights": In(WeightRowPort(config)),
+                "key_value": Out(ReadPort(config)),
                 "key_value_taken": In(1),  # DMA has the memories' ports: nothing can be read
-                "load_valid": Out(1),
-                "load_by_column": Out(1),
-                "load_index": Out(range(config.lanes)),
-                "load_data": Out(word(config)),
-                "parameter_valid": Out(1),
-                "parameter_bank": Out(1),
-                "parameter_index": Out(2),
+                "load": Out(ArrayLoad(config)),
+                "parameter": Out(ParameterLoad(config)),
                 "ready": Out(1),  # pulse: a block may be swapped in from the next cycle on
                 "swap": In(1),  # the wave that swaps enters the array in this cycle
                 "column_done": In(1),  # a column block with parameters has left the epilogue
@@ -83,7 +77,7 @@ class Loader(wiring.Component):
             addresses.chunk.eq(chunk),
             addresses.advance.eq(read_valid),
             addresses.last_chunk.eq(last_chunk),
-            self.key_value_address.eq(addresses.address),
+            self.key_value.address.eq(addresses.address),
         ]
 
         def next_block():
@@ -106,9 +100,9 @@ class Loader(wiring.Component):
                     m.next = "KEY_VALUE"
             with m.State("PARAMETERS"):
                 m.d.comb += self.waits_for_weights.eq(1)
-                m.d.comb += self.row_ready.eq((banks_free != 0) | (index != 0))
-                with m.If(self.row_valid & self.row_ready):
-                    m.d.comb += [self.parameter_valid.eq(index < PARAMETER_WORDS), take_bank.eq(index == 0)]
+                m.d.comb += self.weights.ready.eq((banks_free != 0) | (index != 0))
+                with m.If(self.weights.valid & self.weights.ready):
+                    m.d.comb += [self.parameter.valid.eq(index < PARAMETER_WORDS), take_bank.eq(index == 0)]
                     m.d.sync += index.eq(index + 1)
                     with m.If(index == self.config.parameter_words - 1):
                         m.d.sync += [index.eq(0), bank.eq(~bank)]
@@ -116,9 +110,9 @@ class Loader(wiring.Component):
             with m.State("WEIGHTS"):
                 # A block starts only when all its rows will stream.
                 m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading)
-                start = shadow_free & self.row_level[lanes.bit_length() - 1 :].any()  # at least N
+                start = shadow_free & self.weights.level[lanes.bit_length() - 1 :].any()  # at least N
                 with m.If(loading | start):
-                    m.d.comb += self.row_ready.eq(1)
+                    m.d.comb += self.weights.ready.eq(1)
                     m.d.sync += index.eq(index + 1)
                     with m.If(~loading):
                         m.d.comb += self.ready.eq(1)
@@ -145,8 +139,14 @@ class Loader(wiring.Component):
                         with m.If(last_chunk & last_column):
                             m.next = "IDLE"
 
-        self._present(m, read_valid, index, addresses.key + index < instruction.keys, by_column, fsm.ongoing("WEIGHTS"))
-        m.d.comb += [self.parameter_bank.eq(bank), self.parameter_index.eq(index)]
+        self._present(
+            m, read_valid, index, addresses.key + index < instruction.keys, by_column, fsm.ongoing("WEIGHTS")
+        )
+        m.d.comb += [
+            self.parameter.bank.eq(bank),
+            self.parameter.index.eq(index),
+            self.parameter.data.eq(self.weights.word),
+        ]
         return m
 
     def _shadow(self, m: Module) -> tuple[Signal, Signal]:
@@ -179,15 +179,15 @@ class Loader(wiring.Component):
         ]
         with m.If(arrives):
             m.d.comb += [
-                self.load_valid.eq(1),
-                self.load_by_column.eq(arrives_by_column),
-                self.load_index.eq(arrives_index),
-                self.load_data.eq(Mux(arrives_inside, Cat(*self.key_value_data), 0)),
+                self.load.valid.eq(1),
+                self.load.by_column.eq(arrives_by_column),
+                self.load.index.eq(arrives_index),
+                self.load.data.eq(Mux(arrives_inside, Cat(*self.key_value.data), 0)),
                 self.ready.eq(Mux(arrives_by_column, arrives_last, arrives_index == 0)),
             ]
         with m.Elif(weights):
             m.d.comb += [
-                self.load_valid.eq(self.row_ready),
-                self.load_index.eq(index),
-                self.load_data.eq(Cat(*self.row_word)),
+                self.load.valid.eq(self.weights.ready),
+                self.load.index.eq(index),
+                self.load.data.eq(Cat(*self.weights.word)),
             ]

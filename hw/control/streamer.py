@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode
-from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, TAG
+from edgemoe.hw.contract.layouts import JOB, ROW_BITS, TAG
+from edgemoe.hw.contract.ports import EntryPort, Events, OperationPort
 from edgemoe.hw.control.hazards import Hazards
 
 ISSUE = data.StructLayout({"tag": TAG, "swap": 1, "chunk": 10, "lanes_left": 18, "probabilities": 1})
@@ -18,8 +19,7 @@ class Streamer(wiring.Component):
 
     Two instructions may be in flight: one streams while the one before drains. `contexts` holds both; TAG.context tells
     which is meant. `Hazards` says when a block may start and when an instruction may begin.
-    Instructions other than MATMUL wait until everything before them is written and run alone (`operation`,
-    `operation_done`).
+    Instructions other than MATMUL wait until everything before them is written and run alone (`operation`).
 
     From the issue of a row to its word at `issue` takes LATENCY cycles:
 
@@ -53,92 +53,77 @@ class Streamer(wiring.Component):
                 "completed": Out(8),
                 "final_written": In(1),  # pulse: a MATMUL's last row has been written
                 "ready": In(1),  # pulse: the loader has a block
-                "entry_expert": Out(EXPERT_BITS),
-                "entry_index": Out(ROW_BITS),
-                "entry_row": In(ROW_BITS),  # one cycle later
-                "entry_score": In(16),
+                "waits_for_weights": In(1),  # it has none, for want of weights
+                "entry": Out(EntryPort()),
                 "address": Out(20),  # of the streamed word, to activation and score memory
                 "issue": Out(ISSUE),  # beside the streamed word's data
                 "contexts": Out(data.ArrayLayout(JOB, 2)),
-                "operation": Out(1),  # pulse: start the instruction in `current`
-                "current": Out(JOB),
-                "operation_done": In(1),
-                "active": Out(1),
-                "waits_for_block": Out(1),
-                "waits_for_results": Out(1),
-                "operating": Out(1),
-                "idle": Out(1),
-                "retired": Out(1),  # pulse: an instruction has completed
+                "operation": Out(OperationPort()),  # its `job` is the present instruction, whatever it is
+                "events": Out(Events()),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        job, context = self.current, Signal()
-        instruction = job.instruction
-        index, column, chunk = Signal(ROW_BITS), Signal(10), Signal(10)
-        bank, lanes_left = Signal(), Signal(18)
+        job, issued, context, accepted = self.operation.job, Signal(ISSUE), Signal(), Signal()
+        instruction, issue, first_row = job.instruction, issued.tag.valid, issued.swap
         m.submodules.hazards = hazards = Hazards(
             block_spacing=self.block_spacing, probability_latency=self.probability_latency
         )
-
-        issue = Signal()
-        last_row, last_chunk, last_column = Signal(), Signal(), Signal()
         m.d.comb += [
-            last_row.eq(index + 1 == job.rows),
-            last_chunk.eq(chunk + 1 == instruction.chunks),
-            last_column.eq(column + 1 == instruction.columns),
+            accepted.eq(self.jobs.valid & self.jobs.ready),
+            hazards.accepted.eq(accepted),
             hazards.announced.eq(self.ready),
-            hazards.block_starts.eq(issue & (index == 0)),
+            hazards.block_starts.eq(issue & first_row),
             hazards.probability_issued.eq(issue & instruction.probabilities),
-            hazards.retired.eq(self.retired),
+            hazards.retired.eq(self.events.retired),
             hazards.wait_stream.eq(instruction.wait_stream),
             hazards.probabilities.eq(instruction.probabilities),
-            self.retired.eq(self.final_written | self.operation_done),
         ]
-        with m.If(self.retired):
+        with m.If(self.events.retired):
             m.d.sync += self.completed.eq(self.completed + 1)
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.comb += [self.jobs.ready.eq(1), hazards.accepted.eq(self.jobs.valid)]
-                m.d.comb += self.idle.eq(hazards.empty & ~self.jobs.valid)
+                m.d.comb += self.jobs.ready.eq(1)
                 with m.If(self.jobs.valid):
-                    m.d.sync += [job.eq(self.jobs.payload), index.eq(0), column.eq(0), chunk.eq(0)]
-                    m.d.sync += lanes_left.eq(self.jobs.payload.instruction.keys)
+                    m.d.sync += job.eq(self.jobs.payload)
                     m.next = "DEPENDENCY"
             with m.State("DEPENDENCY"):
-                m.d.comb += self.waits_for_results.eq(1)
                 with m.If(instruction.opcode != Opcode.MATMUL):
                     with m.If(hazards.alone):
-                        m.d.comb += self.operation.eq(1)
+                        m.d.comb += self.operation.start.eq(1)
                         m.next = "OPERATION"
                 with m.Elif(hazards.matmul_may_begin):
                     m.d.sync += [context.eq(~context), self.contexts[~context].eq(job)]
                     m.next = "STREAM"
             with m.State("OPERATION"):
-                m.d.comb += self.operating.eq(1)
-                with m.If(self.operation_done):
+                with m.If(self.operation.done):
                     m.next = "IDLE"
             with m.State("STREAM"):
-                m.d.comb += issue.eq((index != 0) | hazards.block_may_start)
-                m.d.comb += [self.active.eq(issue), self.waits_for_block.eq(~issue)]
-                with m.If(issue):
-                    m.d.sync += index.eq(index + 1)
-                    with m.If(last_row):
-                        fewer = Mux(lanes_left > self.config.lanes, lanes_left - self.config.lanes, 0)
-                        m.d.sync += [index.eq(0), chunk.eq(chunk + 1), lanes_left.eq(fewer)]
-                        with m.If(last_chunk):
-                            m.d.sync += [chunk.eq(0), column.eq(column + 1), lanes_left.eq(instruction.keys)]
-                            with m.If(~instruction.stationary[1]):  # parameters come with weights only
-                                m.d.sync += bank.eq(~bank)
-                            with m.If(last_column):
-                                m.next = "IDLE"
+                m.d.comb += issue.eq(~first_row | hazards.block_may_start)
+                with m.If(issue & issued.tag.final):
+                    m.next = "IDLE"
 
-        m.d.comb += [self.entry_expert.eq(job.expert), self.entry_index.eq(index)]
-        issued = Signal(ISSUE)
+        m.d.comb += [issued.tag.context.eq(context), issued.probabilities.eq(instruction.probabilities)]
+        self._walk(m, accepted, issued)
+        self._locate(m, issued)
+        self._events(m, fsm, issue, hazards.empty)
+        return m
+
+    def _walk(self, m: Module, accepted: Signal, issued: Signal) -> None:
+        """The loop nest of the present instruction: `issued` is the row whose turn it is, the next one's comes with
+        its issue.
+        """
+        job, lanes = self.operation.job, self.config.lanes
+        instruction = job.instruction
+        index, column, chunk = Signal(ROW_BITS), Signal(10), Signal(10)
+        bank, lanes_left = Signal(), Signal(18)
+        last_row, last_chunk, last_column = Signal(), Signal(), Signal()
         m.d.comb += [
-            issued.tag.valid.eq(issue),
+            last_row.eq(index + 1 == job.rows),
+            last_chunk.eq(chunk + 1 == instruction.chunks),
+            last_column.eq(column + 1 == instruction.columns),
             issued.tag.index.eq(index),
             issued.tag.column.eq(column),
             issued.tag.first.eq(chunk == 0),
@@ -146,14 +131,40 @@ class Streamer(wiring.Component):
             issued.tag.column_end.eq(last_row & last_chunk),
             issued.tag.final.eq(last_row & last_chunk & last_column),
             issued.tag.bank.eq(bank),
-            issued.tag.context.eq(context),
             issued.swap.eq(index == 0),
             issued.chunk.eq(chunk),
             issued.lanes_left.eq(lanes_left),
-            issued.probabilities.eq(instruction.probabilities),
+            self.entry.expert.eq(job.expert),
+            self.entry.index.eq(index),
         ]
-        self._locate(m, issued)
-        return m
+        with m.If(accepted):
+            m.d.sync += [index.eq(0), column.eq(0), chunk.eq(0), lanes_left.eq(self.jobs.payload.instruction.keys)]
+        with m.Elif(issued.tag.valid):
+            m.d.sync += index.eq(index + 1)
+            with m.If(last_row):
+                fewer = Mux(lanes_left > lanes, lanes_left - lanes, 0)
+                m.d.sync += [index.eq(0), chunk.eq(chunk + 1), lanes_left.eq(fewer)]
+                with m.If(last_chunk):
+                    m.d.sync += [chunk.eq(0), column.eq(column + 1), lanes_left.eq(instruction.keys)]
+                    with m.If(~instruction.stationary[1]):  # parameters come with weights only
+                        m.d.sync += bank.eq(~bank)
+
+    def _events(self, m: Module, fsm, issue: Signal, empty: Signal) -> None:
+        """What the present cycle is spent on."""
+        events, opcode = self.events, self.operation.job.instruction.opcode
+        operating, waits = fsm.ongoing("OPERATION"), fsm.ongoing("STREAM") & ~issue
+        norm, route = opcode == Opcode.LAYERNORM, opcode == Opcode.ROUTE
+        m.d.comb += [
+            events.retired.eq(self.final_written | self.operation.done),
+            events.array_active.eq(issue),
+            events.waits_for_weights.eq(waits & self.waits_for_weights),
+            events.waits_for_operands.eq(waits & ~self.waits_for_weights),
+            events.waits_for_results.eq(fsm.ongoing("DEPENDENCY")),
+            events.moving.eq(operating & ~(norm | route)),
+            events.normalising.eq(operating & norm),
+            events.routing.eq(operating & route),
+            events.idle.eq(fsm.ongoing("IDLE") & empty & ~self.jobs.valid),
+        ]
 
     def _locate(self, m: Module, issued: Signal) -> None:
         """From the issue of a row to the address of its word, through STAGES;
@@ -165,11 +176,11 @@ class Streamer(wiring.Component):
         m.d.sync += [
             entry.eq(issued),
             # row
-            row.eq(Mux(here.gather, self.entry_row, entry.tag.index)),
+            row.eq(Mux(here.gather, self.entry.row, entry.tag.index)),
             located.eq(entry),
-            located.tag.row.eq(Mux(here.scatter, self.entry_row, entry.tag.index)),
-            located.tag.table_row.eq(Mux(here.gather, self.entry_row, here.row_base + entry.tag.index)),
-            located.tag.score.eq(self.entry_score),
+            located.tag.row.eq(Mux(here.scatter, self.entry.row, entry.tag.index)),
+            located.tag.table_row.eq(Mux(here.gather, self.entry.row, here.row_base + entry.tag.index)),
+            located.tag.score.eq(self.entry.score),
         ]
         here = self.contexts[located.tag.context].instruction
         # product, address; the word comes a cycle behind its address

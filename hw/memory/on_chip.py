@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory
-from edgemoe.hw.contract.layouts import word
+from edgemoe.hw.contract.ports import DmaPort, EntryPort, ReadPort, ResultPort
 from edgemoe.hw.memory.block_memory import BlockMemory
 
 
@@ -20,45 +20,33 @@ class Memories(wiring.Component):
     | residual | the epilogue, STORE | write-back, LOAD |
     | score | the stream (probabilities), the router, STORE | write-back |
 
-    DMA and router run alone (the streamer sees to that), so a port is handed over whole (`dma_active`,
-    `router_active`). Read data stands one cycle after its address. Never more than two words are written in a cycle, in
-    two memories: a result and its copy.
+    DMA and router run alone (the streamer sees to that), so a port is handed over whole (`moving`, `routing`): DMA gets
+    that of the expert queues, too, whose memory is the router's, and reads the queue of the streamer's expert. Read
+    data stands one cycle after its address. Never more than two words are written in a cycle, in two memories: a result
+    and its copy.
     """
 
     def __init__(self, config: HardwareConfig):
         self.config = config
         super().__init__(
             {
-                "stream_address": In(20),
-                "activation_data": Out(word(config)),
-                "score_data": Out(word(config)),
-                "key_value_address": In(20),
-                "key_value_data": Out(word(config)),
-                "residual_address": In(20),
-                "residual_data": Out(word(config)),
-                "router_active": In(1),
-                "router_address": In(20),
-                "write_valid": In(1),
-                "write_memory": In(Memory),
-                "write_address": In(20),
-                "copy_valid": In(1),
-                "copy_address": In(20),
-                "write_word": In(word(config)),
-                "dma_active": In(1),
-                "dma_write_valid": In(1),
-                "dma_write_memory": In(Memory),
-                "dma_write_address": In(20),
-                "dma_write_word": In(word(config)),
-                "dma_write_lanes": In(config.lanes),  # an enable for each, of activation memory
-                "dma_read_memory": In(Memory),
-                "dma_read_address": In(20),
-                "dma_read_data": Out(word(config)),
+                "activation": In(ReadPort(config)),
+                "key_value": In(ReadPort(config)),
+                "residual": In(ReadPort(config)),
+                "score": In(ReadPort(config)),
+                "logits": In(ReadPort(config)),  # score memory, for the router
+                "routing": In(1),  # the router has the port of score memory
+                "result": In(ResultPort(config)),
+                "dma": In(DmaPort(config)),
+                "moving": In(1),  # DMA has every port
+                "entry": In(EntryPort()),  # the streamer's port of the expert queues
+                "queues": Out(EntryPort()),  # the queues', in the router
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
+        config, result, dma = self.config, self.result, self.dma
         bits = 16 * config.lanes
         depths = {
             Memory.ACTIVATION: config.activation_words,
@@ -67,10 +55,10 @@ class Memories(wiring.Component):
             Memory.SCORE: config.score_words,
         }
         readers = {
-            Memory.ACTIVATION: self.stream_address,
-            Memory.KEY_VALUE: self.key_value_address,
-            Memory.RESIDUAL: self.residual_address,
-            Memory.SCORE: Mux(self.router_active, self.router_address, self.stream_address),
+            Memory.ACTIVATION: self.activation.address,
+            Memory.KEY_VALUE: self.key_value.address,
+            Memory.RESIDUAL: self.residual.address,
+            Memory.SCORE: Mux(self.routing, self.logits.address, self.score.address),
         }
         read_data = {}
         for which, depth in depths.items():
@@ -78,32 +66,38 @@ class Memories(wiring.Component):
             groups = config.lanes if which == Memory.ACTIVATION else 1
             m.submodules[name] = memory = BlockMemory(bits, depth, groups)
             read_data[which] = memory.read_data
-            m.d.comb += memory.read_address.eq(Mux(self.dma_active, self.dma_read_address, readers[which]))
+            m.d.comb += memory.read_address.eq(Mux(self.moving, dma.read_address, readers[which]))
 
             # A result, or for activation memory its copy.
-            result = Signal(name=f"{name}_result")
-            copied = self.copy_valid if which == Memory.ACTIVATION else 0
-            m.d.comb += result.eq(self.write_valid & (self.write_memory == which))
-            enable = result | copied
+            here = Signal(name=f"{name}_result")
+            copied = result.copy_valid if which == Memory.ACTIVATION else 0
+            m.d.comb += here.eq(result.valid & (result.memory == which))
+            enable = here | copied
             m.d.comb += [
                 memory.write_address.eq(
-                    Mux(self.dma_active, self.dma_write_address, Mux(result, self.write_address, self.copy_address))
+                    Mux(self.moving, dma.write_address, Mux(here, result.address, result.copy_address))
                 ),
-                memory.write_data.eq(Mux(self.dma_active, Cat(*self.dma_write_word), Cat(*self.write_word))),
+                memory.write_data.eq(Mux(self.moving, Cat(*dma.write_word), Cat(*result.word))),
             ]
-            dma_enable = self.dma_write_valid & (self.dma_write_memory == which)
-            dma_enables = Mux(dma_enable, self.dma_write_lanes, 0) if which == Memory.ACTIVATION else dma_enable
-            m.d.comb += memory.write_enable.eq(Mux(self.dma_active, dma_enables, enable.replicate(groups)))
+            dma_enable = dma.write_valid & (dma.write_memory == which)
+            dma_enables = Mux(dma_enable, dma.write_lanes, 0) if which == Memory.ACTIVATION else dma_enable
+            m.d.comb += memory.write_enable.eq(Mux(self.moving, dma_enables, enable.replicate(groups)))
         chosen = Signal(Memory)
-        m.d.sync += chosen.eq(self.dma_read_memory)
+        m.d.sync += chosen.eq(dma.read_memory)
         with m.Switch(chosen):
             for which, read_word in read_data.items():
                 with m.Case(which):
-                    m.d.comb += self.dma_read_data.eq(read_word)
+                    m.d.comb += dma.read_data.eq(read_word)
         m.d.comb += [
-            self.activation_data.eq(read_data[Memory.ACTIVATION]),
-            self.score_data.eq(read_data[Memory.SCORE]),
-            self.key_value_data.eq(read_data[Memory.KEY_VALUE]),
-            self.residual_data.eq(read_data[Memory.RESIDUAL]),
+            self.activation.data.eq(read_data[Memory.ACTIVATION]),
+            self.key_value.data.eq(read_data[Memory.KEY_VALUE]),
+            self.residual.data.eq(read_data[Memory.RESIDUAL]),
+            self.score.data.eq(read_data[Memory.SCORE]),
+            self.logits.data.eq(read_data[Memory.SCORE]),
+            self.queues.expert.eq(self.entry.expert),
+            self.queues.index.eq(Mux(self.moving, dma.entry_index, self.entry.index)),
+            self.entry.row.eq(self.queues.row),
+            self.entry.score.eq(self.queues.score),
+            dma.entry_row.eq(self.queues.row),
         ]
         return m

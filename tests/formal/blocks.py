@@ -43,11 +43,11 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     )
     if weights_only:
         p.assume(~instruction.stationary[1] & (instruction.chunks == 1))
-    # Rows: as many as `row_level` says come without a gap.
-    level = p.past(dut.row_level)
-    taken = dut.row_valid & dut.row_ready
-    p.assume((dut.row_level <= 2 * lanes) & (dut.row_valid == (dut.row_level != 0)))
-    p.assume(~p.later | (dut.row_level + p.past(taken) >= level))
+    # Rows: as many as `level` says come without a gap.
+    level = p.past(dut.weights.level)
+    taken = dut.weights.valid & dut.weights.ready
+    p.assume((dut.weights.level <= 2 * lanes) & (dut.weights.valid == (dut.weights.level != 0)))
+    p.assume(~p.later | (dut.weights.level + p.past(taken) >= level))
     # DMA takes the memory port only while nothing streams: not from a swap on until its wave is through, and for a
     # while before one.
     running = p.register(4, "running")
@@ -61,9 +61,9 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     p.check(announced + dut.ready <= 1 + dut.swap)
     p.check((announced != 1) | ~dut.ready | dut.swap)
     # A block that was begun gets a row in every cycle.
-    p.check(~(dut.load_valid & dut.row_ready) | dut.row_valid)
+    p.check(~(dut.load.valid & dut.weights.ready) | dut.weights.valid)
     # Parameter banks: two; one is given back for each that was filled.
-    takes = dut.parameter_valid & (dut.parameter_index == 0)
+    takes = dut.parameter.valid & (dut.parameter.index == 0)
     banks = counter(p, 3, takes, dut.column_done, name="banks")
     p.assume(~dut.column_done | (banks != 0))
     p.check(banks + takes - dut.column_done <= 2)
@@ -75,13 +75,13 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     m.d.sync += started.eq(started | dut.swap)
     # Which rows of the next block have come: bit k.
     rows = [p.register(1, f"row{k}") for k in range(lanes)]
-    complete = dut.ready & dut.load_by_column
+    complete = dut.ready & dut.load.by_column
     waves = [dut.swap]  # several may be under way
     for k in range(1, lanes):
         waves.append(p.register(1, f"wave{k}"))
         m.d.sync += waves[k].eq(waves[k - 1])
     for k, row in enumerate(rows):
-        here = dut.load_valid & ~dut.load_by_column & (dut.load_index == k)
+        here = dut.load.valid & ~dut.load.by_column & (dut.load.index == k)
         # The wave reaches row k, k cycles after the swap: then (one cycle earlier at the port) it must have come.
         reaches = waves[k]
         by_column = p.register(1, f"columns{k}")
@@ -95,15 +95,15 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
             # Not twice into the same block, and not into the one that the wave has not yet taken up.
             p.check(~row | reaches)
             p.check(~by_column | reaches)
-    p.check(~(dut.load_valid & dut.load_by_column) | ~started | (since >= lanes - 1) & ~dut.swap)
+    p.check(~(dut.load.valid & dut.load.by_column) | ~started | (since >= lanes - 1) & ~dut.swap)
     blocks = counter(p, 3, dut.swap, name="blocks")
     if weights_only:
         p.cover((blocks == 2) & takes)
         return
-    p.cover((blocks == 2) & dut.ready & ~dut.load_by_column)
-    p.cover(dut.ready & dut.load_by_column)
+    p.cover((blocks == 2) & dut.ready & ~dut.load.by_column)
+    p.cover(dut.ready & dut.load.by_column)
     p.cover(dut.swap & p.past(dut.ready))
-    p.cover((banks == 2) & dut.row_valid & ~dut.row_ready)
+    p.cover((banks == 2) & dut.weights.valid & ~dut.weights.ready)
 
 
 def loader_waits(p: Property, unit: Any) -> None:
@@ -120,9 +120,9 @@ def loader_waits(p: Property, unit: Any) -> None:
         m.d.sync += number.eq(dut.jobs.payload.sequence)
     with m.Elif(dut.completed == number):
         m.d.sync += met.eq(1)
-    p.check(~(dut.load_valid & stationary & waits) | met)
-    p.cover(dut.load_valid & stationary & waits & ~dut.load_by_column)
-    p.cover(dut.load_valid & stationary & waits & dut.load_by_column)
+    p.check(~(dut.load.valid & stationary & waits) | met)
+    p.cover(dut.load.valid & stationary & waits & ~dut.load.by_column)
+    p.cover(dut.load.valid & stationary & waits & dut.load.by_column)
 
 
 def streamer(p: Property, unit: Any) -> None:
@@ -155,12 +155,14 @@ def streamer(p: Property, unit: Any) -> None:
     finals = counter(p, 3, tag.valid & tag.final, dut.final_written, name="finals")
     p.assume(~dut.final_written | (finals != 0))
     operating = p.register(1, "operating")
-    m.d.sync += operating.eq(dut.operation | operating & ~dut.operation_done)
-    p.assume(~dut.operation_done | operating)
-    p.check(~dut.operation | (dut.completed + 1 == sequence) & ~operating)
-    p.check(~(dut.operating & dut.active))
+    m.d.sync += operating.eq(dut.operation.start | operating & ~dut.operation.done)
+    p.assume(~dut.operation.done | operating)
+    p.check(~dut.operation.start | (dut.completed + 1 == sequence) & ~operating)
+    # A cycle is spent on one thing at most; the counters rely on it.
+    states = Cat(getattr(dut.events, name) for name in dut.events.signature.members if name != "retired")
+    p.check((states & (states - 1)) == 0)
     p.check((sequence - dut.completed)[:8] <= 3)
-    p.check(~dut.idle | (dut.completed == sequence))
+    p.check(~dut.events.idle | (dut.completed == sequence))
     # Rows of a block follow each other; every row, chunk and column comes once.
     index, chunk, column = p.register(3, "index"), p.register(3, "chunk"), p.register(3, "column")
     here = dut.contexts[tag.context]
@@ -188,7 +190,7 @@ def streamer(p: Property, unit: Any) -> None:
     p.check(~swap | ~swapped | (distance >= 7))
     p.cover(tag.valid & tag.final & (column == 1))
     p.cover(swap & (distance == 7) & swapped)
-    p.cover(dut.operation & (dut.completed == 1))
+    p.cover(dut.operation.start & (dut.completed == 1))
 
 
 def streamer_waits(p: Property, unit: Any) -> None:
@@ -196,23 +198,23 @@ def streamer_waits(p: Property, unit: Any) -> None:
     m = p.m
     latency = 5  # longer than it takes to begin with another job
     dut = p.unit(unit(BLOCKS, block_spacing=1, probability_latency=latency))
-    job, present = dut.jobs.payload, dut.current.instruction
+    job, present = dut.jobs.payload, dut.operation.job.instruction
     stream(p, dut.jobs, assume=True)
     sequence = counter(p, 8, dut.jobs.valid & dut.jobs.ready, name="sequence")
     p.assume((job.sequence == sequence) & (job.rows == 1) & (job.instruction.opcode == Opcode.MATMUL))
     p.assume((job.instruction.chunks == 1) & (job.instruction.columns == 1))
     finals = counter(p, 3, dut.issue.tag.valid & dut.issue.tag.final, dut.final_written, name="finals")
-    p.assume(~dut.operation_done & (~dut.final_written | (finals != 0)))
-    p.check(~dut.active | ~present.wait_stream | (dut.completed == dut.current.sequence))
+    p.assume(~dut.operation.done & (~dut.final_written | (finals != 0)))
+    p.check(~dut.events.array_active | ~present.wait_stream | (dut.completed == dut.operation.job.sequence))
     late = p.register(3, "late")  # cycles since a row of probabilities, as far as they matter
     probable = p.register(1, "probable")
-    with m.If(dut.active & present.probabilities):
+    with m.If(dut.events.array_active & present.probabilities):
         m.d.sync += [late.eq(1), probable.eq(1)]
     with m.Elif(late != 7):
         m.d.sync += late.eq(late + 1)
-    p.check(~dut.active | present.probabilities | ~probable | (late > latency))
-    p.cover(dut.active & present.wait_stream & (dut.completed == 1))
-    p.cover(dut.active & ~present.probabilities & probable)
+    p.check(~dut.events.array_active | present.probabilities | ~probable | (late > latency))
+    p.cover(dut.events.array_active & present.wait_stream & (dut.completed == 1))
+    p.cover(dut.events.array_active & ~present.probabilities & probable)
 
 
 def hazards(p: Property, unit: Any) -> None:
@@ -277,7 +279,9 @@ PROOFS = [
             "a block is announced twice": Mutant(
                 "m.d.sync += [loading.eq(1), shadow_free.eq(0)]", "m.d.sync += loading.eq(1)"
             ),
-            "it starts without its rows": Mutant("self.row_level[lanes.bit_length() - 1 :].any()", "self.row_valid"),
+            "it starts without its rows": Mutant(
+                "self.weights.level[lanes.bit_length() - 1 :].any()", "self.weights.valid"
+            ),
             "columns follow the wave too closely": Mutant("Mux(by_column, passed, 1)", "1"),
         },
         cover_depth=22,

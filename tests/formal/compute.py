@@ -82,20 +82,22 @@ def router(p: Property, unit: Any) -> None:
     settings = dict(
         rows=1, top_k=top_k, experts=experts, columns=1, stride=1, base=0, row_base=0, shift=0, reset_queues=1
     )
-    dut = p.unit(unit(ROUTING), **settings, score_data=word, count_expert=expert)
+    given = {f"command_{name}": value for name, value in settings.items()}
+    dut = p.unit(unit(ROUTING), **given, logits_data=word, query_count_expert=expert)
+    done, count = dut.command.done, dut.query.count
     begun = p.register(1, "begun")
-    m.d.sync += begun.eq(begun | dut.start)
-    p.assume(~dut.start | ~begun)
-    elapsed = counter(p, 6, 1, clear=dut.start, name="elapsed")
-    p.check(dut.done == (begun & (elapsed + 1 == Mux(top_k == 2, 2, 1) * (1 + dut.TURN) + 1 + dut.DRAIN)))
+    m.d.sync += begun.eq(begun | dut.command.start)
+    p.assume(~dut.command.start | ~begun)
+    elapsed = counter(p, 6, 1, clear=dut.command.start, name="elapsed")
+    p.check(done == (begun & (elapsed + 1 == Mux(top_k == 2, 2, 1) * (1 + dut.TURN) + 1 + dut.DRAIN)))
     mine, rank = 0, 0  # the expert's logit, and how many are before it in the order
     for other, logit in enumerate(logits):
         mine = Mux(expert == other, logit, mine)
     for other, logit in enumerate(logits):
         rank = rank + ((other < experts) & ((logit > mine) | (logit == mine) & (other < expert)))
-    p.check(~dut.done | (dut.count == ((expert < experts) & (rank < top_k))))
-    p.cover(dut.done & (dut.count == 1) & (expert == 3) & (experts == 4) & (logits[0] == logits[3]))
-    p.cover(dut.done & (dut.count == 0) & (top_k == 2))
+    p.check(~done | (count == ((expert < experts) & (rank < top_k))))
+    p.cover(done & (count == 1) & (expert == 3) & (experts == 4) & (logits[0] == logits[3]))
+    p.cover(done & (count == 0) & (top_k == 2))
 
 
 PROOFS = [

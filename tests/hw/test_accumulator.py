@@ -35,7 +35,7 @@ async def blocks(dut: Any) -> None:
                 total = sums + (bias if chunk == 0 else memory[base + row])
                 memory[base + row] = (total + (1 << 47)) % (1 << 48) - (1 << 47)  # modulo 2^48, as the twin folds
                 first, last = chunk == 0, chunk == chunks - 1
-                inputs[cycle] = {"valid": 1, "index": base + row, "first": first, "last": last}
+                inputs[cycle] = {"row_valid": 1, "row_index": base + row, "row_first": first, "row_last": last}
                 inputs[cycle] |= {"sums": to_bits(sums.tolist(), 48), "bias": to_bits(bias.tolist(), 48)}
                 if last:
                     expected[cycle + latency] = memory[base + row].tolist()

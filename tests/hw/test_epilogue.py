@@ -84,9 +84,10 @@ class Plan:
         shifted = (self.bank[first["first_bank"]][0] << first["first_shift"]) * first["first_enable"]
         self.first[cycle] = ((shifted + (1 << 47)) % (1 << 48) - (1 << 47)).tolist()
         self.expected[cycle] = (word.tolist(), old.tolist(), f"{control}, {mantissa=}, {exponent=}, sums {sums}")
-        self.inputs[cycle] = first | {"valid": 1, "bank": bank, "mantissa": mantissa, "exponent": exponent}
-        self.inputs[cycle] |= {
-            "sums": to_bits(sums.tolist(), 48),
+        control |= {"bank": bank, "mantissa": mantissa, "exponent": exponent}
+        self.inputs[cycle] = first | {
+            "row_valid": 1,
+            "row_sums": to_bits(sums.tolist(), 48),
             "old": to_bits(old.tolist(), 16),
             "control": pack(EpilogueControl, control),
         }

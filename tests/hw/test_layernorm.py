@@ -16,28 +16,36 @@ class Rows:
         self.bench, self.unit, self.config = Bench(dut, gap), unit, unit.config
 
     async def write(self, row: int, new, old, *, first: bool = False, subtract_old: bool = False) -> None:
-        await self.bench.send(row=row, new=vector(new, 16), old=vector(old, 16), first=first, subtract_old=subtract_old)
+        await self.bench.send(
+            "statistics_valid",
+            statistics_row=row,
+            statistics_new=vector(new, 16),
+            statistics_old=vector(old, 16),
+            statistics_first=first,
+            statistics_subtract_old=subtract_old,
+        )
 
     async def sweep(self, rows: int, row_base: int, elements: int, epsilon: int, uncentred: int = 0):
         """LAYERNORM as early as allowed -> mantissas, exponents; the cycle count is what the attribute says."""
         bench = self.bench
-        bench.set(valid=0)
+        bench.set(statistics_valid=0)
         await bench.step(self.unit.STATISTICS_DELAY - 1)
-        bench.set(start=1, rows=rows, row_base=row_base, elements=elements, epsilon=epsilon, uncentred=uncentred)
+        command = {"rows": rows, "row_base": row_base, "elements": elements, "epsilon": epsilon}
+        bench.set(command_start=1, command_uncentred=uncentred, **{f"command_{n}": v for n, v in command.items()})
         await bench.step()
-        bench.set(start=0, rows=0, row_base=0, elements=0, epsilon=0, uncentred=1 - uncentred)
+        bench.set(command_start=0, command_uncentred=1 - uncentred, **{f"command_{name}": 0 for name in command})
         cycles = 1
-        while not bench.get("done"):
+        while not bench.get("command_done"):
             await bench.step()
             cycles += 1
             assert cycles < 10000
         assert cycles == rows + self.unit.SWEEP_DELAY
         results = []
         for i in range(rows):
-            bench.set(scale_row=row_base + i)
+            bench.set(scale_index=row_base + i)
             await bench.step()
             results.append((bench.get("scale_mantissa"), bench.get("scale_exponent")))
-        assert not bench.get("done")
+        assert not bench.get("command_done")
         return np.array(results).T
 
 

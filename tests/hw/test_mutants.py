@@ -55,12 +55,12 @@ BENCHES = [
         Softmax,
         (partial(test_softmax.test_rows, 4, "gaps"), partial(test_softmax.test_rows, 4, "back to back")),
         {
-            "accumulate is ignored": Mutant("(self.valid & self.accumulate)", "self.valid"),
+            "accumulate is ignored": Mutant("(self.stream.valid & self.stream.accumulate)", "self.stream.valid"),
             "a row's maximum never starts afresh": Mutant(
                 "Mux(first | (best > read.data), best,", "Mux(best > read.data, best,"
             ),
             "scores that do not count do": Mutant(
-                "Mux(self.score_mask[lane], self.score_word[lane], LOWEST)", "self.score_word[lane]"
+                "Mux(self.score.mask[lane], self.score.word[lane], LOWEST)", "self.score.word[lane]"
             ),
             "a sum never starts afresh": Mutant("Mux(adding.first, 0, read.data)", "read.data"),
             "lanes that do not count do": Mutant("return ((1 << lanes) - 1) >>", "return ((2 << lanes) - 1) >>"),
@@ -74,7 +74,7 @@ BENCHES = [
             "last counts without accumulate": Mutant(
                 "finished = adding.counts & adding.last", "finished = adding.last"
             ),
-            "the shift comes early": Mutant("delay(m, self.shift, 2,", "delay(m, self.shift, 1,"),
+            "the shift comes early": Mutant("delay(m, self.stream.shift, 2,", "delay(m, self.stream.shift, 1,"),
         },
     ),
     Bench(
@@ -114,7 +114,7 @@ BENCHES = [
         (partial(test_router.test_routes, 4),),
         {
             "queues are always emptied": Mutant(
-                "queues.reset.eq(self.start & self.reset_queues)", "queues.reset.eq(self.start)"
+                "queues.reset.eq(command.start & command.reset_queues)", "queues.reset.eq(command.start)"
             ),
         },
     ),

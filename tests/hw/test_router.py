@@ -55,20 +55,20 @@ class Routing:
                 self.queues[order[i, k]].append((row_base + i, int(scores[i, k])))
         bench, cycles = self.bench, 0
         bench.set(
-            rows=rows,
-            row_base=row_base,
-            base=base,
-            stride=stride,
-            columns=columns,
-            experts=experts,
-            top_k=top_k,
-            shift=shift,
+            command_rows=rows,
+            command_row_base=row_base,
+            command_base=base,
+            command_stride=stride,
+            command_columns=columns,
+            command_experts=experts,
+            command_top_k=top_k,
+            command_shift=shift,
         )
-        bench.set(start=1, reset_queues=reset)
-        while not bench.get("done"):
-            address = bench.get("score_address")
+        bench.set(command_start=1, command_reset_queues=reset)
+        while not bench.get("command_done"):
+            address = bench.get("logits_address")
             await bench.step()
-            bench.set(start=0, reset_queues=0, score_data=memory.get(address, 0))
+            bench.set(command_start=0, command_reset_queues=0, logits_data=memory.get(address, 0))
             cycles += 1
             assert cycles < 10000
         assert cycles == top_k * max(rows * columns, columns + self.unit.TURN) + rows * columns + self.unit.DRAIN
@@ -78,19 +78,19 @@ class Routing:
         """Every queue, entry by entry, and the walk over the non-empty ones."""
         bench = self.bench
         for expert, queue in enumerate(self.queues):
-            bench.set(count_expert=expert)
+            bench.set(query_count_expert=expert)
             for index, entry in enumerate(queue):
                 bench.set(entry_expert=expert, entry_index=index)
                 await bench.step()
                 assert (bench.get("entry_row"), bench.get("entry_score")) == entry, f"expert {expert}, entry {index}"
             await bench.step()
-            assert bench.get("count") == len(queue), f"count of expert {expert}"
+            assert bench.get("query_count") == len(queue), f"count of expert {expert}"
         for start in range(len(self.queues) + 1):
-            bench.set(next_from=start)
+            bench.set(query_next_from=start)
             await bench.step(ExpertQueues.NEXT_LATENCY)
             following = [e for e in range(start, len(self.queues)) if self.queues[e]]
-            assert bench.get("next_found") == bool(following)
-            assert not following or bench.get("next_expert") == following[0]
+            assert bench.get("query_next_found") == bool(following)
+            assert not following or bench.get("query_next_expert") == following[0]
 
 
 @cocotb.test()

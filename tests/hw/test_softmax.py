@@ -63,12 +63,14 @@ class Rows:
                 # What is only multiplied leaves the sums and the scales alone, whatever it says of first and last.
                 counts = turn == 0
                 first, last = (c == 0, c == columns - 1) if counts else (bench.random.random() < 0.5 for _ in range(2))
-                flags = {"first": first, "last": last, "accumulate": counts}
-                await bench.send(index=i, word=word, lanes=lanes[c], shift=shift, **flags)
+                flags = {"stream_first": first, "stream_last": last, "stream_accumulate": counts}
+                await bench.send(
+                    "stream_valid", stream_index=i, stream_word=word, stream_lanes=lanes[c], stream_shift=shift, **flags
+                )
                 self.expected_words.add(bench.cycle - 1 + self.unit.LATENCY)
                 if turn == 0 and c == columns - 1:
                     self.due[bench.cycle - 1 + self.unit.SCALE_DELAY] = i
-        bench.set(valid=0)
+        bench.set(stream_valid=0)
         await bench.step(self.unit.SCALE_DELAY + 3)
         early = dict(self.scales)
         self.due = {bench.cycle + i: i for i in range(rows)}

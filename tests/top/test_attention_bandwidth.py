@@ -58,7 +58,7 @@ class Schedule(wiring.Component):
             m.d.sync += later.eq(final)
             final = later
         address, key_value = Signal(20), Signal(20)
-        m.d.sync += [address.eq(streamer.address), key_value.eq(loader.key_value_address)]
+        m.d.sync += [address.eq(streamer.address), key_value.eq(loader.key_value.address)]
         m.d.comb += [
             streamer.ready.eq(loader.ready),
             loader.swap.eq(streamer.issue.tag.valid & streamer.issue.swap),
@@ -67,7 +67,7 @@ class Schedule(wiring.Component):
             self.completed.eq(streamer.completed),
             self.streamed.eq(streamer.issue.tag.valid),
             self.stream_address.eq(address),
-            self.stationary.eq(loader.load_valid),
+            self.stationary.eq(loader.load.valid),
             self.stationary_address.eq(key_value),
         ]
         return m

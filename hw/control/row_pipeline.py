@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Row pipeline: what accompanies a row from the array's entrance to write-back - accumulator index, row scale,
+addresses, destination.
+"""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.accumulator import RowTag
+from edgemoe.hw.compute.epilogue import EpilogueControl, FirstBias
+from edgemoe.hw.compute.normalise import ScalePort
+from edgemoe.hw.compute.pipeline import chain, delay
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Memory, Scale
+from edgemoe.hw.contract.layouts import JOB, ROW_BITS, TAG
+from edgemoe.models.numbers.words import SCALE_ONE
+
+
+class Destination(data.StructLayout):
+    """Where a finished word goes. `first` word of its row; `index` of its query and `mask` of lanes that exist, of
+    scores; absolute `row` of the residual, for its statistics.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {
+                "memory": Memory,
+                "address": 20,
+                "copy": 1,  # also to activation memory
+                "copy_address": 20,
+                "index": ROW_BITS,
+                "first": 1,
+                "mask": config.lanes,
+                "row": ROW_BITS,
+                "scatter": 1,
+            }
+        )
+
+
+class RowPipeline(wiring.Component):
+    """The control pipeline of the whole datapath: delays the tag of each row along array, accumulators and epilogue and
+    derives every control signal from it.
+
+    Time 0 is the cycle in which the row enters the array. The schedule (attribute `TIME`, from the latencies of the
+    units on the way):
+
+    ============  =========================  ====================================================================
+    name          time                       what the tag of that cycle decides
+    ============  =========================  ====================================================================
+    bias          array - 1                  `bias`: the epilogue answers a cycle later
+    accumulate    array                      `accumulate`: index, first, last of the sums at the array's output
+    destination   entry - 3                  row x stride; a cycle later base + column, another the two addresses
+    tables        entry - 2                  `norm`, `softmax`: which row's scale is read; `old_address` a cycle later
+    scale         entry - 1                  mantissa and exponent, chosen; they stand beside the sums at entry
+    epilogue      entry                      `control` of the epilogue; entry = array + accumulator
+    mask          exit - 2                   which lanes of a word of scores exist, through two registers
+    row           exit - 1                   the absolute row of the destination, for its statistics
+    write         exit                       `destination` of the finished word; exit = entry + epilogue
+    ============  =========================  ====================================================================
+
+    *Scatter* of the patch reordering is here: TAG.row is the queue entry's row, so that what the experts compute in
+    dense rows lands in the rows of the tokens that asked for it, times the router's score (scale EXPERT), added to the
+    residual.
+
+    `final_written` follows the last write of an instruction by `settle` cycles, when row tables have taken it in too.
+    LATENCY of each output as above; INTERVAL = 1. Twin: none (no arithmetic on data; addresses are the emulator's own).
+    """
+
+    INTERVAL = 1
+
+    def __init__(
+        self,
+        config: HardwareConfig,
+        *,
+        array_latency: int,
+        accumulator_latency: int,
+        epilogue_latency: int,
+        settle: int,
+    ):
+        self.config, self.settle = config, settle
+        self.entry = array_latency + accumulator_latency
+        self.exit = self.entry + epilogue_latency
+        self.TIME = {
+            "bias": array_latency - 1,
+            "accumulate": array_latency,
+            "destination": self.entry - 3,
+            "tables": self.entry - 2,
+            "scale": self.entry - 1,
+            "epilogue": self.entry,
+            "mask": self.exit - 2,
+            "row": self.exit - 1,
+            "write": self.exit,
+        }
+        super().__init__(
+            {
+                "tag": In(TAG),  # with the row at the array's input
+                "contexts": In(data.ArrayLayout(JOB, 2)),
+                "bias": Out(FirstBias()),
+                "accumulate": Out(RowTag(config)),
+                "norm": Out(ScalePort(config.rows)),
+                "softmax": Out(ScalePort(config.tokens)),
+                "old_address": Out(20),  # of the residual's word that the epilogue adds
+                "control": Out(EpilogueControl),
+                "destination": Out(Destination(config)),
+                "column_done": Out(1),  # pulse: a column block with parameters has left the epilogue
+                "final_written": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        tags = chain(m, self.tag, self.exit, name="tag", reset_less=False)
+
+        def tag(name: str):
+            return tags[self.TIME[name]]
+
+        def instruction(name: str):
+            return self.contexts[tag(name).context].instruction
+
+        before = instruction("bias")
+        m.d.comb += [
+            self.bias.enable.eq(before.bias_first & ~before.stationary[1]),
+            self.bias.shift.eq(before.bias_shift),
+            self.bias.bank.eq(tag("bias").bank),
+            self.accumulate.valid.eq(tag("accumulate").valid),
+            self.accumulate.index.eq(tag("accumulate").index),
+            self.accumulate.first.eq(tag("accumulate").first),
+            self.accumulate.last.eq(tag("accumulate").last),
+            self.norm.index.eq(tag("tables").table_row),
+            self.softmax.index.eq(tag("tables").index),
+        ]
+        self._addresses(m, tag("destination"), instruction("destination"))
+        self._scale(m, tag("scale"), instruction("scale"))
+
+        entering = instruction("epilogue")
+        m.d.comb += [
+            self.control.bank.eq(tag("epilogue").bank),
+            self.control.accumulator_shift.eq(entering.accumulator_shift),
+            self.control.residual.eq(entering.residual),
+            self.control.bias_first.eq(entering.bias_first),
+            self.control.gelu.eq(entering.gelu),
+            self.control.residual_shift.eq(entering.residual_shift),
+            self.control.output_shift.eq(entering.output_shift),
+            self.control.use_parameters.eq(~entering.stationary[1]),
+        ]
+
+        remaining = Signal(18)
+        masked, before, leaving = instruction("mask"), instruction("row"), instruction("write")
+        past = tag("mask").column * self.config.lanes
+        m.d.sync += [
+            remaining.eq(Mux(masked.keys > past, masked.keys - past, 0)),
+            self.destination.mask.eq(Cat(remaining > lane for lane in range(self.config.lanes))),
+            self.destination.row.eq(tag("row").row + Mux(before.scatter, 0, before.row_base)),
+        ]
+        m.d.comb += [
+            self.destination.memory.eq(leaving.memory),
+            self.destination.copy.eq(leaving.copy),
+            self.destination.scatter.eq(leaving.scatter),
+            self.destination.index.eq(tag("write").index),
+            self.destination.first.eq(tag("write").column == 0),
+            self.column_done.eq(tag("write").valid & tag("write").column_end & ~leaving.stationary[1]),
+            self.final_written.eq(
+                delay(m, tag("write").valid & tag("write").final, self.settle, name="final", reset_less=False)
+            ),
+        ]
+        return m
+
+    def _addresses(self, m: Module, tag, instruction) -> None:
+        """base + row x stride + column of the destination and of its copy."""
+        addresses = []
+        for name in ("destination", "copy"):
+            base, stride = instruction[f"{name}_base"], instruction[f"{name}_stride"]
+            product, start = Signal(ROW_BITS + 10, name=f"{name}_product"), Signal(20, name=f"{name}_start")
+            address = Signal(20, name=f"{name}_address")
+            m.d.sync += [product.eq(tag.row * stride), start.eq(base + tag.column), address.eq(start + product)]
+            addresses.append(address)
+        known = self.TIME["destination"] + 2
+        m.d.comb += [
+            self.old_address.eq(addresses[0]),
+            self.destination.address.eq(delay(m, addresses[0], self.exit - known, name="write_address")),
+            self.destination.copy_address.eq(delay(m, addresses[1], self.exit - known, name="copy_address")),
+        ]
+
+    def _scale(self, m: Module, tag, instruction) -> None:
+        """The factor of the whole row: from LayerNorm's table, softmax's, the router's score, or 1."""
+        mantissa, exponent = self.control.mantissa, self.control.exponent
+        with m.Switch(instruction.scale):
+            with m.Case(Scale.NORM):
+                m.d.sync += [mantissa.eq(self.norm.mantissa), exponent.eq(self.norm.exponent)]
+            with m.Case(Scale.SOFTMAX):
+                m.d.sync += [mantissa.eq(self.softmax.mantissa), exponent.eq(self.softmax.exponent)]
+            with m.Case(Scale.EXPERT):
+                m.d.sync += [mantissa.eq(tag.score), exponent.eq(0)]
+            with m.Default():
+                m.d.sync += [mantissa.eq(SCALE_ONE), exponent.eq(0)]
