@@ -51,21 +51,21 @@ class Engine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        m.submodules.memories = memories = Memories(config)
+        m.submodules.memories = Memories(config)
         m.submodules.array = array = Array(config)
         m.submodules.accumulator = accumulator = Accumulator(config)
         m.submodules.epilogue = epilogue = Epilogue(config)
         m.submodules.softmax = softmax = Softmax(config)
         m.submodules.layernorm = layernorm = LayerNorm(config)
-        m.submodules.router = router = Router(config)
-        m.submodules.loader = loader = Loader(config)
-        m.submodules.streamer = streamer = Streamer(
+        m.submodules.router = Router(config)
+        m.submodules.loader = Loader(config)
+        m.submodules.streamer = Streamer(
             config,
             block_spacing=max(accumulator.REVISIT, softmax.REVISIT, layernorm.REVISIT),
             probability_latency=softmax.LATENCY,
         )
-        m.submodules.operations = operations = Operations(config)
-        m.submodules.stream_path = stream_path = StreamPath(config, probability_latency=softmax.LATENCY)
+        m.submodules.operations = Operations(config)
+        m.submodules.stream_path = StreamPath(config, probability_latency=softmax.LATENCY)
         m.submodules.row_pipeline = row_pipeline = RowPipeline(
             config,
             array_latency=array.LATENCY,
@@ -75,64 +75,77 @@ class Engine(wiring.Component):
         )
         if softmax.SCALE_DELAY > softmax.LATENCY + row_pipeline.entry - 2:
             raise ValueError("1/sum of a row comes later than its sums leave the accumulator")
-        m.submodules.writeback = writeback = Writeback(config)
-
-        # Instructions: MATMUL in the streamer itself, the others in the units that execute them.
-        connect(m, flipped(self.jobs), streamer.jobs)
-        connect(m, flipped(self.loads), loader.jobs)
-        connect(m, streamer.operation, operations.operation)
-        connect(m, operations.layernorm, layernorm.command)
-        connect(m, operations.route, router.command)
-        connect(m, operations.dma, flipped(self.dma_operation))
-        connect(m, flipped(self.dma), memories.dma)
-        connect(m, router.logits, memories.logits)
-        connect(m, flipped(self.queues), router.query)
-        connect(m, streamer.events, flipped(self.events))
-        # Stationary blocks: weights or keys and values into the array, parameters into the epilogue.
-        connect(m, flipped(self.weights), loader.weights)
-        connect(m, loader.key_value, memories.key_value)
-        connect(m, loader.load, array.load)
-        connect(m, loader.parameter, epilogue.parameter)
-        # The stream: activation memory, or score memory through the exponentials, into the array.
-        connect(m, streamer.entry, memories.entry)
-        connect(m, memories.queues, router.entry)
-        connect(m, stream_path.activation, memories.activation)
-        connect(m, stream_path.score, memories.score)
-        connect(m, stream_path.scores, softmax.stream)
-        connect(m, softmax.out, stream_path.probabilities)
-        connect(m, stream_path.array, array.stream)
-        # Rows behind the array: accumulators, epilogue with the row's scale, memories and row tables.
-        connect(m, row_pipeline.bias, epilogue.first)
-        connect(m, row_pipeline.accumulate, accumulator.row)
-        connect(m, accumulator.out, epilogue.row)
-        connect(m, row_pipeline.norm, layernorm.scale)
-        connect(m, row_pipeline.softmax, softmax.scale)
-        connect(m, epilogue.out, writeback.finished)
-        connect(m, writeback.result, memories.result)
-        connect(m, writeback.score, softmax.score)
-        connect(m, writeback.statistics, layernorm.statistics)
-        m.d.comb += [
-            self.instruction.eq(streamer.operation.job.instruction),
-            self.completed.eq(streamer.completed),
-            memories.moving.eq(streamer.events.moving),
-            memories.routing.eq(streamer.events.routing),
-            loader.completed.eq(streamer.completed),
-            loader.key_value_taken.eq(streamer.events.moving),
-            loader.swap.eq(stream_path.swap),
-            loader.column_done.eq(row_pipeline.column_done),
-            streamer.ready.eq(loader.ready),
-            streamer.waits_for_weights.eq(loader.waits_for_weights),
-            streamer.final_written.eq(row_pipeline.final_written),
-            stream_path.address.eq(streamer.address),
-            stream_path.issue.eq(streamer.issue),
-            stream_path.contexts.eq(streamer.contexts),
-            row_pipeline.tag.eq(stream_path.tag),
-            row_pipeline.contexts.eq(streamer.contexts),
-            accumulator.sums.eq(array.sums),
-            accumulator.bias.eq(epilogue.first_bias),
-            memories.residual.address.eq(row_pipeline.old_address),
-            epilogue.old.eq(memories.residual.data),
-            epilogue.control.eq(row_pipeline.control),
-            writeback.destination.eq(row_pipeline.destination),
-        ]
+        m.submodules.writeback = Writeback(config)
+        units = m.submodules
+        self._instructions(m, units)
+        self._blocks(m, units)
+        self._stream(m, units)
+        self._rows(m, units)
         return m
+
+    def _instructions(self, m: Module, units) -> None:
+        """MATMUL in the streamer itself, with the loader ahead of it; the others in the units that execute them."""
+        connect(m, flipped(self.jobs), units.streamer.jobs)
+        connect(m, flipped(self.loads), units.loader.jobs)
+        connect(m, units.streamer.operation, units.operations.operation)
+        connect(m, units.operations.layernorm, units.layernorm.command)
+        connect(m, units.operations.route, units.router.command)
+        connect(m, units.operations.dma, flipped(self.dma_operation))
+        connect(m, units.router.logits, units.memories.logits)
+        connect(m, flipped(self.queues), units.router.query)
+        connect(m, flipped(self.dma), units.memories.dma)
+        connect(m, units.streamer.events, flipped(self.events))
+        m.d.comb += [
+            units.memories.moving.eq(units.streamer.events.moving),
+            units.memories.routing.eq(units.streamer.events.routing),
+            self.instruction.eq(units.streamer.operation.job.instruction),
+            self.completed.eq(units.streamer.completed),
+        ]
+
+    def _blocks(self, m: Module, units) -> None:
+        """Stationary blocks: weights, or keys and values, into the array; parameters into the epilogue."""
+        connect(m, flipped(self.weights), units.loader.weights)
+        connect(m, units.loader.key_value, units.memories.key_value)
+        connect(m, units.loader.load, units.array.load)
+        connect(m, units.loader.parameter, units.epilogue.parameter)
+        m.d.comb += [
+            units.loader.completed.eq(units.streamer.completed),
+            units.loader.key_value_taken.eq(units.streamer.events.moving),
+            units.loader.swap.eq(units.stream_path.swap),
+            units.loader.column_done.eq(units.row_pipeline.column_done),
+            units.streamer.ready.eq(units.loader.ready),
+            units.streamer.waits_for_weights.eq(units.loader.waits_for_weights),
+        ]
+
+    def _stream(self, m: Module, units) -> None:
+        """Rows into the array: from activation memory, or from score memory through the exponentials."""
+        connect(m, units.streamer.entry, units.memories.entry)
+        connect(m, units.memories.queues, units.router.entry)
+        connect(m, units.streamer.streamed, units.stream_path.streamed)
+        connect(m, units.stream_path.activation, units.memories.activation)
+        connect(m, units.stream_path.score, units.memories.score)
+        connect(m, units.stream_path.scores, units.softmax.stream)
+        connect(m, units.softmax.out, units.stream_path.probabilities)
+        connect(m, units.stream_path.array, units.array.stream)
+
+    def _rows(self, m: Module, units) -> None:
+        """Rows behind the array: accumulators, epilogue with the row's scale and its old word, memories, row tables."""
+        connect(m, units.stream_path.row, units.row_pipeline.row)
+        connect(m, units.row_pipeline.bias, units.epilogue.first)
+        connect(m, units.row_pipeline.accumulate, units.accumulator.row)
+        connect(m, units.accumulator.out, units.epilogue.row)
+        connect(m, units.row_pipeline.norm, units.layernorm.scale)
+        connect(m, units.row_pipeline.softmax, units.softmax.scale)
+        connect(m, units.epilogue.out, units.writeback.finished)
+        connect(m, units.writeback.result, units.memories.result)
+        connect(m, units.writeback.score, units.softmax.score)
+        connect(m, units.writeback.statistics, units.layernorm.statistics)
+        m.d.comb += [
+            units.accumulator.sums.eq(units.array.sums),
+            units.accumulator.bias.eq(units.epilogue.first_bias),
+            units.memories.residual.address.eq(units.row_pipeline.old_address),
+            units.epilogue.old.eq(units.memories.residual.data),
+            units.epilogue.control.eq(units.row_pipeline.control),
+            units.writeback.destination.eq(units.row_pipeline.destination),
+            units.streamer.final_written.eq(units.row_pipeline.final_written),
+        ]

@@ -47,6 +47,9 @@ JOB = data.StructLayout(
 )
 """An instruction as issued: operands that depend on the expert are resolved."""
 
+CONTEXTS = data.ArrayLayout(JOB, 2)
+"""The MATMULs in flight: one streams while the one before drains. TAG.context tells which is meant."""
+
 TAG = data.StructLayout(
     {
         "valid": 1,

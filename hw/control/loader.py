@@ -54,42 +54,25 @@ class Loader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes = self.config.lanes
-        job = Signal(JOB)
+        job, first = Signal(JOB), self.jobs.payload.instruction
         instruction = job.instruction
         column, chunk, index = Signal(10), Signal(10), Signal(range(lanes))
-        last_chunk, last_column = Signal(), Signal()
-        m.d.comb += [last_chunk.eq(chunk + 1 == instruction.chunks), last_column.eq(column + 1 == instruction.columns)]
-        by_column = Signal()
-        m.d.comb += by_column.eq(instruction.stationary == Stationary.KEYS)
-        shadow_free, passed = self._shadow(m)
-        bank, banks_free = Signal(), Signal(2, init=2)
-        take_bank = Signal()
+        by_column, last_chunk, last_column = Signal(), Signal(), Signal()
+        loading, advance, begins, ends = Signal(), Signal(), Signal(), Signal()  # a block: under way; its words
+        bank, banks_free, take_bank = Signal(), Signal(2, init=2), Signal()
         m.d.sync += banks_free.eq(banks_free - take_bank + self.column_done)
-
-        read_valid, loading, first = Signal(), Signal(), self.jobs.payload.instruction
-        m.submodules.addresses = addresses = KeyValueAddresses(self.config)
-        # (At the start the instruction is not in its register yet.)
+        shadow_free, passed = self._shadow(m)
         m.d.comb += [
-            addresses.base.eq(Mux(addresses.start, first.stationary_base, instruction.stationary_base)),
-            addresses.stride.eq(instruction.stationary_stride),
-            addresses.by_column.eq(by_column),
-            addresses.column.eq(column),
-            addresses.chunk.eq(chunk),
-            addresses.advance.eq(read_valid),
-            addresses.last_chunk.eq(last_chunk),
-            self.key_value.address.eq(addresses.address),
+            by_column.eq(instruction.stationary == Stationary.KEYS),
+            last_chunk.eq(chunk + 1 == instruction.chunks),
+            last_column.eq(column + 1 == instruction.columns),
+            begins.eq(advance & ~loading),
+            ends.eq(advance & (index == lanes - 1)),
         ]
-
-        def next_block():
-            """Advance the loop nest after a block's last word: chunks inner, column blocks outer."""
-            m.d.comb += addresses.next_block.eq(1)
-            m.d.sync += [index.eq(0), chunk.eq(Mux(last_chunk, 0, chunk + 1)), column.eq(column + last_chunk)]
-
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.jobs.ready.eq(1)
                 with m.If(self.jobs.valid):
-                    m.d.comb += addresses.start.eq(1)
                     m.d.sync += [job.eq(self.jobs.payload), column.eq(0), chunk.eq(0), index.eq(0)]
                     with m.If((first.stationary == Stationary.KEYS) | (first.stationary == Stationary.VALUES)):
                         m.next = "DEPENDENCY"
@@ -109,45 +92,56 @@ class Loader(wiring.Component):
                         m.next = "WEIGHTS"
             with m.State("WEIGHTS"):
                 # A block starts only when all its rows will stream.
-                m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading)
                 start = shadow_free & self.weights.level[lanes.bit_length() - 1 :].any()  # at least N
-                with m.If(loading | start):
-                    m.d.comb += self.weights.ready.eq(1)
-                    m.d.sync += index.eq(index + 1)
-                    with m.If(~loading):
-                        m.d.comb += self.ready.eq(1)
-                        m.d.sync += [loading.eq(1), shadow_free.eq(0)]
-                    with m.If(index == lanes - 1):
-                        m.d.sync += loading.eq(0)
-                        next_block()
-                        with m.If(last_chunk):
-                            m.next = "PARAMETERS"
-                            with m.If(last_column):
-                                m.next = "IDLE"
+                m.d.comb += [advance.eq(loading | start), self.weights.ready.eq(advance), self.ready.eq(begins)]
+                m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading)
+                with m.If(ends & last_chunk):
+                    m.next = "PARAMETERS"
+                    with m.If(last_column):
+                        m.next = "IDLE"
             with m.State("KEY_VALUE"):
                 # A gap while DMA reads the memory does no harm: the rows that could meet it stream only when DMA is
                 # done.
                 start = shadow_free & Mux(by_column, passed, 1)
-                with m.If((loading | start) & ~self.key_value_taken):
-                    m.d.comb += read_valid.eq(1)
-                    m.d.sync += [index.eq(index + 1), loading.eq(1)]
-                    with m.If(~loading):
-                        m.d.sync += shadow_free.eq(0)
-                    with m.If(index == lanes - 1):
-                        m.d.sync += loading.eq(0)
-                        next_block()
-                        with m.If(last_chunk & last_column):
-                            m.next = "IDLE"
+                m.d.comb += advance.eq((loading | start) & ~self.key_value_taken)
+                with m.If(ends & last_chunk & last_column):
+                    m.next = "IDLE"
 
-        self._present(
-            m, read_valid, index, addresses.key + index < instruction.keys, by_column, fsm.ongoing("WEIGHTS")
-        )
+        with m.If(advance):
+            m.d.sync += index.eq(index + 1)
+        with m.If(begins):
+            m.d.sync += [loading.eq(1), shadow_free.eq(0)]
+        with m.If(ends):  # chunks inner, column blocks outer
+            m.d.sync += [loading.eq(0), index.eq(0), column.eq(column + last_chunk)]
+            m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
+        addresses = self._addresses(m, instruction)
+        read = advance & fsm.ongoing("KEY_VALUE")
         m.d.comb += [
+            addresses.column.eq(column),
+            addresses.chunk.eq(chunk),
+            addresses.advance.eq(read),
+            addresses.next_block.eq(ends),
+            addresses.last_chunk.eq(last_chunk),
             self.parameter.bank.eq(bank),
             self.parameter.index.eq(index),
             self.parameter.data.eq(self.weights.word),
         ]
+        inside = addresses.key + index < instruction.keys
+        self._present(m, read, index, inside, by_column, fsm.ongoing("WEIGHTS"))
         return m
+
+    def _addresses(self, m: Module, instruction) -> KeyValueAddresses:
+        """The addresses in key/value memory, of this instruction."""
+        m.submodules.addresses = addresses = KeyValueAddresses(self.config)
+        first = self.jobs.payload.instruction  # at the start the instruction is not in its register yet
+        m.d.comb += [
+            addresses.start.eq(self.jobs.valid & self.jobs.ready),
+            addresses.base.eq(Mux(addresses.start, first.stationary_base, instruction.stationary_base)),
+            addresses.stride.eq(instruction.stationary_stride),
+            addresses.by_column.eq(instruction.stationary == Stationary.KEYS),
+            self.key_value.address.eq(addresses.address),
+        ]
+        return addresses
 
     def _shadow(self, m: Module) -> tuple[Signal, Signal]:
         """(the array's shadow registers can take rows, the wave of the last swap has left the last row, so that they

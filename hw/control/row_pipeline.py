@@ -12,8 +12,15 @@ from edgemoe.hw.compute.normalise import ScalePort
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory, Scale
-from edgemoe.hw.contract.layouts import JOB, ROW_BITS, TAG
+from edgemoe.hw.contract.layouts import CONTEXTS, ROW_BITS, TAG
 from edgemoe.models.numbers.words import SCALE_ONE
+
+
+class TaggedRow(wiring.Signature):
+    """A row at the array's input, as its source sees it: its `tag`, and the instructions that the tag refers to."""
+
+    def __init__(self) -> None:
+        super().__init__({"tag": Out(TAG), "contexts": Out(CONTEXTS)})
 
 
 class Destination(data.StructLayout):
@@ -93,8 +100,7 @@ class RowPipeline(wiring.Component):
         }
         super().__init__(
             {
-                "tag": In(TAG),  # with the row at the array's input
-                "contexts": In(data.ArrayLayout(JOB, 2)),
+                "row": In(TaggedRow()),
                 "bias": Out(FirstBias()),
                 "accumulate": Out(RowTag(config)),
                 "norm": Out(ScalePort(config.rows)),
@@ -109,13 +115,13 @@ class RowPipeline(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        tags = chain(m, self.tag, self.exit, name="tag", reset_less=False)
+        tags = chain(m, self.row.tag, self.exit, name="tag", reset_less=False)
 
         def tag(name: str):
             return tags[self.TIME[name]]
 
         def instruction(name: str):
-            return self.contexts[tag(name).context].instruction
+            return self.row.contexts[tag(name).context].instruction
 
         before = instruction("bias")
         m.d.comb += [

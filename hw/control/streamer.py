@@ -7,21 +7,30 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode
-from edgemoe.hw.contract.layouts import JOB, ROW_BITS, TAG
+from edgemoe.hw.contract.layouts import CONTEXTS, JOB, ROW_BITS, TAG
 from edgemoe.hw.contract.ports import EntryPort, Events, OperationPort
 from edgemoe.hw.control.hazards import Hazards
 
 ISSUE = data.StructLayout({"tag": TAG, "swap": 1, "chunk": 10, "lanes_left": 18, "probabilities": 1})
 
 
+class StreamedWord(wiring.Signature):
+    """The word of a row, as the streamer sees it: `address` in activation and score memory; one cycle later, beside its
+    data, `issue` says what it is and `contexts` holds the instructions that its tag refers to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"address": Out(20), "issue": Out(ISSUE), "contexts": Out(CONTEXTS)})
+
+
 class Streamer(wiring.Component):
     """One row a cycle, no stall inside a block: for column block c, for chunk r, for row i.
 
-    Two instructions may be in flight: one streams while the one before drains. `contexts` holds both; TAG.context tells
+    Two instructions may be in flight: one streams while the one before drains. CONTEXTS holds both; TAG.context tells
     which is meant. `Hazards` says when a block may start and when an instruction may begin.
     Instructions other than MATMUL wait until everything before them is written and run alone (`operation`).
 
-    From the issue of a row to its word at `issue` takes LATENCY cycles:
+    From the issue of a row to its word, beside `streamed.issue`, takes LATENCY cycles:
 
     ========  ==================================================================================
     stage     what is in its registers
@@ -55,9 +64,7 @@ class Streamer(wiring.Component):
                 "ready": In(1),  # pulse: the loader has a block
                 "waits_for_weights": In(1),  # it has none, for want of weights
                 "entry": Out(EntryPort()),
-                "address": Out(20),  # of the streamed word, to activation and score memory
-                "issue": Out(ISSUE),  # beside the streamed word's data
-                "contexts": Out(data.ArrayLayout(JOB, 2)),
+                "streamed": Out(StreamedWord()),
                 "operation": Out(OperationPort()),  # its `job` is the present instruction, whatever it is
                 "events": Out(Events()),
             }
@@ -95,7 +102,7 @@ class Streamer(wiring.Component):
                         m.d.comb += self.operation.start.eq(1)
                         m.next = "OPERATION"
                 with m.Elif(hazards.matmul_may_begin):
-                    m.d.sync += [context.eq(~context), self.contexts[~context].eq(job)]
+                    m.d.sync += [context.eq(~context), self.streamed.contexts[~context].eq(job)]
                     m.next = "STREAM"
             with m.State("OPERATION"):
                 with m.If(self.operation.done):
@@ -172,7 +179,7 @@ class Streamer(wiring.Component):
         """
         entry, located = Signal(ISSUE, name="entry"), Signal(ISSUE, name="located")
         row, product, base = Signal(ROW_BITS), Signal(ROW_BITS + 10), Signal(20)
-        here = self.contexts[entry.tag.context].instruction
+        here = self.streamed.contexts[entry.tag.context].instruction
         m.d.sync += [
             entry.eq(issued),
             # row
@@ -182,12 +189,12 @@ class Streamer(wiring.Component):
             located.tag.table_row.eq(Mux(here.gather, self.entry.row, here.row_base + entry.tag.index)),
             located.tag.score.eq(self.entry.score),
         ]
-        here = self.contexts[located.tag.context].instruction
+        here = self.streamed.contexts[located.tag.context].instruction
         # product, address; the word comes a cycle behind its address
         m.d.sync += [
             product.eq(row * here.stream_stride),
             base.eq(here.stream_base + located.chunk),
-            self.address.eq(base + product),
+            self.streamed.address.eq(base + product),
         ]
         beside = chain(m, located, self.LATENCY - self.STAGES.after("row"), name="beside", reset_less=False)
-        m.d.comb += self.issue.eq(beside[-1])
+        m.d.comb += self.streamed.issue.eq(beside[-1])

@@ -146,8 +146,8 @@ def streamer(p: Property, unit: Any) -> None:
     )
     p.assume((instruction.opcode == Opcode.MATMUL) | (instruction.opcode == Opcode.LOAD))
     # Announcements: never more than one ahead of the swaps at the array.
-    tag = dut.issue.tag
-    swap = tag.valid & dut.issue.swap
+    tag = dut.streamed.issue.tag
+    swap = tag.valid & dut.streamed.issue.swap
     announced = counter(p, 3, dut.ready, swap, name="announced")
     p.assume(~dut.ready | (announced == 0) | (announced == 1) & swap)
     p.check(~swap | (announced != 0))
@@ -165,13 +165,13 @@ def streamer(p: Property, unit: Any) -> None:
     p.check(~dut.events.idle | (dut.completed == sequence))
     # Rows of a block follow each other; every row, chunk and column comes once.
     index, chunk, column = p.register(3, "index"), p.register(3, "chunk"), p.register(3, "column")
-    here = dut.contexts[tag.context]
+    here = dut.streamed.contexts[tag.context]
     with m.If(tag.valid):
-        p.check((tag.index == index) & (dut.issue.chunk == chunk) & (tag.column == column))
+        p.check((tag.index == index) & (dut.streamed.issue.chunk == chunk) & (tag.column == column))
         p.check(
             (tag.first == (chunk == 0))
             & (tag.last == (chunk + 1 == here.instruction.chunks))
-            & (dut.issue.swap == (index == 0))
+            & (dut.streamed.issue.swap == (index == 0))
         )
         m.d.sync += index.eq(index + 1)
         with m.If(index + 1 == here.rows):
@@ -203,7 +203,9 @@ def streamer_waits(p: Property, unit: Any) -> None:
     sequence = counter(p, 8, dut.jobs.valid & dut.jobs.ready, name="sequence")
     p.assume((job.sequence == sequence) & (job.rows == 1) & (job.instruction.opcode == Opcode.MATMUL))
     p.assume((job.instruction.chunks == 1) & (job.instruction.columns == 1))
-    finals = counter(p, 3, dut.issue.tag.valid & dut.issue.tag.final, dut.final_written, name="finals")
+    finals = counter(
+        p, 3, dut.streamed.issue.tag.valid & dut.streamed.issue.tag.final, dut.final_written, name="finals"
+    )
     p.assume(~dut.operation.done & (~dut.final_written | (finals != 0)))
     p.check(~dut.events.array_active | ~present.wait_stream | (dut.completed == dut.operation.job.sequence))
     late = p.register(3, "late")  # cycles since a row of probabilities, as far as they matter

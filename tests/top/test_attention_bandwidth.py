@@ -52,20 +52,20 @@ class Schedule(wiring.Component):
         m.submodules.loader = loader = Loader(self.config)
         connect(m, flipped(self.jobs), streamer.jobs)
         connect(m, flipped(self.loads), loader.jobs)
-        final = streamer.issue.tag.valid & streamer.issue.tag.final
+        final = streamer.streamed.issue.tag.valid & streamer.streamed.issue.tag.final
         for _ in range(self.WRITTEN):
             later = Signal()
             m.d.sync += later.eq(final)
             final = later
         address, key_value = Signal(20), Signal(20)
-        m.d.sync += [address.eq(streamer.address), key_value.eq(loader.key_value.address)]
+        m.d.sync += [address.eq(streamer.streamed.address), key_value.eq(loader.key_value.address)]
         m.d.comb += [
             streamer.ready.eq(loader.ready),
-            loader.swap.eq(streamer.issue.tag.valid & streamer.issue.swap),
+            loader.swap.eq(streamer.streamed.issue.tag.valid & streamer.streamed.issue.swap),
             loader.completed.eq(streamer.completed),
             streamer.final_written.eq(final),
             self.completed.eq(streamer.completed),
-            self.streamed.eq(streamer.issue.tag.valid),
+            self.streamed.eq(streamer.streamed.issue.tag.valid),
             self.stream_address.eq(address),
             self.stationary.eq(loader.load.valid),
             self.stationary_address.eq(key_value),
