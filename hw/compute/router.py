@@ -12,9 +12,10 @@ numbers and scores.
                argmax, k times     softmax          ExpertQueues
 
 The second half: `sequencer.Sequencer` walks the experts whose queues are not empty and repeats two matrix products for
-each; `streamer.Streamer` *gathers*, as the queue says, the rows that the first product reads; `row_pipeline.RowPipeline`
-*scatters* the second one's rows, times their scores, into the residual. Queues take the tokens of several streams (two
-tasks of an image, several images), so that an expert's weights cross the bus once for all of them.
+each; `streamer.Streamer` *gathers*, as the queue says, the rows that the first product reads;
+`row_pipeline.RowPipeline` *scatters* the second one's rows, times their scores, into the residual. Queues take the
+tokens of several streams (two tasks of an image, several images), so that an expert's weights cross the bus once for
+all of them.
 """
 
 from amaranth.hdl import Module

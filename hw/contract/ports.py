@@ -117,6 +117,6 @@ class Events(wiring.Signature):
     """
 
     def __init__(self) -> None:
-        names = ("retired", "array_active", "waits_for_weights", "waits_for_operands", "waits_for_results")
-        names += ("moving", "normalising", "routing", "idle")
+        waits = ("waits_for_weights", "waits_for_operands", "waits_for_results")
+        names = ("retired", "array_active", *waits, "moving", "normalising", "routing", "idle")
         super().__init__({name: Out(1) for name in names})

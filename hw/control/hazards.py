@@ -63,9 +63,8 @@ class Hazards(wiring.Component):
             m.d.sync += spacing.eq(spacing + 1)
         m.d.comb += self.block_may_start.eq(block_ready & (spacing == self.block_spacing))
 
-        passed = (
-            self.probability_latency + 1
-        )  # cycles after which a row on the direct way comes behind one on the long way
+        # Cycles after which a row on the direct way comes behind one on the long way.
+        passed = self.probability_latency + 1
         since_probabilities = Signal(range(passed + 1), init=passed)
         with m.If(self.probability_issued):
             m.d.sync += since_probabilities.eq(0)
