@@ -72,8 +72,9 @@ class Streamer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job, issued, context, accepted = self.operation.job, Signal(ISSUE), Signal(), Signal()
-        instruction, issue, first_row = job.instruction, issued.tag.valid, issued.swap
+        job, issued, context = self.operation.job, Signal(ISSUE), Signal()
+        accepted, issue = Signal(), Signal()
+        instruction, first_row = job.instruction, issued.swap
         m.submodules.hazards = hazards = Hazards(
             block_spacing=self.block_spacing, probability_latency=self.probability_latency
         )
@@ -112,7 +113,11 @@ class Streamer(wiring.Component):
                 with m.If(issue & issued.tag.final):
                     m.next = "IDLE"
 
-        m.d.comb += [issued.tag.context.eq(context), issued.probabilities.eq(instruction.probabilities)]
+        m.d.comb += [
+            issued.tag.valid.eq(issue),
+            issued.tag.context.eq(context),
+            issued.probabilities.eq(instruction.probabilities),
+        ]
         self._walk(m, accepted, issued)
         self._locate(m, issued)
         self._events(m, fsm, issue, hazards.empty)
