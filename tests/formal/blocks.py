@@ -264,7 +264,7 @@ PROOFS = [
             "blocks come one cycle too close": Mutant("spacing.eq(1)", "spacing.eq(2)"),
             "an announcement is forgotten": Mutant("with m.Elif(self.block_starts):", "with m.If(self.block_starts):"),
             "a short way overtakes": Mutant(
-                "passed = self.probability_latency + 1", "passed = self.probability_latency"
+                "self.probability_latency + 1", "self.probability_latency"
             ),
             "results are not awaited": Mutant(
                 "Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)", "(in_flight <= IN_FLIGHT)"

@@ -148,7 +148,7 @@ PROOFS = [
             "strobes are ignored": Mutant(
                 "Cat(s.replicate(8) for s in strobe)", "Cat((s | 1).replicate(8) for s in strobe)"
             ),
-            "start while busy": Mutant('value[control["START"]] & self.idle &', 'value[control["START"]] &'),
+            "start while busy": Mutant("& self.idle\n            & ~started", "& ~started"),
         },
     ),
     Proof(
