@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole accelerator for a board without a processor:
-core, SDRAM controller and serial link wired together, and its Verilog.
-"""
+"""A whole accelerator for a board without a processor: core, SDRAM controller, serial link, created and connected."""
 
-from amaranth.back import rtlil
-from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, Signal
-from amaranth.hdl._ir import PortDirection
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from edgemoe.hw import verilog_text
 from edgemoe.hw.contract.config import NAME, HardwareConfig
 from edgemoe.hw.periphery import frames
 from edgemoe.hw.periphery.interconnect import Interconnect
@@ -81,35 +76,3 @@ class System(wiring.Component):
         left = Signal(LED_BITS)
         m.d.sync += left.eq(Mux(event, ~0, left - left.any()))
         return left.any()
-
-
-class SystemShell(Elaboratable):
-    """`System` under plain port names: clk, rst (high: reset), receive, transmit, leds, sdram_*. `ports` maps them."""
-
-    def __init__(self, system: System):
-        self.system = system
-        self.clock, self.reset = Signal(name="clk"), Signal(name="rst")
-        self.ports: dict[str, tuple[Signal, PortDirection]] = {
-            "clk": (self.clock, PortDirection.Input),
-            "rst": (self.reset, PortDirection.Input),
-            "receive": (system.receive, PortDirection.Input),
-            "transmit": (system.transmit, PortDirection.Output),
-            "leds": (system.leds, PortDirection.Output),
-        }
-        for name, member in SdramPins().members.items():
-            direction = PortDirection.Output if member.flow == Out else PortDirection.Input
-            self.ports[f"sdram_{name}"] = (getattr(system.sdram, name), direction)
-
-    def elaborate(self, platform):
-        m = Module()
-        m.domains.sync = domain = ClockDomain()
-        m.submodules.system = self.system
-        m.d.comb += [domain.clk.eq(self.clock), domain.rst.eq(self.reset)]
-        return m
-
-
-def to_verilog(system: System) -> str:
-    """Verilog of the system, module `edgemoe_system`, complete in one file."""
-    shell = SystemShell(system)
-    text = rtlil.convert(shell, name=MODULE, ports=shell.ports, emit_src=False)
-    return verilog_text.complete(verilog_text.from_rtlil(text))

@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole core: engine, sequencer, memory system and registers wired together, and its Verilog under plain port
-names.
-"""
+"""The whole core: engine, sequencer, memory system and registers, created and connected."""
 
 from collections.abc import Mapping
 
-from amaranth.back import rtlil
-from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Mux, ResetInserter, Signal
-from amaranth.hdl._ir import PortDirection
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
-from edgemoe.hw import verilog_text
-from edgemoe.hw.contract.config import NAME, HardwareConfig
+from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode, Stationary
 from edgemoe.hw.contract.layouts import JOB
 from edgemoe.hw.control.fetch import Fetch
@@ -27,7 +22,6 @@ from edgemoe.hw.memory.weights import Weights
 from edgemoe.hw.memory.writer import Writer
 
 QUEUED_JOBS = 4  # issued instructions that may wait in front of the streamer, of the loader and of the prefetch
-ADDRESS_BITS = 40  # of a master at the border: what every 64-bit Arm system on chip has
 
 
 class Top(wiring.Component):
@@ -235,55 +229,3 @@ class Top(wiring.Component):
             engine.dma.entry_index.eq(dma.entry_index),
             dma.entry_row.eq(engine.dma.entry_row),
         ]
-
-
-class Shell(Elaboratable):
-    """`Top` under flat AXI names: aclk, aresetn, s_axil_*, m_axi_* (two masters: m_axi0_*, m_axi1_*), interrupt.
-    `ports` maps them.
-    """
-
-    def __init__(self, config: HardwareConfig):
-        self.top = Top(config)
-        self.clock, self.reset_n = Signal(name="aclk"), Signal(name="aresetn")
-        self.ports: dict[str, tuple[Signal, PortDirection]] = {
-            "aclk": (self.clock, PortDirection.Input),
-            "aresetn": (self.reset_n, PortDirection.Input),
-            "interrupt": (self.top.interrupt, PortDirection.Output),
-        }
-        self.connections: list = []
-        self._expose("s_axil", self.top.axil, AxiLite().flip())
-        for name, read, write in zip(config.master_names, self.top.read, self.top.write, strict=True):
-            self._expose(name, read, AxiRead(config.data_bits))
-            self._expose(name, write, AxiWrite(config.data_bits))
-            for channel in ("ar", "aw"):  # one transfer order is enough: a single, constant ID
-                self._port(f"{name}_{channel}id", 1, PortDirection.Output)
-            for channel in ("r", "b"):
-                self._port(f"{name}_{channel}id", 1, PortDirection.Input)
-
-    def _port(self, name: str, bits: int, direction: PortDirection) -> Signal:
-        signal = Signal(bits, name=name)
-        self.ports[name] = (signal, direction)
-        return signal
-
-    def _expose(self, prefix: str, interface, signature) -> None:
-        """A flat port for each member, tied to the interface in its direction."""
-        for name, member in signature.members.items():
-            inner = getattr(interface, name)
-            bits = ADDRESS_BITS if len(inner) == 64 and name.endswith("addr") else len(inner)
-            out = member.flow == Out
-            port = self._port(f"{prefix}_{name}", bits, PortDirection.Output if out else PortDirection.Input)
-            self.connections.append(port.eq(inner) if out else inner.eq(port))
-
-    def elaborate(self, platform):
-        m = Module()
-        m.domains.sync = domain = ClockDomain()
-        m.submodules.top = self.top
-        m.d.comb += [domain.clk.eq(self.clock), domain.rst.eq(~self.reset_n), *self.connections]
-        return m
-
-
-def to_verilog(config: HardwareConfig) -> str:
-    """Verilog of the core, module `edgemoe`, complete in one file."""
-    shell = Shell(config)
-    text = rtlil.convert(shell, name=NAME, ports=shell.ports, emit_src=False)
-    return verilog_text.complete(verilog_text.from_rtlil(text))

@@ -44,13 +44,6 @@ _WAIVED = re.compile(r"^  /\* verilator lint_o(?:n|ff) SYMRSVDWORD \*/\n", re.M)
 _DEFAULT = re.compile(r"^ *default: ;\n", re.M)
 
 
-def from_rtlil(text: str) -> str:
-    """RTLIL to Verilog-2005 as Yosys writes it."""
-    from amaranth.back.verilog import _convert_rtlil_text
-
-    return _convert_rtlil_text(text, strip_internal_attrs=True)
-
-
 def complete(text: str) -> str:
     """What Yosys wrote, finished, with the modules that it only instantiates."""
     from edgemoe.hw.memory.block_memory import with_primitives

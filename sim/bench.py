@@ -70,8 +70,8 @@ _RESERVED = {
 def flat_ports(component: Any) -> dict[str, Any]:
     """The ports of a component as Amaranth's back end takes them, by names joined with single underscores."""
     from amaranth.hdl import Value
-    from amaranth.hdl._ir import PortDirection
     from amaranth.lib import wiring
+    from edgemoe.hw.amaranth_private import PortDirection
 
     ports: dict[str, Any] = {}
     for path, member, value in component.signature.flatten(component):
@@ -89,6 +89,7 @@ def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None
     design's RTLIL.
     """
     from amaranth.back import rtlil
+    from edgemoe.hw.amaranth_private import rtlil_to_verilog
 
     text = rtlil.convert(
         component, name=name, ports=dict(ports) if ports is not None else flat_ports(component), emit_src=False
@@ -97,7 +98,7 @@ def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None
 
     def make(folder: Path) -> None:
         with build.progress(f"writing the Verilog of {name}"):
-            (folder / "top.v").write_text(verilog_text.from_rtlil(text))
+            (folder / "top.v").write_text(rtlil_to_verilog(text))
 
     return verilog_text.complete((build.cached("verilog", key, make) / "top.v").read_text())
 

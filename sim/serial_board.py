@@ -74,11 +74,12 @@ def verilog(config: HardwareConfig, *, clock_hz: float, cycles_per_bit: int, tim
 
     def make(folder: Path) -> None:
         from edgemoe.hw.periphery.sdram import SdramConfig
-        from edgemoe.hw.system import System, to_verilog
+        from edgemoe.hw.shell import system_verilog
+        from edgemoe.hw.system import System
 
         with build.progress(f"writing the Verilog of a system with hardware {config.name!r} (once)"):
             system = System(config, SdramConfig(clock_hz=clock_hz, pad_registers=2), cycles_per_bit, timeout_cycles)
-            (folder / "system.v").write_text(to_verilog(system))
+            (folder / "system.v").write_text(system_verilog(system))
 
     key = build.digest(config.sizes, settings, simulator._sources(), versions)
     return (build.cached("system", key, make) / "system.v").read_text()

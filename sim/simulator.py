@@ -33,10 +33,10 @@ def verilog(config: HardwareConfig) -> str:
         raise extras.missing(error.name or "amaranth", "generating Verilog", "hw") from error
 
     def make(folder: Path) -> None:
-        from edgemoe.hw.top import to_verilog
+        from edgemoe.hw.shell import core_verilog
 
         with build.progress(f"writing the Verilog of hardware {config.name!r} (once)"):
-            (folder / "edgemoe.v").write_text(to_verilog(config))
+            (folder / "edgemoe.v").write_text(core_verilog(config))
 
     return (build.cached("core", build.digest(config.sizes, _sources(), versions), make) / "edgemoe.v").read_text()
 

@@ -100,33 +100,43 @@ class FrameReceiver(wiring.Component):
                     m.next = "HUNT"
                     with m.If((status == Status.OK) & (request.command == Command.WRITE_MEMORY)):
                         m.next = "PAYLOAD"
-            with m.State("PAYLOAD"):
-                m.d.comb += listens.eq(1)
-                with m.If(taken):
-                    m.d.sync += [self.beat.eq(Cat(self.beat[8:], byte)), left.eq(left - 1), index.eq(index + 1)]
-                    with m.If(index == BEAT_BYTES - 1):
-                        m.d.sync += [self.beat_valid.eq(1), index.eq(0)]
-                    with m.If(left == 1):
-                        m.next = "TRAILER"
-                with m.Elif(quiet):
-                    m.d.sync += [self.ended.eq(1), self.status.eq(Status.PAYLOAD_SHORT)]
-                    m.next = "HUNT"
-            with m.State("TRAILER"):
-                m.d.comb += listens.eq(1)
-                with m.If(taken):
-                    m.d.sync += index.eq(index + 1)
-                    with m.If(index == CRC_BYTES - 1):
-                        m.next = "JUDGE"
-                with m.Elif(quiet):
-                    m.d.sync += [self.ended.eq(1), self.status.eq(Status.PAYLOAD_SHORT)]
-                    m.next = "HUNT"
-            with m.State("JUDGE"):
-                m.d.sync += [
-                    self.ended.eq(1),
-                    self.status.eq(Mux(crc.match_detected, Status.OK, Status.PAYLOAD_DAMAGED)),
-                ]
-                m.next = "HUNT"
+            self._payload(m, crc, taken, quiet, listens, left, index)
         return m
+
+    def _payload(
+        self, m: Module, crc, taken: Signal, quiet: Signal, listens: Signal, left: Signal, index: Signal
+    ) -> None:
+        """The states behind a WRITE_MEMORY that was taken: its bytes, their CRC, and how it ended."""
+        with m.State("PAYLOAD"):
+            m.d.comb += listens.eq(1)
+            with m.If(taken):
+                m.d.sync += [
+                    self.beat.eq(Cat(self.beat[8:], self.bytes.payload)),
+                    left.eq(left - 1),
+                    index.eq(index + 1),
+                ]
+                with m.If(index == BEAT_BYTES - 1):
+                    m.d.sync += [self.beat_valid.eq(1), index.eq(0)]
+                with m.If(left == 1):
+                    m.next = "TRAILER"
+            with m.Elif(quiet):
+                m.d.sync += [self.ended.eq(1), self.status.eq(Status.PAYLOAD_SHORT)]
+                m.next = "HUNT"
+        with m.State("TRAILER"):
+            m.d.comb += listens.eq(1)
+            with m.If(taken):
+                m.d.sync += index.eq(index + 1)
+                with m.If(index == CRC_BYTES - 1):
+                    m.next = "JUDGE"
+            with m.Elif(quiet):
+                m.d.sync += [self.ended.eq(1), self.status.eq(Status.PAYLOAD_SHORT)]
+                m.next = "HUNT"
+        with m.State("JUDGE"):
+            m.d.sync += [
+                self.ended.eq(1),
+                self.status.eq(Mux(crc.match_detected, Status.OK, Status.PAYLOAD_DAMAGED)),
+            ]
+            m.next = "HUNT"
 
     def _verdict(self, request):
         """The status of a request whose CRC is right."""

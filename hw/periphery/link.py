@@ -51,10 +51,7 @@ class Link(wiring.Component):
         connect(m, reader.axi, flipped(self.read))
         connect(m, writer.axi, flipped(self.write))
 
-        request, status = Signal(receiver.request.p.fields.shape()), Signal(8)
-        value = Signal(32)
-        # The last request, if it was a register access: a repetition is answered from here.
-        kept_valid, kept_sequence, kept_value, kept_status = Signal(), Signal(8), Signal(32), Signal(8)
+        request, status, value = Signal(receiver.request.p.fields.shape()), Signal(8), Signal(32)
         reads = (request.command == Command.READ_MEMORY) & (status == Status.OK)
         answer = sender.answer.p
         m.d.comb += [
@@ -70,7 +67,15 @@ class Link(wiring.Component):
             answer.payload.eq(Mux(reads, request.value, 0)),
             sender.payload_status.eq(Mux(reader.error, Status.BUS_ERROR, Status.OK)),
         ]
+        self._steps(m, request, status, value)
+        return m
 
+    def _steps(self, m: Module, request, status: Signal, value: Signal) -> None:
+        """A request from its arrival to its answer: `status` and `value` are the answer's."""
+        units = m.submodules
+        receiver, sender, reader, writer = units.receiver, units.sender, units.reader, units.writer
+        # The last request, if it was a register access: a repetition is answered from here.
+        kept_valid, kept_sequence, kept_value, kept_status = Signal(), Signal(8), Signal(32), Signal(8)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += receiver.request.ready.eq(1)
@@ -124,7 +129,6 @@ class Link(wiring.Component):
             with m.State("SEND"):
                 with m.If(~sender.busy):
                     m.next = "IDLE"
-        return m
 
     def _access_register(self, m, request):
         """One access, address and data offered together: (it is answered in this cycle, the response)."""

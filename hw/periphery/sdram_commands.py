@@ -50,14 +50,10 @@ class SdramCommands(wiring.Component):
         c, pins = self.config, self.pins
         command, address = Signal(3), Signal(13)  # of this cycle; `inhibit`: there is none
         inhibit = Signal()
-        current, valid, hit = (
-            Signal(Access(c)),
-            Signal(),
-            Signal(),
-        )  # the beat to be done next, while valid; it lies in the open row
-        wait = Signal(
-            range(max(c.refresh_cycle, c.row_precharge, c.row_to_column, BURST_WORDS, MODE_CYCLES))
-        )  # until the next command
+        # The beat to be done next, while `valid`; `hit`: it lies in the open row.
+        current, valid, hit = Signal(Access(c)), Signal(), Signal()
+        longest_wait = max(c.refresh_cycle, c.row_precharge, c.row_to_column, BURST_WORDS, MODE_CYCLES)
+        wait = Signal(range(longest_wait))  # until the next command
         close = Signal(range(c.longest_close))  # until a row may be closed
         turn = Signal(range(c.read_to_write))  # until a write may follow a read
         for counter in (wait, close, turn):
@@ -72,7 +68,6 @@ class SdramCommands(wiring.Component):
 
         refresh, due = self._refresh(m)
         reads, writes = Signal(), Signal()
-        refreshes = Signal(range(c.init_refreshes))
         m.d.comb += inhibit.eq(1)
         m.d.sync += pins.cke.eq(1)
 
@@ -81,23 +76,7 @@ class SdramCommands(wiring.Component):
             m.d.sync += wait.eq(then - 1)
 
         with m.FSM() as fsm:
-            with m.State("POWER_UP"):
-                with m.If(due):
-                    issue(PRECHARGE, c.row_precharge)
-                    m.d.comb += address.eq(PRECHARGE_ALL)
-                    m.next = "INITIAL_REFRESH"
-            with m.State("INITIAL_REFRESH"):
-                with m.If(wait == 0):
-                    issue(REFRESH, c.refresh_cycle)
-                    m.d.comb += refresh.eq(1)
-                    m.d.sync += refreshes.eq(refreshes + 1)
-                    with m.If(refreshes == c.init_refreshes - 1):
-                        m.next = "LOAD_MODE"
-            with m.State("LOAD_MODE"):
-                with m.If(wait == 0):
-                    issue(LOAD_MODE, MODE_CYCLES)
-                    m.d.comb += address.eq(c.mode)
-                    m.next = "CLOSED"
+            self._initialise(m, issue, wait, address, refresh, due)
             with m.State("CLOSED"):
                 with m.If((wait == 0) & due):
                     issue(REFRESH, c.refresh_cycle)
@@ -132,6 +111,28 @@ class SdramCommands(wiring.Component):
         self._write_words(m, current, writes, initial)
         self._read_words(m, current, reads)
         return m
+
+    def _initialise(self, m: Module, issue, wait: Signal, address: Signal, refresh: Signal, due: Signal) -> None:
+        """The states from power-up until the chip may be used: all closed, refreshes, the mode."""
+        c = self.config
+        refreshes = Signal(range(c.init_refreshes))
+        with m.State("POWER_UP"):
+            with m.If(due):
+                issue(PRECHARGE, c.row_precharge)
+                m.d.comb += address.eq(PRECHARGE_ALL)
+                m.next = "INITIAL_REFRESH"
+        with m.State("INITIAL_REFRESH"):
+            with m.If(wait == 0):
+                issue(REFRESH, c.refresh_cycle)
+                m.d.comb += refresh.eq(1)
+                m.d.sync += refreshes.eq(refreshes + 1)
+                with m.If(refreshes == c.init_refreshes - 1):
+                    m.next = "LOAD_MODE"
+        with m.State("LOAD_MODE"):
+            with m.If(wait == 0):
+                issue(LOAD_MODE, MODE_CYCLES)
+                m.d.comb += address.eq(c.mode)
+                m.next = "CLOSED"
 
     def _refresh(self, m: Module) -> tuple[Signal, Signal]:
         """The counter of refreshes, which counts the silence after power-up first."""

@@ -208,10 +208,10 @@ async def refused_program(dut):
 
 
 def run(testcases, **given):
-    from edgemoe.hw.top import Shell
+    from edgemoe.hw.shell import CoreShell
     from edgemoe.sim.simulator import verilog
 
-    ports = [name for name in Shell(TINY).ports if name != "interrupt"]
+    ports = [name for name in CoreShell(TINY).ports if name != "interrupt"]
     run_verilog(verilog(TINY), "edgemoe", ports, __name__, testcase=testcases, parameters=given)
 
 

@@ -329,7 +329,7 @@ def turns(p: Property, unit: Any) -> None:
 
 
 CLOSING = "with m.If(close == 0):\n                        issue(PRECHARGE, c.row_precharge)"
-REFRESHING = "with m.If(wait == 0):\n                    issue(REFRESH, c.refresh_cycle)"
+REFRESHING = "with m.If(wait == 0):\n                issue(REFRESH, c.refresh_cycle)"
 PROOFS = [
     Proof(
         "SDRAM commands",
