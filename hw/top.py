@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole core: engine, sequencer, memory system and registers, created and connected."""
 
-from collections.abc import Mapping
-
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Module, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import Opcode, Stationary
 from edgemoe.hw.contract.layouts import JOB
+from edgemoe.hw.control.activity import Activity
 from edgemoe.hw.control.fetch import Fetch
 from edgemoe.hw.control.register_file import AxiLite, RegisterFile
 from edgemoe.hw.control.run import Control
@@ -29,7 +27,7 @@ class Top(wiring.Component):
     Clock domain `sync`, synchronous reset.
     """
 
-    def __init__(self, config: HardwareConfig):
+    def __init__(self, config: HardwareConfig) -> None:
         self.config = config
         super().__init__(
             {
@@ -40,20 +38,26 @@ class Top(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         m.submodules.registers = registers = RegisterFile(config)
         m.submodules.control = control = Control()
+        m.submodules.activity = activity = Activity()
         m.submodules.fetch = fetch = Fetch(config)
         m.submodules.weights = weights = Weights(config)
         m.submodules.dma = dma = Dma(config)
-        clients = {"fetch": fetch.CAPACITY, "weights": weights.CAPACITY, "dma": dma.CAPACITY}
-        m.submodules.reader = reader = Reader(config, clients)
+        clients = {"fetch": fetch, "weights": weights, "dma": dma}
+        m.submodules.reader = reader = Reader(config, {name: client.CAPACITY for name, client in clients.items()})
         m.submodules.writer = writer = Writer(config)
+        # What an error or a soft reset empties. Bus engines are stopped instead: they finish what they have begun.
         sequencer, engine = Sequencer(config), Engine(config)
+        queues = {name: SyncFIFOBuffered(width=JOB.size, depth=QUEUED_JOBS) for name in ("jobs", "loads")}
         m.submodules.sequencer = ResetInserter(control.reset)(sequencer)
         m.submodules.engine = ResetInserter(control.reset)(engine)
+        for name, queue in queues.items():
+            m.submodules[f"{name}_queue"] = ResetInserter(control.reset)(queue)
+        m.d.comb += [unit.stop.eq(control.stop) for unit in (*clients.values(), reader, writer)]
 
         # Borders.
         connect(m, flipped(self.axil), registers.bus)
@@ -65,167 +69,54 @@ class Top(wiring.Component):
             reader.base.eq(registers.base),
             writer.base.eq(registers.base),
         ]
-
-        self.wire_reader(m, reader, {"fetch": fetch, "weights": weights, "dma": dma})
-        self.wire_control(m, registers, control, sequencer, engine, reader, writer, fetch)
-        self.wire_jobs(m, control, sequencer, engine, weights)
+        # DRAM.
+        for name, client in clients.items():
+            connect(m, client.read, getattr(reader, name))
+        connect(m, dma.write, writer.client)
+        # Instructions.
+        connect(m, fetch.instruction, sequencer.instructions)
         m.d.comb += [
-            fetch.stop.eq(control.stop),
-            weights.stop.eq(control.stop),
-            dma.stop.eq(control.stop),
-            reader.stop.eq(control.stop),
-            writer.stop.eq(control.stop),
-            # Instructions.
             fetch.jump.eq(sequencer.jump),
             fetch.pc.eq(sequencer.jump_address),
             sequencer.program.eq(registers.program),
-            sequencer.instructions.payload.eq(fetch.instruction.payload),
-            sequencer.instructions.valid.eq(fetch.instruction.valid),
-            fetch.instruction.ready.eq(sequencer.instructions.ready),
-            # Weight rows.
-            engine.weights.valid.eq(weights.row.valid),
-            weights.row.ready.eq(engine.weights.ready),
-            engine.weights.word.eq(weights.row.payload.word),
-            engine.weights.level.eq(weights.level),
         ]
-        self.wire_dma(m, dma, engine, writer)
-        return m
-
-    def wire_reader(self, m: Module, reader: Reader, clients: Mapping) -> None:
-        """Every client shares the beat; its own valid tells whom it is for."""
-        for name, client in clients.items():
-            request = getattr(reader, f"{name}_request")
-            m.d.comb += [
-                request.payload.eq(client.request.payload),
-                request.valid.eq(client.request.valid),
-                client.request.ready.eq(request.ready),
-                client.valid.eq(getattr(reader, f"{name}_valid")),
-                client.data.eq(reader.data),
-                getattr(reader, f"{name}_release").eq(client.release),
-            ]
-        fetch, weights = clients["fetch"], clients["weights"]
-        m.d.comb += [fetch.last.eq(reader.last), fetch.beat_fault.eq(reader.fault), weights.last.eq(reader.last)]
-
-    def wire_control(self, m: Module, registers, control, sequencer, engine, reader, writer, fetch) -> None:
-        """Start, end, errors, what the counters count."""
-        read_beat = Cat(getattr(reader, f"{name}_valid") for name in reader.clients).any()
-        moved = Signal(3)  # what only counters and the watchdog see may be a cycle late
-        m.d.sync += moved.eq(Cat(read_beat, writer.moved, engine.events.retired))
-        current = engine.instruction
-        matmul, norm, route = (current.opcode == opcode for opcode in (Opcode.MATMUL, Opcode.LAYERNORM, Opcode.ROUTE))
-        on_chip, queued = current.stationary[1], current.gather | current.scatter | current.queued
+        self.connect_run(m, registers, control, activity, sequencer, engine, fetch, reader, writer)
+        # Issued instructions wait in small queues, so that loader and prefetch may run ahead of the streamer.
+        for name, queue in queues.items():
+            connect(m, getattr(sequencer, name), queue.w_stream)
+            connect(m, queue.r_stream, getattr(engine, name))
+        connect(m, sequencer.weights, weights.jobs)
+        connect(m, weights.rows, engine.weights)
+        connect(m, engine.dma_operation, dma.operation)
+        connect(m, dma.memories, engine.dma)
         m.d.comb += [
-            control.start.eq(registers.start),
-            control.soft_reset.eq(registers.soft_reset),
-            control.watchdog.eq(registers.watchdog),
-            control.progress.eq(moved.any()),
-            control.finished.eq(sequencer.done),
-            control.instruction.eq(sequencer.instruction_number),
-            control.decode_error.eq(sequencer.error),
-            control.decode_code.eq(sequencer.error_code),
-            control.read_error.eq(reader.error | fetch.fault),
-            control.read_address.eq(Mux(reader.error, reader.error_address, fetch.address)),
-            control.write_error.eq(writer.error),
-            control.write_address.eq(writer.error_address),
-            control.bus_idle.eq(reader.idle & writer.idle),
-            sequencer.start.eq(control.run),
-            registers.idle.eq(control.idle),
-            registers.done.eq(control.done),
-            registers.error.eq(control.error),
-            registers.error_code.eq(control.error_code),
-            registers.error_instruction.eq(control.error_instruction),
-            registers.error_address.eq(control.error_address),
-            registers.instruction.eq(sequencer.instruction_number),
-            registers.running.eq(control.running),
-            registers.state.eq(
-                Cat(
-                    engine.events.array_active,
-                    engine.events.waits_for_weights,
-                    engine.events.waits_for_operands,
-                    engine.events.waits_for_results,
-                    engine.events.moving,
-                    engine.events.normalising,
-                    engine.events.routing,
-                )
-            ),
-            registers.kind.eq(
-                Cat(
-                    matmul & ~on_chip & ~queued,
-                    matmul & ~on_chip & queued,
-                    matmul & (current.stationary == Stationary.KEYS),
-                    matmul & (current.stationary == Stationary.VALUES),
-                    ~(matmul | norm | route),
-                    norm,
-                    route,
-                )
-            ),
-            registers.read_beat.eq(moved[0]),
-            registers.write_beat.eq(moved[1]),
-            registers.retired.eq(moved[2]),
-        ]
-
-    def wire_jobs(self, m: Module, control, sequencer, engine, weights) -> None:
-        """Issued instructions wait in small queues, so that loader and prefetch may run ahead of the streamer."""
-        for name, sink in (("jobs", engine.jobs), ("loads", engine.loads)):
-            queue = SyncFIFOBuffered(width=JOB.size, depth=QUEUED_JOBS)
-            m.submodules[f"{name}_queue"] = ResetInserter(control.reset)(queue)
-            source = getattr(sequencer, name)
-            m.d.comb += [
-                queue.w_data.eq(source.payload),
-                queue.w_en.eq(source.valid),
-                source.ready.eq(queue.w_rdy),
-                sink.payload.eq(queue.r_data),
-                sink.valid.eq(queue.r_rdy),
-                queue.r_en.eq(sink.ready),
-            ]
-        job = sequencer.weights.payload
-        m.d.comb += [
-            weights.job.valid.eq(sequencer.weights.valid),
-            sequencer.weights.ready.eq(weights.job.ready),
-            weights.job.payload.address.eq(job.address),
-            weights.job.payload.beats.eq(job.instruction.beats),
-            weights.job.payload.eight_bit.eq(job.instruction.stationary == Stationary.WEIGHTS8),
-            weights.job.payload.chunks.eq(job.instruction.chunks),
-            weights.job.payload.columns.eq(job.instruction.columns),
+            sequencer.completed.eq(engine.completed),
             engine.queues.count_expert.eq(sequencer.count_expert),
             sequencer.count.eq(engine.queues.count),
             engine.queues.next_from.eq(sequencer.next_from),
             sequencer.next_found.eq(engine.queues.next_found),
             sequencer.next_expert.eq(engine.queues.next_expert),
-            sequencer.completed.eq(engine.completed),
         ]
+        return m
 
-    def wire_dma(self, m: Module, dma, engine, writer) -> None:
-        """LOAD, STORE and IMAGE run on the streamer's word, beside a memory port each way."""
-        job = engine.dma_operation.job
-        instruction = job.instruction
-        connect(m, dma.write_request, writer.request)
-        connect(m, dma.write_beats, writer.beats)
-        m.d.sync += dma.write_done.eq(writer.done)  # a long way from there to the streamer: half of it a cycle later
+    def connect_run(self, m: Module, registers, control, activity, sequencer, engine, fetch, reader, writer) -> None:
+        """Start, end, errors, what the counters count."""
+        connect(m, registers.run, control.registers)
+        connect(m, activity.counted, registers.counted)
+        connect(m, engine.events, activity.events)
+        connect(m, reader.failure, control.read)
+        connect(m, fetch.failure, control.fetch)
+        connect(m, writer.failure, control.write)
         m.d.comb += [
-            dma.start.eq(engine.dma_operation.start),
-            dma.command.opcode.eq(instruction.opcode),
-            dma.command.memory.eq(instruction.memory),
-            dma.command.base.eq(instruction.destination_base),
-            dma.command.stride.eq(instruction.destination_stride),
-            dma.command.rows.eq(job.rows),
-            dma.command.columns.eq(instruction.columns),
-            dma.command.gather.eq(instruction.gather | instruction.scatter),
-            dma.command.address.eq(job.address),
-            dma.command.beats.eq(instruction.beats),
-            dma.command.across.eq(instruction.across),
-            dma.command.down.eq(instruction.down),
-            dma.command.channels.eq(instruction.channels),
-            dma.command.patch.eq(instruction.patch),
-            engine.dma_operation.done.eq(dma.done),
-            engine.dma.write_valid.eq(dma.write_valid),
-            engine.dma.write_memory.eq(dma.write_memory),
-            engine.dma.write_address.eq(dma.write_address),
-            engine.dma.write_word.eq(dma.write_word),
-            engine.dma.write_lanes.eq(dma.write_lanes),
-            engine.dma.read_memory.eq(dma.read_memory),
-            engine.dma.read_address.eq(dma.read_address),
-            dma.read_data.eq(engine.dma.read_data),
-            engine.dma.entry_index.eq(dma.entry_index),
-            dma.entry_row.eq(engine.dma.entry_row),
+            control.reader_idle.eq(reader.idle),
+            control.writer_idle.eq(writer.idle),
+            control.progress.eq(activity.progress),
+            sequencer.start.eq(control.run),
+            control.finished.eq(sequencer.done),
+            control.instruction.eq(sequencer.instruction_number),
+            control.decode_error.eq(sequencer.error),
+            control.decode_code.eq(sequencer.error_code),
+            activity.instruction.eq(engine.instruction),
+            activity.read_beat.eq(reader.moved),
+            activity.write_beat.eq(writer.moved),
         ]

@@ -330,17 +330,26 @@ class StreamMonitor:
 
     ``stall``: fraction of cycles with ``ready`` low, at random from ``seed``.  Holds the component to the contract of
     a stream: a payload that was offered stays, unchanged, until it is taken.  ``width``: of a signed payload.
+    ``payload``: its name, of a port that is a stream by other names.
     """
 
     def __init__(
-        self, dut: Any, name: str, *, stall: float = 0.0, seed: int = 2, width: int | None = None, clock: Any = None
+        self,
+        dut: Any,
+        name: str,
+        *,
+        stall: float = 0.0,
+        seed: int = 2,
+        width: int | None = None,
+        clock: Any = None,
+        payload: str = "payload",
     ):
         import cocotb
 
         self._clock = clock if clock is not None else dut.clk
         self._name = name
         self._valid, self._ready, self._payload = (
-            getattr(dut, f"{name}_{part}") for part in ("valid", "ready", "payload")
+            getattr(dut, f"{name}_{part}") for part in ("valid", "ready", payload)
         )
         self._stall = iter(chances(stall, seed))
         self._width = width

@@ -4,11 +4,20 @@
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import FIELDS, INSTRUCTION_BYTES, OFFSETS
+from edgemoe.hw.contract.isa import BY_NAME, FIELDS, INSTRUCTION_BYTES, OFFSETS
+from edgemoe.models.numbers.words import WORD_BITS
 
 ROW_BITS = 13  # absolute token rows (HardwareConfig allows 4096, and counts reach it)
 EXPERT_BITS = 7
 SCORE_BITS = 16  # of an expert for a token: 2^15 is 1.0
+# Fields of instructions whose widths are also those of counters and ports.
+WORD_ADDRESS_BITS = BY_NAME["destination_base"].bits  # of a word in an on-chip memory
+STRIDE_BITS = BY_NAME["destination_stride"].bits
+CHUNK_BITS = BY_NAME["chunks"].bits
+COLUMN_BITS = BY_NAME["columns"].bits
+DRAM_OFFSET_BITS = BY_NAME["address"].bits  # linear byte offset
+BEAT_COUNT_BITS = BY_NAME["beats"].bits
+SEQUENCE_BITS = 8  # instructions are numbered modulo 256
 
 
 def index_shape(count: int) -> Shape:
@@ -23,7 +32,7 @@ def count_shape(most: int) -> Shape:
 
 def word(config: HardwareConfig) -> data.ArrayLayout:
     """One word of every on-chip memory: `lanes` signed 16-bit numbers."""
-    return data.ArrayLayout(signed(16), config.lanes)
+    return data.ArrayLayout(signed(WORD_BITS), config.lanes)
 
 
 def sums(config: HardwareConfig) -> data.ArrayLayout:
@@ -41,8 +50,8 @@ JOB = data.StructLayout(
         "instruction": INSTRUCTION,
         "rows": ROW_BITS,  # rows of this execution: the instruction's, or the length of the expert's queue
         "expert": EXPERT_BITS,
-        "address": 40,  # with the expert's stride applied
-        "sequence": 8,  # how many instructions were issued before this one, modulo 256
+        "address": DRAM_OFFSET_BITS,  # with the expert's stride applied
+        "sequence": SEQUENCE_BITS,  # how many instructions were issued before this one
     }
 )
 """An instruction as issued: operands that depend on the expert are resolved."""
@@ -57,7 +66,7 @@ TAG = data.StructLayout(
         "row": ROW_BITS,  # row of the destination: i, or the queue entry's row when scattering
         "table_row": ROW_BITS,  # absolute row of the streamed row, for the table of row scales
         "score": SCORE_BITS,  # router's score of the queue entry
-        "column": 10,
+        "column": COLUMN_BITS,
         "first": 1,  # first chunk: the accumulator starts
         "last": 1,  # last chunk: the sum is complete
         "column_end": 1,  # last row of a last chunk

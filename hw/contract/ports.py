@@ -5,14 +5,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory
-from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, SCORE_BITS, word
+from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, SCORE_BITS, WORD_ADDRESS_BITS, word
 
 
 class ReadPort(wiring.Signature):
     """Reading an on-chip memory, as its reader sees it: `data` stands one cycle after `address`."""
 
     def __init__(self, config: HardwareConfig) -> None:
-        super().__init__({"address": Out(20), "data": In(word(config))})
+        super().__init__({"address": Out(WORD_ADDRESS_BITS), "data": In(word(config))})
 
 
 class ResultPort(wiring.Signature):
@@ -25,10 +25,10 @@ class ResultPort(wiring.Signature):
             {
                 "valid": Out(1),
                 "memory": Out(Memory),
-                "address": Out(20),
+                "address": Out(WORD_ADDRESS_BITS),
                 "word": Out(word(config)),
                 "copy_valid": Out(1),
-                "copy_address": Out(20),
+                "copy_address": Out(WORD_ADDRESS_BITS),
             }
         )
 
@@ -56,11 +56,11 @@ class DmaPort(wiring.Signature):
             {
                 "write_valid": Out(1),
                 "write_memory": Out(Memory),
-                "write_address": Out(20),
+                "write_address": Out(WORD_ADDRESS_BITS),
                 "write_word": Out(word(config)),
                 "write_lanes": Out(config.lanes),
                 "read_memory": Out(Memory),
-                "read_address": Out(20),
+                "read_address": Out(WORD_ADDRESS_BITS),
                 "read_data": In(word(config)),
                 "entry_index": Out(ROW_BITS),
                 "entry_row": In(ROW_BITS),

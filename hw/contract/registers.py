@@ -15,6 +15,7 @@ from edgemoe.hw.contract.config import NAME, PARAMETER_WORDS, HardwareConfig, si
 from edgemoe.hw.contract.isa import ENUMERATIONS, enumeration_table
 
 ADDRESS_BITS = 12
+REGISTER_BITS = 32
 MAGIC = int.from_bytes(b"EMOE", "little")
 VERSION = 2 << 16  # major << 16 | minor: a driver refuses another major
 BASE_ALIGNMENT = 4096  # of a master's memory base: no burst then crosses a 4 KiB page

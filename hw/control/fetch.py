@@ -6,22 +6,23 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES
-from edgemoe.hw.memory.axi import OFFSET_BITS, Request, bus_bits
+from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS, INSTRUCTION
+from edgemoe.hw.memory.axi import Failure, ReadClient
 
 AHEAD = 2  # instructions fetched and not taken
 
 
 class Fetch(wiring.Component):
-    """Instructions from a jump address on, in order, as a stream of 64-byte words; up to two stand ready or are under
+    """Instructions from a jump address on, in order, as a stream; up to two stand ready or are under
     way.
 
     Ports
       jump, pc        start, or go on, at linear byte offset `pc` (a multiple of 64): whatever was fetched before is
                       dropped
-      instruction     stream of 512 bits
-      address         linear byte offset of the instruction that `instruction` shows or will show next
-      fault           pulse: that instruction is wanted (ready) but could not be read. It is never shown
-      request, valid, data, last, beat_fault, release   to the Reader; its client must be given CAPACITY beats
+      instruction     stream of INSTRUCTION
+      failure         an instruction that is wanted (ready) could not be read; it is never shown. `address` is always
+                      that of the instruction that `instruction` shows or will show next
+      read            to the Reader; its client must be given CAPACITY beats
       stop            forgets everything; hold until the Reader is idle, then jump
 
     Two instructions behind the last one wanted are read: that memory must exist, but may hold anything (or fail).
@@ -37,46 +38,41 @@ class Fetch(wiring.Component):
         super().__init__(
             {
                 "jump": In(1),
-                "pc": In(OFFSET_BITS),
-                "instruction": Out(stream.Signature(8 * INSTRUCTION_BYTES)),
-                "address": Out(OFFSET_BITS),
-                "fault": Out(1),
-                "request": Out(stream.Signature(Request())),
-                "valid": In(1),
-                "data": In(bus_bits(config)),
-                "last": In(1),
-                "beat_fault": In(1),
-                "release": Out(4),
+                "pc": In(DRAM_OFFSET_BITS),
+                "instruction": Out(stream.Signature(INSTRUCTION)),
+                "failure": Out(Failure()),
+                "read": Out(ReadClient(config)),
                 "stop": In(1),
             }
         )
 
     def elaborate(self, platform: object) -> ResetInserter:
         m = Module()
+        read, address = self.read, self.failure.address
         running = Signal()
-        next_address = Signal(OFFSET_BITS)
+        next_address = Signal(DRAM_OFFSET_BITS)
         wanted = Signal(range(AHEAD + 1))  # asked for since the jump, and not taken
         pending = Signal(range(2 * AHEAD + 1))  # asked for, and not arrived
         obsolete = Signal(range(2 * AHEAD + 1))  # the first ones of those: from before the jump
         assembly, assembled, assembly_fault = Signal(8 * INSTRUCTION_BYTES, reset_less=True), Signal(), Signal()
         shown, shown_fault = Signal(), Signal()
 
-        arrives = self.valid & self.last
+        arrives = read.valid & read.last
         leaves = shown & self.instruction.ready & ~shown_fault
         moves = assembled & (~shown | leaves)
-        asks = running & ~self.jump & ~self.request.valid & (wanted < AHEAD) & (pending < 2 * AHEAD)
+        asks = running & ~self.jump & ~read.request.valid & (wanted < AHEAD) & (pending < 2 * AHEAD)
         m.d.comb += [
             self.instruction.valid.eq(shown & ~shown_fault),
-            self.fault.eq(shown & shown_fault & self.instruction.ready),
-            self.release.eq(self.valid),  # every instruction asked for has its place here
+            self.failure.valid.eq(shown & shown_fault & self.instruction.ready),
+            read.release.eq(read.valid),  # every instruction asked for has its place here
         ]
-        with m.If(self.request.ready):
-            m.d.sync += self.request.valid.eq(0)
+        with m.If(read.request.ready):
+            m.d.sync += read.request.valid.eq(0)
         with m.If(asks):
             m.d.sync += [
-                self.request.valid.eq(1),
-                self.request.p.address.eq(next_address),
-                self.request.p.beats.eq(self.beats),
+                read.request.valid.eq(1),
+                read.request.p.address.eq(next_address),
+                read.request.p.beats.eq(self.beats),
                 next_address.eq(next_address + INSTRUCTION_BYTES),
             ]
         m.d.sync += [
@@ -85,24 +81,24 @@ class Fetch(wiring.Component):
             obsolete.eq(Mux(arrives & (obsolete != 0), obsolete - 1, obsolete)),
         ]
         first = Signal(init=1)  # the next beat is an instruction's first
-        with m.If(self.valid):
+        with m.If(read.valid):
             m.d.sync += [
-                assembly.eq(Cat(assembly, self.data)[len(self.data) :]),
-                assembly_fault.eq(self.beat_fault | assembly_fault & ~first),
-                first.eq(self.last),
+                assembly.eq(Cat(assembly, read.data)[len(read.data) :]),
+                assembly_fault.eq(read.fault | assembly_fault & ~first),
+                first.eq(read.last),
             ]
         with m.If(moves):
-            m.d.sync += [self.instruction.payload.eq(assembly), shown_fault.eq(assembly_fault), assembled.eq(0)]
+            m.d.sync += [self.instruction.p.as_value().eq(assembly), shown_fault.eq(assembly_fault), assembled.eq(0)]
         m.d.sync += shown.eq(moves | shown & ~leaves)
         with m.If(arrives & (obsolete == 0)):
             m.d.sync += assembled.eq(1)
         with m.If(leaves):
-            m.d.sync += self.address.eq(self.address + INSTRUCTION_BYTES)
+            m.d.sync += address.eq(address + INSTRUCTION_BYTES)
         with m.If(self.jump):
             m.d.sync += [
                 running.eq(1),
                 next_address.eq(self.pc),
-                self.address.eq(self.pc),
+                address.eq(self.pc),
                 wanted.eq(0),
                 obsolete.eq(pending - arrives),
                 assembled.eq(0),

@@ -6,18 +6,18 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS
 from edgemoe.hw.contract.registers import (
     ADDRESS_BITS,
     BASE_ALIGNMENT,
     BY_NAME,
     COUNTERS,
     KIND_COUNTERS,
-    MATMUL_KINDS,
-    OPERATIONS,
+    REGISTER_BITS,
     STATE_COUNTERS,
 )
-
-KINDS = (*MATMUL_KINDS, *OPERATIONS)
+from edgemoe.hw.control.activity import KINDS, Counted
+from edgemoe.hw.control.run import RunPort
 
 OKAY, SLVERR = 0, 2
 
@@ -28,8 +28,8 @@ class AxiLite(wiring.Signature):
     def __init__(self) -> None:
         write = {"awaddr": Out(ADDRESS_BITS), "awprot": Out(3), "awvalid": Out(1), "awready": In(1)}
         write |= {
-            "wdata": Out(32),
-            "wstrb": Out(4),
+            "wdata": Out(REGISTER_BITS),
+            "wstrb": Out(REGISTER_BITS // 8),
             "wvalid": Out(1),
             "wready": In(1),
             "bresp": In(2),
@@ -37,7 +37,7 @@ class AxiLite(wiring.Signature):
             "bready": Out(1),
         }
         read = {"araddr": Out(ADDRESS_BITS), "arprot": Out(3), "arvalid": Out(1), "arready": In(1)}
-        read |= {"rdata": In(32), "rresp": In(2), "rvalid": In(1), "rready": Out(1)}
+        read |= {"rdata": In(REGISTER_BITS), "rresp": In(2), "rvalid": In(1), "rready": Out(1)}
         super().__init__({**write, **read})
 
 
@@ -48,20 +48,11 @@ class RegisterFile(wiring.Component):
     Ports
       bus               AXI4-Lite; addresses outside the map and writes to read-only registers answer SLVERR and
                         change nothing; WSTRB is obeyed
-      start             pulse: run from `program`; given only when idle. Clears the error and the counters
-      soft_reset        pulse: abandon the run and drain
-      program, watchdog, base   as written
-      idle              in: nothing runs and no transfer is outstanding
-      done              in, pulse: the run is over by END. After an error it is over when `idle` returns.
-                        Either sets CTRL.DONE and ISR.DONE
-      error, error_code, error_instruction, error_address   in: at the pulse `error` the first error of a run is kept;
-                        sets ISR.ERROR
-      instruction       in: what INSTRUCTION shows
-      running           in: a run lasts; in such a cycle CYCLES and exactly one state counter advance:
-      state             in: the lowest set bit, in the order of registers.STATE_COUNTERS without OTHER; none set: OTHER
-      kind              in: one bit for each of KINDS, of the instruction that the state belongs to (none in OTHER)
-      read_beat, write_beat, retired   in, pulses for the last three counters
-      interrupt         out, level
+      run               RunPort. `start` is given only when idle and clears the error and the counters. The end of a run
+                        sets CTRL.DONE and ISR.DONE; the first error of a run is kept and sets ISR.ERROR
+      counted           Counted. While a run lasts, CYCLES and exactly one state counter advance in each cycle
+      program, base     as written
+      interrupt         level
 
     LATENCY: cycles from ARVALID to RVALID and from the later of AWVALID and WVALID to BVALID.
     """
@@ -73,25 +64,11 @@ class RegisterFile(wiring.Component):
         super().__init__(
             {
                 "bus": In(AxiLite()),
-                "start": Out(1),
-                "soft_reset": Out(1),
-                "program": Out(40),
-                "watchdog": Out(32),
-                "base": Out(data.ArrayLayout(64, config.masters)),
+                "run": Out(RunPort()),
+                "counted": In(Counted()),
+                "program": Out(DRAM_OFFSET_BITS),
+                "base": Out(data.ArrayLayout(2 * REGISTER_BITS, config.masters)),
                 "interrupt": Out(1),
-                "idle": In(1),
-                "done": In(1),
-                "error": In(1),
-                "error_code": In(8),
-                "error_instruction": In(32),
-                "error_address": In(40),
-                "instruction": In(32),
-                "running": In(1),
-                "state": In(len(STATE_COUNTERS) - 1),
-                "kind": In(len(KINDS)),
-                "read_beat": In(1),
-                "write_beat": In(1),
-                "retired": In(1),
             }
         )
 
@@ -99,7 +76,9 @@ class RegisterFile(wiring.Component):
         m = Module()
         write, address, value, mask = self._write_channel(m)
         read, read_address = self._read_channel(m)
-        words = {r.name: Signal(32, name=r.name.lower()) for r in registers.REGISTERS}  # what every register reads as
+        words = {
+            r.name: Signal(REGISTER_BITS, name=r.name.lower()) for r in registers.REGISTERS
+        }  # what every register reads as
 
         def written(name: str) -> Signal:
             return write & (address == BY_NAME[name].offset >> 2)
@@ -118,8 +97,8 @@ class RegisterFile(wiring.Component):
             m.d.comb += words[name].eq(constant)
         m.d.comb += [
             self.program.eq(Cat(words["PROGRAM_LO"], words["PROGRAM_HI"])),
-            self.watchdog.eq(words["WATCHDOG"]),
-            words["INSTRUCTION"].eq(self.instruction),
+            self.run.watchdog.eq(words["WATCHDOG"]),
+            words["INSTRUCTION"].eq(self.run.instruction),
         ]
         for i in range(self.config.masters):
             m.d.comb += self.base[i].eq(Cat(words[f"BASE_{i}_LO"], words[f"BASE_{i}_HI"]))
@@ -134,7 +113,7 @@ class RegisterFile(wiring.Component):
         mask as bits).
         """
         bus = self.bus
-        address, value, strobe = Signal(ADDRESS_BITS - 2), Signal(32), Signal(4)
+        address, value, strobe = Signal(ADDRESS_BITS - 2), Signal(REGISTER_BITS), Signal(REGISTER_BITS // 8)
         has_address, has_value = Signal(), Signal()
         write = has_address & has_value & (~bus.bvalid | bus.bready)
         known = Cat(
@@ -182,66 +161,66 @@ class RegisterFile(wiring.Component):
         start = (
             written("CTRL")
             & value[control["START"]]
-            & self.idle
+            & self.run.idle
             & ~started
             & ~resetting
             & ~value[control["SOFT_RESET"]]
         )
         reset = written("CTRL") & value[control["SOFT_RESET"]]
         m.d.comb += [
-            words["CTRL"].eq(Cat(started, done, self.idle & ~started & ~resetting, ready, Const(0, 4), resetting)),
+            words["CTRL"].eq(Cat(started, done, self.run.idle & ~started & ~resetting, ready, Const(0, 4), resetting)),
             words["ISR"].eq(status),
             self.interrupt.eq(words["GIE"][0] & (status & words["IER"]).any()),
         ]
-        m.d.sync += [self.start.eq(start), self.soft_reset.eq(reset)]
+        m.d.sync += [self.run.start.eq(start), self.run.soft_reset.eq(reset)]
         with m.If(readout("CTRL")):
             m.d.sync += [done.eq(0), ready.eq(0)]
-        over = self.done | failed & started & self.idle
+        over = self.run.done | failed & started & self.run.idle
         with m.If(over):
             m.d.sync += [done.eq(1), ready.eq(1), started.eq(0)]
         with m.If(start):
             m.d.sync += started.eq(1)
         with m.If(reset):
             m.d.sync += [started.eq(0), resetting.eq(1), done.eq(0), ready.eq(0)]
-        with m.Elif(resetting & ~self.soft_reset & self.idle):
+        with m.Elif(resetting & ~self.run.soft_reset & self.run.idle):
             m.d.sync += resetting.eq(0)
-        m.d.sync += status.eq(status & ~Mux(written("ISR"), value[:2], 0) | Cat(over, self.error))
+        m.d.sync += status.eq(status & ~Mux(written("ISR"), value[:2], 0) | Cat(over, self.run.error))
         with m.If(start | reset):
             m.d.sync += failed.eq(0)
             m.d.sync += [
                 words[n].eq(0) for n in ("ERROR_CODE", "ERROR_INSTRUCTION", "ERROR_ADDRESS_LO", "ERROR_ADDRESS_HI")
             ]
-        with m.Elif(self.error & ~failed & ~resetting):
+        with m.Elif(self.run.error & ~failed & ~resetting):
             m.d.sync += [
                 failed.eq(1),
-                words["ERROR_CODE"].eq(self.error_code),
-                words["ERROR_INSTRUCTION"].eq(self.error_instruction),
-                words["ERROR_ADDRESS_LO"].eq(self.error_address[:32]),
-                words["ERROR_ADDRESS_HI"].eq(self.error_address[32:]),
+                words["ERROR_CODE"].eq(self.run.error_code),
+                words["ERROR_INSTRUCTION"].eq(self.run.error_instruction),
+                words["ERROR_ADDRESS_LO"].eq(self.run.error_address[:REGISTER_BITS]),
+                words["ERROR_ADDRESS_HI"].eq(self.run.error_address[REGISTER_BITS:]),
             ]
 
     def _count(self, m: Module, words: dict[str, Signal], readout) -> None:
         """64-bit counters. The high word that is read was kept when the low word was read."""
         states = Signal(len(STATE_COUNTERS))
-        others = self.state
+        others = self.counted.state
         first = others & (~others + 1)[: len(others)]
-        m.d.sync += states.eq(Mux(self.running, Cat(first, ~others.any()), 0))
+        m.d.sync += states.eq(Mux(self.run.running, Cat(first, ~others.any()), 0))
         beats = Signal(3)
-        m.d.sync += beats.eq(Cat(self.read_beat, self.write_beat, self.retired))
-        kept = Signal(32)
+        m.d.sync += beats.eq(Cat(self.counted.read_beat, self.counted.write_beat, self.counted.retired))
+        kept = Signal(REGISTER_BITS)
         for name, event in zip(COUNTERS, [states.any(), *states, *beats], strict=True):
-            counter = Signal(64, name=f"count_{name.lower()}")
-            m.d.sync += counter.eq(Mux(self.start, 0, counter + event))
-            m.d.comb += [words[f"{name}_LO"].eq(counter[:32]), words[f"{name}_HI"].eq(kept)]
+            counter = Signal(2 * REGISTER_BITS, name=f"count_{name.lower()}")
+            m.d.sync += counter.eq(Mux(self.run.start, 0, counter + event))
+            m.d.comb += [words[f"{name}_LO"].eq(counter[:REGISTER_BITS]), words[f"{name}_HI"].eq(kept)]
             with m.If(readout(f"{name}_LO")):
-                m.d.sync += kept.eq(counter[32:])
+                m.d.sync += kept.eq(counter[REGISTER_BITS:])
         kinds = Signal(len(KINDS))
-        m.d.sync += kinds.eq(self.kind)
+        m.d.sync += kinds.eq(self.counted.kind)
         state_names = list(STATE_COUNTERS)
         for name, (kind, state) in KIND_COUNTERS.items():
             counter = words[name]
             m.d.sync += counter.eq(
-                Mux(self.start, 0, counter + (states[state_names.index(state)] & kinds[KINDS.index(kind)]))
+                Mux(self.run.start, 0, counter + (states[state_names.index(state)] & kinds[KINDS.index(kind)]))
             )
 
 

@@ -3,10 +3,41 @@
 start again.
 """
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.isa import ErrorCode
+from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS
+from edgemoe.hw.contract.registers import REGISTER_BITS
+from edgemoe.hw.memory.axi import Failure
+
+
+class RunPort(wiring.Signature):
+    """A run, as the register file sees it: what software asks for, how it goes, how it ended.
+
+    start, soft_reset   pulses: run from `program`; abandon the run and drain
+    idle, running       nothing runs and no transfer is outstanding; a run lasts
+    done                pulse: the run is over by END
+    error               pulse, with its code, instruction and address; the run is over when `idle` returns
+    instruction         number of the instruction at the sequencer
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": Out(1),
+                "soft_reset": Out(1),
+                "watchdog": Out(REGISTER_BITS),
+                "idle": In(1),
+                "running": In(1),
+                "done": In(1),
+                "error": In(1),
+                "error_code": In(ErrorCode),
+                "error_instruction": In(REGISTER_BITS),
+                "error_address": In(DRAM_OFFSET_BITS),
+                "instruction": In(REGISTER_BITS),
+            }
+        )
 
 
 class Control(wiring.Component):
@@ -21,75 +52,69 @@ class Control(wiring.Component):
     def __init__(self):
         super().__init__(
             {
-                "start": In(1),
-                "soft_reset": In(1),
-                "watchdog": In(32),
+                "registers": In(RunPort()),
                 "progress": In(1),  # an instruction retired or a beat moved
+                "run": Out(1),  # pulse: start the sequencer
                 "finished": In(1),  # END
-                "instruction": In(32),  # number of the instruction at the sequencer
+                "instruction": In(REGISTER_BITS),  # number of the instruction at the sequencer
                 "decode_error": In(1),
                 "decode_code": In(ErrorCode),
-                "read_error": In(1),
-                "read_address": In(40),
-                "write_error": In(1),
-                "write_address": In(40),
-                "bus_idle": In(1),
-                "run": Out(1),  # pulse: start the sequencer
-                "running": Out(1),
-                "idle": Out(1),
+                "read": In(Failure()),
+                "fetch": In(Failure()),  # of an instruction; a failed read that comes with it wins
+                "write": In(Failure()),
+                "reader_idle": In(1),
+                "writer_idle": In(1),
                 "reset": Out(1),  # of every unit but the bus engines
                 "stop": Out(1),  # of the bus engines
-                "done": Out(1),
-                "error": Out(1),
-                "error_code": Out(ErrorCode),
-                "error_instruction": Out(32),
-                "error_address": Out(40),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        waited = Signal(32)
-        code, address = Signal(ErrorCode), Signal(40)
+        registers = self.registers
+        waited = Signal(REGISTER_BITS)
+        code, address = Signal(ErrorCode), Signal(DRAM_OFFSET_BITS)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(1)
+                m.d.comb += registers.idle.eq(1)
                 m.d.sync += waited.eq(0)
-                with m.If(self.start):
+                with m.If(registers.start):
                     m.d.comb += self.run.eq(1)
                     m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += self.running.eq(1)
+                m.d.comb += registers.running.eq(1)
                 m.d.sync += waited.eq(waited + 1)
                 with m.If(self.progress):
                     m.d.sync += waited.eq(0)
-                with m.If(self.soft_reset):
+                with m.If(registers.soft_reset):
                     m.next = "STOP"
                 with m.Elif(self.finished):
-                    m.d.comb += self.done.eq(1)
+                    m.d.comb += registers.done.eq(1)
                     m.next = "IDLE"
                 with m.Elif(self.decode_error):
                     m.d.sync += [code.eq(self.decode_code), address.eq(0)]
                     m.next = "FAIL"
-                with m.Elif(self.read_error):
-                    m.d.sync += [code.eq(ErrorCode.READ_BUS), address.eq(self.read_address)]
+                with m.Elif(self.read.valid | self.fetch.valid):
+                    place = Mux(self.read.valid, self.read.address, self.fetch.address)
+                    m.d.sync += [code.eq(ErrorCode.READ_BUS), address.eq(place)]
                     m.next = "FAIL"
-                with m.Elif(self.write_error):
-                    m.d.sync += [code.eq(ErrorCode.WRITE_BUS), address.eq(self.write_address)]
+                with m.Elif(self.write.valid):
+                    m.d.sync += [code.eq(ErrorCode.WRITE_BUS), address.eq(self.write.address)]
                     m.next = "FAIL"
-                with m.Elif((self.watchdog != 0) & (waited >= self.watchdog)):
+                with m.Elif((registers.watchdog != 0) & (waited >= registers.watchdog)):
                     m.d.sync += [code.eq(ErrorCode.WATCHDOG), address.eq(0)]
                     m.next = "FAIL"
             with m.State("FAIL"):
-                m.d.comb += [self.error.eq(1), self.reset.eq(1), self.stop.eq(1)]
+                m.d.comb += [registers.error.eq(1), self.reset.eq(1), self.stop.eq(1)]
                 m.next = "STOP"
             with m.State("STOP"):
                 m.d.comb += [self.reset.eq(1), self.stop.eq(1)]
-                with m.If(self.bus_idle):
+                with m.If(self.reader_idle & self.writer_idle):
                     m.next = "IDLE"
         m.d.comb += [
-            self.error_code.eq(code),
-            self.error_instruction.eq(self.instruction),
-            self.error_address.eq(address),
+            registers.error_code.eq(code),
+            registers.error_instruction.eq(self.instruction),
+            registers.error_address.eq(address),
+            registers.instruction.eq(self.instruction),
         ]
         return m

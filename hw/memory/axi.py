@@ -4,11 +4,12 @@
 from amaranth import C, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.layouts import BEAT_COUNT_BITS, DRAM_OFFSET_BITS
 
 ADDRESS_BITS = 64  # of a master
-OFFSET_BITS = 40  # linear byte offset, as instructions give it
-BEAT_COUNT_BITS = 24
+RELEASE_BITS = 4  # of a number of beats that a client frees in one cycle
 BURST_INCR = 1
 
 
@@ -16,14 +17,14 @@ class Request(data.StructLayout):
     """A transfer of `beats` beats (0: none) from linear byte offset `address`, a multiple of the bus width."""
 
     def __init__(self) -> None:
-        super().__init__({"address": OFFSET_BITS, "beats": BEAT_COUNT_BITS})
+        super().__init__({"address": DRAM_OFFSET_BITS, "beats": BEAT_COUNT_BITS})
 
 
 class Burst(data.StructLayout):
     """One burst, the same on every master; `last` of its request."""
 
     def __init__(self, config: HardwareConfig) -> None:
-        super().__init__({"address": OFFSET_BITS, "beats": range(config.burst_limit + 1), "last": 1})
+        super().__init__({"address": DRAM_OFFSET_BITS, "beats": range(config.burst_limit + 1), "last": 1})
 
 
 def bus_bits(config: HardwareConfig) -> int:
@@ -70,6 +71,36 @@ class AxiWrite(wiring.Signature):
         super().__init__({**address, "awvalid": Out(1), "awready": In(1), **payload, **response})
 
 
+class ReadClient(wiring.Signature):
+    """Reading DRAM, as a client of the Reader sees it: what it asks for, and the beats that come, in that order.
+
+    valid, data, last, fault   a beat; it is the last of its request; its response was not OKAY. There is no ready, for
+                               a burst is requested only when the client can take it whole
+    release                    beats of the client's buffer that are free again from this cycle on (0..15)
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        beat = {"valid": In(1), "data": In(bus_bits(config)), "last": In(1), "fault": In(1)}
+        super().__init__({"request": Out(stream.Signature(Request())), **beat, "release": Out(RELEASE_BITS)})
+
+
+class WriteClient(wiring.Signature):
+    """Writing DRAM, as the client of the Writer sees it: a request, its beats, and `done` (pulse) when every burst of
+    it has been answered.
+    """
+
+    def __init__(self, config: HardwareConfig) -> None:
+        beats = stream.Signature(bus_bits(config))
+        super().__init__({"request": Out(stream.Signature(Request())), "beats": Out(beats), "done": In(1)})
+
+
+class Failure(wiring.Signature):
+    """`valid` (pulse): an access failed; the linear byte offset of its `address`."""
+
+    def __init__(self) -> None:
+        super().__init__({"valid": Out(1), "address": Out(DRAM_OFFSET_BITS)})
+
+
 class BurstSplitter(wiring.Component):
     """Divides requests into bursts that end at multiples of the burst limit: the first one may be short, the last one
     too.
@@ -90,11 +121,11 @@ class BurstSplitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limit = self.config.burst_limit
-        shift = (self.config.bus_bytes - 1).bit_length()
-        address = Signal(OFFSET_BITS - shift)  # in beats
+        shift = exact_log2(self.config.bus_bytes)
+        address = Signal(DRAM_OFFSET_BITS - shift)  # in beats
         remaining = Signal(BEAT_COUNT_BITS)
 
-        to_boundary = C(limit) - address[: limit.bit_length() - 1]
+        to_boundary = C(limit) - address[: exact_log2(limit)]
         last = remaining <= to_boundary
         beats = Mux(last, remaining, to_boundary)
         step, empty = Signal(), Signal(init=1)  # empty: nothing remains, as a register

@@ -1,236 +1,216 @@
 # SPDX-License-Identifier: Apache-2.0
 """DMA: LOAD, STORE and IMAGE, between DRAM and the on-chip memories."""
 
-from amaranth import Cat, Module, Mux, ResetInserter, Signal, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory, Opcode
-from edgemoe.hw.contract.layouts import word
-from edgemoe.hw.memory.axi import BEAT_COUNT_BITS, OFFSET_BITS, Request, bus_bits
+from edgemoe.hw.contract.layouts import (
+    BEAT_COUNT_BITS,
+    COLUMN_BITS,
+    ROW_BITS,
+    STRIDE_BITS,
+    WORD_ADDRESS_BITS,
+)
+from edgemoe.hw.contract.ports import DmaPort, OperationPort
+from edgemoe.hw.memory.axi import ReadClient, WriteClient, bus_bits
 from edgemoe.hw.memory.gearbox import BeatsToWords, WordsToBeats
-from edgemoe.hw.memory.image import ImagePixels
+from edgemoe.hw.memory.image import TOKEN_BITS, ImagePixels
+from edgemoe.models.numbers.words import WORD_BITS
 
 STORE_WORDS = 16  # read from a memory and on their way to the writer
-
-
-class DmaCommand(data.StructLayout):
-    """One instruction, its fields named as in the instruction set; `opcode` LOAD, STORE or IMAGE.
-    `beats` is used by IMAGE alone.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            {
-                "opcode": unsigned(4),
-                "memory": Memory,
-                "base": 20,
-                "stride": 10,
-                "rows": 16,
-                "columns": 10,
-                "gather": 1,
-                "address": OFFSET_BITS,
-                "beats": BEAT_COUNT_BITS,
-                "across": 10,
-                "down": 10,
-                "channels": 4,
-                "patch": 6,
-            }
-        )
+PIXEL_BITS = 8
 
 
 def move(config: HardwareConfig) -> data.StructLayout:
     """A word on its way to its address: column in its row, contents and lanes (LOAD, IMAGE), the last of the command
     (STORE).
     """
-    return data.StructLayout({"column": 10, "word": 8 * config.word_bytes, "lanes": config.lanes, "last": 1})
+    return data.StructLayout({"column": COLUMN_BITS, "word": 8 * config.word_bytes, "lanes": config.lanes, "last": 1})
 
 
 class Dma(wiring.Component):
-    """One command at a time. Word j of row i stands on chip at base + row(i) * stride + j, row(i) = i or, with
-    `gather`, the row of the queue's i-th entry; in DRAM the words follow each other without gaps. IMAGE: see
-    ImagePixels; patch t is row t of activation memory, a pixel is its value 0..255.
+    """One command at a time. Word j of row i stands on chip at destination_base + row(i) * destination_stride + j,
+    row(i) = i or, with `gather` or `scatter`, the row of the queue's i-th entry; in DRAM the words follow each other
+    without gaps. IMAGE: see ImagePixels; patch t is row t of activation memory, a pixel is its value 0..255.
 
     Ports
-      start, command    pulse; the command must stand still until `done`
-      done              pulse: everything is written (STORE: and answered). rows = 0 or columns = 0: nothing is moved
-      request, valid, data, release          to the Reader; its client must be given CAPACITY beats
-      write_request, write_beats, write_done to the Writer. STORE fills up its last beat with zeros
-      write_valid, write_memory, write_address, write_word, write_lanes   a word to an on-chip memory; an enable for
-                        each lane (all of them set for LOAD)
-      read_valid, read_memory, read_address -> read_data one cycle later
-      entry_index -> entry_row one cycle later: the queue of the current expert
-      stop              forgets everything; hold until Reader and Writer are idle
+      operation   OperationPort: LOAD, STORE or IMAGE. `done`: everything is written (STORE: and answered). Of rows = 0
+                  or columns = 0 nothing is moved. `beats` is used by IMAGE alone
+      read        to the Reader; its client must be given CAPACITY beats
+      write       to the Writer. STORE fills up its last beat with zeros
+      memories    DmaPort; LOAD writes all lanes
+      reads       a word of STORE: `memories.read_address` is meant in this cycle
+      stop        forgets everything; hold until Reader and Writer are idle
 
     ADDRESS_LATENCY: cycles from a word's turn to its write or read. Rate: a word, or G pixels, a cycle while the bus
     keeps up. Twin: the emulator's LOAD, STORE and IMAGE instructions.
     """
 
     ADDRESS_LATENCY = 4
+    PIXEL_STAGE = 1  # where in that time the pixels of a turn come out
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
         self.CAPACITY = 2 * config.burst_limit
         super().__init__(
             {
-                "start": In(1),
-                "command": In(DmaCommand()),
-                "done": Out(1),
-                "request": Out(stream.Signature(Request())),
-                "valid": In(1),
-                "data": In(bus_bits(config)),
-                "release": Out(4),
-                "write_request": Out(stream.Signature(Request())),
-                "write_beats": Out(stream.Signature(bus_bits(config))),
-                "write_done": In(1),
-                "write_valid": Out(1),
-                "write_memory": Out(Memory),
-                "write_address": Out(20),
-                "write_word": Out(word(config)),
-                "write_lanes": Out(config.lanes),
-                "read_valid": Out(1),
-                "read_memory": Out(Memory),
-                "read_address": Out(20),
-                "read_data": In(word(config)),
-                "entry_index": Out(16),
-                "entry_row": In(16),
+                "operation": In(OperationPort()),
+                "read": Out(ReadClient(config)),
+                "write": Out(WriteClient(config)),
+                "memories": Out(DmaPort(config)),
+                "reads": Out(1),
                 "stop": In(1),
             }
         )
 
     def elaborate(self, platform: object) -> ResetInserter:
         m = Module()
-        config, command = self.config, self.command
-        image, store = command.opcode == Opcode.IMAGE, command.opcode == Opcode.STORE
+        config, job = self.config, self.operation.job
+        instruction = job.instruction
+        self.image = instruction.opcode == Opcode.IMAGE
+        self.store = instruction.opcode == Opcode.STORE
         m.submodules.beats = beats = SyncFIFOBuffered(width=bus_bits(config), depth=self.CAPACITY)
         m.submodules.pixels = pixels = ImagePixels(config)
         m.submodules.words = words = BeatsToWords(config)
         running, finished = Signal(), Signal()  # words have their turns; the last one has had it
-        row, column = Signal(16), Signal(10)
-        last = (row + 1 == command.rows) & (column + 1 == command.columns)
+        row, column = Signal(ROW_BITS), Signal(COLUMN_BITS)
+        last = (row + 1 == job.rows) & (column + 1 == instruction.columns)
         room = Signal()
-        turn = running & ~image & Mux(store, room, words.words.valid)
+        turn = running & ~self.image & Mux(self.store, room, words.words.valid)
         with m.If(turn):
             m.d.sync += column.eq(column + 1)
-            with m.If(column + 1 == command.columns):
+            with m.If(column + 1 == instruction.columns):
                 m.d.sync += [column.eq(0), row.eq(row + 1)]
-        with m.If(self.start):
+        with m.If(self.operation.start):
             m.d.sync += [row.eq(0), column.eq(0)]
         m.d.comb += [
-            beats.w_data.eq(self.data),
-            beats.w_en.eq(self.valid),
+            beats.w_data.eq(self.read.data),
+            beats.w_en.eq(self.read.valid),
             words.beats.p.eq(beats.r_data),
-            words.beats.valid.eq(beats.r_rdy & running & ~image),
+            words.beats.valid.eq(beats.r_rdy & running & ~self.image),
             words.words.ready.eq(1),
-            words.clear.eq(self.start),
-            pixels.start.eq(self.start),
-            pixels.across.eq(command.across),
-            pixels.down.eq(command.down),
-            pixels.channels.eq(command.channels),
-            pixels.patch.eq(command.patch),
+            words.clear.eq(self.operation.start),
+            pixels.start.eq(self.operation.start),
+            pixels.across.eq(instruction.across),
+            pixels.down.eq(instruction.down),
+            pixels.channels.eq(instruction.channels),
+            pixels.patch.eq(instruction.patch),
             pixels.data.eq(beats.r_data),
-            pixels.data_valid.eq(beats.r_rdy & running & image),
+            pixels.data_valid.eq(beats.r_rdy & running & self.image),
             # What is left of the last beats is thrown away.
-            beats.r_en.eq(finished | Mux(image, pixels.data_taken, words.beats.ready & running)),
-            self.entry_index.eq(row),
+            beats.r_en.eq(finished | Mux(self.image, pixels.data_taken, words.beats.ready & running)),
+            self.memories.entry_index.eq(row),
         ]
-        m.d.sync += self.release.eq(beats.r_rdy & beats.r_en)
+        m.d.sync += self.read.release.eq(beats.r_rdy & beats.r_en)
 
-        # Turn -> row of the queue -> row * stride -> address.
         moved = Signal(move(config))
-        turns = turn | pixels.valid
         m.d.comb += [
             moved.last.eq(last),
-            moved.column.eq(Mux(image, pixels.word, column)),
+            moved.column.eq(Mux(self.image, pixels.word, column)),
             moved.word.eq(words.words.p),
             moved.lanes.eq(~0),
         ]
+        on_the_way, last_read = self._address(m, turn | pixels.valid, moved, row, pixels)
+        self._store(m, turn & self.store, last_read, room)
+        self._steps(m, running, finished, turn & last | pixels.valid & pixels.last, ~on_the_way.any())
+        return ResetInserter(self.stop)(m)
+
+    def _address(self, m: Module, turn, moved: Signal, row: Signal, pixels: ImagePixels):
+        """Turn -> row of the queue -> row * stride -> address, a word's way to its memory: (which stages hold one, the
+        one that arrives is the last).
+        """
+        config, instruction, memories = self.config, self.operation.job.instruction, self.memories
         on_the_way = Signal(self.ADDRESS_LATENCY)
-        m.d.sync += on_the_way.eq(Cat(turns, on_the_way))
+        m.d.sync += on_the_way.eq(Cat(turn, on_the_way))
         stages = [moved]
         for i in range(self.ADDRESS_LATENCY):
             stage = Signal(move(config), reset_less=True, name=f"moved{i}")
             m.d.sync += stage.eq(stages[-1])
-            if i == 1:  # where the pixels of the turn before come out
-                with m.If(image):
+            if i == self.PIXEL_STAGE:
+                with m.If(self.image):
                     m.d.sync += stage.lanes.eq(pixels.lanes)
                     m.d.sync += [
-                        stage.word.word_select(k, 16).eq(pixels.pixels.word_select(k, 8)) for k in range(config.lanes)
+                        stage.word.word_select(k, WORD_BITS).eq(pixels.pixels.word_select(k, PIXEL_BITS))
+                        for k in range(config.lanes)
                     ]
             stages.append(stage)
-        own_row, row_number, product, address = (Signal(n, reset_less=True) for n in (16, 16, 26, 20))
+        own_row, row_number = Signal(TOKEN_BITS, reset_less=True), Signal(TOKEN_BITS, reset_less=True)
+        product = Signal(TOKEN_BITS + STRIDE_BITS, reset_less=True)
+        address = Signal(WORD_ADDRESS_BITS, reset_less=True)
+        queued = instruction.gather | instruction.scatter
         m.d.sync += [
-            own_row.eq(Mux(image, pixels.token, row)),
-            row_number.eq(Mux(command.gather & ~image, self.entry_row, own_row)),
-            product.eq(row_number * command.stride),
-            address.eq(product + command.base + stages[-2].column),
+            own_row.eq(Mux(self.image, pixels.token, row)),
+            row_number.eq(Mux(queued & ~self.image, memories.entry_row, own_row)),
+            product.eq(row_number * instruction.destination_stride),
+            address.eq(product + instruction.destination_base + stages[-2].column),
         ]
-        memory = Mux(image, Memory.ACTIVATION, command.memory)
+        memory = Mux(self.image, Memory.ACTIVATION, instruction.memory)
         m.d.comb += [
-            self.write_valid.eq(on_the_way[-1] & ~store),
-            self.write_memory.eq(memory),
-            self.write_address.eq(address),
-            self.write_word.as_value().eq(stages[-1].word),
-            self.write_lanes.eq(stages[-1].lanes),
-            self.read_valid.eq(on_the_way[-1] & store),
-            self.read_memory.eq(memory),
-            self.read_address.eq(address),
+            memories.write_valid.eq(on_the_way[-1] & ~self.store),
+            memories.write_memory.eq(memory),
+            memories.write_address.eq(address),
+            memories.write_word.as_value().eq(stages[-1].word),
+            memories.write_lanes.eq(stages[-1].lanes),
+            self.reads.eq(on_the_way[-1] & self.store),
+            memories.read_memory.eq(memory),
+            memories.read_address.eq(address),
         ]
-        self._store(m, turn & store, self.read_valid, stages[-1].last, room)
-        self._steps(m, running, finished, turn & last | pixels.valid & pixels.last, ~on_the_way.any())
-        return ResetInserter(self.stop)(m)
+        return on_the_way, stages[-1].last
 
-    def _store(self, m: Module, turn, read, last, room) -> None:
+    def _store(self, m: Module, turn, last_read, room: Signal) -> None:
         """Words read -> beats to the writer. A word gets its turn only when there is room for it behind the memory."""
         config = self.config
         m.submodules.stored = stored = SyncFIFOBuffered(width=8 * config.word_bytes + 1, depth=STORE_WORDS)
         m.submodules.store_beats = store_beats = WordsToBeats(config)
         free = Signal(range(STORE_WORDS + 1), init=STORE_WORDS)
         arrives, arrives_last = Signal(), Signal()
-        m.d.sync += [arrives.eq(read), arrives_last.eq(last), free.eq(free - turn + (stored.r_rdy & stored.r_en))]
+        m.d.sync += [
+            arrives.eq(self.reads),
+            arrives_last.eq(last_read),
+            free.eq(free - turn + (stored.r_rdy & stored.r_en)),
+        ]
         m.d.comb += [
             room.eq(free != 0),
             stored.w_en.eq(arrives),
-            stored.w_data.eq(Cat(self.read_data, arrives_last)),
-            store_beats.words.valid.eq(stored.r_rdy),
-            store_beats.words.p.eq(stored.r_data),
-            stored.r_en.eq(store_beats.words.ready),
-            self.write_beats.valid.eq(store_beats.beats.valid),
-            self.write_beats.p.eq(store_beats.beats.p),
-            store_beats.beats.ready.eq(self.write_beats.ready),
+            stored.w_data.eq(Cat(self.memories.read_data, arrives_last)),
         ]
+        connect(m, stored.r_stream, store_beats.words)
+        connect(m, store_beats.beats, flipped(self.write.beats))
 
-    def _steps(self, m: Module, running, finished, last_turn, quiet) -> None:
+    def _steps(self, m: Module, running: Signal, finished: Signal, last_turn, quiet) -> None:
         """IDLE -> how many words -> how many beats -> ask for them -> move words -> wait for the end."""
-        config, command = self.config, self.command
-        image, store = command.opcode == Opcode.IMAGE, command.opcode == Opcode.STORE
-        words, left = Signal(26), Signal(26)  # of the command; beats not yet taken from the FIFO
-        for request in (self.request, self.write_request):
-            m.d.comb += [request.p.address.eq(command.address), request.p.beats.eq(left)]
-        with m.If(self.release != 0):
+        config, job = self.config, self.operation.job
+        beats_of_word, words_of_beat = exact_log2(config.beats_per_word), exact_log2(config.words_per_beat)
+        words = Signal(ROW_BITS + COLUMN_BITS)  # of the command
+        left = Signal(max(BEAT_COUNT_BITS, len(words) + beats_of_word))  # beats not yet taken from the FIFO
+        answered = Signal()  # a long way from the writer, and another to who waits: half of it a cycle later
+        read, write = self.read.request, self.write.request
+        for request in (read, write):
+            m.d.comb += [request.p.address.eq(job.address), request.p.beats.eq(left)]
+        with m.If(self.read.release != 0):
             m.d.sync += left.eq(left - 1)
-        m.d.sync += self.done.eq(0)
+        m.d.sync += [self.operation.done.eq(0), answered.eq(self.write.done)]
         with m.FSM():
             with m.State("IDLE"):
-                with m.If(self.start):
+                with m.If(self.operation.start):
                     m.next = "WORDS"
             with m.State("WORDS"):
-                m.d.sync += words.eq(command.rows * command.columns)
+                m.d.sync += words.eq(job.rows * job.instruction.columns)
                 m.next = "BEATS"
             with m.State("BEATS"):
-                beats = (words + config.words_per_beat - 1) >> (config.words_per_beat - 1)
-                m.d.sync += left.eq(Mux(image, command.beats, beats * config.beats_per_word))
+                beats = ((words + config.words_per_beat - 1) >> words_of_beat) << beats_of_word
+                m.d.sync += left.eq(Mux(self.image, job.instruction.beats, beats))
                 m.next = "ASK"
             with m.State("ASK"):
-                m.d.comb += [
-                    self.request.valid.eq((left != 0) & ~store),
-                    self.write_request.valid.eq((left != 0) & store),
-                ]
+                m.d.comb += [read.valid.eq((left != 0) & ~self.store), write.valid.eq((left != 0) & self.store)]
                 with m.If(left == 0):
-                    m.d.sync += self.done.eq(1)
+                    m.d.sync += self.operation.done.eq(1)
                     m.next = "IDLE"
-                with m.Elif(Mux(store, self.write_request.ready, self.request.ready)):
+                with m.Elif(Mux(self.store, write.ready, read.ready)):
                     m.d.sync += running.eq(1)
                     m.next = "MOVE"
             with m.State("MOVE"):
@@ -238,6 +218,6 @@ class Dma(wiring.Component):
                     m.d.sync += [running.eq(0), finished.eq(1)]
                     m.next = "FINISH"
             with m.State("FINISH"):
-                with m.If(Mux(store, self.write_done, quiet & (left == 0))):
-                    m.d.sync += [self.done.eq(1), finished.eq(0)]
+                with m.If(Mux(self.store, answered, quiet & (left == 0))):
+                    m.d.sync += [self.operation.done.eq(1), finished.eq(0)]
                     m.next = "IDLE"

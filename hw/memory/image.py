@@ -4,10 +4,18 @@
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import BY_NAME
+from edgemoe.hw.contract.layouts import COLUMN_BITS
 from edgemoe.hw.memory.axi import bus_bits
 
 MOST_PIXELS = 16  # a cycle
+ACROSS_BITS, DOWN_BITS, CHANNEL_BITS, PATCH_BITS = (
+    BY_NAME[name].bits for name in ("across", "down", "channels", "patch")
+)
+TOKEN_BITS = BY_NAME["rows"].bits
+PLACE_BITS = 16  # of q: as many pixels as a patch's row of COLUMN_BITS words has lanes, at most
 
 
 class ImagePixels(wiring.Component):
@@ -35,16 +43,16 @@ class ImagePixels(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "across": In(10),
-                "down": In(10),
-                "channels": In(4),
-                "patch": In(6),
+                "across": In(ACROSS_BITS),
+                "down": In(DOWN_BITS),
+                "channels": In(CHANNEL_BITS),
+                "patch": In(PATCH_BITS),
                 "data_valid": In(1),
                 "data": In(bus_bits(config)),
                 "data_taken": Out(1),
                 "valid": Out(1),
-                "token": Out(16),
-                "word": Out(10),
+                "token": Out(TOKEN_BITS),
+                "word": Out(COLUMN_BITS),
                 "pixels": Out(8 * config.lanes),
                 "lanes": Out(config.lanes),
                 "last": Out(1),
@@ -53,14 +61,14 @@ class ImagePixels(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        levels = (min(self.config.lanes, self.config.bus_bytes, MOST_PIXELS) - 1).bit_length()
+        levels = exact_log2(min(self.config.lanes, self.config.bus_bytes, MOST_PIXELS))
         # wider[k]: G > 2^k. The command stands long before its first beat.
         wider, step = Signal(levels), Signal(levels + 1)
         m.d.sync += wider.eq(Cat(~self.patch[: k + 1].any() for k in range(levels)))
         m.d.comb += step.eq(Cat(Const(1, 1), wider) & Cat(~wider, Const(1, 1)))
-        place, byte = Signal(16), Signal(range(self.config.bus_bytes))
+        place, byte = Signal(PLACE_BITS), Signal(range(self.config.bus_bytes))
         self._walk(m, place, byte, step)
-        m.d.comb += self.word.eq(place >> (self.config.lanes - 1).bit_length())
+        m.d.comb += self.word.eq(place >> exact_log2(self.config.lanes))
         self._spread(m, place, self._pick(byte, levels), wider)
         return m
 
@@ -70,14 +78,12 @@ class ImagePixels(wiring.Component):
 
         They count what is left, so that an end is a comparison and not a sum.
         """
-        x_left, patches_left, y_left = Signal(6), Signal(10), Signal(6)
-        down_left, channels_left = Signal(10), Signal(4)
-        row_token = Signal(16)  # first patch of this row of patches
-        row_place, channel_place = (
-            Signal(16),
-            Signal(16),
-        )  # q of this row's and of this channel's first pixel in their patch
-        next_token, next_row_place = Signal(16), Signal(16)
+        x_left, patches_left, y_left = Signal(PATCH_BITS), Signal(ACROSS_BITS), Signal(PATCH_BITS)
+        down_left, channels_left = Signal(DOWN_BITS), Signal(CHANNEL_BITS)
+        row_token = Signal(TOKEN_BITS)  # first patch of this row of patches
+        # q of this row's and of this channel's first pixel in their patch
+        row_place, channel_place = Signal(PLACE_BITS), Signal(PLACE_BITS)
+        next_token, next_row_place = Signal(TOKEN_BITS), Signal(PLACE_BITS)
         patch_ends = x_left == step
         row_ends = patch_ends & (patches_left == 1)
         patch_row_ends = row_ends & (y_left == 1)
@@ -89,7 +95,7 @@ class ImagePixels(wiring.Component):
             next_token.eq(self.token + 1),
             next_row_place.eq(row_place + self.patch),
         ]
-        token = Signal(16)
+        token = Signal(TOKEN_BITS)
         m.d.comb += self.token.eq(token)
         with m.If(self.valid):
             m.d.sync += [
@@ -137,7 +143,7 @@ class ImagePixels(wiring.Component):
         """Every aligned run of G lanes shows the same G pixels; `lanes` picks one run."""
         lanes = self.config.lanes
         held = Signal(8 * len(ahead), reset_less=True)
-        lane = Signal((lanes - 1).bit_length(), reset_less=True)
+        lane = Signal(exact_log2(lanes), reset_less=True)
         m.d.sync += [held.eq(Cat(*ahead)), lane.eq(place)]
         run: list[Value] = [held[:8]]
         for k in range(len(wider)):

@@ -7,15 +7,16 @@ from amaranth import C, Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.memory.axi import (
     ADDRESS_BITS,
     BURST_INCR,
-    OFFSET_BITS,
     AxiRead,
     Burst,
     BurstSplitter,
-    Request,
+    Failure,
+    ReadClient,
     bus_bits,
 )
 
@@ -53,7 +54,7 @@ class ReadMaster(wiring.Component):
         m.d.comb += [self.burst.ready.eq(~waiting), self.idle.eq(~Cat(axi.arvalid for axi in self.axi).any())]
         for i, axi in enumerate(self.axi):
             m.d.comb += [
-                axi.arsize.eq((config.data_bits // 8).bit_length() - 1),
+                axi.arsize.eq(exact_log2(config.data_bits // 8)),
                 axi.arburst.eq(BURST_INCR),
                 axi.arcache.eq(self.cache),
                 axi.arprot.eq(self.prot),
@@ -63,7 +64,7 @@ class ReadMaster(wiring.Component):
             with m.If(self.burst.valid & self.burst.ready):
                 m.d.sync += [
                     axi.arvalid.eq(1),
-                    axi.araddr.eq(self.base[i] + (self.burst.p.address >> (config.masters - 1))),
+                    axi.araddr.eq(self.base[i] + (self.burst.p.address >> exact_log2(config.masters))),
                     axi.arlen.eq(self.burst.p.beats - 1),
                 ]
         if config.masters == 1:
@@ -98,23 +99,20 @@ class Reader(wiring.Component):
     its order.
 
     Ports
-      <client>_request  stream of Request
-      <client>_valid    out: `data`, `last`, `fault` belong to this client; there is no ready, for a burst is requested
-                        only when the client can take it whole: nobody waits for anybody while holding the bus
-      <client>_release  in: beats of its buffer that the client has freed in this cycle (0..15). Its room is
-                        `clients[name]` beats, less those requested and not yet released
-      data, last, fault out: one beat; it is the last of its request; its response was not OKAY
+      <client>          ReadClient of a client. Its room is `clients[name]` beats, less those requested and not yet
+                        released; a burst is requested only when the room holds it whole: nobody waits for anybody while
+                        holding the bus
+      moved             pulse: a beat went to a client
       base              byte address of each master's memory, a multiple of 4096
       stop              hold until `idle`: no new bursts, those outstanding are awaited and dropped, requests and
                         credits start afresh
       idle              nothing is outstanding
-      error             pulse: a beat of a client outside `deferred` failed; error_address: its linear byte offset.
-                        (Instructions are fetched ahead of need: the fetch unit reports a failed one only when it is
-                        wanted.)
+      failure           of a beat of a client outside `deferred`. (Instructions are fetched ahead of need: the fetch
+                        unit reports a failed one only when it is wanted.)
       axi               one AxiRead per master
 
     Earlier clients win over later ones, but the last two take turns burst by burst. At most config.outstanding bursts
-    are in flight. LATENCY: cycles from RVALID to <client>_valid. Rate: up to a beat a cycle. Twin: none (no
+    are in flight. LATENCY: cycles from RVALID to the client's `valid`. Rate: up to a beat a cycle. Twin: none (no
     arithmetic).
     """
 
@@ -128,19 +126,17 @@ class Reader(wiring.Component):
     ) -> None:
         self.config, self.clients, self.deferred, self.cache, self.prot = config, dict(clients), deferred, cache, prot
         self.LATENCY = config.masters
-        ports: dict[str, wiring.Member] = {}
-        for name in clients:
-            ports[f"{name}_request"] = In(stream.Signature(Request()))
-            ports[f"{name}_valid"] = Out(1)
-            ports[f"{name}_release"] = In(4)
-        ports |= {"data": Out(bus_bits(config)), "last": Out(1), "fault": Out(1)}
-        ports |= {"base": In(data.ArrayLayout(ADDRESS_BITS, config.masters)), "stop": In(1), "idle": Out(1)}
-        ports |= {
-            "error": Out(1),
-            "error_address": Out(OFFSET_BITS),
-            "axi": Out(AxiRead(config.data_bits)).array(config.masters),
-        }
-        super().__init__(ports)
+        super().__init__(
+            {
+                **{name: In(ReadClient(config)) for name in clients},
+                "moved": Out(1),
+                "base": In(data.ArrayLayout(ADDRESS_BITS, config.masters)),
+                "stop": In(1),
+                "idle": Out(1),
+                "failure": Out(Failure()),
+                "axi": Out(AxiRead(config.data_bits)).array(config.masters),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -159,18 +155,24 @@ class Reader(wiring.Component):
         position = Signal(range(config.burst_limit))
         ends = position + 1 == current.burst.beats
         m.d.comb += [tags.w_en.eq(pick), tags.r_en.eq(master.valid & ends)]
+        beat, last, fault = Signal(bus_bits(config)), Signal(), Signal()  # all clients share it; their `valid` differs
         m.d.sync += [
-            self.data.eq(master.data),
-            self.fault.eq(master.fault),
-            self.last.eq(ends & current.burst.last),
-            self.error_address.eq(current.burst.address + position * config.bus_bytes),
+            beat.eq(master.data),
+            fault.eq(master.fault),
+            last.eq(ends & current.burst.last),
+            self.failure.address.eq(current.burst.address + position * config.bus_bytes),
         ]
         with m.If(master.valid):
             m.d.sync += position.eq(Mux(ends, 0, position + 1))
         deferred = Cat(C(name in self.deferred) for name in self.clients)
-        m.d.sync += self.error.eq(master.valid & master.fault & ~deferred.bit_select(current.client, 1) & ~self.stop)
-        for i, name in enumerate(self.clients):
-            m.d.sync += getattr(self, f"{name}_valid").eq(master.valid & (current.client == i) & ~self.stop)
+        m.d.sync += self.failure.valid.eq(
+            master.valid & master.fault & ~deferred.bit_select(current.client, 1) & ~self.stop
+        )
+        ports = [getattr(self, name) for name in self.clients]
+        for i, port in enumerate(ports):
+            m.d.sync += port.valid.eq(master.valid & (current.client == i) & ~self.stop)
+            m.d.comb += [port.data.eq(beat), port.last.eq(last), port.fault.eq(fault)]
+        m.d.comb += self.moved.eq(Cat(port.valid for port in ports).any())
         m.d.comb += self.idle.eq(~master.burst.valid & master.idle & ~tags.r_rdy)
         return m
 
@@ -187,13 +189,12 @@ class Reader(wiring.Component):
         for i, (name, capacity) in enumerate(self.clients.items()):
             splitter = BurstSplitter(self.config)
             m.submodules[f"{name}_splitter"] = ResetInserter(self.stop)(splitter)
-            connect(m, splitter.request, flipped(getattr(self, f"{name}_request")))
+            port = getattr(self, name)
+            connect(m, splitter.request, flipped(port.request))
             burst = splitter.burst
             room = Signal(range(capacity + 1), init=capacity, name=f"{name}_room")
             m.d.comb += [able[i].eq(burst.valid & (burst.p.beats <= room)), burst.ready.eq(pick[i])]
-            m.d.sync += room.eq(
-                Mux(self.stop, capacity, room - Mux(pick[i], burst.p.beats, 0) + getattr(self, f"{name}_release"))
-            )
+            m.d.sync += room.eq(Mux(self.stop, capacity, room - Mux(pick[i], burst.p.beats, 0) + port.release))
             bursts.append(burst)
         before = C(0, 1)
         for i in range(len(bursts)):

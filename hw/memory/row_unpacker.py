@@ -1,17 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From elements of the prefetch FIFO to rows of weights, and the promise of how many will come without a gap."""
 
-from amaranth import Array, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth import Array, Module, Mux, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
-
-
-class WeightRow(data.StructLayout):
-    """One row of a block (input lane k's weights), or one parameter word."""
-
-    def __init__(self, config: HardwareConfig) -> None:
-        super().__init__({"parameter": 1, "word": data.ArrayLayout(signed(16), config.lanes)})
+from edgemoe.hw.contract.layouts import word
 
 
 class RowUnpacker(wiring.Component):
@@ -20,9 +14,9 @@ class RowUnpacker(wiring.Component):
 
     An element is a beat or a word, whichever is wider: `words` = words_per_beat words.
 
-    Ports: `valid`, `element`, `parameter` (it holds parameter words), `eight_bit` (each of its words is two rows): what
-    stands at the FIFO's output; `leaves`: its last row goes to the register in this cycle, so that the next element may
-    stand there in the following one; `row`: stream of WeightRow.
+    Ports: `valid`, `element`, `eight_bit` (each of its words is two rows): what stands at the FIFO's output; `leaves`:
+    its last row goes to the register in this cycle, so that the next element may stand there in the following one;
+    `row`: stream of words, each a row of a block (input lane k's weights) or one parameter word.
 
     LATENCY = 1 (the output register). INTERVAL = 1: a row a cycle. Twin: `models` has none; the layout is that of the
     weight stream.
@@ -38,10 +32,9 @@ class RowUnpacker(wiring.Component):
             {
                 "valid": In(1),
                 "element": In(self.words * 8 * config.word_bytes),
-                "parameter": In(1),
                 "eight_bit": In(1),
                 "leaves": Out(1),
-                "row": Out(stream.Signature(WeightRow(config))),
+                "row": Out(stream.Signature(word(config))),
             }
         )
 
@@ -60,12 +53,11 @@ class RowUnpacker(wiring.Component):
         with m.If(advance):
             m.d.sync += [
                 self.row.valid.eq(1),
-                self.row.p.parameter.eq(self.parameter),
                 step.eq(Mux(self.leaves, 0, step + 1)),
             ]
             for lane in range(self.config.lanes):
                 small = narrow.word_select(lane, 8).as_signed()
-                m.d.sync += self.row.p.word[lane].eq(Mux(self.eight_bit, small, wide.word_select(lane, 16).as_signed()))
+                m.d.sync += self.row.p[lane].eq(Mux(self.eight_bit, small, wide.word_select(lane, 16).as_signed()))
         return m
 
 

@@ -2,11 +2,13 @@
 """Writing DRAM: one request at a time, as bursts on all AXI4 write masters in lock-step."""
 
 from amaranth import Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.memory.axi import ADDRESS_BITS, BURST_INCR, OFFSET_BITS, AxiWrite, BurstSplitter, Request, bus_bits
+from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS
+from edgemoe.hw.memory.axi import ADDRESS_BITS, BURST_INCR, AxiWrite, BurstSplitter, Failure, WriteClient
 
 SKEW_BEATS = 4  # by which one master may take data ahead of another
 
@@ -16,15 +18,13 @@ class Writer(wiring.Component):
     takes the low bits.
 
     Ports
-      request        stream of Request; taken when nothing is under way
-      beats          stream of the request's beats
-      done           pulse: every burst of the request has been answered
+      client         WriteClient; a request is taken when nothing is under way
       moved          pulse: a beat was taken
       base           byte address of each master's memory, a multiple of 4096
       stop           hold until `idle`: no new bursts; those begun are completed with disabled bytes, their answers
                      awaited; no `done`
       idle           nothing is under way on the bus
-      error          pulse: a response (of any master) was not OKAY; error_address: linear byte offset of its burst
+      failure        of a response (of any master): the offset of its burst
       axi            one AxiWrite per master
 
     Data of a burst is offered from the cycle in which its address is, and does not wait for the address to be taken.
@@ -36,22 +36,19 @@ class Writer(wiring.Component):
         self.config, self.cache, self.prot = config, cache, prot
         super().__init__(
             {
-                "request": In(stream.Signature(Request())),
-                "beats": In(stream.Signature(bus_bits(config))),
-                "done": Out(1),
+                "client": In(WriteClient(config)),
                 "moved": Out(1),
                 "base": In(data.ArrayLayout(ADDRESS_BITS, config.masters)),
                 "stop": In(1),
                 "idle": Out(1),
-                "error": Out(1),
-                "error_address": Out(OFFSET_BITS),
+                "failure": Out(Failure()),
                 "axi": Out(AxiWrite(config.data_bits)).array(config.masters),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config = self.config
+        config, client = self.config, self.client
         splitter = BurstSplitter(config)
         m.submodules.splitter = ResetInserter(self.stop)(splitter)
         burst = splitter.burst
@@ -64,28 +61,28 @@ class Writer(wiring.Component):
         quiet = ~Cat([count.any() for count in unanswered]).any() & (left == 0)
 
         m.d.comb += [
-            splitter.request.p.eq(self.request.p),
-            splitter.request.valid.eq(self.request.valid & ~active & ~self.stop),
-            self.request.ready.eq(splitter.request.ready & ~active & ~self.stop),
+            splitter.request.p.eq(client.request.p),
+            splitter.request.valid.eq(client.request.valid & ~active & ~self.stop),
+            client.request.ready.eq(splitter.request.ready & ~active & ~self.stop),
             begin.eq(burst.valid & ((left == 0) | (left == 1) & take) & ~blocked & ~self.stop),
             burst.ready.eq(begin),
-            take.eq((left != 0) & room & (self.beats.valid | self.stop)),
-            self.beats.ready.eq((left != 0) & room & ~self.stop),
+            take.eq((left != 0) & room & (client.beats.valid | self.stop)),
+            client.beats.ready.eq((left != 0) & room & ~self.stop),
             self.moved.eq(take),
-            self.done.eq(active & quiet & ~splitter.busy & ~self.stop),
+            client.done.eq(active & quiet & ~splitter.busy & ~self.stop),
             self.idle.eq(quiet),
         ]
         m.d.sync += left.eq(Mux(begin, burst.p.beats, left - take))
-        with m.If(self.request.valid & self.request.ready):
+        with m.If(client.request.valid & client.request.ready):
             m.d.sync += active.eq(1)
-        with m.Elif(self.done | self.stop):
+        with m.Elif(client.done | self.stop):
             m.d.sync += active.eq(0)
 
         ready = []
         failed = []
         for i, axi in enumerate(self.axi):
             m.d.comb += [
-                axi.awsize.eq((config.data_bits // 8).bit_length() - 1),
+                axi.awsize.eq(exact_log2(config.data_bits // 8)),
                 axi.awburst.eq(BURST_INCR),
                 axi.awcache.eq(self.cache),
                 axi.awprot.eq(self.prot),
@@ -96,13 +93,13 @@ class Writer(wiring.Component):
             with m.If(begin):
                 m.d.sync += [
                     axi.awvalid.eq(1),
-                    axi.awaddr.eq(self.base[i] + (burst.p.address >> (config.masters - 1))),
+                    axi.awaddr.eq(self.base[i] + (burst.p.address >> exact_log2(config.masters))),
                     axi.awlen.eq(burst.p.beats - 1),
                 ]
             m.d.sync += unanswered[i].eq(unanswered[i] + begin - axi.bvalid)
 
             m.submodules[f"skew{i}"] = fifo = SyncFIFOBuffered(width=config.data_bits + 2, depth=SKEW_BEATS)
-            part = self.beats.payload.word_select(i, config.data_bits)
+            part = client.beats.payload.word_select(i, config.data_bits)
             m.d.comb += [
                 fifo.w_data.eq(Cat(part, left == 1, ~self.stop)),
                 fifo.w_en.eq(take),
@@ -115,13 +112,13 @@ class Writer(wiring.Component):
             ready.append(fifo.w_rdy)
 
             # Answers come in order: each one is for the burst that follows the one answered before.
-            oldest = Signal(OFFSET_BITS, name=f"oldest{i}")
-            with m.If(self.request.valid & self.request.ready):
-                m.d.sync += oldest.eq(self.request.p.address)
+            oldest = Signal(DRAM_OFFSET_BITS, name=f"oldest{i}")
+            with m.If(client.request.valid & client.request.ready):
+                m.d.sync += oldest.eq(client.request.p.address)
             with m.Elif(axi.bvalid):
                 m.d.sync += oldest.eq((oldest | (config.burst_limit * config.bus_bytes - 1)) + 1)
             failed.append((axi.bvalid & (axi.bresp != 0), oldest))
         m.d.comb += room.eq(Cat(ready).all())
-        m.d.sync += self.error.eq(Cat(bad for bad, _ in failed).any() & ~self.stop)
-        m.d.sync += self.error_address.eq(Mux(failed[0][0], failed[0][1], failed[-1][1]))
+        m.d.sync += self.failure.valid.eq(Cat(bad for bad, _ in failed).any() & ~self.stop)
+        m.d.sync += self.failure.address.eq(Mux(failed[0][0], failed[0][1], failed[-1][1]))
         return m

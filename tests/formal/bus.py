@@ -73,8 +73,8 @@ def reader(config: HardwareConfig, beats: int = 3):
             p.check(dut.axi[i].rready | (answers[i] >= answers[1 - i] + SKEW_BEATS))
         number = p.constant(1, "number")  # of the watched request of each client
         for name, room in clients.items():
-            port, valid = getattr(dut, f"{name}_request"), getattr(dut, f"{name}_valid")
-            release = getattr(dut, f"{name}_release")
+            client = getattr(dut, name)
+            port, valid, release = client.request, client.valid, client.release
             taken = requests(p, config, port, beats)
             count, asked, came = (p.register(4, f"{name}_{what}") for what in ("count", "asked", "came"))
             start, length, first = (
@@ -95,13 +95,15 @@ def reader(config: HardwareConfig, beats: int = 3):
                 p.check(came < asked)
                 with m.If(known & (came >= first) & (came < first + length)):
                     for i in range(config.masters):
-                        got = dut.data[i * config.data_bits : (i + 1) * config.data_bits]
+                        got = client.data[i * config.data_bits : (i + 1) * config.data_bits]
                         p.check(got == (start // config.bus_bytes + came - first)[: config.data_bits])
-                    p.check(dut.last == (came + 1 == first + length))
-                    p.cover((number == 1) & (came == first + 1) & dut.last)
-        p.check(~(dut.fetch_valid & dut.weights_valid))
-        p.cover(dut.weights_valid & p.past(dut.fetch_valid))
-        p.cover(~dut.idle & (dut.weights_request.valid & ~dut.weights_request.ready))
+                    p.check(client.last == (came + 1 == first + length))
+                    p.cover((number == 1) & (came == first + 1) & client.last)
+        fetch, weights = dut.fetch, dut.weights
+        p.check(~(fetch.valid & weights.valid))
+        p.check(dut.moved == (fetch.valid | weights.valid))
+        p.cover(weights.valid & p.past(fetch.valid))
+        p.cover(~dut.idle & (weights.request.valid & ~weights.request.ready))
 
     return describe
 
@@ -134,10 +136,11 @@ def reader_stops(p: Property, unit: Any) -> None:
     dut = p.unit(unit(ONE, {"fetch": 2, "weights": 3}), base=0)
     axi = dut.axi[0]
     taken, length = address_rules(p, ONE, axi, "ar")
-    for port in (dut.fetch_request, dut.weights_request):
+    clients = (dut.fetch, dut.weights)
+    for port in (client.request for client in clients):
         stream(p, port, assume=True, unless=dut.stop)
         p.assume((port.p.address < 1 << ADDRESS) & (port.p.beats <= 3))
-    p.assume((dut.fetch_release == 0) & (dut.weights_release == 0))
+    p.assume(Cat(client.release == 0 for client in clients).all())
     # Stop lasts until idle.
     p.assume(~p.later | ~p.past(dut.stop & ~dut.idle) | dut.stop)
     outstanding = counter(p, 4, Mux(taken, length, 0), axi.rvalid & axi.rready, name="outstanding")
@@ -146,7 +149,7 @@ def reader_stops(p: Property, unit: Any) -> None:
     p.check(axi.rready)
     p.check(~dut.idle | (outstanding == 0) & ~axi.arvalid)
     stopped = p.past(dut.stop) & p.later
-    p.check(~(stopped & p.past(stopped)) | ~(dut.fetch_valid | dut.weights_valid | dut.error))
+    p.check(~(stopped & p.past(stopped)) | ~(dut.moved | dut.failure.valid))
     began = p.register(2, "began")
     fresh = axi.arvalid & ~p.past(axi.arvalid & ~axi.arready)
     with m.If(~dut.stop):
@@ -159,15 +162,15 @@ def reader_stops(p: Property, unit: Any) -> None:
         p, 4, 1, clear=~dut.stop | ~axi.arready | ~axi.rvalid & (outstanding != 0) | dut.idle, name="prompt"
     )
     p.check(prompt < 12)
-    fetches = counter(p, 3, dut.fetch_valid, clear=dut.stop, name="fetches")
+    fetches = counter(p, 3, dut.fetch.valid, clear=dut.stop, name="fetches")
     p.check(fetches <= 2)
-    fetch = dut.fetch_request
+    fetch = dut.fetch.request
     wanted = counter(p, 6, Mux(fetch.valid & fetch.ready, fetch.p.beats[:2], 0), clear=dut.stop, name="wanted")
-    p.check(fetches + dut.fetch_valid <= wanted)
+    p.check(fetches + dut.fetch.valid <= wanted)
     again = p.register(1, "again")
     with m.If(dut.stop & dut.idle & (p.past(outstanding) != 0)):
         m.d.sync += again.eq(1)
-    p.cover(again & dut.fetch_valid)
+    p.cover(again & dut.fetch.valid)
     p.cover(again & (fetches == 2))
     p.cover(dut.stop & (outstanding == 4))
 
@@ -181,23 +184,24 @@ def writer(config: HardwareConfig, stops: bool = False, beats: int = 3):
         m = p.m
         never: dict[str, Any] = {} if stops else {"stop": 0}
         dut = p.unit(unit(config), base=0, **never)
-        taken = requests(p, config, dut.request, beats) if not stops else dut.request.valid & dut.request.ready
-        stream(p, dut.beats, assume=True, unless=dut.stop)
+        client = dut.client
+        taken = requests(p, config, client.request, beats) if not stops else client.request.valid & client.request.ready
+        stream(p, client.beats, assume=True, unless=dut.stop)
         if stops:
-            stream(p, dut.request, assume=True, unless=dut.stop)
-            p.assume((dut.request.p.address < 1 << ADDRESS) & (dut.request.p.address % config.bus_bytes == 0))
-            p.assume(dut.request.p.beats <= beats)
+            stream(p, client.request, assume=True, unless=dut.stop)
+            p.assume((client.request.p.address < 1 << ADDRESS) & (client.request.p.address % config.bus_bytes == 0))
+            p.assume(client.request.p.beats <= beats)
             p.assume(~p.later | ~p.past(dut.stop & ~dut.idle) | dut.stop)
         number = p.constant(2, "number")  # of the watched beat
-        given, kept, known = p.register(4, "given"), p.register(len(dut.beats.p), "kept"), p.register(1, "known")
-        moves = dut.beats.valid & dut.beats.ready
+        given, kept, known = p.register(4, "given"), p.register(len(client.beats.p), "kept"), p.register(1, "known")
+        moves = client.beats.valid & client.beats.ready
         p.check(dut.stop | (dut.moved == moves))
         with m.If(moves):
             m.d.sync += given.eq(given + 1)
             with m.If(given == number):
-                m.d.sync += [kept.eq(dut.beats.p), known.eq(1)]
+                m.d.sync += [kept.eq(client.beats.p), known.eq(1)]
         p.assume(given < 12)
-        asked = counter(p, 5, Mux(taken, dut.request.p.beats, 0), name="asked")
+        asked = counter(p, 5, Mux(taken, client.request.p.beats, 0), name="asked")
         answered, sent_all, waiting = [], [], []
         for i, axi in enumerate(dut.axi):
             accepted, _ = address_rules(p, config, axi, "aw")
@@ -229,26 +233,26 @@ def writer(config: HardwareConfig, stops: bool = False, beats: int = 3):
             sent_all.append(total)
             quiet = ~axi.awvalid & (due_a == 0) & (due_w == 0) & (place == 0) & (lengths.count == 0) & ~axi.wvalid
             p.check(~dut.idle | quiet)
-            p.check(~dut.done | quiet)
+            p.check(~client.done | quiet)
             waiting.append(~axi.awready | ~axi.wready | ~axi.bvalid & (due_a != 0) & (due_w != 0))
         if not stops:
             busy = p.register(1, "busy")
-            m.d.sync += busy.eq(taken | busy & ~dut.done)
-            p.check(~dut.done | busy)
+            m.d.sync += busy.eq(taken | busy & ~client.done)
+            p.check(~client.done | busy)
             p.check(~taken | ~busy)
-            p.check(~dut.done | (sent_all[0] == asked))
+            p.check(~client.done | (sent_all[0] == asked))
             p.check(given <= asked)
-            p.cover(dut.done & (asked == 4))
+            p.cover(client.done & (asked == 4))
         else:
-            p.check(~(dut.stop & (dut.done | moves)))
+            p.check(~(dut.stop & (client.done | moves)))
             prompt = counter(p, 5, 1, clear=~dut.stop | Cat(*waiting).any() | dut.idle, name="prompt")
             p.check(prompt < 7)
             resumed = p.register(1, "resumed")
             with m.If(dut.stop & dut.idle & p.past(~dut.idle)):
                 m.d.sync += resumed.eq(1)
-            p.cover(resumed & dut.done & (asked > 1))
+            p.cover(resumed & client.done & (asked > 1))
             p.cover(dut.stop & dut.axi[0].wvalid & ~dut.axi[0].wstrb.any())
-        p.cover(dut.done & p.past(p.past(answered[0] == 1)))
+        p.cover(client.done & p.past(p.past(answered[0] == 1)))
 
     return describe
 
@@ -264,8 +268,12 @@ PROOFS = [
                 "Cat(part, left == 1, ~self.stop)", "Cat(part, burst.p.last, ~self.stop)"
             ),
             "an address is overwritten": Mutant("[axi.awvalid & ~axi.awready for", "[axi.awvalid & 0 for"),
-            "a beat that is offered counts as moved": Mutant("self.moved.eq(take)", "self.moved.eq(self.beats.valid)"),
-            "answers are not awaited": Mutant("self.done.eq(active & quiet &", "self.done.eq(active & (left == 0) &"),
+            "a beat that is offered counts as moved": Mutant(
+                "self.moved.eq(take)", "self.moved.eq(client.beats.valid)"
+            ),
+            "answers are not awaited": Mutant(
+                "client.done.eq(active & quiet &", "client.done.eq(active & (left == 0) &"
+            ),
             "VALID does not wait for READY": Mutant("with m.If(axi.awready):", "with m.If(1):"),
         },
         cover_depth=22,
@@ -285,7 +293,7 @@ PROOFS = [
         14,
         {
             "a burst is left without its data": Mutant(
-                "room & (self.beats.valid | self.stop)", "room & self.beats.valid & ~self.stop"
+                "room & (client.beats.valid | self.stop)", "room & client.beats.valid & ~self.stop"
             )
         },
         cover_depth=22,
@@ -300,9 +308,7 @@ PROOFS = [
             "room is not reserved": Mutant("(burst.p.beats <= room)", "(room != 0)"),
             "beats go to the wrong client": Mutant("(current.client == i)", "(current.client != i)"),
             "an address is overwritten": Mutant("self.burst.ready.eq(~waiting)", "self.burst.ready.eq(1)"),
-            "last of a burst, not of a request": Mutant(
-                "self.last.eq(ends & current.burst.last)", "self.last.eq(ends)"
-            ),
+            "last of a burst, not of a request": Mutant("last.eq(ends & current.burst.last)", "last.eq(ends)"),
         },
         cover_depth=13,
     ),

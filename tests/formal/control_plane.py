@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proofs of the control side: the AXI4-Lite slave, the run's states."""
+"""Proofs of the control side: the AXI4-Lite slave, the run's states, what its cycles count as."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from amaranth.hdl import Cat, Mux
 from edgemoe.hw.contract import registers
-from edgemoe.hw.contract.isa import ErrorCode
+from edgemoe.hw.contract.isa import ErrorCode, Opcode, Stationary
+from edgemoe.hw.control.activity import KINDS, Activity
 from edgemoe.hw.control.register_file import OKAY, SLVERR, RegisterFile
 from edgemoe.hw.control.run import Control
 
@@ -77,17 +78,17 @@ def register_file(p: Property, unit: Any) -> None:
         # The write happened one cycle ago; the register shows it now. Only single writes are followed.
         m.d.sync += fresh.eq(1)
         with m.If(~fresh & (addresses == 1) & (values == 1) & strobe.bit_select(bit[3:], 1)):
-            p.check(dut.watchdog.bit_select(bit, 1) == data.bit_select(bit, 1))
+            p.check(dut.run.watchdog.bit_select(bit, 1) == data.bit_select(bit, 1))
             m.d.sync += value.eq(1)
         with m.If(~strobe.bit_select(bit[3:], 1)):
-            p.check(dut.watchdog.bit_select(bit, 1) == p.past(dut.watchdog).bit_select(bit, 1))
-    p.check(~(p.later & (dut.watchdog != p.past(dut.watchdog))) | (watch & bus.bvalid))
-    p.check(~(dut.start & ~p.past(dut.idle)))
-    p.check(~dut.start | ~p.past(dut.start))
+            p.check(dut.run.watchdog.bit_select(bit, 1) == p.past(dut.run.watchdog).bit_select(bit, 1))
+    p.check(~(p.later & (dut.run.watchdog != p.past(dut.run.watchdog))) | (watch & bus.bvalid))
+    p.check(~(dut.run.start & ~p.past(dut.run.idle)))
+    p.check(~dut.run.start | ~p.past(dut.run.start))
     p.cover(r & p.past(r) | (r & (reads == 2)))
     p.cover(b & ~bus.awvalid & (bus.bresp == SLVERR))
-    p.cover(value & (dut.watchdog == 0x1234))
-    p.cover(dut.start)
+    p.cover(value & (dut.run.watchdog == 0x1234))
+    p.cover(dut.run.start)
     p.cover(b & aw & w)
 
 
@@ -96,41 +97,93 @@ def control(p: Property, unit: Any) -> None:
     released.
     """
     dut = p.unit(unit())
+    run, quiet = dut.registers, dut.reader_idle & dut.writer_idle
+    read_error, read_address = (
+        dut.read.valid | dut.fetch.valid,
+        Mux(dut.read.valid, dut.read.address, dut.fetch.address),
+    )
     p.check(dut.reset == dut.stop)
-    p.check(dut.idle + dut.running + dut.stop == 1)
-    p.check(~dut.run | (dut.idle & dut.start))
-    p.check(~(p.later & p.past(dut.run)) | dut.running)
+    p.check(run.idle + run.running + dut.stop == 1)
+    p.check(~dut.run | (run.idle & run.start))
+    p.check(~(p.later & p.past(dut.run)) | run.running)
     # What ends a run: exactly what may.
-    expired = counter(p, 33, 1, clear=~dut.running | dut.progress, name="expired")
-    late = (dut.watchdog != 0) & (expired >= dut.watchdog)
-    failing = dut.decode_error | dut.read_error | dut.write_error | late
-    was = p.past(dut.running) & p.later
-    fails = was & p.past(failing & ~dut.finished & ~dut.soft_reset)
-    p.check(dut.error == fails)
-    p.check(dut.done == (dut.running & dut.finished & ~dut.soft_reset))
-    p.check(~(p.later & p.past(dut.done)) | dut.idle)
-    p.check(~(was & p.past(dut.soft_reset)) | (dut.stop & ~dut.error))
-    p.check(~(was & p.past(~failing & ~dut.finished & ~dut.soft_reset)) | dut.running)
-    p.check(~(dut.done & dut.error))
+    expired = counter(p, 33, 1, clear=~run.running | dut.progress, name="expired")
+    late = (run.watchdog != 0) & (expired >= run.watchdog)
+    failing = dut.decode_error | read_error | dut.write.valid | late
+    was = p.past(run.running) & p.later
+    fails = was & p.past(failing & ~dut.finished & ~run.soft_reset)
+    p.check(run.error == fails)
+    p.check(run.done == (run.running & dut.finished & ~run.soft_reset))
+    p.check(~(p.later & p.past(run.done)) | run.idle)
+    p.check(~(was & p.past(run.soft_reset)) | (dut.stop & ~run.error))
+    p.check(~(was & p.past(~failing & ~dut.finished & ~run.soft_reset)) | run.running)
+    p.check(~(run.done & run.error))
     # The error's code is its cause's, the sequencer's first.
-    later = Mux(dut.write_error, ErrorCode.WRITE_BUS, ErrorCode.WATCHDOG)
-    cause = Mux(dut.decode_error, dut.decode_code, Mux(dut.read_error, ErrorCode.READ_BUS, later))
-    place = Mux(dut.decode_error, 0, Mux(dut.read_error, dut.read_address, Mux(dut.write_error, dut.write_address, 0)))
-    p.check(~dut.error | (dut.error_code == p.past(cause)) & (dut.error_address == p.past(place)))
-    p.check(~dut.error | (dut.error_instruction == dut.instruction))
+    cause = Mux(dut.write.valid, ErrorCode.WRITE_BUS, ErrorCode.WATCHDOG)
+    cause = Mux(dut.decode_error, dut.decode_code, Mux(read_error, ErrorCode.READ_BUS, cause))
+    place = Mux(dut.decode_error, 0, Mux(read_error, read_address, Mux(dut.write.valid, dut.write.address, 0)))
+    p.check(~run.error | (run.error_code == p.past(cause)) & (run.error_address == p.past(place)))
+    p.check(~run.error | (run.error_instruction == dut.instruction))
     # Stopped until the bus is quiet, and not longer; the cycle that reports an error does not count.
-    p.check(~(p.later & p.past(dut.stop & ~dut.bus_idle)) | dut.stop)
-    p.check(~(p.later & p.past(dut.stop & dut.bus_idle & ~dut.error)) | dut.idle)
-    p.check(~(p.later & p.past(dut.idle & ~dut.start)) | dut.idle)
-    p.check(~(p.later & ~p.past(p.begun)) | dut.idle)
+    p.check(~(p.later & p.past(dut.stop & ~quiet)) | dut.stop)
+    p.check(~(p.later & p.past(dut.stop & quiet & ~run.error)) | run.idle)
+    p.check(~(p.later & p.past(run.idle & ~run.start)) | run.idle)
+    p.check(~(p.later & ~p.past(p.begun)) | run.idle)
     for error in (ErrorCode.READ_BUS, ErrorCode.WRITE_BUS, ErrorCode.WATCHDOG, ErrorCode.CAPACITY):
-        p.cover(dut.error & (dut.error_code == error))
-    stopped = counter(p, 4, dut.stop, clear=dut.idle & dut.start, name="stopped")
-    p.cover(dut.idle & (stopped == 4))
-    p.cover(dut.done)
+        p.cover(run.error & (run.error_code == error))
+    stopped = counter(p, 4, dut.stop, clear=run.idle & run.start, name="stopped")
+    p.cover(run.idle & (stopped == 4))
+    p.cover(run.done)
+
+
+def activity(p: Property, unit: Any) -> None:
+    """Every instruction is of exactly one kind, the right one; states and pulses reach their counters, these a cycle
+    later.
+    """
+    dut = p.unit(unit())
+    events, counted, instruction = dut.events, dut.counted, dut.instruction
+    kinds = dict(zip(KINDS, counted.kind, strict=True))
+    p.check((counted.kind != 0) & ((counted.kind & counted.kind - 1) == 0))
+    matmul = instruction.opcode == Opcode.MATMUL
+    p.check(matmul == Cat(kinds[name] for name in registers.MATMUL_KINDS).any())
+    p.check(~kinds["KEYS"] | (instruction.stationary == Stationary.KEYS))
+    p.check(~kinds["VALUES"] | (instruction.stationary == Stationary.VALUES))
+    on_queue = instruction.gather | instruction.scatter | instruction.queued
+    p.check(~kinds["EXPERT"] | on_queue & (instruction.stationary < Stationary.KEYS))
+    p.check(~kinds["WEIGHTS"] | ~on_queue & (instruction.stationary < Stationary.KEYS))
+    p.check(kinds["LAYERNORM"] == (instruction.opcode == Opcode.LAYERNORM))
+    p.check(kinds["ROUTE"] == (instruction.opcode == Opcode.ROUTE))
+    states = (
+        events.array_active,
+        events.waits_for_weights,
+        events.waits_for_operands,
+        events.waits_for_results,
+        events.moving,
+        events.normalising,
+        events.routing,
+    )
+    p.check(counted.state == Cat(states))
+    pulses = Cat(dut.read_beat, dut.write_beat, events.retired)
+    shown = Cat(counted.read_beat, counted.write_beat, counted.retired)
+    p.check(~p.later | (shown == p.past(pulses)))
+    p.check(dut.progress == shown.any())
+    for kind in kinds.values():
+        p.cover(kind)
 
 
 PROOFS = [
+    Proof(
+        "activity",
+        activity,
+        Activity,
+        4,
+        {
+            "experts count as weights": Mutant("matmul & weights & ~queued", "matmul & weights"),
+            "values count as keys": Mutant('"VALUES": matmul & values', '"VALUES": matmul & keys'),
+            "LAYERNORM counts as DMA": Mutant("~(matmul | norm | route)", "~(matmul | route)"),
+            "a retired instruction is no progress": Mutant("pulses.any()", "pulses[:2].any()"),
+        },
+    ),
     Proof(
         "AXI4-Lite register file",
         register_file,
@@ -148,7 +201,7 @@ PROOFS = [
             "strobes are ignored": Mutant(
                 "Cat(s.replicate(8) for s in strobe)", "Cat((s | 1).replicate(8) for s in strobe)"
             ),
-            "start while busy": Mutant("& self.idle\n            & ~started", "& ~started"),
+            "start while busy": Mutant("& self.run.idle\n            & ~started", "& ~started"),
         },
     ),
     Proof(
@@ -158,33 +211,35 @@ PROOFS = [
         12,
         {
             "the bus is not awaited": Mutant(
-                'with m.If(self.bus_idle):\n                    m.next = "IDLE"', 'm.next = "IDLE"'
+                'with m.If(self.reader_idle & self.writer_idle):\n                    m.next = "IDLE"',
+                'm.next = "IDLE"',
             ),
             "the units stay reset": Mutant(
-                "m.d.comb += self.idle.eq(1)", "m.d.comb += [self.idle.eq(1), self.reset.eq(1)]"
+                "m.d.comb += registers.idle.eq(1)", "m.d.comb += [registers.idle.eq(1), self.reset.eq(1)]"
             ),
-            "an error has no instruction": Mutant(
-                "self.error_instruction.eq(self.instruction)", "self.error_instruction.eq(0)"
-            ),
+            "an error has no instruction": Mutant("error_instruction.eq(self.instruction)", "error_instruction.eq(0)"),
             "a failed write wins over a failed read": Mutant(
-                "with m.Elif(self.read_error):", "with m.Elif(self.read_error & ~self.write_error):"
+                "with m.Elif(self.read.valid | self.fetch.valid):",
+                "with m.Elif((self.read.valid | self.fetch.valid) & ~self.write.valid):",
             ),
-            "a watchdog of 0 barks": Mutant("(self.watchdog != 0) & (waited", "(waited"),
+            "a watchdog of 0 barks": Mutant("(registers.watchdog != 0) & (waited", "(waited"),
             "a watchdog's error has an address": Mutant(
                 "code.eq(ErrorCode.WATCHDOG), address.eq(0)", "code.eq(ErrorCode.WATCHDOG)"
             ),
             "a soft reset loses to END": Mutant(
-                "with m.If(self.soft_reset):", "with m.If(self.soft_reset & ~self.finished):"
+                "If(registers.soft_reset):", "If(registers.soft_reset & ~self.finished):"
             ),
             "an error does not stop the bus at once": Mutant(
-                "[self.error.eq(1), self.reset.eq(1), self.stop.eq(1)]", "[self.error.eq(1), self.reset.eq(1)]"
+                "[registers.error.eq(1), self.reset.eq(1), self.stop.eq(1)]",
+                "[registers.error.eq(1), self.reset.eq(1)]",
             ),
             "an error goes unnoticed": Mutant(
-                "with m.Elif(self.write_error):", "with m.Elif(self.write_error & self.progress):"
+                "with m.Elif(self.write.valid):", "with m.Elif(self.write.valid & self.progress):"
             ),
-            "the watchdog is never fed": Mutant("m.d.sync += waited.eq(0)\n                with m.If(self.soft_reset)",
-                                               "m.d.sync += waited.eq(waited)\n                with "
-                                               "m.If(self.soft_reset)"),
+            "the watchdog is never fed": Mutant(
+                "m.d.sync += waited.eq(0)\n                with m.If(registers.soft_reset)",
+                "m.d.sync += waited.eq(waited)\n                with m.If(registers.soft_reset)",
+            ),
         },
     ),
-]  # fmt: skip
+]

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Signal, Value
+from amaranth.hdl import Cat, Const, Shape, Signal, Value
 from edgemoe.hw.contract.isa import FIELDS, INSTRUCTION_BYTES
+from edgemoe.hw.contract.layouts import JOB
 
 from .runner import Property
 
@@ -40,15 +41,24 @@ def counter(p: Property, bits: int, up: Any, down: Any = 0, clear: Any = 0, name
     return count
 
 
-def instruction_of(p: Property, **widths: int) -> Value:
-    """An instruction whose named fields are free in their low bits; all else is 0."""
+def instruction_of(p: Property, *, constant: bool = False, **widths: int) -> Value:
+    """An instruction whose named fields are free (or, `constant`, arbitrary but fixed) in their low bits; all else is
+    0.
+    """
     fields = []
     for field in FIELDS:
         bits = widths.pop(field.name, 0)
-        fields += [p.free(bits, field.name)] if bits else []
+        fields += [(p.constant if constant else p.free)(bits, field.name)] if bits else []
         fields.append(Const(0, field.bits - bits))
     assert not widths, f"no such fields: {', '.join(widths)}"
     return Cat(*fields, Const(0, 8 * INSTRUCTION_BYTES - sum(field.bits for field in FIELDS)))
+
+
+def job_of(**fields: Any) -> Value:
+    """A JOB of these fields, cut or filled up to their widths; all others are 0."""
+    shapes = {name: Shape.cast(field.shape).width for name, field in JOB}
+    assert set(fields) <= set(shapes), f"no such fields: {fields}"
+    return Cat(Cat(fields.get(name, Const(0, 0)), Const(0, bits))[:bits] for name, bits in shapes.items())
 
 
 class Queue:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Mux
-from edgemoe.hw.contract.isa import Opcode
+from edgemoe.hw.contract.isa import Opcode, Stationary
+from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS
 from edgemoe.hw.control.fetch import AHEAD, Fetch
 from edgemoe.hw.control.legality import Legality
 from edgemoe.hw.control.sequencer import Sequencer
@@ -18,7 +19,7 @@ from edgemoe.hw.memory.weights import Weights
 
 from ..mutants import Mutant
 from .configurations import small
-from .rules import Queue, counter, held, instruction_of, stream
+from .rules import Queue, counter, held, instruction_of, job_of, stream
 from .runner import Proof, Property
 
 FETCH = small("fetch", data_bits=256)
@@ -32,34 +33,35 @@ def fetch(p: Property, unit: Any) -> None:
     """
     m = p.m
     dut = p.unit(unit(FETCH), stop=0)
+    read, address = dut.read, dut.failure.address
     p.assume(dut.pc % 64 == 0)
     p.assume(dut.pc < 1 << 12)
-    stream(p, dut.request, assume=False)
+    stream(p, read.request, assume=False)
     stream(p, dut.instruction, assume=False, unless=dut.jump)
-    taken = dut.request.valid & dut.request.ready
+    taken = read.request.valid & read.request.ready
     # The Reader: beats of requests in order. Memory holds its own address.
-    ends = dut.valid & dut.last
-    asked = Queue(p, 13, 2 * AHEAD + 1, taken, dut.request.p.address[:13], ends, "asked")
+    ends = read.valid & read.last
+    asked = Queue(p, 13, 2 * AHEAD + 1, taken, read.request.p.address[:13], ends, "asked")
     position = p.register(1, "position")
-    m.d.sync += position.eq(position ^ dut.valid)
-    p.assume(~dut.valid | (asked.count != 0))
-    p.assume(~dut.valid | (dut.last == position) & (dut.data[:16] == asked.head + position * 32))
-    p.check(~taken | (dut.request.p.beats == 2))
+    m.d.sync += position.eq(position ^ read.valid)
+    p.assume(~read.valid | (asked.count != 0))
+    p.assume(~read.valid | (read.last == position) & (read.data[:16] == asked.head + position * 32))
+    p.check(~taken | (read.request.p.beats == 2))
     shown = dut.instruction.valid
     # A jump counts from its own cycle on.
     jumped = p.register(1, "jumped")
     m.d.sync += jumped.eq(jumped | dut.jump)
     p.check(~shown | jumped)
-    p.check(~shown | (dut.instruction.payload[:16] == dut.address[:13]))
-    p.check(~shown | (dut.instruction.payload[256:272] == dut.address[:13] + 32))
-    p.check(~dut.fault | ~shown)
-    p.check(~(p.later & p.past(dut.jump)) | ~shown & (dut.address == p.past(dut.pc)))
+    p.check(~shown | (dut.instruction.payload.as_value()[:16] == address[:13]))
+    p.check(~shown | (dut.instruction.payload.as_value()[256:272] == address[:13] + 32))
+    p.check(~dut.failure.valid | ~shown)
+    p.check(~(p.later & p.past(dut.jump)) | ~shown & (address == p.past(dut.pc)))
     # Room: beats that came and whose instruction is not taken.
     p.check(asked.count <= 2 * AHEAD)
     p.cover(shown & p.past(shown & dut.instruction.ready))
     jumps = counter(p, 3, dut.jump, name="jumps")
     p.cover(shown & (jumps == 2) & (asked.count == 1))
-    p.cover(dut.fault)
+    p.cover(dut.failure.valid)
 
 
 def row_unpacker(p: Property, unit: Any) -> None:
@@ -70,7 +72,7 @@ def row_unpacker(p: Property, unit: Any) -> None:
     lanes, words = UNPACKER.lanes, UNPACKER.words_per_beat
     dut = p.unit(unit(UNPACKER))
     stream(p, dut.row, assume=False)
-    given = Cat(dut.element, dut.parameter, dut.eight_bit)
+    given = Cat(dut.element, dut.eight_bit)
     # The FIFO's output stands until it is taken.
     p.assume(~p.later | ~p.past(dut.valid & ~dut.leaves) | dut.valid & (given == p.past(given)))
     moves = dut.valid & (~dut.row.valid | dut.row.ready)
@@ -84,7 +86,7 @@ def row_unpacker(p: Property, unit: Any) -> None:
             place = number * lanes + lane
             small = dut.element.word_select(place[:4], 8)
             word.append(Mux(dut.eight_bit, Cat(small, small[7].replicate(8)), dut.element.word_select(place[:3], 16)))
-        m.d.sync += shown.eq(Cat(dut.parameter, *word))
+        m.d.sync += shown.eq(Cat(*word))
     p.check(~dut.row.valid | (dut.row.p.as_value() == shown))
     p.check(~(p.later & p.past(moves)) | dut.row.valid)
     p.cover(dut.leaves & dut.eight_bit & (number == 3))
@@ -100,30 +102,31 @@ def weights(p: Property, unit: Any) -> None:
     """
     m = p.m
     dut = p.unit(unit(WEIGHTS), stop=0)
-    job = dut.job.p
-    stream(p, dut.job, assume=True)
-    stream(p, dut.request, assume=False)
-    stream(p, dut.row, assume=False)
+    read, rows, job = dut.read, dut.rows, dut.jobs.p.instruction
+    stream(p, dut.jobs, assume=True)
+    stream(p, read.request, assume=False)
+    held(p, rows.valid, rows.ready, rows.word, assume=False)
     # Well-formed jobs: the beats of their columns, and padding.
-    p.assume((job.chunks == 1) & (job.columns == 1) & (job.beats <= 9) & (job.beats >= Mux(job.eight_bit, 5, 7)))
-    requested = dut.request.valid & dut.request.ready
-    lengths = Queue(p, 5, 6, requested, job.beats[:5], dut.valid & dut.last, "lengths")
+    least = Mux(job.stationary == Stationary.WEIGHTS8, 5, 7)
+    p.assume((job.chunks == 1) & (job.columns == 1) & (job.beats <= 9) & (job.beats >= least))
+    requested = read.request.valid & read.request.ready
+    lengths = Queue(p, 5, 6, requested, job.beats[:5], read.valid & read.last, "lengths")
     position = p.register(5, "position")
-    with m.If(dut.valid):
-        m.d.sync += position.eq(Mux(dut.last, 0, position + 1))
-    p.assume(~dut.valid | (lengths.count != 0) & (dut.last == (position + 1 == lengths.head)))
-    stored = counter(p, 5, dut.valid, dut.release, name="stored")
-    p.assume(stored + dut.valid <= dut.CAPACITY)
-    p.check(stored + dut.valid >= dut.release)
-    p.check(dut.row.valid == (dut.level != 0))
-    before = p.past(dut.level)
-    moved = p.past(dut.row.valid & dut.row.ready)
-    p.check(~p.later | (dut.level + moved >= before))
-    p.check((dut.job.valid & dut.job.ready) == requested)
-    rows = counter(p, 5, dut.row.valid & dut.row.ready, name="rows")
-    p.cover(rows == 3)
-    p.cover((dut.level == 4) & ~dut.row.ready)
-    p.cover(dut.release > 0)
+    with m.If(read.valid):
+        m.d.sync += position.eq(Mux(read.last, 0, position + 1))
+    p.assume(~read.valid | (lengths.count != 0) & (read.last == (position + 1 == lengths.head)))
+    stored = counter(p, 5, read.valid, read.release, name="stored")
+    p.assume(stored + read.valid <= dut.CAPACITY)
+    p.check(stored + read.valid >= read.release)
+    p.check(rows.valid == (rows.level != 0))
+    before = p.past(rows.level)
+    moved = p.past(rows.valid & rows.ready)
+    p.check(~p.later | (rows.level + moved >= before))
+    p.check((dut.jobs.valid & dut.jobs.ready) == requested)
+    taken = counter(p, 5, rows.valid & rows.ready, name="taken")
+    p.cover(taken == 3)
+    p.cover((rows.level == 4) & ~rows.ready)
+    p.cover(read.release > 0)
 
 
 def sequencer(p: Property, unit: Any) -> None:
@@ -182,54 +185,54 @@ def dma(p: Property, unit: Any) -> None:
     """
     m = p.m
     config = small("dma", data_bits=64)
-    dut = p.unit(unit(config), stop=0, entry_row=0)
-    command = p.constant(dut.command.shape(), "order")
-    m.d.comb += dut.command.eq(command)
-    p.inputs.pop("dut_command")
+    widths = {"opcode": 4, "memory": 2, "columns": 2, "destination_base": 4, "destination_stride": 3}
+    rows, place = p.constant(2, "rows"), p.constant(DRAM_OFFSET_BITS, "place")
+    job = {"instruction": instruction_of(p, constant=True, **widths), "rows": rows, "address": place}
+    dut = p.unit(unit(config), stop=0, memories_entry_row=0, operation_job=job_of(**job))
+    operation, memories, read, write = dut.operation, dut.memories, dut.read, dut.write
+    command = operation.job.instruction
     p.assume((command.opcode == Opcode.LOAD) | (command.opcode == Opcode.STORE))
-    p.assume(
-        (command.rows <= 2) & (command.columns <= 2) & ~command.gather & (command.stride < 8) & (command.base < 16)
-    )
+    p.assume((rows <= 2) & (command.columns <= 2))
     busy = p.register(1, "busy")
-    m.d.sync += busy.eq(dut.start | busy & ~dut.done)
-    p.assume(~dut.start | ~busy)
-    p.check(~dut.done | busy)
-    stream(p, dut.request, assume=False)
-    stream(p, dut.write_request, assume=False)
-    stream(p, dut.write_beats, assume=False)
+    m.d.sync += busy.eq(operation.start | busy & ~operation.done)
+    p.assume(~operation.start | ~busy)
+    p.check(~operation.done | busy)
+    stream(p, read.request, assume=False)
+    stream(p, write.request, assume=False)
+    stream(p, write.beats, assume=False)
     store = command.opcode == Opcode.STORE
-    p.check(~(dut.request.valid & store) & ~(dut.write_request.valid & ~store))
-    taken = dut.request.valid & dut.request.ready
-    due = counter(p, 4, Mux(taken, dut.request.p.beats[:3], 0), dut.valid, name="due")
-    p.assume(~dut.valid | (due != 0))
-    stored = counter(p, 4, dut.valid, dut.release, name="stored")
-    p.assume(stored + dut.valid <= dut.CAPACITY)
-    p.check(stored >= dut.release)
-    to_write = counter(p, 4, Mux(dut.write_request.valid & dut.write_request.ready, dut.write_request.p.beats[:3], 0),
-                       dut.write_beats.valid & dut.write_beats.ready, name="to_write")  # fmt: skip
+    p.check(~(read.request.valid & store) & ~(write.request.valid & ~store))
+    taken = read.request.valid & read.request.ready
+    due = counter(p, 4, Mux(taken, read.request.p.beats[:3], 0), read.valid, name="due")
+    p.assume(~read.valid | (due != 0))
+    stored = counter(p, 4, read.valid, read.release, name="stored")
+    p.assume(stored + read.valid <= dut.CAPACITY)
+    p.check(stored >= read.release)
+    to_write = counter(p, 4, Mux(write.request.valid & write.request.ready, write.request.p.beats[:3], 0),
+                       write.beats.valid & write.beats.ready, name="to_write")  # fmt: skip
     asked = p.register(1, "asked")
-    m.d.sync += asked.eq(asked & ~dut.done | dut.write_request.valid & dut.write_request.ready)
-    p.assume(~dut.write_beats.ready | (to_write != 0))
-    p.assume(~dut.write_done | asked & (to_write == 0))
+    m.d.sync += asked.eq(asked & ~operation.done | write.request.valid & write.request.ready)
+    p.assume(~write.beats.ready | (to_write != 0))
+    p.assume(~write.done | asked & (to_write == 0))
     words = p.register(3, "words")
-    moves = dut.write_valid | dut.read_valid
+    moves = memories.write_valid | dut.reads
     row, column = p.register(2, "row"), p.register(2, "column")
     with m.If(moves):
         m.d.sync += [words.eq(words + 1), column.eq(column + 1)]
         with m.If(column + 1 == command.columns):
             m.d.sync += [column.eq(0), row.eq(row + 1)]
-        p.check(busy & (dut.write_valid ^ dut.read_valid) & (dut.read_valid == store))
-        address = Mux(store, dut.read_address, dut.write_address)
-        p.check(address == command.base + Mux(row == 0, 0, command.stride) + column)
-        p.check((row < command.rows) & (column < command.columns))
-    with m.If(dut.start):
+        p.check(busy & (memories.write_valid ^ dut.reads) & (dut.reads == store))
+        address = Mux(store, memories.read_address, memories.write_address)
+        p.check(address == command.destination_base + Mux(row == 0, 0, command.destination_stride) + column)
+        p.check((row < rows) & (column < command.columns))
+    with m.If(operation.start):
         m.d.sync += [words.eq(0), row.eq(0), column.eq(0)]
-    total = Mux(command.rows == 2, command.columns << 1, Mux(command.rows == 1, command.columns, 0))
-    p.check(~dut.done | (words + dut.write_valid == total))
-    p.check(~dut.done | store | (stored == 0) & (due == 0))
-    p.cover(dut.done & ~store & (words == 4))
-    p.cover(dut.done & store & (words == 2))
-    p.cover(dut.done & (total == 0))
+    total = Mux(rows == 2, command.columns << 1, Mux(rows == 1, command.columns, 0))
+    p.check(~operation.done | (words + memories.write_valid == total))
+    p.check(~operation.done | store | (stored == 0) & (due == 0))
+    p.cover(operation.done & ~store & (words == 4))
+    p.cover(operation.done & store & (words == 2))
+    p.cover(operation.done & (total == 0))
 
 
 PROOFS = [
@@ -241,7 +244,7 @@ PROOFS = [
         {
             "beats from before a jump are shown": Mutant("obsolete.eq(pending - arrives)", "obsolete.eq(0)"),
             "an instruction is overwritten": Mutant("moves = assembled & (~shown | leaves)", "moves = assembled"),
-            "a request is withdrawn": Mutant("with m.If(self.request.ready):", "with m.If(1):"),
+            "a request is withdrawn": Mutant("with m.If(read.request.ready):", "with m.If(1):"),
         },
         cover_depth=14,
     ),
@@ -287,7 +290,7 @@ PROOFS = [
         Dma,
         13,
         {
-            "a word goes astray": Mutant("row_number * command.stride", "row_number * (command.stride + 1)"),
+            "a word goes astray": Mutant("product.eq(row_number *", "product.eq((row_number + 1) *"),
             "it ends before the last word": Mutant("quiet & (left == 0)", "left == 0"),
         },
         cover_depth=24,

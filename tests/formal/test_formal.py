@@ -94,7 +94,7 @@ def test_every_stream_port_of_every_unit_is_proven():
         for unit in description.units:
             ports = stream_ports(unit, unit.signature)
             without = {
-                name for name, port in ports.items() if not any(port is checked for checked in description.streams)
+                name for name, port in ports.items() if not any(port == checked for checked in description.streams)
             }
             unproven[type(unit).__name__] = unproven.get(type(unit).__name__, without) & without
     assert not {name: ports for name, ports in unproven.items() if ports}

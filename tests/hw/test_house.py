@@ -14,7 +14,6 @@ PENDING = {  # to be split
     "hw/control/sequencer.py::elaborate",
     "hw/control/streamer.py::elaborate",
     "hw/engine.py::elaborate",
-    "hw/memory/dma.py::elaborate",
 }
 PRIVATE = ROOT / "hw" / "amaranth_private.py"
 

@@ -11,28 +11,19 @@ from amaranth.lib.wiring import In, Out
 from bench_axi import NARROW, STALLS, STRIPED, Memory, cycles
 from cocotb.triggers import RisingEdge
 from edgemoe.hw.contract.config import PRESETS
-from edgemoe.hw.contract.isa import Opcode
+from edgemoe.hw.contract.isa import Opcode, Stationary
+from edgemoe.hw.contract.layouts import JOB, ROW_BITS
 from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.hw.control.fetch import Fetch
-from edgemoe.hw.memory.dma import Dma, DmaCommand
+from edgemoe.hw.memory.axi import Failure
+from edgemoe.hw.memory.dma import Dma
 from edgemoe.hw.memory.reader import Reader
-from edgemoe.hw.memory.weights import WeightJob, Weights
+from edgemoe.hw.memory.weights import Weights
 from edgemoe.hw.memory.writer import Writer
 from edgemoe.sim.bench import StreamDriver, StreamMonitor, pack, parameters, run_bench, start
 
 CONFIGS = {c.name: c for c in (PRESETS["tiny"], PRESETS["base"], PRESETS["zcu102"], STRIPED, NARROW)}
-SHARED = (
-    "stop",
-    "valid",
-    "data",
-    "last",
-    "release",
-    "beat_fault",
-    "request",
-    "write_request",
-    "write_beats",
-    "write_done",
-)
+BUS = ("stop", "read", "write")  # ports of a unit that do not face the core
 
 
 class System(wiring.Component):
@@ -44,14 +35,9 @@ class System(wiring.Component):
         self.reader = Reader(config, {name: self.units[name].CAPACITY for name in ("fetch", "dma", "weights")})
         self.writer = Writer(config)
         ports = {"stop": In(1), "idle": Out(1), "base": self.reader.signature.members["base"]}
-        ports |= {
-            "read_error": Out(1),
-            "read_error_address": Out(40),
-            "write_error": Out(1),
-            "write_error_address": Out(40),
-        }
+        ports |= {"read_failure": Out(Failure()), "write_failure": Out(Failure())}
         for name, unit in self.units.items():
-            ports |= {f"{name}_{p}": member for p, member in unit.signature.members.items() if p not in SHARED}
+            ports |= {f"{name}_{p}": member for p, member in unit.signature.members.items() if p not in BUS}
         for i in range(config.masters):
             for axi in (self.reader.axi[i], self.writer.axi[i]):
                 ports |= {f"axi_{i}_{p}": member for p, member in axi.signature.members.items()}
@@ -62,52 +48,37 @@ class System(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        reader, writer, dma = self.reader, self.writer, self.units["dma"]
+        reader, writer = self.reader, self.writer
         m.submodules.reader, m.submodules.writer = reader, writer
         for name, unit in self.units.items():
             m.submodules[name] = unit
-            request = getattr(reader, f"{name}_request")
-            m.d.comb += [request.payload.eq(unit.request.payload), request.valid.eq(unit.request.valid)]
-            m.d.comb += [
-                unit.request.ready.eq(request.ready),
-                unit.valid.eq(getattr(reader, f"{name}_valid")),
-                unit.data.eq(reader.data),
-            ]
-            m.d.comb += [getattr(reader, f"{name}_release").eq(unit.release), unit.stop.eq(self.stop)]
-            if name != "dma":
-                m.d.comb += unit.last.eq(reader.last)
+            wiring.connect(m, unit.read, getattr(reader, name))
+            m.d.comb += unit.stop.eq(self.stop)
             for p, member in unit.signature.members.items():
-                if p in SHARED:
-                    continue
-                outer, inner = getattr(self, f"{name}_{p}"), getattr(unit, p)
-                if member.is_signature:
-                    wiring.connect(m, wiring.flipped(outer), inner)
-                else:
-                    m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
-        m.d.comb += [self.units["fetch"].beat_fault.eq(reader.fault), dma.write_done.eq(writer.done)]
-        for ours, theirs in ((dma.write_request, writer.request), (dma.write_beats, writer.beats)):
-            m.d.comb += [theirs.payload.eq(ours.payload), theirs.valid.eq(ours.valid), ours.ready.eq(theirs.ready)]
+                if p not in BUS:
+                    self._expose(m, member, getattr(unit, p), getattr(self, f"{name}_{p}"))
+        wiring.connect(m, self.units["dma"].write, writer.client)
+        wiring.connect(m, reader.failure, wiring.flipped(self.read_failure))
+        wiring.connect(m, writer.failure, wiring.flipped(self.write_failure))
         m.d.comb += [
             reader.base.eq(self.base),
             writer.base.eq(self.base),
             reader.stop.eq(self.stop),
             writer.stop.eq(self.stop),
-        ]
-        m.d.comb += [
             self.idle.eq(reader.idle & writer.idle),
-            self.read_error.eq(reader.error),
-            self.write_error.eq(writer.error),
-        ]
-        m.d.comb += [
-            self.read_error_address.eq(reader.error_address),
-            self.write_error_address.eq(writer.error_address),
         ]
         for i in range(self.config.masters):
             for axi in (reader.axi[i], writer.axi[i]):
                 for p, member in axi.signature.members.items():
-                    outer, inner = getattr(self, f"axi_{i}_{p}"), getattr(axi, p)
-                    m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+                    self._expose(m, member, getattr(axi, p), getattr(self, f"axi_{i}_{p}"))
         return m
+
+    @staticmethod
+    def _expose(m, member, inner, outer):
+        if member.is_signature:
+            wiring.connect(m, wiring.flipped(outer), inner)
+        else:
+            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
 
 
 class Bench:
@@ -124,7 +95,7 @@ class Bench:
         self.content = self.read.fill(self.seed)
         self.chip = [{} for _ in range(4)]  # memory -> address -> lanes
         self.queue = [self.random.randrange(self.config.rows) for _ in range(self.config.rows)]
-        for name in ("stop", "dma_start", "fetch_jump", "dma_entry_row", "dma_read_data"):
+        for name in ("stop", "dma_operation_start", "fetch_jump", "dma_memories_entry_row", "dma_memories_read_data"):
             getattr(dut, name).value = 0
         self.errors = []
         cocotb.start_soon(self.watch())
@@ -135,37 +106,40 @@ class Bench:
             await edge
             if dut.rst.value:
                 continue
-            assert bool(dut.weights_row_valid.value) == (int(dut.weights_level.value) != 0), (
+            assert bool(dut.weights_rows_valid.value) == (int(dut.weights_rows_level.value) != 0), (
                 "level promises a row that is not there"
             )
-            if dut.dma_write_valid.value:
-                word, lanes_meant = int(dut.dma_write_word.value), int(dut.dma_write_lanes.value)
-                held = self.chip[int(dut.dma_write_memory.value)].setdefault(
-                    int(dut.dma_write_address.value), [0] * lanes
+            if dut.dma_memories_write_valid.value:
+                word, lanes_meant = int(dut.dma_memories_write_word.value), int(dut.dma_memories_write_lanes.value)
+                held = self.chip[int(dut.dma_memories_write_memory.value)].setdefault(
+                    int(dut.dma_memories_write_address.value), [0] * lanes
                 )
                 for lane in range(lanes):
                     if lanes_meant >> lane & 1:
                         held[lane] = word >> 16 * lane & 0xFFFF
             word = 0
-            if dut.dma_read_valid.value:
-                lanes_read = self.chip[int(dut.dma_read_memory.value)][int(dut.dma_read_address.value)]
+            if dut.dma_reads.value:
+                lanes_read = self.chip[int(dut.dma_memories_read_memory.value)][
+                    int(dut.dma_memories_read_address.value)
+                ]
                 word = sum(v << 16 * lane for lane, v in enumerate(lanes_read))
-            dut.dma_read_data.value = word
-            index = int(dut.dma_entry_index.value)
-            dut.dma_entry_row.value = self.queue[index] if index < len(self.queue) else 0
+            dut.dma_memories_read_data.value = word
+            index = int(dut.dma_memories_entry_index.value)
+            dut.dma_memories_entry_row.value = self.queue[index] if index < len(self.queue) else 0
             for kind in ("read", "write"):
-                if getattr(dut, f"{kind}_error").value:
-                    self.errors.append((kind, int(getattr(dut, f"{kind}_error_address").value)))
+                if getattr(dut, f"{kind}_failure_valid").value:
+                    self.errors.append((kind, int(getattr(dut, f"{kind}_failure_address").value)))
 
-    async def move(self, limit=20000, **fields):
+    async def move(self, limit=20000, *, rows=0, address=0, **fields):
         """One DMA command; returns its cycles."""
-        self.dut.dma_command.value = pack(DmaCommand(), {"opcode": int(Opcode.LOAD), **fields})
-        self.dut.dma_start.value = 1
+        job = {"instruction": {"opcode": int(Opcode.LOAD), **fields}, "rows": rows, "address": address}
+        self.dut.dma_operation_job.value = pack(JOB, job)
+        self.dut.dma_operation_start.value = 1
         await RisingEdge(self.dut.clk)
-        self.dut.dma_start.value = 0
+        self.dut.dma_operation_start.value = 0
         for count in range(limit):
             await RisingEdge(self.dut.clk)
-            if self.dut.dma_done.value:
+            if self.dut.dma_operation_done.value:
                 return count
         raise AssertionError("DMA does not end")
 
@@ -186,25 +160,26 @@ class Bench:
         rows, at = [], address
         for _ in range(columns):
             for word in self.words(at, c.parameter_words):
-                rows.append((1, word))
+                rows.append(word)
             at += c.parameter_words * size
             for _ in range(chunks * c.lanes):
                 step = size // 2 if eight_bit else size
                 part = self.content[at : at + step]
-                rows.append((0, [b | (0xFF00 if b > 127 else 0) for b in part] if eight_bit else self.lanes(part)))
+                rows.append([b | (0xFF00 if b > 127 else 0) for b in part] if eight_bit else self.lanes(part))
                 at += step
-        fields = {"address": address, "beats": beats, "eight_bit": int(eight_bit), "chunks": chunks, "columns": columns}
-        return pack(WeightJob(), fields), rows
+        stationary = Stationary.WEIGHTS8 if eight_bit else Stationary.WEIGHTS16
+        fields = {"beats": beats, "stationary": int(stationary), "chunks": chunks, "columns": columns}
+        return pack(JOB, {"instruction": fields, "address": address}), rows
 
     def unrow(self, bits):
-        return bits & 1, [bits >> 1 + 16 * lane & 0xFFFF for lane in range(self.config.lanes)]
+        return [bits >> 16 * lane & 0xFFFF for lane in range(self.config.lanes)]
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def weights_come_as_rows(dut):
     bench = Bench(dut)
-    rows = StreamMonitor(dut, "weights_row", stall=bench.stall[1], seed=bench.seed)
-    driver = StreamDriver(dut, "weights_job", idle=0.5)
+    rows = StreamMonitor(dut, "weights_rows", payload="word", stall=bench.stall[1], seed=bench.seed)
+    driver = StreamDriver(dut, "weights_jobs", idle=0.5)
     await start(dut)
     shapes = [(False, 1, 1), (True, 1, 1), (True, 3, 2), (False, 2, 3), (True, 1, 4), (False, 1, 1)]
     jobs = [bench.job(*shape, extra=i % 3) for i, shape in enumerate(shapes)]
@@ -221,18 +196,20 @@ async def weights_come_as_rows(dut):
 async def full_fifo_streams_without_a_gap(dut):
     bench = Bench(dut)
     c = bench.config
-    dut.weights_row_ready.value = 0
+    dut.weights_rows_ready.value = 0
     await start(dut)
     bits = [bench.job(True, 1, 1), bench.job(False, 1, 2), bench.job(True, 1, 1)]
-    cocotb.start_soon(StreamDriver(dut, "weights_job").send([job for job, _ in bits]))
+    cocotb.start_soon(StreamDriver(dut, "weights_jobs").send([job for job, _ in bits]))
     await cycles(dut, 1500)
     words = 4 * c.parameter_words + 3 * c.lanes
     count = min(sum(len(rows) for _, rows in bits), (c.prefetch_beats // c.beats_per_word) * c.words_per_beat)
-    assert words >= count - c.lanes and int(dut.weights_level.value) == min(2 * c.lanes, sum(len(r) for _, r in bits))
-    dut.weights_row_ready.value = 1
+    assert words >= count - c.lanes and int(dut.weights_rows_level.value) == min(
+        2 * c.lanes, sum(len(r) for _, r in bits)
+    )
+    dut.weights_rows_ready.value = 1
     for i in range(count):
         await RisingEdge(dut.clk)
-        assert dut.weights_row_valid.value, f"a gap before row {i} of {count}"
+        assert dut.weights_rows_valid.value, f"a gap before row {i} of {count}"
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -252,7 +229,14 @@ async def load_then_store_gives_the_same(dut):
         bench.chip[memory].clear()
         address = 64 * rng.randrange((len(bench.content) - 2 * rows * columns * c.word_bytes) // 64)
         base, stride = rng.randrange(1 << 19), rng.randrange(columns, 900)
-        fields = {"memory": memory, "base": base, "stride": stride, "rows": rows, "columns": columns, "gather": gather}
+        fields = {
+            "memory": memory,
+            "destination_base": base,
+            "destination_stride": stride,
+            "rows": rows,
+            "columns": columns,
+            "gather": gather,
+        }
         await bench.move(**fields, address=address)
         words = bench.words(address, rows * columns)
         wanted = {}
@@ -293,11 +277,17 @@ async def images_become_patches(dut):
         others = {
             "memory": rng.randrange(4),
             "gather": 1,
-            "rows": rng.randrange(1 << 16),
+            "rows": rng.randrange(1 << ROW_BITS),
             "columns": rng.randrange(1 << 10),
         }
         took = await bench.move(
-            opcode=int(Opcode.IMAGE), base=1000, stride=200, address=640, beats=beats, **shape, **others
+            opcode=int(Opcode.IMAGE),
+            destination_base=1000,
+            destination_stride=200,
+            address=640,
+            beats=beats,
+            **shape,
+            **others,
         )
         got = {a: list(w) for a, w in bench.chip[0].items()}
         for ch in range(channels):
@@ -332,7 +322,7 @@ async def instructions_follow_jumps(dut):
                     break
             dut.fetch_instruction_ready.value = 0
             at = pc + 64 * i
-            assert int(dut.fetch_address.value) == at
+            assert int(dut.fetch_failure_address.value) == at
             assert int(dut.fetch_instruction_payload.value) == int.from_bytes(bench.content[at : at + 64], "little")
         await cycles(dut, rng.randrange(20))
     # A failed fetch counts only when it is wanted.
@@ -341,11 +331,15 @@ async def instructions_follow_jumps(dut):
     await RisingEdge(dut.clk)
     dut.fetch_jump.value = 0
     await cycles(dut, 300)
-    assert dut.fetch_instruction_valid.value and not dut.fetch_fault.value
+    assert dut.fetch_instruction_valid.value and not dut.fetch_failure_valid.value
     dut.fetch_instruction_ready.value = 1
     await RisingEdge(dut.clk)
     await cycles(dut, 3)
-    assert dut.fetch_fault.value and not dut.fetch_instruction_valid.value and int(dut.fetch_address.value) == 6464
+    assert (
+        dut.fetch_failure_valid.value
+        and not dut.fetch_instruction_valid.value
+        and int(dut.fetch_failure_address.value) == 6464
+    )
     dut.fetch_instruction_ready.value = 0
     assert not bench.errors
 
@@ -355,19 +349,19 @@ async def everything_stops_and_starts_again(dut):
     bench = Bench(dut)
     c, rng = bench.config, bench.random
     await start(dut)
-    dut.weights_row_ready.value, dut.fetch_instruction_ready.value = 0, 0
+    dut.weights_rows_ready.value, dut.fetch_instruction_ready.value = 0, 0
     for round_ in range(8):
         store = round_ % 2
         bench.chip[0] = {i: [i * 7 + lane & 0xFFFF for lane in range(c.lanes)] for i in range(400)}
         fields = {
             "rows": 40,
             "columns": 5,
-            "stride": 5,
+            "destination_stride": 5,
             "address": 4096 * 3,
             "opcode": int(Opcode.STORE if store else Opcode.LOAD),
         }
         bench.written.write(4096 * 2, b"\x5a" * 32768)
-        jobs = StreamDriver(dut, "weights_job").send([bench.job(False, 2, 2)[0]] * 3)
+        jobs = StreamDriver(dut, "weights_jobs").send([bench.job(False, 2, 2)[0]] * 3)
         dut.fetch_pc.value, dut.fetch_jump.value = 64 * rng.randrange(1000), 1
         await RisingEdge(dut.clk)
         dut.fetch_jump.value = 0
@@ -375,7 +369,7 @@ async def everything_stops_and_starts_again(dut):
         await cycles(dut, rng.randrange(3, 90))
         for task in tasks:
             task.cancel()
-        dut.stop.value, dut.dma_start.value, dut.weights_job_valid.value = 1, 0, 0
+        dut.stop.value, dut.dma_operation_start.value, dut.weights_jobs_valid.value = 1, 0, 0
         await RisingEdge(dut.clk)
         for _ in range(3000):
             await RisingEdge(dut.clk)
@@ -397,17 +391,17 @@ async def everything_stops_and_starts_again(dut):
         dut.fetch_pc.value, dut.fetch_jump.value = at, 1
         await RisingEdge(dut.clk)
         dut.fetch_jump.value = 0
-        monitor = StreamMonitor(dut, "weights_row")
+        monitor = StreamMonitor(dut, "weights_rows", payload="word")
         job, rows = bench.job(True, 1, 2)
-        await StreamDriver(dut, "weights_job").send([job])
+        await StreamDriver(dut, "weights_jobs").send([job])
         bench.chip[1].clear()
-        await bench.move(memory=1, rows=4, columns=3, stride=3, address=512)
+        await bench.move(memory=1, rows=4, columns=3, destination_stride=3, address=512)
         assert [bench.chip[1][i] for i in range(12)] == bench.words(512, 12)
         assert [bench.unrow(bits) for bits in await monitor.receive(len(rows), limit=5000)] == rows
         monitor._task.cancel()
-        dut.weights_row_ready.value = 0
+        dut.weights_rows_ready.value = 0
         await RisingEdge(dut.clk)
-        assert dut.fetch_instruction_valid.value and int(dut.fetch_address.value) == at
+        assert dut.fetch_instruction_valid.value and int(dut.fetch_failure_address.value) == at
         assert int(dut.fetch_instruction_payload.value) == int.from_bytes(bench.content[at : at + 64], "little")
     # An answer that is not OKAY, of either master or both, is told with the offset of its burst.
     assert not bench.errors
@@ -422,7 +416,7 @@ async def everything_stops_and_starts_again(dut):
         bench.errors.clear()
         bench.written.failing = set(failing)
         words = 4 * c.burst_limit * c.words_per_beat // c.beats_per_word
-        await bench.move(rows=words // 4, columns=4, stride=5, address=begin, opcode=int(Opcode.STORE))
+        await bench.move(rows=words // 4, columns=4, destination_stride=5, address=begin, opcode=int(Opcode.STORE))
         await cycles(dut, 2)
         told = [f if isinstance(f, int) else f[1] for f in failing]
         assert sorted(set(bench.errors)) == [("write", at) for at in told], f"{failing}: {bench.errors}"

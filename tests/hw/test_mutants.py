@@ -127,8 +127,10 @@ BENCHES = [
         Dma,
         (partial(test_memory_system.run, "tiny", testcase=["images_become_patches"]),),
         {
-            "an image is scattered by the queue": Mutant("command.gather & ~image", "command.gather"),
-            "an image goes where LOAD would": Mutant("Mux(image, Memory.ACTIVATION, command.memory)", "command.memory"),
+            "an image is scattered by the queue": Mutant("queued & ~self.image", "queued"),
+            "an image goes where LOAD would": Mutant(
+                "Mux(self.image, Memory.ACTIVATION, instruction.memory)", "instruction.memory"
+            ),
         },
     ),
     Bench(
@@ -146,7 +148,7 @@ BENCHES = [
         {
             "every error is the first burst's": Mutant("with m.Elif(axi.bvalid):", "with m.Elif(0):"),
             "the second master never fails": Mutant(
-                "self.error.eq(Cat(bad for bad, _ in failed).any()", "self.error.eq(failed[0][0]"
+                "valid.eq(Cat(bad for bad, _ in failed).any()", "valid.eq(failed[0][0]"
             ),
         },
     ),
@@ -175,17 +177,17 @@ BENCHES = [
         ),
         {
             "clearing wins over an event": Mutant(
-                'status & ~Mux(written("ISR"), value[:2], 0) | Cat(over, self.error)',
-                '(status | Cat(over, self.error)) & ~Mux(written("ISR"), value[:2], 0)',
+                'status & ~Mux(written("ISR"), value[:2], 0) | Cat(over, self.run.error)',
+                '(status | Cat(over, self.run.error)) & ~Mux(written("ISR"), value[:2], 0)',
             ),
-            "errors of a reset are kept": Mutant("self.error & ~failed & ~resetting", "self.error & ~failed"),
+            "errors of a reset are kept": Mutant("self.run.error & ~failed & ~resetting", "self.run.error & ~failed"),
             "a reset keeps DONE": Mutant(
                 "[started.eq(0), resetting.eq(1), done.eq(0), ready.eq(0)]", "[started.eq(0), resetting.eq(1)]"
             ),
             "the high word runs on": Mutant(
-                'counter[:32]), words[f"{name}_HI"].eq(kept)', 'counter[:32]), words[f"{name}_HI"].eq(counter[32:])'
+                'words[f"{name}_HI"].eq(kept)', 'words[f"{name}_HI"].eq(counter[REGISTER_BITS:])'
             ),
-            "counters have 32 bits": Mutant("counter = Signal(64,", "counter = Signal(32,"),
+            "counters have 32 bits": Mutant("counter = Signal(2 * REGISTER_BITS,", "counter = Signal(REGISTER_BITS,"),
         },
     ),
     Bench(

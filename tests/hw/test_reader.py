@@ -33,18 +33,19 @@ class Client:
         self.task = cocotb.start_soon(self.watch())
 
     async def watch(self):
-        dut, valid, release = (
-            self.dut,
-            getattr(self.dut, f"{self.name}_valid"),
-            getattr(self.dut, f"{self.name}_release"),
-        )
+        dut = self.dut
+
+        def port(name):
+            return getattr(dut, f"{self.name}_{name}")
+
+        valid, release = port("valid"), port("release")
         edge = RisingEdge(dut.clk)
         while True:
             await edge
             if valid.value and not dut.rst.value:
-                self.beats.append(int(dut.data.value))
-                self.last.append(int(dut.last.value))
-                self.faults.append(int(dut.fault.value))
+                self.beats.append(int(port("data").value))
+                self.last.append(int(port("last").value))
+                self.faults.append(int(port("fault").value))
                 self.held += 1
                 assert self.held <= self.capacity, f"{self.name}: more beats than its buffer holds"
             freed = min(self.held, self.random.randint(1, 4)) if self.random.random() < self.release else 0
@@ -101,7 +102,7 @@ async def every_client_gets_its_beats_in_order(dut):
         marks = [int(i == n - 1) for _, n in asked[name] for i in range(n)]
         assert user.last == marks and not any(user.faults)
     await cycles(dut, 5)
-    assert dut.idle.value and not dut.error.value
+    assert dut.idle.value and not dut.failure_valid.value
     per_master = [[(memory.linear(m, a), n) for i, a, n in memory.bursts if i == m] for m in range(config.masters)]
     assert all(p == per_master[0] for p in per_master), "the masters issued different bursts"
     assert sum(n for _, n in per_master[0]) == sum(n for r in asked.values() for _, n in r)
@@ -147,8 +148,8 @@ async def errors_are_reported_where_they_count(dut):
     async def note():
         while True:
             await RisingEdge(dut.clk)
-            if dut.error.value:
-                seen.append(int(dut.error_address.value))
+            if dut.failure_valid.value:
+                seen.append(int(dut.failure_address.value))
 
     cocotb.start_soon(note())
     size = config.bus_bytes

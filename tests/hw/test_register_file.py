@@ -13,11 +13,13 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import PRESETS
 from edgemoe.hw.contract.registers import BY_NAME, COUNTERS, KIND_COUNTERS, REGISTERS, STATE_COUNTERS, Access, offset
-from edgemoe.hw.control.register_file import KINDS, RegisterFile
+from edgemoe.hw.control.activity import KINDS
+from edgemoe.hw.control.register_file import RegisterFile
 from edgemoe.sim.bench import flat_ports, parameters, run_verilog, start, to_verilog
 
-INPUTS = ("done", "error", "error_code", "error_instruction", "error_address", "instruction")
-INPUTS += ("running", "state", "kind", "read_beat", "write_beat", "retired")
+RUN = ("done", "error", "error_code", "error_instruction", "error_address", "instruction", "running")
+COUNTED = ("state", "kind", "read_beat", "write_beat", "retired")
+INPUTS = (*(f"run_{name}" for name in RUN), *(f"counted_{name}" for name in COUNTED))
 
 
 class Host:
@@ -36,7 +38,7 @@ class Host:
             channel.set_pause_generator(iter(lambda g=generator, c=chance: g.random() < c, None))
         for name in INPUTS:
             getattr(dut, name).value = 0
-        dut.idle.value = 1
+        dut.run_idle.value = 1
 
     async def write(self, name, value, strobe=None):
         at = offset(name) if isinstance(name, str) else name
@@ -57,11 +59,12 @@ class Host:
         return low | await self.read(f"{name}_HI") << 32
 
     async def pulse(self, **values):
+        """Signals of the run for a cycle."""
         for name, value in values.items():
-            getattr(self.dut, name).value = value
+            getattr(self.dut, f"run_{name}").value = value
         await RisingEdge(self.dut.clk)
         for name in values:
-            getattr(self.dut, name).value = 0
+            getattr(self.dut, f"run_{name}").value = 0
         await RisingEdge(self.dut.clk)
 
 
@@ -86,7 +89,7 @@ async def every_register_keeps_its_access(dut):
             assert await host.read(r.offset) == expected[r.name], r.name
     for r in REGISTERS:
         assert await host.read(r.offset) == expected[r.name], f"{r.name} was changed by a write elsewhere"
-    dut.instruction.value = 0x12345678
+    dut.run_instruction.value = 0x12345678
     assert await host.read("INSTRUCTION") == 0x12345678
     await host.write("WATCHDOG", 0)
     await host.write("WATCHDOG", 0xFFFFFFFF, strobe=2)
@@ -109,18 +112,18 @@ async def a_run_starts_ends_and_interrupts(dut):
         while True:
             await RisingEdge(dut.clk)
             for name in pulses:
-                pulses[name] += int(getattr(dut, name).value)
+                pulses[name] += int(getattr(dut, f"run_{name}").value)
 
     cocotb.start_soon(count())
     await host.write("CTRL", 1)
     await cycles(dut, 2)
     assert pulses == {"start": 1, "soft_reset": 0} and await host.read("CTRL") == 1
-    dut.idle.value = 0
+    dut.run_idle.value = 0
     await host.write("CTRL", 1)  # ignored
     await cycles(dut, 3)
     assert pulses["start"] == 1 and await host.read("CTRL") == 1
     await host.pulse(done=1)
-    dut.idle.value = 1
+    dut.run_idle.value = 1
     await cycles(dut, 2)
     assert not dut.interrupt.value
     await host.write("IER", 1)
@@ -136,12 +139,12 @@ async def a_run_starts_ends_and_interrupts(dut):
     assert await host.read("ISR") == 0 and not dut.interrupt.value
     # An error stops the run: it is over when the core is idle again, and only the first one is kept.
     await host.write("CTRL", 1)
-    dut.idle.value = 0
+    dut.run_idle.value = 0
     await host.write("IER", 2)
     await host.pulse(error=1, error_code=3, error_instruction=77, error_address=0x12_3456_7890)
     await host.pulse(error=1, error_code=4, error_instruction=78, error_address=1)
     assert dut.interrupt.value and await host.read("CTRL") == 1
-    dut.idle.value = 1
+    dut.run_idle.value = 1
     await cycles(dut, 2)
     assert await host.read("CTRL") == 0b1110 and await host.read("ISR") == 3
     assert (await host.read("ERROR_CODE"), await host.read("ERROR_INSTRUCTION")) == (3, 77)
@@ -152,14 +155,14 @@ async def a_run_starts_ends_and_interrupts(dut):
     # A soft reset ends the run without DONE, forgets one that nobody read, and errors of the draining bus are none.
     await host.pulse(done=1)
     await host.write("ISR", 1)
-    dut.idle.value = 0
+    dut.run_idle.value = 0
     await host.write("CTRL", 0x101)
     await cycles(dut, 2)
     assert pulses == {"start": 3, "soft_reset": 1} and await host.read("CTRL") == 0x100
     await host.pulse(error=1, error_code=5, error_instruction=6, error_address=7)
     assert await host.read("ERROR_CODE") == 0 and await host.read("ISR") == 2
     await host.write("ISR", 2)
-    dut.idle.value = 1
+    dut.run_idle.value = 1
     await cycles(dut, 2)
     assert await host.read("CTRL") == 4 and await host.read("ISR") == 0
 
@@ -177,9 +180,9 @@ async def counters_count_one_state_a_cycle(dut):
         state, running = rng.choice((0, 1 << rng.randrange(7), rng.randrange(128))), int(rng.random() < 0.9)
         beats = {name: rng.randrange(2) for name in ("read_beat", "write_beat", "retired")}
         kind = rng.randrange(len(KINDS))
-        dut.state.value, dut.running.value, dut.kind.value = state, running, 1 << kind
+        dut.counted_state.value, dut.run_running.value, dut.counted_kind.value = state, running, 1 << kind
         for name, value in beats.items():
-            getattr(dut, name).value = value
+            getattr(dut, f"counted_{name}").value = value
         await RisingEdge(dut.clk)
         if running:
             expected["CYCLES"] += 1
@@ -209,7 +212,7 @@ async def write_channels_come_in_any_order(dut):
     """
     for name in INPUTS:
         getattr(dut, name).value = 0
-    dut.idle.value = 1
+    dut.run_idle.value = 1
     for name in ("awvalid", "wvalid", "arvalid", "bready", "rready", "awprot", "arprot"):
         getattr(dut, f"bus_{name}").value = 0
     await start(dut)
@@ -224,7 +227,7 @@ async def write_channels_come_in_any_order(dut):
             assert getattr(dut, f"bus_{channel}ready").value, "READY waits for the other channel"
             getattr(dut, f"bus_{channel}valid").value = 0
             await cycles(dut, 5)
-        assert dut.bus_bvalid.value and int(dut.watchdog.value) == 1234 + len(order[0])
+        assert dut.bus_bvalid.value and int(dut.run_watchdog.value) == 1234 + len(order[0])
         dut.bus_bready.value = 1
         await cycles(dut, 2)
         dut.bus_bready.value = 0
@@ -253,7 +256,7 @@ async def what_sets_a_bit_wins(dut):
             access = cocotb.start_soon(host.write("ISR", 1) if name == "ISR" else host.read("CTRL"))
             pulsed = answered = None
             for cycle in range(12):
-                dut.done.value = int(cycle == wait)
+                dut.run_done.value = int(cycle == wait)
                 await edge
                 pulsed = cycle if cycle == wait else pulsed
                 answered = cycle if answered is None and getattr(dut, f"bus_{channel}valid").value else answered
@@ -277,9 +280,9 @@ async def counters_have_64_bits(dut):
     dut.count_cycles.value = (5 << 32) + 0xFFFFFFFF - 3
     await cycles(dut, 2)
     assert await host.read("CYCLES_LO") == 0xFFFFFFFC
-    dut.running.value = 1
+    dut.run_running.value = 1
     await cycles(dut, 8)
-    dut.running.value = 0
+    dut.run_running.value = 0
     await cycles(dut, 3)
     assert await host.read("CYCLES_HI") == 5, "kept"
     assert await host.read64("CYCLES") == (6 << 32) + 4
