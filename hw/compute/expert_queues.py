@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """One queue of (row, score) entries per expert."""
 
-from amaranth.hdl import Const, Module, Mux, Shape, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Shape, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import SCORE_BITS, index_shape
+from edgemoe.hw.memory.arbiter import first
 from edgemoe.hw.memory.block_memory import BlockMemory
 
 
@@ -97,14 +98,6 @@ class ExpertQueues(wiring.Component):
             self.entry.eq(entries.read_data),
         ]
 
-        found, lowest = self.lowest([filled[k] & (self.next_from <= k) for k in range(config.experts)])
+        found, lowest, _ = first([filled[k] & (self.next_from <= k) for k in range(config.experts)])
         m.d.sync += [self.next_found.eq(found), self.next_expert.eq(lowest)]
         return m
-
-    def lowest(self, flags: list[Value]) -> tuple[Value, Value]:
-        """(any flag, index of the first): a tree of two to one."""
-        nodes = [(flag, Const(k, self.EXPERT_BITS)) for k, flag in enumerate(flags)]
-        while len(nodes) > 1:
-            pairs = [nodes[i : i + 2] for i in range(0, len(nodes), 2)]
-            nodes = [p[0] if len(p) == 1 else (p[0][0] | p[1][0], Mux(p[0][0], p[0][1], p[1][1])) for p in pairs]
-        return nodes[0]

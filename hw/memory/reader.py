@@ -9,6 +9,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.memory.arbiter import Arbiter
 from edgemoe.hw.memory.axi import (
     ADDRESS_BITS,
     BURST_INCR,
@@ -180,9 +181,8 @@ class Reader(wiring.Component):
         """Chooses a burst, reserves its room and its place in the tag queue, and offers it to the master a cycle
         later.
         """
-        bursts, able = [], Signal(len(self.clients))
-        pick = Signal(len(self.clients))
-        turn = Signal()  # the last client's turn
+        m.submodules.arbiter = arbiter = Arbiter(len(self.clients), turns=2)
+        bursts, pick = [], arbiter.grant
         # A queue of one place does not exist: of two, the second stays empty.
         tag_room = tags.w_rdy if self.config.outstanding > 1 else ~tags.r_rdy
         free = (~out.valid | out.ready) & tag_room & ~self.stop
@@ -193,24 +193,16 @@ class Reader(wiring.Component):
             connect(m, splitter.request, flipped(port.request))
             burst = splitter.burst
             room = Signal(range(capacity + 1), init=capacity, name=f"{name}_room")
-            m.d.comb += [able[i].eq(burst.valid & (burst.p.beats <= room)), burst.ready.eq(pick[i])]
+            m.d.comb += [arbiter.asks[i].eq(burst.valid & (burst.p.beats <= room)), burst.ready.eq(pick[i])]
             m.d.sync += room.eq(Mux(self.stop, capacity, room - Mux(pick[i], burst.p.beats, 0) + port.release))
             bursts.append(burst)
-        before = C(0, 1)
-        for i in range(len(bursts)):
-            yields = (turn & able[-1]) if i == len(bursts) - 2 else C(0, 1)
-            won = able[i] & ~before & ~yields
-            m.d.comb += pick[i].eq(won & free)
-            before = before | won
-        if len(bursts) > 1:
-            with m.If(pick[-2:].any()):
-                m.d.sync += turn.eq(pick[-2])
         chosen = Signal(tag)
+        m.d.comb += [arbiter.serves.eq(free), chosen.client.eq(arbiter.chosen)]
         with m.If(out.ready):
             m.d.sync += out.valid.eq(0)
         for i, burst in enumerate(bursts):
             with m.If(pick[i]):
-                m.d.comb += [chosen.client.eq(i), chosen.burst.eq(burst.p)]
+                m.d.comb += chosen.burst.eq(burst.p)
                 m.d.sync += [out.p.eq(burst.p), out.valid.eq(1)]
         m.d.comb += tags.w_data.eq(chosen)
         return pick.any()

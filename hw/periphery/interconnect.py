@@ -5,11 +5,12 @@ from amaranth.hdl import Array, Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.memory.arbiter import Arbiter
 from edgemoe.hw.memory.axi import AxiRead, AxiWrite
 
 
 class Interconnect(wiring.Component):
-    """Arbiter in front of a memory that answers in order.
+    """Several masters in front of a memory that answers in order.
 
     Ports: `reads` and `writes` in, one of each a client; `read` and `write` out.
 
@@ -42,17 +43,11 @@ class Interconnect(wiring.Component):
         """(a client has its turn, which one). In a cycle in which `free` holds and no turn lasts, the next waiting
         client gets it.
         """
+        m.submodules[f"{name}_arbiter"] = arbiter = Arbiter(self.clients, turns=self.clients)
         turn, client = Signal(name=f"{name}_turn"), Signal(range(self.clients), name=f"{name}_client")
-        with m.If(~turn & free & Cat(wanted).any()):
-            m.d.sync += turn.eq(1)
-            with m.Switch(client):
-                for last in range(self.clients):
-                    with m.Case(last):
-                        # The one after the last served comes first.
-                        for distance in range(self.clients, 0, -1):
-                            candidate = (last + distance) % self.clients
-                            with m.If(wanted[candidate]):
-                                m.d.sync += client.eq(candidate)
+        m.d.comb += [arbiter.asks.eq(Cat(wanted)), arbiter.serves.eq(~turn & free)]
+        with m.If(arbiter.grant.any()):
+            m.d.sync += [turn.eq(1), client.eq(arbiter.chosen)]
         return turn, client
 
     def _owners(self, m: Module, name: str, client: Signal, begun, over) -> tuple[Signal, Signal]:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proofs of the AXI4 masters: the rules of the bus, and the contract between Reader or Writer and their clients."""
+"""Proofs of the arbiter, and of the AXI4 masters: the rules of the bus, the contract of Reader and Writer with their
+clients.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Mux, Signal
+from amaranth.hdl import Cat, Const, Mux, Signal
 from edgemoe.hw.contract.config import PAGE_BYTES, HardwareConfig
+from edgemoe.hw.memory.arbiter import Arbiter
 from edgemoe.hw.memory.reader import SKEW_BEATS, Reader, ReadMaster
 from edgemoe.hw.memory.writer import Writer
 
@@ -257,7 +260,55 @@ def writer(config: HardwareConfig, stops: bool = False, beats: int = 3):
     return describe
 
 
+def arbiter(clients: int, turns: int):
+    """One of those who ask is served, whenever somebody may be; a lower number first; those who take turns wait for at
+    most one of each other.
+    """
+
+    def describe(p: Property, unit: Any) -> None:
+        dut = p.unit(unit(clients, turns))
+        asks, grant, least = dut.asks, dut.grant, clients - turns
+        p.check(grant & ~asks == 0)
+        p.check(grant.any() == (dut.serves & asks.any()))
+        p.check(~grant.any() | (grant == Const(1, clients) << dut.chosen))
+        for i in range(clients):
+            before = asks[: min(i, least)].any()  # numbers below i, of those that have their order
+            p.check(~grant[i] | ~before)
+            if i >= least:
+                others = grant[least:].any() & ~grant[i]
+                overtaken = counter(p, 3, others, clear=~asks[i] | grant[i], name=f"overtaken{i}")
+                p.check(overtaken + (others & asks[i]) < turns)
+                p.cover(grant[i] & (overtaken == turns - 1))
+            else:
+                p.cover(grant[i] & asks[i:].all())
+        if turns > 1:
+            p.cover(grant[-1] & asks[least:].all() & p.past(grant[-2]))
+
+    return describe
+
+
 PROOFS = [
+    Proof(
+        "arbiter, priorities", arbiter(5, 0), Arbiter, 4, {"the last is first": Mutant("Mux(a, i, j)", "Mux(b, j, i)")}
+    ),
+    Proof(
+        "arbiter, the last two in turn",
+        arbiter(3, 2),
+        Arbiter,
+        8,
+        {
+            "the turn stays": Mutant("self.chosen == self.clients - 1", "1"),
+            "a turn goes over without service": Mutant("self.grant[least:].any()", "1"),
+            "turns before priorities": Mutant("if k >= least else ask", "if k >= least else 0"),
+        },
+    ),
+    Proof(
+        "arbiter, all in turn",
+        arbiter(3, 3),
+        Arbiter,
+        9,
+        {"the turn goes backwards": Mutant("turn <= k", "turn >= k"), "two are served": Mutant("Mux(a, 0, y)", "y")},
+    ),
     Proof(
         "writer",
         writer(ONE),

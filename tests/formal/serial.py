@@ -290,10 +290,8 @@ PROOFS = [
             "a beat goes to the wrong client": Mutant(
                 "c.rvalid.eq(axi.rvalid & (owner == i))", "c.rvalid.eq(axi.rvalid & (client == i))"
             ),
-            "an address is replaced while it waits": Mutant("with m.If(~turn & free", "with m.If(free"),
-            "one client is preferred": Mutant(
-                "candidate = (last + distance) % self.clients", "candidate = (distance - 1) % self.clients"
-            ),
+            "an address is replaced while it waits": Mutant("serves.eq(~turn & free)", "serves.eq(free)"),
+            "one client is preferred": Mutant("Arbiter(self.clients, turns=self.clients)", "Arbiter(self.clients)"),
         },
     ),
     Proof(

@@ -28,6 +28,7 @@ from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.control.fetch import Fetch
 from edgemoe.hw.control.legality import Legality
 from edgemoe.hw.control.register_file import RegisterFile
+from edgemoe.hw.memory.arbiter import Arbiter
 from edgemoe.hw.memory.dma import Dma
 from edgemoe.hw.memory.reader import Reader
 from edgemoe.hw.memory.writer import Writer
@@ -165,8 +166,8 @@ BENCHES = [
             "the second master never fails": Mutant(
                 "Cat(fifo.r_data[-1] for fifo in fifos).any()", "fifos[0].r_data[-1]"
             ),
-            "the last but one always goes first": Mutant("turn.eq(pick[-2])", "turn.eq(0)"),
-            "the last always goes first": Mutant("turn.eq(pick[-2])", "turn.eq(1)"),
+            "the last but one always goes first": Mutant("turns=2", "turns=0"),
+            "the last always goes first": Mutant("least, self.chosen + 1)", "least + 1, least + 1)", Arbiter),
         },
     ),
     Bench(
