@@ -39,7 +39,7 @@ class System(wiring.Component):
         self.config, self.sdram_config, self.cycles_per_bit = config, sdram, cycles_per_bit
         self.timeout_cycles = timeout_cycles or round(frames.TIMEOUT_SECONDS * sdram.clock_hz)
         super().__init__(
-            {"receive": In(1, init=1), "transmit": Out(1, init=1), "leds": Out(8), "sdram": Out(SdramPins())}
+            {"receive": In(1, init=1), "transmit": Out(1, init=1), "leds": Out(len(LEDS)), "sdram": Out(SdramPins())}
         )
 
     def elaborate(self, platform):

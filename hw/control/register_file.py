@@ -18,6 +18,7 @@ from edgemoe.hw.contract.registers import (
 )
 from edgemoe.hw.control.activity import KINDS, Counted
 from edgemoe.hw.control.run import RunPort
+from edgemoe.hw.memory.axi import PROTECTION_BITS, RESPONSE_BITS
 
 OKAY, SLVERR = 0, 2
 
@@ -26,18 +27,18 @@ class AxiLite(wiring.Signature):
     """An AXI4-Lite slave's ports, as its master sees them (the slave has In(AxiLite()))."""
 
     def __init__(self) -> None:
-        write = {"awaddr": Out(ADDRESS_BITS), "awprot": Out(3), "awvalid": Out(1), "awready": In(1)}
+        write = {"awaddr": Out(ADDRESS_BITS), "awprot": Out(PROTECTION_BITS), "awvalid": Out(1), "awready": In(1)}
         write |= {
             "wdata": Out(REGISTER_BITS),
             "wstrb": Out(REGISTER_BITS // 8),
             "wvalid": Out(1),
             "wready": In(1),
-            "bresp": In(2),
+            "bresp": In(RESPONSE_BITS),
             "bvalid": In(1),
             "bready": Out(1),
         }
-        read = {"araddr": Out(ADDRESS_BITS), "arprot": Out(3), "arvalid": Out(1), "arready": In(1)}
-        read |= {"rdata": In(REGISTER_BITS), "rresp": In(2), "rvalid": In(1), "rready": Out(1)}
+        read = {"araddr": Out(ADDRESS_BITS), "arprot": Out(PROTECTION_BITS), "arvalid": Out(1), "arready": In(1)}
+        read |= {"rdata": In(REGISTER_BITS), "rresp": In(RESPONSE_BITS), "rvalid": In(1), "rready": Out(1)}
         super().__init__({**write, **read})
 
 

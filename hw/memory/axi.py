@@ -9,6 +9,15 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import BEAT_COUNT_BITS, DRAM_OFFSET_BITS
 
 ADDRESS_BITS = 64  # of a master
+LENGTH_BITS, PROTECTION_BITS, RESPONSE_BITS = 8, 3, 2
+ADDRESS_CHANNEL = {  # what an address channel carries, beside VALID and READY
+    "addr": ADDRESS_BITS,
+    "len": LENGTH_BITS,
+    "size": 3,
+    "burst": 2,
+    "cache": 4,
+    "prot": PROTECTION_BITS,
+}
 RELEASE_BITS = 4  # of a number of beats that a client frees in one cycle
 BURST_INCR = 1
 
@@ -36,39 +45,23 @@ class AxiRead(wiring.Signature):
     """The read half of an AXI4 master: one ID, INCR bursts only."""
 
     def __init__(self, data_bits: int) -> None:
-        address = {
-            "araddr": Out(ADDRESS_BITS),
-            "arlen": Out(8),
-            "arsize": Out(3),
-            "arburst": Out(2),
-            "arcache": Out(4),
-            "arprot": Out(3),
-        }
-        response = {"rdata": In(data_bits), "rresp": In(2), "rlast": In(1), "rvalid": In(1), "rready": Out(1)}
-        super().__init__({**address, "arvalid": Out(1), "arready": In(1), **response})
+        address = {f"ar{name}": Out(bits) for name, bits in ADDRESS_CHANNEL.items()}
+        response = {"rdata": In(data_bits), "rresp": In(RESPONSE_BITS), "rlast": In(1)}
+        super().__init__(
+            {**address, "arvalid": Out(1), "arready": In(1), **response, "rvalid": In(1), "rready": Out(1)}
+        )
 
 
 class AxiWrite(wiring.Signature):
     """The write half of an AXI4 master: one ID, INCR bursts only."""
 
     def __init__(self, data_bits: int) -> None:
-        address = {
-            "awaddr": Out(ADDRESS_BITS),
-            "awlen": Out(8),
-            "awsize": Out(3),
-            "awburst": Out(2),
-            "awcache": Out(4),
-            "awprot": Out(3),
-        }
-        payload = {
-            "wdata": Out(data_bits),
-            "wstrb": Out(data_bits // 8),
-            "wlast": Out(1),
-            "wvalid": Out(1),
-            "wready": In(1),
-        }
-        response = {"bresp": In(2), "bvalid": In(1), "bready": Out(1)}
-        super().__init__({**address, "awvalid": Out(1), "awready": In(1), **payload, **response})
+        address = {f"aw{name}": Out(bits) for name, bits in ADDRESS_CHANNEL.items()}
+        payload = {"wdata": Out(data_bits), "wstrb": Out(data_bits // 8), "wlast": Out(1)}
+        response = {"bresp": In(RESPONSE_BITS), "bvalid": In(1), "bready": Out(1)}
+        super().__init__(
+            {**address, "awvalid": Out(1), "awready": In(1), **payload, "wvalid": Out(1), "wready": In(1), **response}
+        )
 
 
 class ReadClient(wiring.Signature):

@@ -4,8 +4,10 @@
 from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import word
+from edgemoe.models.numbers.words import WORD_BITS
 
 
 class RowUnpacker(wiring.Component):
@@ -46,7 +48,7 @@ class RowUnpacker(wiring.Component):
         m.d.comb += self.leaves.eq(advance & (step == Mux(self.eight_bit, 2 * words - 1, words - 1)))
         whole = [self.element.word_select(i, bits) for i in range(words)]
         halves = Array(self.element.word_select(i, bits // 2) for i in range(2 * words))
-        wide = Array(whole)[step[: (words - 1).bit_length()]] if words > 1 else whole[0]
+        wide = Array(whole)[step[: exact_log2(words)]] if words > 1 else whole[0]
         narrow = halves[step]
         with m.If(self.row.ready):
             m.d.sync += self.row.valid.eq(0)
@@ -56,8 +58,10 @@ class RowUnpacker(wiring.Component):
                 step.eq(Mux(self.leaves, 0, step + 1)),
             ]
             for lane in range(self.config.lanes):
-                small = narrow.word_select(lane, 8).as_signed()
-                m.d.sync += self.row.p[lane].eq(Mux(self.eight_bit, small, wide.word_select(lane, 16).as_signed()))
+                small = narrow.word_select(lane, WORD_BITS // 2).as_signed()
+                m.d.sync += self.row.p[lane].eq(
+                    Mux(self.eight_bit, small, wide.word_select(lane, WORD_BITS).as_signed())
+                )
         return m
 
 
@@ -93,7 +97,7 @@ class LevelPromise(wiring.Component):
         kept, fewer = Signal.like(rows), Signal.like(rows)
 
         def promised(count: Signal):
-            return Mux(count[most.bit_length() - 1 :].any(), most, count)
+            return Mux(count[exact_log2(most) :].any(), most, count)
 
         # `taken` is late in its cycle: both outcomes are made, and it only chooses.
         m.d.comb += [kept.eq(rows + arrived), fewer.eq(rows + arrived - 1)]

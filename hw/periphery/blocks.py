@@ -5,13 +5,13 @@ from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.hw.memory.axi import BURST_INCR, AxiRead, AxiWrite
-from edgemoe.hw.periphery.frames import BLOCK, LONGEST
+from edgemoe.hw.periphery.frames import BLOCK, FIELD_BITS, LONGEST
 
 DATA_BITS = 64
-BUFFERED_BLOCKS = (
-    4  # a block that comes in lasts 64 bytes of the line; the memory has so many of these times for one burst
-)
+ADDRESS_BITS = FIELD_BITS["address"]
+BUFFERED_BLOCKS = 4  # a block comes in as slowly as the line is; the memory has so many of these times for one burst
 CACHE, PROTECTION = 3, 0
 
 
@@ -31,7 +31,7 @@ class BlockWriter(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "address": In(32),
+                "address": In(ADDRESS_BITS),
                 "beat_valid": In(1),
                 "beat": In(DATA_BITS),
                 "axi": Out(AxiWrite(DATA_BITS)),
@@ -47,14 +47,14 @@ class BlockWriter(wiring.Component):
         m.submodules.buffer = buffer = ResetInserter(self.start)(
             SyncFIFOBuffered(width=DATA_BITS, depth=BUFFERED_BLOCKS * count)
         )
-        address = Signal(32)
+        address = Signal(ADDRESS_BITS)
         left = Signal(range(count))
         m.d.comb += [
             buffer.w_data.eq(self.beat),
             buffer.w_en.eq(self.beat_valid),
             axi.awaddr.eq(address),
             axi.awlen.eq(count - 1),
-            axi.awsize.eq((DATA_BITS // 8).bit_length() - 1),
+            axi.awsize.eq(exact_log2(DATA_BITS // 8)),
             axi.awburst.eq(BURST_INCR),
             axi.awcache.eq(CACHE),
             axi.awprot.eq(PROTECTION),
@@ -108,7 +108,7 @@ class BlockReader(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "address": In(32),
+                "address": In(ADDRESS_BITS),
                 "length": In(range(LONGEST + 1)),
                 "beats": Out(stream.Signature(DATA_BITS)),
                 "axi": Out(AxiRead(DATA_BITS)),
@@ -120,12 +120,12 @@ class BlockReader(wiring.Component):
         m = Module()
         axi, count = self.axi, self.beats_of_block
         m.submodules.buffer = buffer = SyncFIFOBuffered(width=DATA_BITS, depth=2 * count)
-        address, left = Signal(32), Signal(range(LONGEST // self.block + 1))
+        address, left = Signal(ADDRESS_BITS), Signal(range(LONGEST // self.block + 1))
         arrives = axi.rvalid & axi.rready
         m.d.comb += [
             axi.araddr.eq(address),
             axi.arlen.eq(count - 1),
-            axi.arsize.eq((DATA_BITS // 8).bit_length() - 1),
+            axi.arsize.eq(exact_log2(DATA_BITS // 8)),
             axi.arburst.eq(BURST_INCR),
             axi.arcache.eq(CACHE),
             axi.arprot.eq(PROTECTION),

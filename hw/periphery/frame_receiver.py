@@ -8,12 +8,22 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc import Algorithm
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.hw.contract.registers import ADDRESS_BITS as REGISTER_BITS
-from edgemoe.hw.periphery.frames import BLOCK, CRC_BYTES, LONGEST, REQUEST_BYTES, REQUEST_SYNC, Command, Status
+from edgemoe.hw.periphery.frames import (
+    BLOCK,
+    CRC_BYTES,
+    FIELD_BITS,
+    LONGEST,
+    REQUEST_BYTES,
+    REQUEST_SYNC,
+    Command,
+    Status,
+)
 
 BEAT_BYTES = 8
 
-REQUEST = data.StructLayout({"command": 8, "sequence": 8, "attempt": 8, "address": 32, "value": 32})
+REQUEST = data.StructLayout({n: FIELD_BITS[n] for n in ("command", "sequence", "attempt", "address", "value")})
 
 
 class FrameReceiver(wiring.Component):
@@ -38,11 +48,13 @@ class FrameReceiver(wiring.Component):
         super().__init__(
             {
                 "bytes": In(stream.Signature(8)),
-                "request": Out(stream.Signature(data.StructLayout({"status": 8, "fields": REQUEST}))),
-                "beat": Out(64),
+                "request": Out(
+                    stream.Signature(data.StructLayout({"status": FIELD_BITS["status"], "fields": REQUEST}))
+                ),
+                "beat": Out(8 * BEAT_BYTES),
                 "beat_valid": Out(1),
                 "ended": Out(1),
-                "status": Out(8),
+                "status": Out(FIELD_BITS["status"]),
             }
         )
 
@@ -83,7 +95,7 @@ class FrameReceiver(wiring.Component):
                 with m.Elif(quiet):
                     m.next = "HUNT"
             with m.State("CHECK"):
-                verdict = Signal(8)
+                verdict = Signal.like(status)
                 m.d.comb += verdict.eq(Mux(crc.match_detected, self._verdict(request), Status.HEADER_DAMAGED))
                 m.d.sync += status.eq(verdict)
                 m.next = "SHOW"
@@ -141,11 +153,11 @@ class FrameReceiver(wiring.Component):
     def _verdict(self, request):
         """The status of a request whose CRC is right."""
         address, value, command = request.address, request.value, request.command
-        whole = (address[: BLOCK.bit_length() - 1] == 0) & (value[: BLOCK.bit_length() - 1] == 0)
+        whole = (address[: exact_log2(BLOCK)] == 0) & (value[: exact_log2(BLOCK)] == 0)
         length = (value != 0) & (value <= LONGEST)
         # Both are multiples of a block by then: compare blocks, a few bits less.
         inside = (address < self.memory_bytes) & (
-            address[6:] + value[6 : LONGEST.bit_length()] <= self.memory_bytes // BLOCK
+            address[exact_log2(BLOCK) :] + value[exact_log2(BLOCK) : LONGEST.bit_length()] <= self.memory_bytes // BLOCK
         )
         register = (address[2:] < 1 << REGISTER_BITS - 2) & (address[:2] == 0)
         memory_access = (command == Command.READ_MEMORY) | (command == Command.WRITE_MEMORY)

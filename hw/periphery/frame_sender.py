@@ -6,9 +6,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc import Algorithm
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.periphery.frames import ANSWER_BYTES, ANSWER_SYNC, CRC_BYTES, LONGEST
+from edgemoe.hw.periphery.frames import ANSWER_BYTES, ANSWER_SYNC, CRC_BYTES, FIELD_BITS, LONGEST
 
-FIELDS = {"status": 8, "sequence": 8, "attempt": 8, "value": 32}
+FIELDS = {name: FIELD_BITS[name] for name in ("status", "sequence", "attempt", "value")}
 FIXED_BYTES = ANSWER_BYTES - CRC_BYTES
 BEAT_BYTES = 8
 
@@ -34,8 +34,8 @@ class FrameSender(wiring.Component):
         super().__init__(
             {
                 "answer": In(stream.Signature(answer)),
-                "beats": In(stream.Signature(64)),
-                "payload_status": In(8),
+                "beats": In(stream.Signature(8 * BEAT_BYTES)),
+                "payload_status": In(FIELD_BITS["status"]),
                 "bytes": Out(stream.Signature(8)),
                 "busy": Out(1),
             }
@@ -44,8 +44,8 @@ class FrameSender(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.crc = crc = self.crc(data_width=8).create()
-        shift = Signal(64)
-        count = Signal(range(9))  # bytes of `shift` still to send
+        shift = Signal(8 * BEAT_BYTES)
+        count = Signal(range(BEAT_BYTES + 1))  # bytes of `shift` still to send
         left = Signal(range(LONGEST + 1))  # payload bytes not yet in `shift`
         sent = self.bytes.valid & self.bytes.ready
         m.d.comb += [self.busy.eq(1), self.bytes.payload.eq(shift[:8]), crc.data.eq(shift[:8])]

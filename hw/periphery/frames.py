@@ -30,6 +30,7 @@ VERSION = 1
 REQUEST_SYNC, ANSWER_SYNC = 0xA5, 0x5A
 BLOCK = 64  # bytes: addresses and lengths of memory frames are multiples of it
 LONGEST = 1 << 16  # bytes of payload
+FIELD_BITS = {"command": 8, "status": 8, "sequence": 8, "attempt": 8, "address": 32, "value": 32}
 REQUEST_BYTES, ANSWER_BYTES, CRC_BYTES = 16, 12, 4
 PAGE_BYTES = 4096  # the unit of the memory size in the answer to HELLO
 TIMEOUT_SECONDS = 0.1  # of silence inside a frame, on a board: a computer under load may pause while it writes

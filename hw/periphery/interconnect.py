@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.memory.arbiter import Arbiter
-from edgemoe.hw.memory.axi import AxiRead, AxiWrite
+from edgemoe.hw.memory.axi import ADDRESS_CHANNEL, AxiRead, AxiWrite
 
 
 class Interconnect(wiring.Component):
@@ -63,7 +63,7 @@ class Interconnect(wiring.Component):
         begun, over = axi.arvalid & axi.arready, axi.rvalid & axi.rready & axi.rlast
         owner, space = self._owners(m, "read_owners", client, begun, over)
         m.d.comb += room.eq(space)
-        for name in ("araddr", "arlen", "arsize", "arburst", "arcache", "arprot"):
+        for name in (f"ar{part}" for part in ADDRESS_CHANNEL):
             m.d.comb += getattr(axi, name).eq(Array(getattr(c, name) for c in self.reads)[client])
         m.d.comb += [axi.arvalid.eq(turn), axi.rready.eq(Array(c.rready for c in self.reads)[owner])]
         for i, c in enumerate(self.reads):
@@ -85,7 +85,7 @@ class Interconnect(wiring.Component):
         begun, sent = axi.awvalid & axi.awready, axi.wvalid & axi.wready & axi.wlast
         owner, space = self._owners(m, "write_owners", client, begun, axi.bvalid & axi.bready)
         m.d.comb += room.eq(space)
-        for name in ("awaddr", "awlen", "awsize", "awburst", "awcache", "awprot", "wdata", "wstrb", "wlast"):
+        for name in (*(f"aw{part}" for part in ADDRESS_CHANNEL), "wdata", "wstrb", "wlast"):
             m.d.comb += getattr(axi, name).eq(Array(getattr(c, name) for c in self.writes)[client])
         chosen_wvalid = Array(c.wvalid for c in self.writes)[client]
         m.d.comb += [

@@ -11,7 +11,7 @@ from edgemoe.hw.memory.axi import AxiRead, AxiWrite
 from edgemoe.hw.periphery.blocks import DATA_BITS, BlockReader, BlockWriter
 from edgemoe.hw.periphery.frame_receiver import FrameReceiver
 from edgemoe.hw.periphery.frame_sender import FrameSender
-from edgemoe.hw.periphery.frames import PAGE_BYTES, VERSION, Command, Status
+from edgemoe.hw.periphery.frames import FIELD_BITS, PAGE_BYTES, VERSION, Command, Status
 
 
 class Link(wiring.Component):
@@ -51,9 +51,9 @@ class Link(wiring.Component):
         connect(m, reader.axi, flipped(self.read))
         connect(m, writer.axi, flipped(self.write))
 
-        request, status, value = Signal(receiver.request.p.fields.shape()), Signal(8), Signal(32)
+        request, answer = Signal(receiver.request.p.fields.shape()), sender.answer.p
+        status, value = Signal(FIELD_BITS["status"]), Signal(FIELD_BITS["value"])
         reads = (request.command == Command.READ_MEMORY) & (status == Status.OK)
-        answer = sender.answer.p
         m.d.comb += [
             reader.address.eq(request.address),
             reader.length.eq(request.value),
@@ -75,7 +75,8 @@ class Link(wiring.Component):
         units = m.submodules
         receiver, sender, reader, writer = units.receiver, units.sender, units.reader, units.writer
         # The last request, if it was a register access: a repetition is answered from here.
-        kept_valid, kept_sequence, kept_value, kept_status = Signal(), Signal(8), Signal(32), Signal(8)
+        kept_valid, kept_sequence = Signal(), Signal(FIELD_BITS["sequence"])
+        kept_value, kept_status = Signal.like(value), Signal.like(status)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += receiver.request.ready.eq(1)

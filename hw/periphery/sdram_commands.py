@@ -4,7 +4,9 @@
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.hw.periphery.sdram_config import (
+    ADDRESS_PINS,
     BURST_WORDS,
     DQ_BITS,
     MODE_CYCLES,
@@ -16,6 +18,8 @@ from edgemoe.hw.periphery.sdram_config import (
 
 # {ras_n, cas_n, we_n}; a cycle without a command has cs_n high.
 ACTIVE, READ, WRITE, PRECHARGE, REFRESH, LOAD_MODE = 0b011, 0b101, 0b100, 0b010, 0b001, 0b000
+COMMAND_BITS = 3
+STROBES = DQ_BITS // 8
 PRECHARGE_ALL = 1 << 10  # address bit
 
 
@@ -48,7 +52,7 @@ class SdramCommands(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         c, pins = self.config, self.pins
-        command, address = Signal(3), Signal(13)  # of this cycle; `inhibit`: there is none
+        command, address = Signal(COMMAND_BITS), Signal(ADDRESS_PINS)  # of this cycle; `inhibit`: there is none
         inhibit = Signal()
         # The beat to be done next, while `valid`; `hit`: it lies in the open row.
         current, valid, hit = Signal(Access(c)), Signal(), Signal()
@@ -87,7 +91,7 @@ class SdramCommands(wiring.Component):
                     m.d.sync += [hit.eq(1), close.eq(c.row_active - 1)]
                     m.next = "OPEN"
             with m.State("OPEN"):
-                m.d.comb += address.eq(current.address.column << (BURST_WORDS - 1).bit_length())
+                m.d.comb += address.eq(current.address.column << exact_log2(BURST_WORDS))
                 with m.If(due | valid & ~hit):
                     with m.If(close == 0):
                         issue(PRECHARGE, c.row_precharge)
@@ -104,7 +108,7 @@ class SdramCommands(wiring.Component):
         initial = ~(fsm.ongoing("CLOSED") | fsm.ongoing("OPEN"))
         m.d.sync += [
             pins.cs_n.eq(inhibit),
-            Cat(pins.we_n, pins.cas_n, pins.ras_n).eq(command | inhibit.replicate(3)),
+            Cat(pins.we_n, pins.cas_n, pins.ras_n).eq(command | inhibit.replicate(COMMAND_BITS)),
             pins.a.eq(address),
             pins.ba.eq(Mux(initial, 0, current.address.bank)),  # LOAD MODE wants 0; a beat may be waiting already
         ]
@@ -156,9 +160,9 @@ class SdramCommands(wiring.Component):
         drive = Signal()
         m.d.comb += drive.eq(writes | more.any())
         m.d.sync += [more.eq(Cat(writes, more)), pins.dq_oe.eq(drive), pins.dq_o.eq(current.data[:DQ_BITS])]
-        m.d.sync += pins.dqm.eq(Mux(drive, ~current.strobe[:2], initial.replicate(2)))
+        m.d.sync += pins.dqm.eq(Mux(drive, ~current.strobe[:STROBES], initial.replicate(STROBES)))
         with m.If(drive & ~(self.access.valid & self.access.ready)):
-            m.d.sync += [current.data.eq(current.data >> DQ_BITS), current.strobe.eq(current.strobe >> 2)]
+            m.d.sync += [current.data.eq(current.data >> DQ_BITS), current.strobe.eq(current.strobe >> STROBES)]
 
     def _read_words(self, m: Module, current: data.View, reads: Signal) -> None:
         """What is on the wires is captured every cycle; a line of marks knows when four words are a beat."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.models.errors import EdgemoeError
 
 DQ_BITS = 16
@@ -13,6 +14,7 @@ BURST_WORDS = 4  # of the chip: one 64-bit beat is one READ or WRITE command
 BEAT_BITS = BURST_WORDS * DQ_BITS
 MINIMUM_RECOVERY = 2  # cycles of write recovery, which some data sheets state instead of nanoseconds
 MODE_CYCLES = 2  # tMRD of every data sheet
+ADDRESS_PINS, BANK_PINS = 13, 2
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class SdramConfig:
         need(self.init_refreshes >= 2, f"init_refreshes must be at least 2, not {self.init_refreshes}")
         need(1 <= self.read_buffer <= 256, f"read_buffer must be 1..256, not {self.read_buffer}")
         need(2 <= self.patience <= 256, f"patience must be 2..256, not {self.patience}")
-        need(1 <= self.row_bits <= 13, f"row_bits must be 1..13, not {self.row_bits}")
+        need(1 <= self.row_bits <= ADDRESS_PINS, f"row_bits must be 1..{ADDRESS_PINS}, not {self.row_bits}")
         need(1 <= self.bank_bits <= 2, f"bank_bits must be 1 or 2, not {self.bank_bits}")
         need(3 <= self.column_bits <= 10, f"column_bits must be 3..10, not {self.column_bits}")
         least = self.refresh_cycle + self.row_to_column + self.longest_close + self.row_precharge
@@ -146,7 +148,7 @@ class SdramConfig:
     @property
     def mode(self) -> int:
         """The mode register: CAS latency, sequential bursts of four, writes like reads."""
-        return self.cas_latency << 4 | (BURST_WORDS - 1).bit_length()
+        return self.cas_latency << 4 | exact_log2(BURST_WORDS)
 
 
 class SdramPins(wiring.Signature):
@@ -160,7 +162,7 @@ class SdramPins(wiring.Signature):
             "cas_n": Out(1, init=1),
             "we_n": Out(1, init=1),
         }
-        address = {"ba": Out(2), "a": Out(13), "dqm": Out(2, init=0b11)}
+        address = {"ba": Out(BANK_PINS), "a": Out(ADDRESS_PINS), "dqm": Out(DQ_BITS // 8, init=0b11)}
         super().__init__({**command, **address, "dq_o": Out(DQ_BITS), "dq_oe": Out(1), "dq_i": In(DQ_BITS)})
 
 
@@ -168,7 +170,7 @@ class BeatAddress(data.StructLayout):
     """Where a beat lies: `column` counts beats in its row."""
 
     def __init__(self, config: SdramConfig) -> None:
-        column = config.column_bits - (BURST_WORDS - 1).bit_length()
+        column = config.column_bits - exact_log2(BURST_WORDS)
         super().__init__({"column": column, "bank": config.bank_bits, "row": config.row_bits})
 
 

@@ -5,11 +5,12 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.memory.axi import AxiRead, AxiWrite
+from amaranth.utils import exact_log2
+from edgemoe.hw.memory.axi import LENGTH_BITS, AxiRead, AxiWrite
 from edgemoe.hw.periphery.sdram_config import BEAT_BITS, Access, BeatAddress, ReadBeat, SdramConfig
 
 DECERR = 0b11
-SHIFT = (BEAT_BITS // 8 - 1).bit_length()
+SHIFT = exact_log2(BEAT_BITS // 8)
 
 
 class SdramPort(wiring.Component):
@@ -67,7 +68,7 @@ class SdramPort(wiring.Component):
             m.d.sync += [write.bvalid.eq(1), write.bresp.eq(Mux(writes.fault, DECERR, 0))]
 
         # The turn goes over when a burst ends and the other waits, or when it cannot go on and the other can.
-        active, able, other_active, other_able, left = Signal(), Signal(), Signal(), Signal(), Signal(8)
+        active, able, other_active, other_able, left = Signal(), Signal(), Signal(), Signal(), Signal(LENGTH_BITS)
         m.d.comb += Cat(active, able, other_active, other_able).eq(
             Mux(
                 writing,
@@ -86,7 +87,7 @@ class SdramPort(wiring.Component):
         self, m: Module, name: str, valid: Signal, address: Signal, length: Signal, taken: Signal
     ) -> tuple[data.View, Signal]:
         """Takes an address when no burst is under way, and counts its beats: `left` are those after the one at hand."""
-        shape = data.StructLayout({"active": 1, "address": BeatAddress(self.config), "left": 8, "fault": 1})
+        shape = data.StructLayout({"active": 1, "address": BeatAddress(self.config), "left": LENGTH_BITS, "fault": 1})
         burst = Signal(shape, name=f"{name}_burst")
         with m.If(taken):
             m.d.sync += [
@@ -95,7 +96,7 @@ class SdramPort(wiring.Component):
                 burst.active.eq(burst.left != 0),
             ]
         with m.If(valid & ~burst.active):
-            beyond = self.config.bytes.bit_length() - 1
+            beyond = exact_log2(self.config.bytes)
             m.d.sync += [
                 burst.active.eq(1),
                 burst.address.eq(address[SHIFT:]),

@@ -361,7 +361,7 @@ PROOFS = [
             "another row": Mutant("(new.row == old.row) & (new.bank == old.bank)", "(new.bank == old.bank)"),
             "data is overwritten": Mutant("self.access.ready.eq(~valid & (wait <= 1))", "self.access.ready.eq(~valid)"),
             "strobes stand still": Mutant(
-                "current.strobe.eq(current.strobe >> 2)", "current.strobe.eq(current.strobe)"
+                "current.strobe.eq(current.strobe >> STROBES)", "current.strobe.eq(current.strobe)"
             ),
             "words in the wrong order": Mutant("Cat(before, word)[DQ_BITS:]", "Cat(word, before)[: -DQ_BITS]"),
             "a beat comes a cycle late": Mutant("range(self.LATENCY - 1)", "range(self.LATENCY)"),
