@@ -77,9 +77,10 @@ class ReadMaster(wiring.Component):
                 self.fault.eq(axi.rresp != 0),
             ]
             return m
-        fifos = []
+        beat = data.StructLayout({"data": config.data_bits, "fault": 1})
+        fifos, shown = [], []
         for i, axi in enumerate(self.axi):
-            m.submodules[f"skew{i}"] = fifo = SyncFIFO(width=config.data_bits + 1, depth=SKEW_BEATS)
+            m.submodules[f"skew{i}"] = fifo = SyncFIFO(width=beat.size, depth=SKEW_BEATS)
             m.d.comb += [
                 fifo.w_data.eq(Cat(axi.rdata, axi.rresp != 0)),
                 fifo.w_en.eq(axi.rvalid),
@@ -87,10 +88,11 @@ class ReadMaster(wiring.Component):
             ]
             m.d.comb += fifo.r_en.eq(self.valid)
             fifos.append(fifo)
+            shown.append(data.View(beat, fifo.r_data))
         m.d.comb += [
             self.valid.eq(Cat(fifo.r_rdy for fifo in fifos).all()),
-            self.data.eq(Cat(fifo.r_data[:-1] for fifo in fifos)),
-            self.fault.eq(Cat(fifo.r_data[-1] for fifo in fifos).any()),
+            self.data.eq(Cat(one.data for one in shown)),
+            self.fault.eq(Cat(one.fault for one in shown).any()),
         ]
         return m
 

@@ -69,20 +69,23 @@ class Weights(wiring.Component):
 
         element, complete, beats = self._assemble(m)
         parameter, wanted = self._classify(m, complete, job)
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(element) + 1, depth=self.DEPTH)
+        held = data.StructLayout({"element": len(element), "eight_bit": 1})
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=held.size, depth=self.DEPTH)
+        written, shown = data.View(held, fifo.w_data), data.View(held, fifo.r_data)
         m.d.sync += [
             fifo.w_en.eq(complete & wanted),
-            fifo.w_data.eq(Cat(element, job.eight_bit & ~parameter)),
+            written.element.eq(element),
+            written.eight_bit.eq(job.eight_bit & ~parameter),
         ]
         m.submodules.unpacker = unpacker = RowUnpacker(config)
         m.submodules.promise = promise = LevelPromise(config, self.DEPTH)
         words = config.words_per_beat
         m.d.comb += [
             unpacker.valid.eq(fifo.r_rdy),
-            unpacker.element.eq(fifo.r_data[:-1]),
-            unpacker.eight_bit.eq(fifo.r_data[-1]),
+            unpacker.element.eq(shown.element),
+            unpacker.eight_bit.eq(shown.eight_bit),
             fifo.r_en.eq(unpacker.leaves),
-            promise.arriving.eq(Mux(fifo.w_en, Mux(fifo.w_data[-1], 2 * words, words), 0)),
+            promise.arriving.eq(Mux(fifo.w_en, Mux(written.eight_bit, 2 * words, words), 0)),
             self.rows.valid.eq(unpacker.row.valid),
             self.rows.word.eq(unpacker.row.p),
             unpacker.row.ready.eq(self.rows.ready),

@@ -98,14 +98,16 @@ class Writer(wiring.Component):
                 ]
             m.d.sync += unanswered[i].eq(unanswered[i] + begin - axi.bvalid)
 
-            m.submodules[f"skew{i}"] = fifo = SyncFIFOBuffered(width=config.data_bits + 2, depth=SKEW_BEATS)
+            beat = data.StructLayout({"data": config.data_bits, "last": 1, "enabled": 1})
+            m.submodules[f"skew{i}"] = fifo = SyncFIFOBuffered(width=beat.size, depth=SKEW_BEATS)
+            shown = data.View(beat, fifo.r_data)
             part = client.beats.payload.word_select(i, config.data_bits)
             m.d.comb += [
                 fifo.w_data.eq(Cat(part, left == 1, ~self.stop)),
                 fifo.w_en.eq(take),
-                axi.wdata.eq(fifo.r_data),
-                axi.wlast.eq(fifo.r_data[-2]),
-                axi.wstrb.eq(fifo.r_data[-1].replicate(config.data_bits // 8)),
+                axi.wdata.eq(shown.data),
+                axi.wlast.eq(shown.last),
+                axi.wstrb.eq(shown.enabled.replicate(config.data_bits // 8)),
                 axi.wvalid.eq(fifo.r_rdy),
                 fifo.r_en.eq(axi.wready),
             ]
