@@ -89,14 +89,8 @@ class Top(wiring.Component):
         connect(m, weights.rows, engine.weights)
         connect(m, engine.dma_operation, dma.operation)
         connect(m, dma.memories, engine.dma)
-        m.d.comb += [
-            sequencer.completed.eq(engine.completed),
-            engine.queues.count_expert.eq(sequencer.count_expert),
-            sequencer.count.eq(engine.queues.count),
-            engine.queues.next_from.eq(sequencer.next_from),
-            sequencer.next_found.eq(engine.queues.next_found),
-            sequencer.next_expert.eq(engine.queues.next_expert),
-        ]
+        connect(m, sequencer.queues, engine.queues)
+        m.d.comb += sequencer.completed.eq(engine.completed)
         return m
 
     def connect_run(self, m: Module, registers, control, activity, sequencer, engine, fetch, reader, writer) -> None:

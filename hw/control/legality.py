@@ -6,7 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import ErrorCode
-from edgemoe.hw.contract.layouts import INSTRUCTION
+from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS, INSTRUCTION
 from edgemoe.hw.contract.rules import BOUNDS, CONDITIONS, Bound, Place, Span, one_of
 
 LIMIT = data.StructLayout({"used": 1, "words": 21})
@@ -52,7 +52,7 @@ class Legality(wiring.Component):
                 "start": In(1),
                 "instruction": In(INSTRUCTION),
                 "looping": In(1),
-                "address": In(40),
+                "address": In(DRAM_OFFSET_BITS),
                 "judged": Out(1),
                 "error": Out(1),
                 "error_code": Out(ErrorCode),

@@ -29,10 +29,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Opcode
-from edgemoe.hw.contract.layouts import EXPERT_BITS, INSTRUCTION, JOB, ROW_BITS
+from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS, EXPERT_BITS, INSTRUCTION, JOB, SEQUENCE_BITS
+from edgemoe.hw.contract.ports import QueueQuery
+from edgemoe.hw.contract.registers import REGISTER_BITS
 from edgemoe.hw.control.legality import Legality
 
-PLACE = data.StructLayout({"address": 40, "number": 32})  # of an instruction: in memory, in the program
+PLACE = data.StructLayout(
+    {"address": DRAM_OFFSET_BITS, "number": REGISTER_BITS}
+)  # of an instruction: in memory, in the program
 LOOP = data.StructLayout(
     {
         "active": 1,
@@ -54,8 +58,7 @@ class Sequencer(wiring.Component):
       jump, jump_address   to Fetch, whose instructions come in `instructions`
       jobs, loads, weights   to streamer, loader, prefetch: the same JOB, each taken in its own time
       completed         instructions that have written all their results, modulo 256
-      count_expert -> count   length of an expert's queue, a cycle later
-      next_from -> next_found, next_expert   the first expert from there on whose queue is not empty, a cycle later
+      queues            QueueQuery, to the router
       done              pulse: END, and everything before it is complete
       error, error_code pulse: the instruction may not be issued. The sequencer then stands until it is reset, which the
                         control unit does when the bus is quiet
@@ -73,23 +76,19 @@ class Sequencer(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "program": In(40),
+                "program": In(DRAM_OFFSET_BITS),
                 "jump": Out(1),
-                "jump_address": Out(40),
+                "jump_address": Out(DRAM_OFFSET_BITS),
                 "instructions": In(stream.Signature(INSTRUCTION)),
                 "jobs": Out(stream.Signature(JOB)),
                 "loads": Out(stream.Signature(JOB)),
                 "weights": Out(stream.Signature(JOB)),
-                "completed": In(8),
-                "count_expert": Out(EXPERT_BITS),
-                "count": In(ROW_BITS),
-                "next_from": Out(EXPERT_BITS),
-                "next_found": In(1),
-                "next_expert": In(EXPERT_BITS),
+                "completed": In(SEQUENCE_BITS),
+                "queues": Out(QueueQuery()),
                 "done": Out(1),
                 "error": Out(1),
                 "error_code": Out(ErrorCode),
-                "instruction_number": Out(32),
+                "instruction_number": Out(REGISTER_BITS),
                 "busy": Out(1),
             }
         )
@@ -97,7 +96,7 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job, following, loop = Signal(JOB), Signal(PLACE), Signal(LOOP)
-        sequence = Signal(8)  # instructions issued so far, modulo 256
+        sequence = Signal(SEQUENCE_BITS)  # instructions issued so far, modulo 256
         issued = Signal(3)  # which of jobs, loads, weights have taken the instruction
         m.submodules.legality = legality = Legality(self.config)
         m.d.comb += [
@@ -105,8 +104,8 @@ class Sequencer(wiring.Component):
             legality.instruction.eq(job.instruction),
             legality.looping.eq(loop.active),
             legality.address.eq(job.address),
-            self.count_expert.eq(loop.expert),
-            self.next_from.eq(loop.expert),
+            self.queues.count_expert.eq(loop.expert),
+            self.queues.next_from.eq(loop.expert),
             *(port.payload.eq(job) for port in (self.jobs, self.loads, self.weights)),
         ]
         with m.FSM():
@@ -160,11 +159,11 @@ class Sequencer(wiring.Component):
 
     def _resolve(self, m: Module, job, loop) -> None:
         """What depends on the expert: number of rows, address."""
-        i, offset = job.instruction, Signal(40)
+        i, offset = job.instruction, Signal(DRAM_OFFSET_BITS)
         m.d.sync += [
             offset.eq(i.expert_stride * loop.expert),  # a register behind the multiplier: CHECK lasts long enough
             job.address.eq(i.address + Mux(loop.active, offset, 0)),
-            job.rows.eq(Mux(i.gather | i.scatter | i.queued, self.count, i.rows)),
+            job.rows.eq(Mux(i.gather | i.scatter | i.queued, self.queues.count, i.rows)),
         ]
 
     def _issue(self, m: Module, job, issued: Signal) -> Signal:
@@ -192,8 +191,8 @@ class Sequencer(wiring.Component):
         with m.State("NEXT EXPERT"):
             target = Signal(PLACE)
             m.d.comb += [self.jump.eq(1), self.jump_address.eq(target.address), target.eq(loop.body)]
-            m.d.sync += [following.eq(target), loop.expert.eq(self.next_expert), loop.left.eq(loop.length)]
-            with m.If(~self.next_found):
+            m.d.sync += [following.eq(target), loop.expert.eq(self.queues.next_expert), loop.left.eq(loop.length)]
+            with m.If(~self.queues.next_found):
                 m.d.comb += target.address.eq(loop.body.address + loop.length * INSTRUCTION_BYTES)
                 m.d.comb += target.number.eq(loop.body.number + loop.length)
                 m.d.sync += loop.active.eq(0)

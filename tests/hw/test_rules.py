@@ -159,9 +159,9 @@ def sequenced(words: Iterable[tuple[bytes, bool]], config: HardwareConfig = TINY
         ctx.set(dut.instructions.valid, 0)
 
     async def bench(ctx) -> None:
-        ctx.set(dut.next_found, 1)
-        ctx.set(dut.next_expert, 1)
-        ctx.set(dut.count, 1)
+        ctx.set(dut.queues.next_found, 1)
+        ctx.set(dut.queues.next_expert, 1)
+        ctx.set(dut.queues.count, 1)
         for word, looping in words:
             for reset in (1, 0):
                 ctx.set(dut_reset, reset)
