@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engine: the compute side - memories, loader, streamer, array, accumulators, epilogue, softmax, LayerNorm, router -
-wired together.
-"""
+"""Engine: the compute side, its units created and connected as `architecture.svg` draws them."""
 
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
@@ -28,8 +26,8 @@ class Engine(wiring.Component):
     """Executes issued instructions (JOB). Weight rows come in, DMA reaches the memories through `dma`; nothing else
     crosses its border.
 
-    Stream path: streamer -> activation or score memory -> (exponentials) -> array -> accumulators -> epilogue ->
-    memories.
+    A row's way: streamer -> activation or score memory -> (exponentials) -> array -> accumulators -> epilogue ->
+    write-back -> memories and row tables; what decides over it on the way travels beside it in the row pipeline.
     """
 
     def __init__(self, config: HardwareConfig):
