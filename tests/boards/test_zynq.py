@@ -9,9 +9,11 @@ import importlib
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from edgemoe.boards import boards, zynq
@@ -242,7 +244,7 @@ def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None
     assert json.loads((tmp_path / "board.json").read_text())["constants"]["CONFIG_HASH"] == board.hardware.hash
 
 
-def test_the_rest_is_complete(built: tuple[boards.Board, Path]) -> None:
+def test_the_rest_is_complete(built: tuple[boards.Board, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     board, folder = built
     texts = {
         path.name: path.read_text()
@@ -250,7 +252,11 @@ def test_the_rest_is_complete(built: tuple[boards.Board, Path]) -> None:
         if path.is_file() and path.suffix not in (".v", ".bit", ".hwh", ".whl", ".dtbo", ".png")
     }
     assert not [name for name, text in texts.items() if re.search(r"@[A-Z_]+@", text)]
-    compile(texts["edgemoe_pynq.py"], "edgemoe_pynq.py", "exec")
+    pynq = ModuleType("pynq")
+    vars(pynq).update(DefaultIP=object, Overlay=object)
+    monkeypatch.setitem(sys.modules, "pynq", pynq)
+    overlay = runpy.run_path(str(folder / "edgemoe_pynq.py"))
+    assert overlay["BANK_BYTES"] == board.memory_bytes and overlay["HARDWARE"] == board.hardware.name
     assert f'"{zynq.vlnv("edgemoe")}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {"edgemoe.v, edgemoe_ip.v", "edgemoe.xdc"}
     assert all(

@@ -14,6 +14,15 @@ from edgemoe.host.cli import start
 Command = Callable[..., tuple[int, str, str]]
 
 
+def refused(result: tuple[int, str, str], *parts: str) -> None:
+    """The command said in one line, of which these are parts, why it did nothing."""
+    code, text, errors = result
+    assert code == 2 and text == "", errors
+    assert errors.startswith("edgemoe: error: ") and len(errors.splitlines()) == 1 and len(errors) <= 420, errors
+    for part in parts:
+        assert part in errors, errors
+
+
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """A command that is run in this process takes over its signals: they are given back."""

@@ -8,13 +8,12 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edgemoe.host import batch, inference, outputs
-from edgemoe.host.cli import start
 from edgemoe.host.images import png
 from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
@@ -22,27 +21,18 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.folders import RECORD, OutputFolder
 
 from ..models.support import TINY, random_checkpoint, small_disk
+from .conftest import Command, refused
 
-Command = Callable[..., tuple[int, str, str]]
 ENDS = ["-seg.png", "-seg.npy", "-dep.png", "-dep.npy", "-dep-metres256.png"]  # of TINY's two tasks
 
 
 @pytest.fixture
-def edgemoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs a command in the test's folder: (exit code, standard output, standard error)."""
+def infer(edgemoe: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """`edgemoe infer` of a small model on the emulator, in the test's folder."""
     monkeypatch.chdir(tmp_path)
     checkpoints.save(random_checkpoint(TINY), tmp_path / "tiny.safetensors")
-    fixed = ["--checkpoint", "tiny.safetensors", "--hardware", "tiny", "--device", "emulator"]
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgemoe", "infer", *map(str, arguments), *fixed])
-        with pytest.raises(SystemExit) as stop:
-            start.main()
-        code = stop.value.code
-        assert isinstance(code, int)
-        return code, *capsys.readouterr()
-
-    return run
+    fixed = ("--checkpoint", "tiny.safetensors", "--hardware", "tiny", "--device", "emulator")
+    return lambda *arguments: edgemoe("infer", *arguments, *fixed)
 
 
 def picture(path: Path, seed: int = 0) -> Path:
@@ -51,16 +41,10 @@ def picture(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def refused(result: tuple[int, str, str], *parts: str) -> None:
-    code, text, errors = result
-    assert code == 2 and text == "" and len(errors.splitlines()) == 1, errors
-    assert len(errors) <= 420 and all(part in errors for part in parts), errors
-
-
 # ------------------------------------------------------------------------------------------------ which pictures
 
 
-def test_which_pictures(edgemoe: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_which_pictures(infer: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder, a pattern, a name, and any of them again."""
     for name in ("d/b.PNG", "d/a.jpg", "d/c.NPY", "d/notes.txt", "d/.hidden.png", "d/below/e.png", "[x].png", "x.png"):
         picture(tmp_path / name)
@@ -120,16 +104,16 @@ def test_names_never_meet() -> None:
         assert len(set(files)) == len(files) == len(paths) * len(chosen)
 
 
-def test_each_picture_keeps_its_own_maps(edgemoe: Command, tmp_path: Path) -> None:
+def test_each_picture_keeps_its_own_maps(infer: Command, tmp_path: Path) -> None:
     given = ["x.png", "d/x.png", "1-x.png", "x.bmp.png", "X.png"]
     paths = [picture(tmp_path / name, seed) for seed, name in enumerate(given)]
-    code, text, errors = edgemoe(*paths, "--out", "out", "--json")
+    code, text, errors = infer(*paths, "--out", "out", "--json")
     assert code == 0, errors
     report = json.loads(text)
     assert len(report["outputs"]) == len({o.casefold() for o in report["outputs"]}) == len(paths) * len(ENDS)
     assert all(Path(o).is_file() for o in report["outputs"])
     for number, path in enumerate(paths):
-        assert edgemoe(path, "--out", f"alone{number}", "--json")[0] == 0
+        assert infer(path, "--out", f"alone{number}", "--json")[0] == 0
         for stream in (s for s in report["streams"] if s["image"] == number):
             assert stream["file"] == str(path) and stream["cycles"] == 0
             mine = next(o for o in stream["outputs"] if o.endswith(".npy"))
@@ -140,56 +124,56 @@ def test_each_picture_keeps_its_own_maps(edgemoe: Command, tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------------ whose files
 
 
-def test_a_users_file_stays(edgemoe: Command, tmp_path: Path) -> None:
+def test_a_users_file_stays(infer: Command, tmp_path: Path) -> None:
     """Nothing is computed; --force replaces; a second run replaces what the first one wrote, not what was changed
     since.
     """
     x, truth = picture(tmp_path / "x.png"), tmp_path / "x-seg.png"
     truth.write_bytes(b"mine")
-    refused(edgemoe(x, "--out", "."), "x-seg.png", "--force")
+    refused(infer(x, "--out", "."), "x-seg.png", "--force")
     assert truth.read_bytes() == b"mine" and not (tmp_path / "x-seg.npy").exists()
-    assert edgemoe(x, "--out", ".", "--force")[0] == 0
+    assert infer(x, "--out", ".", "--force")[0] == 0
     assert truth.read_bytes().startswith(b"\x89PNG")
-    assert edgemoe(x, "--out", ".")[0] == 0
+    assert infer(x, "--out", ".")[0] == 0
     truth.write_bytes(b"edited")
-    refused(edgemoe(x, "--out", "."), "x-seg.png", "changed since")
+    refused(infer(x, "--out", "."), "x-seg.png", "changed since")
     (tmp_path / "folder" / "x-seg.png").mkdir(parents=True)
-    refused(edgemoe(x, "--out", "folder", "--force"), "folder/x-seg.png: it is a folder")
+    refused(infer(x, "--out", "folder", "--force"), "folder/x-seg.png: it is a folder")
 
 
-def test_a_picture_to_be_read_is_never_written(edgemoe: Command, tmp_path: Path) -> None:
+def test_a_picture_to_be_read_is_never_written(infer: Command, tmp_path: Path) -> None:
     """Not even with --force: the results of one would be read as the other."""
     x, mine = picture(tmp_path / "x.png"), picture(tmp_path / "x-seg.png", 1)
     before = mine.read_bytes()
-    refused(edgemoe(x, mine, "--out", ".", "--force"), "x-seg.png: both a picture to be read and the name of a result")
+    refused(infer(x, mine, "--out", ".", "--force"), "x-seg.png: both a picture to be read and the name of a result")
     refused(
-        edgemoe(x, mine, "--out", "out", "--save-tokens", "x-seg.png"),
+        infer(x, mine, "--out", "out", "--save-tokens", "x-seg.png"),
         "--save-tokens x-seg.png is a picture to be read",
     )
-    refused(edgemoe(x, "--out", "out", "--save-tokens", "out/x-dep.npy"), "is the name of a map")
+    refused(infer(x, "--out", "out", "--save-tokens", "out/x-dep.npy"), "is the name of a map")
     assert mine.read_bytes() == before and not (tmp_path / "out").exists()
 
 
-def test_tokens_go_where_they_were_asked_to(edgemoe: Command, tmp_path: Path) -> None:
+def test_tokens_go_where_they_were_asked_to(infer: Command, tmp_path: Path) -> None:
     """Under exactly that name, of every stream in the order of the report, whatever could not be read between."""
     a, b = picture(tmp_path / "a.png", 1), picture(tmp_path / "b.png", 2)
-    code, text, _ = edgemoe(a, "missing.png", b, "--save-tokens", "t/tokens", "--json")
+    code, text, _ = infer(a, "missing.png", b, "--save-tokens", "t/tokens", "--json")
     report = json.loads(text)
     assert code == 1 and report["outputs"][-1] == "t/tokens" and all(Path(o).is_file() for o in report["outputs"])
     assert os.listdir("t") == ["tokens"]
     tokens = np.load("t/tokens")
     assert tokens.shape == (4, TINY.tokens, TINY.width) and tokens.dtype == np.float32
-    assert edgemoe(b, "--save-tokens", "alone.npy")[0] == 0
+    assert infer(b, "--save-tokens", "alone.npy")[0] == 0
     assert (tokens[2:] == np.load("alone.npy")).all() and (tokens[:2] != tokens[2:]).any()
 
 
-def test_a_full_disk_leaves_no_half_file(edgemoe: Command, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_half_file(infer: Command, tmp_path: Path) -> None:
     x = picture(tmp_path / "x.png")
     with small_disk(200):
-        refused(edgemoe(x, "--out", "out"), "cannot write out/x-seg.npy: File too large")
+        refused(infer(x, "--out", "out"), "cannot write out/x-seg.npy: File too large")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"x-seg.png", RECORD}
     with small_disk(2000):
-        refused(edgemoe(x, "--out", "other", "--save-tokens", "tokens.npy"), "cannot write tokens.npy: File too large")
+        refused(infer(x, "--out", "other", "--save-tokens", "tokens.npy"), "cannot write tokens.npy: File too large")
     assert not list(tmp_path.glob("*tokens*")) and not list(tmp_path.glob(".edgemoe*"))
 
 
@@ -255,10 +239,10 @@ def test_passes_do_not_change_results(tmp_path: Path) -> None:
             assert mine is not None and theirs is not None and (mine == theirs).all()
 
 
-def test_what_fails_is_said_at_the_end(edgemoe: Command, tmp_path: Path) -> None:
+def test_what_fails_is_said_at_the_end(infer: Command, tmp_path: Path) -> None:
     good = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
     bad = [f"missing{i}.png" for i in range(7)]
-    code, text, errors = edgemoe(*bad[:4], *good, *bad[4:], "--out", "out", "--json")
+    code, text, errors = infer(*bad[:4], *good, *bad[4:], "--out", "out", "--json")
     report = json.loads(text)
     assert code == 1 and [f["file"] for f in report["failed"]] == bad and report["pictures"] == 10
     assert sorted({s["image"] for s in report["streams"]}) == [4, 5, 6]
@@ -268,16 +252,16 @@ def test_what_fails_is_said_at_the_end(edgemoe: Command, tmp_path: Path) -> None
         lines[5]
         == "edgemoe: error: 7 of 10 pictures could not be read (2 of them not shown above); the others are done"
     )
-    refused(edgemoe(*bad, "--out", "none"), "missing0.png does not exist", "nor can the 6 other pictures be read")
+    refused(infer(*bad, "--out", "none"), "missing0.png does not exist", "nor can the 6 other pictures be read")
     assert not (tmp_path / "none").exists()
 
 
-def test_notices_are_counted_not_repeated(edgemoe: Command, tmp_path: Path) -> None:
+def test_notices_are_counted_not_repeated(infer: Command, tmp_path: Path) -> None:
     for number in range(30):
         path = tmp_path / "d" / f"{number:02}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(png(np.zeros((32, 32 if number < 20 else 32 + number, 3), np.uint8)))
-    code, _, errors = edgemoe("d", "--out", "out")
+    code, _, errors = infer("d", "--out", "out")
     lines = errors.splitlines()
     assert code == 0 and lines[0] == "edgemoe: 00.png: resized from 32 x 32 to 16 x 16 pixels"
     assert "edgemoe: 19 more: resized from 32 x 32 to 16 x 16 pixels" in lines
@@ -286,21 +270,21 @@ def test_notices_are_counted_not_repeated(edgemoe: Command, tmp_path: Path) -> N
     )
 
 
-def test_a_table_of_a_large_batch_is_short(edgemoe: Command, tmp_path: Path) -> None:
+def test_a_table_of_a_large_batch_is_short(infer: Command, tmp_path: Path) -> None:
     for number in range(4):
         picture(tmp_path / "d" / f"{number}.png", number)
-    code, text, _ = edgemoe("d", "--out", "out")
+    code, text, _ = infer("d", "--out", "out")
     assert code == 0 and "out/0-seg.png" in text and "and 8 more" in text and "4 of 4" in text
 
 
-def test_names_are_shown_as_they_are(edgemoe: Command, tmp_path: Path) -> None:
+def test_names_are_shown_as_they_are(infer: Command, tmp_path: Path) -> None:
     """Brackets, colons and control characters in a name are no markup, no emoji and no second line."""
     for name in ("frame[left].png", "x[/red].png", ":car:.png"):
-        code, text, errors = edgemoe(picture(tmp_path / name), "--out", "run[/red]")
+        code, text, errors = infer(picture(tmp_path / name), "--out", "run[/red]")
         assert code == 0 and errors == "" and f"run[/red]/{Path(name).stem}-seg.png" in text
     path = tmp_path / "two\nlines.png"
     path.write_bytes(png(np.zeros((32, 32, 3), np.uint8)))
-    code, _, errors = edgemoe(path, "--out", "out", "--json")
+    code, _, errors = infer(path, "--out", "out", "--json")
     assert code == 0 and errors == "edgemoe: two\\nlines.png: resized from 32 x 32 to 16 x 16 pixels\n"
 
 

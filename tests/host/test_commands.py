@@ -21,9 +21,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ..models.support import TINY, random_checkpoint
+from .conftest import Command, refused
 
 ROOT = Path(__file__).resolve().parents[2]
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -210,14 +210,6 @@ def test_check_finds_no_mismatch(edgemoe: Command) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong
-
-
-def refused(result: tuple[int, str, str], *parts: str) -> None:
-    code, text, errors = result
-    assert code == 2 and text == "", errors
-    assert errors.startswith("edgemoe: error: ") and len(errors.splitlines()) == 1, errors
-    for part in parts:
-        assert part in errors, errors
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.quantise import quantise
 
 from ..models.support import ODD, TINY, random_checkpoint
-from .conftest import Command
-from .test_commands import picture, refused
+from .conftest import Command, refused
+from .test_commands import picture
 
 COMMANDS = ("demo", "infer", "verilog", "build", "bench", "report", "check", "soak")
 
@@ -124,7 +124,7 @@ def test_every_command_takes_them(name: str) -> None:
     assert {"hardware", "changes"} <= set(inspect.signature(functions[name]).parameters)
 
 
-def test_a_changed_core_through_the_commands(edgemoe: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_changed_core_through_the_commands(edgemoe: Command, tmp_path: Path) -> None:
     """Written under another name, and run by the file that was written; what it says of itself is what it is."""
     folder = tmp_path / "written"
     code, text, _ = edgemoe("verilog", "--hardware", "tiny", "--set", "rows=44", "--name", "left", "-o", folder)
@@ -156,7 +156,7 @@ def test_a_changed_core_through_the_commands(edgemoe: Command, tmp_path: Path) -
     assert code == 0 and json.loads(text)["hardware"] == "tiny*", errors
 
 
-def test_a_board_with_another_core(edgemoe: Command, tmp_path: Path) -> None:  # noqa: F811
+def test_a_board_with_another_core(edgemoe: Command, tmp_path: Path) -> None:
     """Its README, facts and files are of the core that it carries; one of two memory ports is left alone."""
     arguments = (
         "build",
@@ -209,7 +209,7 @@ def test_a_board_with_another_core(edgemoe: Command, tmp_path: Path) -> None:  #
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_mistakes_write_nothing(edgemoe: Command, tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:  # noqa: F811
+def test_mistakes_write_nothing(edgemoe: Command, tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:
     refused(edgemoe(*arguments, "-o", tmp_path / "out"), part)
     assert not (tmp_path / "out").exists()
 
