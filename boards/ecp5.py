@@ -22,12 +22,11 @@ from typing import Any
 from edgemoe.boards import kit
 from edgemoe.boards.boards import Board
 from edgemoe.boards.zynq import fill
-from edgemoe.hw.contract import registers
+from edgemoe.hw.contract import frames, registers
 from edgemoe.hw.contract.config import NAME
 from edgemoe.hw.contract.hardware_option import option
 from edgemoe.hw.documents import documents
 from edgemoe.hw.memory import block_memory
-from edgemoe.hw.periphery import frames
 from edgemoe.hw.system import LEDS
 from edgemoe.hw.verilog_text import SYSTEM_INTERFACES, head, named
 from edgemoe.models import extras

@@ -5,7 +5,6 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from edgemoe.hw.contract.config import NAME, HardwareConfig
-from edgemoe.hw.periphery import frames
 from edgemoe.hw.periphery.interconnect import Interconnect
 from edgemoe.hw.periphery.link import Link
 from edgemoe.hw.periphery.sdram import Sdram, SdramConfig, SdramPins
@@ -21,7 +20,7 @@ LED_BITS = 22  # an event shows for 2^22 cycles: 70 ms at 60 MHz
 class System(wiring.Component):
     """Core, link and memory. Clock domain `sync`, synchronous reset.
 
-    cycles_per_bit: of the serial line. timeout_cycles: of silence inside a frame (default: hw/periphery/frames.py's, at
+    cycles_per_bit: of the serial line. timeout_cycles: of silence inside a frame (default: hw/contract/frames.py's, at
     the SDRAM's clock_hz, which is this clock's too).
 
     Ports: `receive` and `transmit`, the serial line as the board sees it; `sdram`, the chip's pins (its clock is the

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A board behind a serial port, without a processor: registers and memory through frames with checksums
-(`hw/periphery/frames.py`).
+(`hw/contract/frames.py`).
 
 :class:`SerialDevice` is a :class:`edgemoe.host.runtime.device.Device`; the driver's checks of identity, version and
 sizes follow when it opens one. A frame that is lost or damaged on the way is sent again; what does not get through in
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host.runtime.board_device import BoardDevice
-from edgemoe.hw.periphery import frames
-from edgemoe.hw.periphery.frames import (
+from edgemoe.hw.contract import frames
+from edgemoe.hw.contract.frames import (
     ANSWER_BYTES,
     ANSWER_SYNC,
     BLOCK,

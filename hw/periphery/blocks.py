@@ -6,8 +6,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
+from edgemoe.hw.contract.frames import BLOCK, FIELD_BITS, LONGEST
 from edgemoe.hw.memory.axi import BURST_INCR, AxiRead, AxiWrite
-from edgemoe.hw.periphery.frames import BLOCK, FIELD_BITS, LONGEST
 
 DATA_BITS = 64
 ADDRESS_BITS = FIELD_BITS["address"]

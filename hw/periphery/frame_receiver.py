@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frame receiver: bytes of the serial line to checked requests and payload beats.
-The layout is in `hw/periphery/frames.py`.
+The layout is in `hw/contract/frames.py`.
 """
 
 from amaranth.hdl import Cat, Module, Mux, Signal
@@ -9,8 +9,7 @@ from amaranth.lib.crc import Algorithm
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
-from edgemoe.hw.contract.registers import ADDRESS_BITS as REGISTER_BITS
-from edgemoe.hw.periphery.frames import (
+from edgemoe.hw.contract.frames import (
     BLOCK,
     CRC_BYTES,
     FIELD_BITS,
@@ -20,6 +19,7 @@ from edgemoe.hw.periphery.frames import (
     Command,
     Status,
 )
+from edgemoe.hw.contract.registers import ADDRESS_BITS as REGISTER_BITS
 
 BEAT_BYTES = 8
 
@@ -40,7 +40,7 @@ class FrameReceiver(wiring.Component):
 
     crc: of the frames; a proof takes a shorter one, for a solver cannot invert a long one.
     A header that stays incomplete for `timeout_cycles` of silence is forgotten. Rate: a byte a cycle, but for two
-    cycles a request. Twin: `hw/periphery/frames.py` (Request.pack).
+    cycles a request. Twin: `hw/contract/frames.py` (Request.pack).
     """
 
     def __init__(self, timeout_cycles: int, memory_bytes: int, crc: Algorithm = CRC32_ISO_HDLC):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frame sender: answers and payload beats to bytes of the serial line. The layout is in `hw/periphery/frames.py`."""
+"""Frame sender: answers and payload beats to bytes of the serial line. The layout is in `hw/contract/frames.py`."""
 
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc import Algorithm
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.periphery.frames import ANSWER_BYTES, ANSWER_SYNC, CRC_BYTES, FIELD_BITS, LONGEST
+from edgemoe.hw.contract.frames import ANSWER_BYTES, ANSWER_SYNC, CRC_BYTES, FIELD_BITS, LONGEST
 
 FIELDS = {name: FIELD_BITS[name] for name in ("status", "sequence", "attempt", "value")}
 FIXED_BYTES = ANSWER_BYTES - CRC_BYTES
@@ -24,7 +24,7 @@ class FrameSender(wiring.Component):
       bytes           out, a stream
       busy            a frame is not yet wholly given out
 
-    Rate: a byte a cycle, but for a cycle before each CRC and before each beat. Twin: `hw/periphery/frames.py`
+    Rate: a byte a cycle, but for a cycle before each CRC and before each beat. Twin: `hw/contract/frames.py`
     (Answer.unpack).
     """
 

@@ -6,12 +6,12 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.crc import Algorithm
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out, connect, flipped
+from edgemoe.hw.contract.frames import FIELD_BITS, PAGE_BYTES, VERSION, Command, Status
 from edgemoe.hw.control.register_file import AxiLite
 from edgemoe.hw.memory.axi import AxiRead, AxiWrite
 from edgemoe.hw.periphery.blocks import DATA_BITS, BlockReader, BlockWriter
 from edgemoe.hw.periphery.frame_receiver import FrameReceiver
 from edgemoe.hw.periphery.frame_sender import FrameSender
-from edgemoe.hw.periphery.frames import FIELD_BITS, PAGE_BYTES, VERSION, Command, Status
 
 
 class Link(wiring.Component):
@@ -19,7 +19,7 @@ class Link(wiring.Component):
 
     Ports: `received` in and `sent` out, streams of bytes; `registers`, AXI4-Lite master; `read` and `write`, AXI4
     masters, 64 bit, bursts of one block. What a request may be, and what is answered, stands in
-    `hw/periphery/frames.py`.
+    `hw/contract/frames.py`.
 
     timeout_cycles: of silence inside a frame, after which the rest is not awaited. memory_bytes: behind the masters,
     from address 0. crc: of the frames (see FrameReceiver).

@@ -9,10 +9,10 @@ from typing import Any
 
 from amaranth.hdl import Array, Cat, Const, Mux, Value
 from amaranth.lib.crc.catalog import CRC8_AUTOSAR
+from edgemoe.hw.contract.frames import BLOCK, Command, Status
 from edgemoe.hw.periphery.blocks import BlockReader, BlockWriter
 from edgemoe.hw.periphery.frame_receiver import FrameReceiver
 from edgemoe.hw.periphery.frame_sender import FrameSender
-from edgemoe.hw.periphery.frames import BLOCK, Command, Status
 from edgemoe.hw.periphery.interconnect import Interconnect
 from edgemoe.hw.periphery.link import Link
 from edgemoe.hw.periphery.uart import UartReceiver, UartTransmitter

@@ -6,7 +6,6 @@ figures that can be trusted and made again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import calibrate, calibrated
 
 from ..models.support import TINY, random_checkpoint
+from .conftest import Command
 
-Command = Callable[..., tuple[int, str, str]]
 STREET = {"image_height": 128, "image_width": 256, "patch": 16}
 
 

@@ -26,7 +26,7 @@ from edgemoe.host.runtime.driver import Driver
 from edgemoe.host.runtime.serial_link import SerialDevice
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import preset
-from edgemoe.hw.periphery.frames import Command
+from edgemoe.hw.contract.frames import Command
 from edgemoe.models import scenes
 from edgemoe.models.errors import EdgemoeError
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from amaranth.sim import Simulator
-from edgemoe.hw.periphery import frames
-from edgemoe.hw.periphery.frames import BLOCK, Answer, Command, Request, Status
+from edgemoe.hw.contract import frames
+from edgemoe.hw.contract.frames import BLOCK, Answer, Command, Request, Status
 from edgemoe.hw.periphery.link import Link
 
 TIMEOUT = 60
