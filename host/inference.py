@@ -95,7 +95,8 @@ def _open_board(
     if port and name != "serial":
         raise EdgemoeError(f"--port and --baud are for --device serial, not {name}")
     if name == "serial":
-        from edgemoe.host.runtime.serial_link import BAUD, SerialDevice
+        from edgemoe.host.runtime.serial_link import SerialDevice
+        from edgemoe.hw.contract.frames import BAUD
 
         if port is None:
             raise EdgemoeError(

@@ -3,7 +3,15 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["StrEnum", "tomllib"]
 
 
 class StrEnum(str, Enum):

@@ -47,22 +47,27 @@ def build(
     json: Json = False,
 ) -> None:
     """Write all that a board's tools need: Verilog, scripts, register map, README of the steps to a running board."""
-    from edgemoe.boards import boards, ecp5, zynq
+    from edgemoe.boards import flows
+    from edgemoe.boards.facts import Ecp5Board
+    from edgemoe.boards.facts import board as board_named
     from edgemoe.host import outputs
     from edgemoe.hw.contract.hardware_option import changed, configured
     from edgemoe.hw.verilog_text import checked_name
 
-    chosen, name = boards.board(board), checked_name(name)
+    chosen, name = board_named(board), checked_name(name)
     chosen = chosen.carrying(configured(hardware, changes) if hardware else changed(chosen.hardware, changes))
-    figures = None
-    if chosen.family is boards.Family.ECP5:
-        paths, figures = ecp5.build(chosen, out, name, with_bitstream=bitstream, force=force)
-    elif bitstream:
+    if bitstream and not isinstance(chosen, Ecp5Board):
         raise EdgemoeError(
             f"--bitstream is for ECP5 boards: that of {board!r} comes from Vivado, by the folder's README.md"
         )
-    else:
-        paths = zynq.build(chosen, out, name, force=force)
+    paths, figures = flows.write(chosen, out, name, force=force), None
+    if bitstream and isinstance(chosen, Ecp5Board):
+        from edgemoe.boards.flows.bitstream import build as build_bitstream
+        from edgemoe.sim.build import progress
+
+        with progress(f"building the bitstream of board {board!r}") as report:
+            figures = build_bitstream(chosen, out, report, name)
+        paths += [out / "report.json", out / f"{board}.bit"]
     if json:
         print_json({"board": board, "files": [str(path) for path in paths]} | ({"report": figures} if figures else {}))
         return

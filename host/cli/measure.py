@@ -141,10 +141,10 @@ def report(
     if plot and not board:
         raise EdgemoeError("--plot shows shares of a device: name it with --board")
     if board:
-        from edgemoe.boards import boards
+        from edgemoe.boards.facts import board as board_named
         from edgemoe.host.studies import fit
 
-        device = boards.board(board)
+        device = board_named(board)
         if plot:
             benchmark.plottable(plot)
         chosen = configured(hardware, changes) if hardware else changed(device.hardware, changes)

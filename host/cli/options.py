@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from edgemoe.hw.contract.frames import BAUD
 from edgemoe.models.compatibility import StrEnum
 from edgemoe.models.numbers.formats import WeightFormat
 
@@ -79,7 +80,7 @@ Bitstream = Annotated[
 Port = Annotated[
     str | None, typer.Option("--port", help="--device serial: the board's serial port.", metavar="/dev/ttyUSB0")
 ]
-Baud = Annotated[int | None, typer.Option("--baud", help="--device serial: bits a second. Default: 3000000.", min=1)]
+Baud = Annotated[int | None, typer.Option("--baud", help=f"--device serial: bits a second. Default: {BAUD}.", min=1)]
 Uio = Annotated[
     str | None, typer.Option("--uio", help="--device fpga: which UIO device, where there are several.", metavar="uioN")
 ]

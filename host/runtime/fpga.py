@@ -19,17 +19,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from edgemoe.host.runtime.board_device import BoardDevice
-from edgemoe.hw.contract import registers
+from edgemoe.hw.contract import names, registers
+from edgemoe.hw.contract.config import NAME
 from edgemoe.hw.contract.striped_memory import StripedMemory
 from edgemoe.models.errors import EdgemoeError
 from numpy.typing import NDArray
 
-UIO_NAME = "edgemoe"  # the device-tree node
-BUFFER_NAME = "edgemoe-memory"  # u-dma-buf devices, one a master: edgemoe-memory0, ...
-MODULE_NAMES = (
-    "edgemoe:accelerator:",
-    "xilinx.com:module_ref:edgemoe_ip:",
-)  # as PYNQ lists the core: packaged, whatever its name, or as a module
+# As PYNQ lists the core: packaged, whatever its name, or as a module.
+MODULE_NAMES = (f"{names.VENDOR}:{names.LIBRARY}:", f"xilinx.com:module_ref:{NAME}_ip:")
 PAGE = 4096
 CACHE_LINE = 64
 OVERLAY = "the device-tree overlay (README.md of edgemoe build)"
@@ -211,7 +208,7 @@ class UdmaBuf:
 
 
 def find_uio(root: Path, chosen: str | None = None) -> str:
-    """The UIO device of the core, as `uio0`: the one named UIO_NAME;
+    """The UIO device of the core, as `uio0`: the one named as the device tree's node;
     `chosen` (uio1, or /dev/uio1) where there are several.
     """
     present: dict[str, str] = {}
@@ -220,24 +217,24 @@ def find_uio(root: Path, chosen: str | None = None) -> str:
             present[folder.name] = (folder / "name").read_text().strip()
         except OSError:
             continue
-    found = [device for device, name in present.items() if name == UIO_NAME]
+    found = [device for device, name in present.items() if name == names.UIO]
     if chosen is not None:
         wanted = Path(chosen).name
         if wanted not in found:
             is_what = f"is named {present[wanted]!r}" if wanted in present else "does not exist"
             raise EdgemoeError(
-                f"UIO device {wanted} {is_what}; those named {UIO_NAME!r} are: {', '.join(found) or 'none'}"
+                f"UIO device {wanted} {is_what}; those named {names.UIO!r} are: {', '.join(found) or 'none'}"
             )
         return wanted
     if not found:
         others = f"found {', '.join(dict.fromkeys(present.values()))}" if present else "there is none at all"
         raise EdgemoeError(
-            f"no UIO device named {UIO_NAME!r} in {root / 'sys/class/uio'} ({others}): load uio_pdrv_genirq and "
+            f"no UIO device named {names.UIO!r} in {root / 'sys/class/uio'} ({others}): load uio_pdrv_genirq and "
             f"{OVERLAY}"
         )
     if len(found) > 1:
         raise EdgemoeError(
-            f"{len(found)} UIO devices are named {UIO_NAME!r}: {', '.join(found)}; choose one with --uio {found[0]}"
+            f"{len(found)} UIO devices are named {names.UIO!r}: {', '.join(found)}; choose one with --uio {found[0]}"
         )
     return found[0]
 
@@ -273,7 +270,7 @@ class UioDevice(_Core):
             self._interrupts = root == Path("/") or events.exists()
             masters, granule = self._layout()
             for i in range(masters):
-                self._banks = (*self._banks, UdmaBuf(root, f"{BUFFER_NAME}{i}", _bank_size(memory_size or 1, masters)))
+                self._banks = (*self._banks, UdmaBuf(root, f"{names.MEMORY}{i}", _bank_size(memory_size or 1, masters)))
             self.memory = BoardMemory(self._banks, granule)
         except BaseException:
             self._release(stopped=True)

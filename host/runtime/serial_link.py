@@ -18,6 +18,7 @@ from edgemoe.hw.contract import frames
 from edgemoe.hw.contract.frames import (
     ANSWER_BYTES,
     ANSWER_SYNC,
+    BAUD,
     BLOCK,
     CRC_BYTES,
     LONGEST,
@@ -30,7 +31,6 @@ from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 from numpy.typing import NDArray
 
-BAUD = 3_000_000  # the most that the FT231X of a ULX3S does
 ATTEMPTS = 4
 SILENCE = 5.0  # seconds without a byte, after which an answer is given up
 GREETING = 1.0  # the same for the first answer of all, which is short and may never come

@@ -17,8 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgemoe.boards.boards import Board, Family
-from edgemoe.boards.zynq import ULTRA_RAM_WORDS
+from edgemoe.boards.facts import ULTRA_RAM_WORDS, Board, Family, ZynqBoard
 from edgemoe.host.studies import reporting
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.console import show_table
@@ -102,12 +101,13 @@ def _move_to_ultra_ram(hardware: HardwareConfig, units: dict[str, dict[str, floa
 def usage(board: Board, hardware: HardwareConfig) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """(unit -> resources, resources of all)."""
     if board.family is Family.ECP5:
-        from edgemoe.boards import ecp5
+        from edgemoe.boards.flows.ecp5 import with_sliced_memories
 
-        verilog = ecp5.with_sliced_memories(simulator.verilog(hardware))
+        verilog = with_sliced_memories(simulator.verilog(hardware))
         cells = _cells(verilog, "edgemoe", "synth_ecp5 -top edgemoe -run begin:map_ffram", {})
         return {}, {"dsp": cells.get("MULT18X18D", 0), "bram": cells.get("DP16KD", 0)}
-    report = reporting.resources(hardware, partial(_move_to_ultra_ram, hardware) if board.ultra_ram else None)
+    moves = isinstance(board, ZynqBoard) and board.ultra_ram
+    report = reporting.resources(hardware, partial(_move_to_ultra_ram, hardware) if moves else None)
     return report["units"], report["total"]
 
 

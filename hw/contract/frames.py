@@ -32,6 +32,7 @@ BLOCK = 64  # bytes: addresses and lengths of memory frames are multiples of it
 LONGEST = 1 << 16  # bytes of payload
 FIELD_BITS = {"command": 8, "status": 8, "sequence": 8, "attempt": 8, "address": 32, "value": 32}
 REQUEST_BYTES, ANSWER_BYTES, CRC_BYTES = 16, 12, 4
+BAUD = 3_000_000  # of the line, unless a person says otherwise: the most that the FT231X of a ULX3S does
 PAGE_BYTES = 4096  # the unit of the memory size in the answer to HELLO
 TIMEOUT_SECONDS = 0.1  # of silence inside a frame, on a board: a computer under load may pause while it writes
 

@@ -11,19 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from edgemoe.hw.contract.config import PRESETS, HardwareConfig, preset
+from edgemoe.models.compatibility import tomllib
 from edgemoe.models.errors import EdgemoeError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 TEXTS = ("name", "weight_bits")  # fields that are no number
 

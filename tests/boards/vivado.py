@@ -399,10 +399,10 @@ class Vivado:
 
 def main() -> None:
     """`vivado -mode batch` in a board's folder, for the part and the board that it is for."""
-    from edgemoe.boards import boards
+    from edgemoe.boards import facts
 
     folder = Path.cwd()
-    board = boards.board(json.loads((folder / "board.json").read_text())["board"])
+    board = facts.board(json.loads((folder / "board.json").read_text())["board"])
     script, _, rest = " ".join(sys.argv[1:]).partition(" -tclargs ")
     found = re.match(r"-source (\S+)", script)
     assert found, sys.argv

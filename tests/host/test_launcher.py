@@ -335,7 +335,7 @@ main()
 """
 # What takes too long for a test, done by something that needs the same packages.
 NO_STUDY = """
-from edgemoe.host import growth
+from edgemoe.host.studies import growth
 growth.study = lambda *_: [growth.Point("tokens", tokens, 1000 * tokens, 900.0 * tokens, 0.9) for tokens in (33, 65)]
 """
 NOTHING_COUNTED = """
@@ -344,10 +344,10 @@ kept = build.kept
 build.kept = lambda kind, key: None if kind == "synthesis" else kept(kind, key)
 """
 NO_PLACE_AND_ROUTE = """
-from edgemoe.boards import ecp5
-ecp5._RUNNERS = dict.fromkeys(ecp5._RUNNERS, "open('timing.json', 'w').write('{}')")
-ecp5.judged = lambda board, timing: {"board": board.name, "used": {}, "share": {}}
-ecp5.complaints = lambda board, figures: []
+from edgemoe.boards.flows import bitstream
+bitstream.RUNNERS = dict.fromkeys(bitstream.RUNNERS, "open('timing.json', 'w').write('{}')")
+bitstream.judged = lambda board, timing: {"board": board.name, "used": {}, "share": {}}
+bitstream.complaints = lambda board, figures: []
 """
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
-from edgemoe.boards import ecp5
+from edgemoe.boards.flows import ecp5
 from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.sim.bench import flat_ports, parameters, run_verilog, to_verilog
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgemoe.boards import boards, ecp5, zynq
+from edgemoe.boards import facts
+from edgemoe.boards.flows import ecp5, vivado
 from edgemoe.hw import documents, verilog_text
 from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.models.errors import EdgemoeError
@@ -210,7 +211,7 @@ def test_the_head_says_what_it_is(two: Path) -> None:
 )
 def test_what_is_built_for_vivado_is_clean(board: str, name: str, tmp_path: Path) -> None:
     """With the flags of the folder's own lint target, which are those that everything here is simulated with."""
-    zynq.build(boards.board(board), tmp_path, name)
+    vivado.write(facts.board(board), tmp_path, name)
     target = f"verilator --lint-only {' '.join(build.ALLOWED_WARNINGS)} --top-module {name}_ip {name}.v {name}_ip.v\n"
     assert target in (tmp_path / "Makefile").read_text()
     assert f"verilator_options: [{', '.join(build.ALLOWED_WARNINGS)}]" in (tmp_path / f"{name}.core").read_text()
@@ -227,7 +228,7 @@ def test_what_is_built_for_vivado_is_clean(board: str, name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["edgemoe", "left"])
 def test_what_is_built_for_an_ecp5_is_clean(name: str, tmp_path: Path) -> None:
     needed("iverilog")
-    board = boards.board("schoko")
+    board = facts.board("schoko")
     ecp5.write(board, tmp_path, name)
     found = lint(tmp_path / f"{name}_system.v", top=f"{name}_system")
     assert not found, found[:2000]

@@ -2,7 +2,7 @@
 """Everything that a Zynq UltraScale+ board needs from us: Verilog, Vivado scripts, register map, device tree, PYNQ
 class, README.
 
-The scripts are templates (`*.in`); every @WORD@ in them is filled from the board's table and from the register map.
+The scripts are templates; every @WORD@ in them is filled from the board's facts and from the register map.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
-from importlib.resources import files
 from pathlib import Path
 
 from edgemoe.boards import kit
-from edgemoe.boards.boards import Board, Family
-from edgemoe.hw.contract import registers
+from edgemoe.boards.facts import BOARDS, ULTRA_RAM_WORDS, Board, ZynqBoard
+from edgemoe.boards.flows.templates import filled
+from edgemoe.hw.contract import names, registers
 from edgemoe.hw.contract.config import NAME, HardwareConfig
 from edgemoe.hw.contract.hardware_option import option
 from edgemoe.hw.contract.isa import ENUMERATIONS
@@ -25,17 +25,14 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.folders import OutputFolder
 from edgemoe.sim import simulator
 
-VENDOR = "edgemoe:accelerator"
 REGISTER_BYTES = 1 << registers.ADDRESS_BITS
 MASTER_ADDRESS_BITS = 40
-ULTRA_RAM_WORDS = 2048  # a memory deeper than this goes into UltraRAM (4096 words a block) on boards that have it
 # Device-tree overlays: with the core's interrupt (pl_ps_irq0 is number 89 of the GIC's shared ones), and without, for a
 # system in which something else holds it: the driver then looks at the registers.
 OVERLAYS = {
     "edgemoe.dtso": {"WAITING": "", "INTERRUPT": "\t\tinterrupt-parent = <&gic>;\n\t\tinterrupts = <0 89 4>;\n"},
     "edgemoe-poll.dtso": {"WAITING": "Without an interrupt.", "INTERRUPT": ""},
 }
-BUFFER = "edgemoe-memory"  # u-dma-buf devices: one a master, edgemoe-memory0, ...
 # Processor port -> (interface, its clock, number in the settings, address segments).
 HP_PORTS = {
     f"HP{i}": (f"S_AXI_HP{i}_FPD", f"saxihp{i}_fpd_aclk", i + 2, f"SAXIGP{i + 2}/HP{i}_DDR_LOW") for i in range(4)
@@ -48,7 +45,7 @@ TEMPLATES = (
 
 def vlnv(name: str) -> str:
     """Vivado's name of the packaged core."""
-    return f"{VENDOR}:{name}_ip:1.0"
+    return f"{names.VENDOR}:{names.LIBRARY}:{name}_ip:1.0"
 
 
 def ports(verilog: str, module: str = NAME) -> dict[str, tuple[str, int]]:
@@ -119,7 +116,7 @@ def with_ultra_ram(verilog: str) -> str:
     return verilog.replace(plain, style + plain)
 
 
-def registers_python(board: Board) -> str:
+def registers_python(board: ZynqBoard) -> str:
     """The register map as a Python module."""
     lines = [
         '"""Register offsets and field masks of the core. Generated: do not edit."""',
@@ -138,7 +135,7 @@ def registers_python(board: Board) -> str:
     return "\n".join(lines) + "\n"
 
 
-def facts(board: Board, name: str = NAME) -> dict[str, object]:
+def facts(board: ZynqBoard, name: str = NAME) -> dict[str, object]:
     """The board and its core for programs."""
     config = board.hardware
     return {
@@ -162,14 +159,14 @@ def _buffers(board: Board) -> str:
     for i in range(board.hardware.masters):
         lines = (
             'compatible = "ikwzm,u-dma-buf";',
-            f'device-name = "{BUFFER}{i}";',
+            f'device-name = "{names.MEMORY}{i}";',
             f"size = <{board.memory_bytes:#x}>;",
         )
-        text += f"\n\t{BUFFER}{i} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t};\n"
+        text += f"\n\t{names.MEMORY}{i} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t};\n"
     return text
 
 
-def words(board: Board, name: str = NAME) -> dict[str, str]:
+def words(board: ZynqBoard, name: str = NAME) -> dict[str, str]:
     """What the templates' @WORDS@ stand for."""
     config = board.hardware
     memory_ports = [HP_PORTS[name] for name in board.memory_ports]
@@ -185,6 +182,10 @@ def words(board: Board, name: str = NAME) -> dict[str, str]:
         "MODULE": name,
         "VLNV": vlnv(name),
         "VENDOR_NAME": vlnv(name).rpartition(":")[0],
+        "VENDOR": names.VENDOR,
+        "LIBRARY": names.LIBRARY,
+        "UIO": names.UIO,
+        "MEMORY": names.MEMORY,
         "VERSION": importlib.metadata.version("edgemoe"),
         "HARDWARE": config.name,
         "HARDWARE_OPTION": option(config, f"{name}.toml"),
@@ -215,24 +216,18 @@ def words(board: Board, name: str = NAME) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-def fill(template: str, values: dict[str, str]) -> str:
-    """A template with every @WORD@ replaced; an unknown one is a mistake of ours."""
-    return re.sub(r"@([A-Z_]+)@", lambda found: values[found[1]], template)
-
-
-def build(board: Board, folder: Path, name: str = NAME, *, force: bool = False) -> list[Path]:
+def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) -> list[Path]:
     """Write everything, the core as module `name`; return the paths. force:
     replace files that edgemoe did not write.
     """
-    if board.family is not Family.ZYNQ_ULTRASCALE_PLUS:
-        names = "zcu102, kv260, ultra96"
+    if not isinstance(board, ZynqBoard):
+        others = ", ".join(name for name, other in BOARDS.items() if isinstance(other, ZynqBoard))
         raise EdgemoeError(
-            f"board {board.name!r} is no Zynq UltraScale+ ({names}); the Verilog alone: edgemoe verilog --hardware "
+            f"board {board.name!r} is no Zynq UltraScale+ ({others}); the Verilog alone: edgemoe verilog --hardware "
             f"{board.hardware.name}"
         )
     verilog = named(simulator.verilog(board.hardware), name)
     values = words(board, name)
-    templates = files("edgemoe.boards") / "templates"
     texts = {
         f"{name}.v": head(board.hardware, name, core_interfaces(board.hardware))
         + (with_ultra_ram(verilog) if board.ultra_ram else verilog),
@@ -241,9 +236,9 @@ def build(board: Board, folder: Path, name: str = NAME, *, force: bool = False) 
         f"{name}_registers.py": registers_python(board),
         "board.json": json.dumps(facts(board, name), indent=1) + "\n",
         "clock.dtsi": f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>;\n",
-        f"{name}.core": fill((templates / "edgemoe.core.in").read_text(), values),
-        **{file: fill((templates / f"{file}.in").read_text(), values) for file in TEMPLATES},
-        **{file: fill((templates / "edgemoe.dtso.in").read_text(), values | more) for file, more in OVERLAYS.items()},
+        f"{name}.core": filled("vivado", "edgemoe.core", values),
+        **{file: filled("vivado", file, values) for file in TEMPLATES},
+        **{file: filled("vivado", "edgemoe.dtso", values | more) for file, more in OVERLAYS.items()},
     }
     with OutputFolder(folder, force=force) as outputs:
         return outputs.write_all(kit.with_kit(texts, board.checkpoint))
