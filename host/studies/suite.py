@@ -28,7 +28,7 @@ def run(*, full: bool, arguments: list[str]) -> int:
         )
     failed = []
     for task in ("check", "format --check"):
-        if _step(f"ruff {task}", ["ruff", *task.split(), "--quiet", *PACKAGES, "tests"]):
+        if _step(f"ruff {task}", ["ruff", *task.split(), "--quiet", *PACKAGES, "tests", "examples"]):
             failed.append(f"ruff {task}")
     if _types():
         failed.append("mypy")
