@@ -4,6 +4,7 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from edgemoe.hw.contract import frames
 from edgemoe.hw.contract.config import NAME, HardwareConfig
 from edgemoe.hw.periphery.interconnect import Interconnect
 from edgemoe.hw.periphery.link import Link
