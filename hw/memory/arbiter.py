@@ -24,17 +24,21 @@ class Arbiter(wiring.Component):
     """Clients that ask, one of which is served: a lower number first; the last `turns` take turns instead, the one
     behind the last served before the others.
 
-    Ports
-      asks     one bit for each client
-      serves   there is a place for one in this cycle
-      grant    out, one bit for each: who is served in this cycle
-      chosen   number of the one who is, or would be
+    A client that takes turns waits for at most one of every other that does, and for those of lower number.
 
-    LATENCY 0. A client that takes turns waits for at most one of every other that does, and for those of lower number.
-    Twin: none.
+    Ports:
+        asks (in): one bit for each client.
+        serves (in): there is a place for one in this cycle.
+        grant (out): one bit for each: who is served in this cycle.
+        chosen (out): number of the one who is, or would be.
+    Latency: LATENCY = 0 cycles.
+    Interval: INTERVAL = 1 cycle between grants.
+    Limits: `turns` is at most `clients`.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 0
+    INTERVAL = 1
 
     def __init__(self, clients: int, turns: int = 0) -> None:
         self.clients, self.turns = clients, turns
@@ -48,7 +52,9 @@ class Arbiter(wiring.Component):
         if self.turns > 1:
             least = self.clients - self.turns
             turn = Signal(range(self.clients), init=least)  # of those who take turns, from this one on
-            found, early, alone = first([ask & (turn <= k) if k >= least else ask for k, ask in enumerate(asks)])
+            # (Of the last one `turn <= k` always holds.)
+            waits = (ask & (turn <= k) if least <= k < self.clients - 1 else ask for k, ask in enumerate(asks))
+            found, early, alone = first(list(waits))
             chosen, grant = Mux(found, early, chosen), Mux(found, alone, grant)
             with m.If(self.grant[least:].any()):
                 m.d.sync += turn.eq(Mux(self.chosen == self.clients - 1, least, self.chosen + 1))
