@@ -38,7 +38,9 @@ def mutated(unit: Unit, mutant: Mutant) -> Any:
     )
     copy = types.ModuleType(module.__name__)
     copy.__file__, copy.__package__ = module.__file__, module.__package__
-    exec(compile(source.replace(mutant.old, mutant.new), str(module.__file__), "exec"), copy.__dict__)
+    # Annotations are ports and fields to Amaranth: those of the source must not become texts, as they are in this file.
+    code = compile(source.replace(mutant.old, mutant.new), str(module.__file__), "exec", dont_inherit=True)
+    exec(code, copy.__dict__)
     return getattr(copy, unit.__name__)
 
 

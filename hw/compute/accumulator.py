@@ -4,7 +4,7 @@
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.memory.block_memory import BlockMemory
@@ -28,25 +28,29 @@ class RowSums(wiring.Signature):
 
 
 class Accumulator(wiring.Component):
-    """acc[index] = (bias if first else acc[index]) + sums, lane by lane; the new value comes out as well when `last`.
+    """acc[row.index] = (row.first ? bias : acc[row.index]) + sums, lane by lane; the new value comes out as well when
+    `row.last`.
 
-    Ports
-    -----
-    row, sums, bias : one row of the stream; `bias` counts only with `first`, in the same cycle.
-    out : LATENCY cycles after a row with `last`.
+    One memory with one write port and one registered read port; its contents before a `first` are never used.
+    REVISIT = LATENCY + 1 (read, choose, add, write back): a row without `first` may come from so many cycles after the
+    same index came last; with fewer the sum in flight would be missed. The controller keeps it.
 
-    LATENCY = 3 cycles, one row a cycle. REVISIT = 4: a row with `first` low may come from 4 cycles after the same index
-    came last (read, choose, add, write back); with fewer the sum in flight would be missed. The controller keeps it.
-
-    Number format: N signed 48-bit integers, modulo 2^48: the compiler chooses formats that cannot overflow.
-    Limits: config.rows indices. Memory: one write port, one registered read port; contents before a `first` are never
-    used.
-
-    Twin: the accumulation in `models.numbers.twins`.
+    Ports:
+        row (in RowTag): a row of the stream: with `first` its sums start from `bias`, with `last` they are finished.
+        sums (in): what is added.
+        bias (in): counts only with `first`, in the same cycle.
+        out (out RowSums): `valid` LATENCY cycles after a row with `last`; `sums` is the new value of every row.
+    Latency: LATENCY = 3 cycles from row to out, a register for each of the STAGES; `memory` is its own.
+    Interval: INTERVAL = 1 cycle between rows.
+    Format: N signed 48-bit integers, modulo 2^48: the compiler chooses formats that cannot overflow.
+    Limits: config.rows indices.
+    Twin: `models.numbers.twins.wrap_accumulator` of the sum of all chunks' `models.numbers.twins.matmul`.
     """
 
-    LATENCY = 3
-    REVISIT = 4
+    STAGES = Stages("memory", "operand", "sum")
+    LATENCY = len(STAGES)
+    INTERVAL = 1
+    REVISIT = LATENCY + 1
 
     def __init__(self, config: HardwareConfig):
         self.rows = config.rows

@@ -33,13 +33,26 @@ class ArrayLoad(wiring.Signature):
 
 
 class ArrayRow(wiring.Component):
-    """N cells: sums[j] of the row above + value * weight[j].
+    """N cells: sums[j] = above[j] + value * weight[j], with a second set of weights behind the first.
 
-    Ports: `value`, the row's input lane; `load` with `load_row` (all its weights) or with `by_column` and `load_column`
-    (one weight, from `load_lane`): the next block's weights; `swap`: they take over in the following cycle; `above`,
-    `sums`: partial sums in and out. A product is in `sums` two cycles after its value; `above` is added in the second.
-    Twin: that of `Array`, whose rows are all alike: one of them is enough to know what the logic of N of them costs.
+    One row is enough to know what the logic of N of them costs. Written with one vector for the weights, since that
+    simulates 1.5 times as fast as a signal a cell.
+
+    Ports:
+        value (in): the row's input lane.
+        load, load_row (in): all weights of the next block.
+        by_column, load_column, load_lane (in): instead, one weight of it: that of the column whose bit is set.
+        swap (in): the loaded weights take over in the following cycle.
+        above (in): partial sums of the row before, added one cycle after their products' values came.
+        sums (out): partial sums of this row.
+    Latency: LATENCY = 2 cycles from value to sums: product, sum.
+    Interval: INTERVAL = 1 cycle between values.
+    Format: value and weights 16-bit signed, sums 48-bit signed, exact.
+    Twin: `models.numbers.twins.matmul`, of one input.
     """
+
+    LATENCY = 2
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
         self.lanes = config.lanes
@@ -80,36 +93,36 @@ class ArrayRow(wiring.Component):
 
 
 class Array(wiring.Component):
-    """sums[j] = sum over k of stream.data[k] * weight[k][j], one word in and N sums out each cycle, N = config.lanes.
+    """sums[j] = sum over k of stream.data[k] * weight[k][j]: one word in and N sums out each cycle, N = config.lanes.
 
-    Ports
-    -----
-    stream : a word is presented; with `swap` it is the first of a block: the weights loaded since the last swap take
-        over as this word enters, row after row. `data`: N signed 16-bit inputs. Words without `valid` flow through
-        alike, and whoever counts cycles ignores their sums.
-    load : writes one row (weight[index][j] = data[j]) or one column (weight[k][index] = data[k]) of the next block.
-    sums : N signed 48-bit sums of the word presented LATENCY cycles earlier.
+    Cell: shadow weight, active weight, product and sum are one register each (B1, B2, M and P of a DSP48E2, the input
+    register before the multiplier being A); the sum enters from the row above (the DSP cascade).
 
-    LATENCY = N + 3 cycles; one word and one load a cycle, never a stall.
-
-    Loading while streaming
-    -----------------------
-    Row k takes its new weights k cycles after row 0. So, for a swap word presented in cycle t, the write of cell (k, j)
-    belongs to the block that starts at t if it is presented in cycle t + k - 1 or earlier, and to the block after it
-    from cycle t + k on:
+    Loading while streaming: row k takes its new weights k cycles after row 0. So, for a swap word presented in cycle t,
+    the write of cell (k, j) belongs to the block that starts at t if it is presented in cycle t + k - 1 or earlier, and
+    to the block after it from cycle t + k on:
 
     * all loads presented up to cycle t - 1 count, and row k still may come in cycle t + k - 1;
     * a load of row k is safe for the next block from cycle t + k on: rows in order, one a cycle, starting in cycle t or
       later, run beside the block without a bubble, and a block of N words hides the loading of the next one completely;
     * a load of a column touches every row: it is safe for the next block from cycle t + N - 1 on.
 
-    Number format: integers; exact while |sum| < 2^47, which 2^16 products of full-scale numbers reach no sooner than N
-    = 2^17. Cell: shadow weight, active weight, product and sum are one register each (B1, B2, M and P of a DSP48E2, the
-    input register before the multiplier being A); the sum enters from the row above (the DSP cascade).
-    Written with one vector a row for the weights, since that simulates 1.5 times as fast as a signal a cell.
-
-    Twin: `x.astype(int64) @ block` in `models.numbers.twins`.
+    Ports:
+        stream (in ArrayStream): a word of N inputs; with `swap` it is the first of a block: the weights loaded since
+            the last swap take over as it enters, row after row. Words without `valid` flow through alike, and whoever
+            counts cycles ignores their sums.
+        load (in ArrayLoad): writes one row (weight[index][j] = data[j]) or one column (weight[k][index] = data[k]) of
+            the next block.
+        sums (out): N sums of the word presented LATENCY cycles before.
+    Latency: LATENCY = lanes + 3 cycles from stream to sums: two registers before row 0, lanes - 1 from there to the
+        last row, product, sum.
+    Interval: INTERVAL = 1 cycle between words, and between loads: never a stall.
+    Format: inputs and weights 16-bit signed, sums 48-bit signed; exact while |sum| < 2^47, which 2^16 products of
+        full-scale numbers reach no sooner than N = 2^17.
+    Twin: `models.numbers.twins.matmul`.
     """
+
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
         self.config, self.lanes = config, config.lanes

@@ -6,7 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift
-from edgemoe.hw.compute.pipeline import chain
+from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import exp2_table
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION
 
@@ -30,23 +30,28 @@ def line_table(start, drop) -> Memory:
 
 
 class Exponential(wiring.Component):
-    """`lanes` values of mask ? 2^-(distance * 2^shift / 2^12) : 0 a cycle: as the array multiplies them, and finer, for
-    sums.
+    """mask ? 2^-(distance * 2^shift / 2^12) : 0 for `lanes` values, as the array multiplies them and, finer, for sums.
+
+    One table of 128 lines and one multiplication a lane.
 
     Ports:
-        valid, distance[lanes], mask[lanes], shift: one word of distances (maximum - score, 0 or more) and which of its
-        lanes count. out_valid, fine[lanes], probability[lanes]: the result, LATENCY cycles later; both keep their
-        values until the next result.
-
-    LATENCY = 5; one word a cycle (initiation interval 1).
-    Format: distance unsigned 17 bit, in units of 2^(shift - 12); fine in units of 2^-18, 0..2^18;
-        probability in units of 2^-15, 0..32767 (1.0 is 32767), rounded half up from fine.
-    Limits: shift is 0..15; a distance of 20.0 or more gives 0. Lanes outside `mask` may hold anything.
-    Each lane has its own table of 128 lines.
-    Twins: `models.numbers.arithmetic.exp2_fine` and `probability`.
+        valid (in): a word is presented.
+        distance (in): of each lane, maximum - score, 0 or more.
+        mask (in): the lanes that count; the others may hold anything.
+        shift (in): of the word; 2^(shift - 12) is the unit of a distance.
+        out_valid (out): LATENCY cycles after `valid`.
+        fine, probability (out): the result; both keep their values until the next.
+    Latency: LATENCY = 5 cycles from valid to out_valid, a register for each of the STAGES.
+    Interval: INTERVAL = 1 cycle between words.
+    Format: distance unsigned 17 bit; fine in units of 2^-18, 0..2^18; probability in units of 2^-15, 0..32767 (1.0 is
+        32767), rounded half up from fine.
+    Limits: shift is 0..15; a distance of 20.0 or more gives 0.
+    Twin: `models.numbers.arithmetic.exp2_fine`, and `models.numbers.arithmetic.probability` of it.
     """
 
-    LATENCY = 5
+    STAGES = Stages("align", "multiply", "interpolate", "shift", "round")
+    LATENCY = len(STAGES)
+    INTERVAL = 1
 
     def __init__(self, lanes: int):
         self.lanes = lanes
@@ -78,7 +83,7 @@ class Exponential(wiring.Component):
         read = table.read_port()
         start, drop = read.data[:START_BITS], read.data[START_BITS:]
 
-        # 1: align; the upper fraction bits choose the line
+        # align: the upper fraction bits choose the line
         value = Signal(DISTANCE_BITS + 15, name=f"value_{lane}")
         m.d.comb += [
             value.eq(self.distance[lane] << self.shift),
@@ -92,7 +97,7 @@ class Exponential(wiring.Component):
                 whole_1.eq(value[SCORE_FRACTION:]),
                 zero_1.eq(value[SCORE_FRACTION + 5 :].any() | ~self.mask[lane]),
             ]
-        # 2: multiply
+        # multiply: along the line
         whole_2, zero_2, start_2, product_2 = (
             register("whole_2", 5),
             register("zero_2", 1),
@@ -101,15 +106,15 @@ class Exponential(wiring.Component):
         )
         with m.If(valids[1]):
             m.d.sync += [whole_2.eq(whole_1), zero_2.eq(zero_1), start_2.eq(start), product_2.eq(drop * fraction_1)]
-        # 3: interpolate
+        # interpolate: 2^-fraction
         whole_3, zero_3, line_3 = register("whole_3", 5), register("zero_3", 1), register("line_3", START_BITS)
         with m.If(valids[2]):
             m.d.sync += [whole_3.eq(whole_2), zero_3.eq(zero_2), line_3.eq(interpolate(start_2, product_2, 5))]
-        # 4: shift, round
+        # shift: by the whole part, and round
         fine_4 = register("fine_4", FINE_BITS)
         with m.If(valids[3]):
             m.d.sync += fine_4.eq(Mux(zero_3, 0, round_half(half_shift(line_3, 0) >> whole_3)))
-        # 5: round once more for the array, clamp
+        # round: once more for the array, and clamp
         rounded = Signal(PROBABILITY_BITS + 1, name=f"rounded_{lane}")
         m.d.comb += rounded.eq(round_shift(fine_4, FINE_PROBABILITY_BITS - PROBABILITY_BITS))
         fine_5, result = register("fine_5", FINE_BITS), register("result", PROBABILITY_BITS)

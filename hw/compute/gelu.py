@@ -5,7 +5,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.numbers.arithmetic import GELU_LIMIT, GELU_SEGMENT_BITS, gelu_table
 
@@ -15,26 +15,27 @@ _SEGMENT = data.StructLayout({"start": 18, "rise": signed(14)})
 
 
 class Gelu(wiring.Component):
-    """result = GELU(value) where `enable` came with the value, else value. GELU(x) = max(x, 0) - delta(|x|), delta(|x|)
-    = |x| Phi(-|x|).
+    """result = GELU(value) where `enable` came with the value, else value; GELU(x) = max(x, 0) - delta(|x|),
+    delta(|x|) = |x| Phi(-|x|), lane by lane.
 
     delta = round_shift(start[i] + round_shift(rise[i] * f, 10), 4) with i the upper 9 and f the lower 10 bits of |x| <
     8, and 0 from 8 on. Both roundings fall into one addition: floor((rise * f + (start << 10) + 2^9 + 2^13) / 2^14);
-    the table holds start + 8.
+    the table holds start + 8. One table of 512 x 32 bits for each two lanes.
 
-    Ports
-    -----
-    enable, value : N signed numbers of VALUE_BITS, and whether to apply GELU to them.
-    result : LATENCY cycles later.
-
-    LATENCY = 6 cycles, one word a cycle: absolute value; table (a registered memory read); operand; product; sum;
-    difference. Number format: 16 fractional bits in and out. Limits: any 32-bit value. One table of 512 x 32 bits for
-    each two lanes.
-
+    Ports:
+        enable (in): whether to apply GELU to the word.
+        value (in): N signed numbers of VALUE_BITS, N = config.lanes.
+        result (out): of the word LATENCY cycles before.
+    Latency: LATENCY = 6 cycles from value to result, a register for each of the STAGES; `table` is the memory's own.
+    Interval: INTERVAL = 1 cycle between words.
+    Format: 32-bit signed, 16 fractional bits, in and out.
+    Limits: any 32-bit value.
     Twin: `models.numbers.arithmetic.gelu`.
     """
 
-    LATENCY = 6
+    STAGES = Stages("magnitude", "table", "operand", "product", "sum", "difference")
+    LATENCY = len(STAGES)
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
         self.lanes = config.lanes

@@ -25,7 +25,7 @@ from amaranth.utils import ceil_log2
 from edgemoe.hw.compute.exponential import FINE_BITS, Exponential
 from edgemoe.hw.compute.lane_tree import add, larger, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
-from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
@@ -93,26 +93,44 @@ class Softmax(wiring.Component):
     """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i]
     of these p.
 
-    Ports
-    -----
-    score : a finished word of scores; `first` starts max[i] afresh.
-    stream : a word of scores that comes back; lanes that do not count give 0; `first` starts sum[i] afresh, `last`
-        sends 1 / sum[i] to the scale table.
-    out : its probabilities, LATENCY cycles later.
-    scale : 1/sum = mantissa * 2^-16 * 2^-exponent of query `index`.
+    What meets where on the probability side:
 
-    LATENCY = 7; one word a cycle on both sides at once (initiation interval 1).
-    REVISIT = 1: words of the same index may follow one another without a gap, on either side.
-    MAX_DELAY: cycles from a score word to the first probability word that may use its maximum.
-    SCALE_DELAY: cycles from the `last` word to the cycle in which `scale` may ask for its scale (12 + tree, 13 for
-    4 lanes). Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in
-    units of 2^-18. Limits: index < config.tokens; `first` and `last` count only with `accumulate`; a row's sum is of at
-    most
-        config.tokens lanes, one of them the maximum (so the sum is never 0). A lane that counts is never above max[i].
-    Twins: `models.numbers.twins.probabilities` and `softmax_scale`.
+    ==============  ======================================================  =======================================
+    stage           value                                                   beside it, for the next
+    ==============  ======================================================  =======================================
+    maximum         max[index], out of its table                            the scores, and which of them count
+    distance        max - score, lane by lane                               which of them count; shift
+    align to round  the exponentials: `out`, and finer ones for the sums    index, accumulate, first, last
+    tree            the lanes added up, four to one a stage                 sum[index], out of its table
+    total           tree + (first ? 0 : sum[index]), also into the table    index, of a row's last word
+    coarse to       the reciprocal's, into the scale table; in the cycle
+    result          in which it is written it may already be asked for
+    ==============  ======================================================  =======================================
+
+    On the score side a tree finds the largest lane, and max[score.index] takes it in MAX_DELAY - 1 cycles after its
+    word.
+
+    Ports:
+        score (in ScoreWrite): a finished word of scores; `first` starts max[i] afresh.
+        stream (in ScoreStream): a word of scores; lanes that do not count give 0. `first` starts sum[i] afresh, with
+            `last` 1 / sum[i] goes to the scale table; both count only with `accumulate`.
+        out (out Probabilities): LATENCY cycles later.
+        scale (in ScalePort): 1 / sum = mantissa * 2^-16 * 2^-exponent of query `index`.
+    Latency: LATENCY = 7 cycles from stream to out: two and the exponential's; MAX_DELAY = 1 + tree cycles from a score
+        word to the first probability word that may use its maximum; SCALE_DELAY = 12 + tree cycles from the `last` word
+        to the cycle in which its scale may be asked for.
+    Interval: INTERVAL = 1 cycle between words, on both sides at once; REVISIT = 1 cycle between words of the same
+        index, on either side.
+    Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of
+        2^-18.
+    Limits: index < config.tokens; a row's sum is of at most config.tokens lanes, one of them the maximum (so the sum is
+        never 0). A lane that counts is never above max[i].
+    Twin: `models.numbers.twins.probabilities` and `models.numbers.twins.softmax_scale`.
     """
 
-    LATENCY = 2 + Exponential.LATENCY
+    STAGES = Stages("maximum", "distance", *Exponential.STAGES)
+    LATENCY = len(STAGES)
+    INTERVAL = 1
     REVISIT = 1
 
     def __init__(self, config: HardwareConfig):

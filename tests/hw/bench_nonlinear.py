@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from cocotb.triggers import FallingEdge
 from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.sim.bench import start
+from edgemoe.sim.rtl import rtl
 
 GAPS = {"back to back": 0.0, "gaps": 0.4}  # share of idle cycles
 
@@ -83,6 +84,7 @@ class Copies(wiring.Component):
 
     def __init__(self, unit: type, copies: int):
         self.units = [unit() for _ in range(copies)]
+        self.LATENCY, self.INTERVAL = unit.LATENCY, unit.INTERVAL
         ports = {"value": In(unit.VALUE_BITS), "mantissa": Out(16), "exponent": Out(5)}
         arrays = {name: wiring.Member(port.flow, data.ArrayLayout(port.shape, copies)) for name, port in ports.items()}
         super().__init__({"valid": In(1), "out_valid": Out(1), **arrays})
@@ -97,40 +99,17 @@ class Copies(wiring.Component):
         return m
 
 
-async def reciprocals(dut, unit: type, values: np.ndarray, copies: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
-    """(mantissas, exponents) of `Copies(unit, copies)`."""
+def by_copies(unit: type, values: np.ndarray, stalls: float, copies: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """(mantissas, exponents) of values, through several copies of a unit."""
     words = np.pad(values, (0, -len(values) % copies), constant_values=1).reshape(-1, copies)
-    results = await pipeline(
-        dut, [{"value": vector(w, unit.VALUE_BITS)} for w in words], ("mantissa", "exponent"), unit.LATENCY, gap
+    out = rtl(Copies(unit, copies), {"value": words}, stalls=stalls, holds=("mantissa", "exponent"))
+    return out["mantissa"].ravel()[: len(values)], out["exponent"].ravel()[: len(values)]
+
+
+def spread(bits: int) -> np.ndarray:
+    """Powers of two below 2^bits, their neighbours, and random numbers of every size."""
+    powers = 2 ** np.arange(bits)
+    random = np.exp2(np.random.default_rng(1).uniform(0, bits - 0.01, 20000)).astype(np.int64)
+    return np.concatenate(
+        [powers, np.maximum(1, powers - 1), np.minimum(powers + 1, 2 * powers - 1), 2 * powers - 1, random]
     )
-    mantissas = np.array([elements(mantissa, 16, copies) for mantissa, _ in results])
-    exponents = np.array([elements(exponent, 5, copies) for _, exponent in results])
-    return mantissas.ravel()[: len(values)], exponents.ravel()[: len(values)]
-
-
-async def pipeline(
-    dut, inputs: list[dict[str, int]], outputs: tuple[str, ...], latency: int, gap: float
-) -> list[tuple[int, ...]]:
-    """Results of a fixed-latency unit; out_valid must be high exactly `latency` cycles after each valid, and outputs
-    hold in between.
-    """
-    bench = Bench(dut, gap)
-    results: list[tuple[int, ...]] = []
-    due: set[int] = set()
-
-    def watch() -> None:
-        valid, values = bool(bench.get("out_valid")), tuple(bench.get(name) for name in outputs)
-        assert valid == (bench.cycle in due), f"out_valid is {valid} in cycle {bench.cycle}"
-        if valid:
-            results.append(values)
-        elif results:
-            assert values == results[-1], "outputs hold until the next result"
-
-    await bench.begin()
-    bench.each_cycle.append(watch)
-    for values in inputs:
-        await bench.send(**values)
-        due.add(bench.cycle - 1 + latency)  # the valid cycle is the one that send() has just ended
-    bench.set(valid=0)
-    await bench.step(latency + 2)
-    return results

@@ -3,39 +3,38 @@
 
 from typing import Any
 
-import cocotb
 import numpy as np
 import pytest
-from bench_datapath import play, to_bits, to_lanes
-from edgemoe.hw.compute.epilogue import Epilogue, EpilogueControl
+from edgemoe.hw.compute.epilogue import Epilogue
 from edgemoe.hw.contract.config import preset
 from edgemoe.models.numbers import twins
-from edgemoe.sim.bench import pack, parameters, run_bench
+from edgemoe.sim.rtl import rtl
+from numpy.testing import assert_array_equal
 
 
 class Plan:
-    """Random column blocks: bank after bank gets new parameters, then rows use them."""
+    """Random column blocks: bank after bank gets new parameters, then rows use them. `rows` has one for each cycle."""
 
-    def __init__(self, lanes: int, hold: int, gaps: float, seed: int) -> None:
-        self.lanes, self.gaps = lanes, gaps
+    def __init__(self, lanes: int, gaps: float, seed: int) -> None:
+        self.lanes = lanes
         self.rng = rng = np.random.default_rng(seed)
-        self.inputs: dict[int, dict[str, int]] = {}
-        self.expected: dict[int, tuple[list[int], list[int], str]] = {}
-        self.first: dict[int, list[int]] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.expected: list[np.ndarray] = []  # out_word of each valid row
+        self.first: list[np.ndarray] = []  # first_bias of each valid row
         self.bank: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(lanes, int), np.zeros(lanes, int))] * 2
-        used = [0, 0]  # first cycle in which a bank may be written again
-        cycle = 0
+        free = [0, 0]  # first cycle in which a bank may be written again
         for block in range(24):
             bank = block % 2
-            cycle = self._write(max(cycle, used[bank]), bank)
+            self._pause(free[bank] - len(self.rows))
+            self._write(bank)
             for _ in range(int(rng.choice([1, 3, 20, 40]))):
-                if rng.random() < gaps:
-                    cycle += int(rng.integers(1, 4))
+                self._pause(int(rng.integers(1, 4)) if rng.random() < gaps else 0)
                 row_bank = bank if block == 0 else int(rng.integers(2))
-                self._row(cycle, row_bank)
-                used[row_bank] = cycle + hold
-                cycle += 1
-        self.cycles = cycle
+                free[row_bank] = len(self.rows) + Epilogue.PARAMETER_HOLD
+                self._row(row_bank)
+
+    def _pause(self, cycles: int) -> None:
+        self.rows += [{"row_valid": 0}] * cycles
 
     def _numbers(self, bits: int) -> np.ndarray:
         """Random numbers of random magnitude, and now and then a corner."""
@@ -45,16 +44,14 @@ class Plan:
         numbers[self.rng.random(self.lanes) < 0.05] = -(1 << bits - 1)
         return numbers
 
-    def _write(self, cycle: int, bank: int) -> int:
+    def _write(self, bank: int) -> None:
         bias, multiplier = self._numbers(27), self.rng.integers(0, 1 << 16, self.lanes)
         self.bank[bank] = (bias, multiplier)
         for index, word in enumerate((bias & 0xFFFF, bias >> 16, multiplier, multiplier * 0)):
-            self.inputs[cycle] = {"parameter_valid": 1, "parameter_bank": bank, "parameter_index": index}
-            self.inputs[cycle]["parameter_data"] = to_bits(word.tolist(), 16)
-            cycle += 1
-        return cycle
+            parameter = {"parameter_bank": bank, "parameter_index": index, "parameter_data": word}
+            self.rows.append({"row_valid": 0, "parameter_valid": 1} | parameter)
 
-    def _row(self, cycle: int, bank: int) -> None:
+    def _row(self, bank: int) -> None:
         rng = self.rng
         control = {name: int(rng.integers(2)) for name in ("residual", "bias_first", "gelu", "use_parameters")}
         control |= {name: int(rng.integers(16)) for name in ("residual_shift", "output_shift")}
@@ -82,44 +79,22 @@ class Plan:
             "first_enable": int(rng.integers(2)),
         }
         shifted = (self.bank[first["first_bank"]][0] << first["first_shift"]) * first["first_enable"]
-        self.first[cycle] = ((shifted + (1 << 47)) % (1 << 48) - (1 << 47)).tolist()
-        self.expected[cycle] = (word.tolist(), old.tolist(), f"{control}, {mantissa=}, {exponent=}, sums {sums}")
+        self.first.append((shifted + (1 << 47)) % (1 << 48) - (1 << 47))
+        self.expected.append(word)
         control |= {"bank": bank, "mantissa": mantissa, "exponent": exponent}
-        self.inputs[cycle] = first | {
-            "row_valid": 1,
-            "row_sums": to_bits(sums.tolist(), 48),
-            "old": to_bits(old.tolist(), 16),
-            "control": pack(EpilogueControl, control),
-        }
-
-
-@cocotb.test()
-async def rows(dut: Any) -> None:
-    given = parameters()
-    lanes, latency, first_latency = given["lanes"], given["latency"], given["first_latency"]
-    plan = Plan(lanes, given["hold"], given["gaps"], given["seed"])
-
-    def observe(cycle: int) -> None:
-        row = cycle - latency
-        assert int(dut.out_valid.value) == (row in plan.expected), f"cycle {cycle}: out_valid"
-        if row in plan.expected:
-            word, old, what = plan.expected[row]
-            assert to_lanes(dut.out_word.value, lanes, 16) == word, f"row presented in cycle {row}: {what}"
-            assert to_lanes(dut.out_old.value, lanes, 16) == old
-        if cycle - first_latency in plan.first:
-            assert to_lanes(dut.first_bias.value, lanes, 48) == plan.first[cycle - first_latency], (
-                f"cycle {cycle}: first bias"
-            )
-
-    await play(dut, plan.cycles + latency + 1, plan.inputs.get, observe)
+        self.rows.append(first | {"row_valid": 1, "row_sums": sums, "old": old, "control": control})
 
 
 @pytest.mark.parametrize("gaps", [0.0, 0.3])
 @pytest.mark.parametrize("name, seed", [("tiny", 1), ("tiny", 2), ("small", 3), ("base", 4)])
 def test_rows(name: str, seed: int, gaps: float) -> None:
-    config = preset(name)
-    given = {"latency": Epilogue.LATENCY, "first_latency": Epilogue.FIRST_LATENCY, "hold": Epilogue.PARAMETER_HOLD}
-    run_bench(Epilogue(config), __name__, parameters=given | {"lanes": config.lanes, "gaps": gaps, "seed": seed})
+    plan = Plan(preset(name).lanes, gaps, seed)
+    out = rtl(Epilogue(preset(name)), plan.rows, latency={"first_bias": Epilogue.FIRST_LATENCY})
+    valid = np.array([bool(row["row_valid"]) for row in plan.rows])
+    assert_array_equal(out["out_valid"], valid)
+    assert_array_equal(out["out_word"][valid], plan.expected)
+    assert_array_equal(out["out_old"][valid], [row["old"] for row in plan.rows if row["row_valid"]])
+    assert_array_equal(out["first_bias"][valid], plan.first)
 
 
 def test_plain_settings_are_a_linear_layer() -> None:

@@ -12,17 +12,29 @@ from functools import partial
 from typing import Any
 
 import pytest
+import test_accumulator
+import test_array
+import test_epilogue
+import test_exponential
+import test_gelu
 import test_layernorm
 import test_link
 import test_memory_system
 import test_reader
+import test_reciprocal
 import test_register_file
 import test_router
 import test_rules
 import test_softmax
 import test_uart
+from edgemoe.hw.compute.accumulator import Accumulator
+from edgemoe.hw.compute.array import Array
+from edgemoe.hw.compute.epilogue import Epilogue
 from edgemoe.hw.compute.expert_queues import ExpertQueues
+from edgemoe.hw.compute.exponential import Exponential
+from edgemoe.hw.compute.gelu import Gelu
 from edgemoe.hw.compute.layernorm import LayerNorm
+from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.router import Router
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.control.fetch import Fetch
@@ -52,6 +64,51 @@ class Bench:
 
 
 BENCHES = [
+    Bench(
+        Gelu,
+        (partial(test_gelu.test_every_input_on_the_grid, "small", 0.5),),
+        {
+            "the correction is the word's before": Mutant("delay(m, correct, 3,", "delay(m, correct, 4,"),
+            "no correction ends": Mutant("enable & ~magnitude[_LIMIT_BITS:].any()", "enable"),
+        },
+    ),
+    Bench(
+        Exponential,
+        (partial(test_exponential.test_random_words, 4, "gaps"),),
+        {
+            "lanes that do not count do": Mutant(" | ~self.mask[lane]", ""),
+            "a result is told early": Mutant("self.out_valid.eq(valids[-1])", "self.out_valid.eq(valids[-2])"),
+        },
+    ),
+    Bench(
+        Reciprocal,
+        (partial(test_reciprocal.test_values, "wide values", "gaps"),),
+        {"a result does not stay": Mutant("with m.If(valids[3]):", "with m.If(~valids[1]):")},
+    ),
+    Bench(
+        Accumulator,
+        (partial(test_accumulator.test_blocks, "tiny", 5, 7, 0.3),),
+        {"a sum never starts afresh": Mutant("Mux(first, bias.as_value(), memory.read_data)", "memory.read_data")},
+    ),
+    Bench(
+        Array,
+        (partial(test_array.test_schedules, "tiny", "rows, no bubble"),),
+        {
+            "all rows swap at once": Mutant(
+                "swap.eq(Cat(self.stream.valid & self.stream.swap, swap[:-1]))",
+                "swap.eq((self.stream.valid & self.stream.swap).replicate(n))",
+            )
+        },
+    ),
+    Bench(
+        Epilogue,
+        (partial(test_epilogue.test_rows, "tiny", 1, 0.3),),
+        {
+            "sums always start from a bias": Mutant(
+                "Mux(self.first.enable, Mux(self.first.bank, *biases), 0)", "Mux(self.first.bank, *biases)"
+            )
+        },
+    ),
     Bench(
         Softmax,
         (partial(test_softmax.test_rows, 4, "gaps"), partial(test_softmax.test_rows, 4, "back to back")),
