@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A unit of one's own: the hardware in Amaranth, its twin in integers, and a bench that compares them on Verilator.
+"""A unit of one's own: the hardware in Amaranth, its twin in integers, and the two compared on Verilator.
 
 Run it with `python examples/add_unit.py`; the first time a simulator is built, which takes half a minute.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import cocotb
 import numpy as np
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.fixed import round_shift
 from edgemoe.models.numbers import arithmetic
-from edgemoe.sim.bench import StreamDriver, StreamMonitor, parameters, run_bench, start
+from edgemoe.sim.rtl import rtl
 
 BITS = 12
 
@@ -29,16 +27,17 @@ def leaky_relu(x: Any, shift: int) -> Any:
 class LeakyRelu(wiring.Component):
     """result = value where it is not negative, else round_shift(value, shift).
 
-    Ports
-    -----
-    value, result : streams of signed numbers of BITS bits.
-
-    LATENCY = 1 cycle, a number a cycle. Number format: any; in and out alike. Limits: none.
-
+    Ports:
+        value (in stream): signed numbers of BITS bits.
+        result (out stream): the same.
+    Latency: LATENCY = 1 cycle from value to result.
+    Interval: INTERVAL = 1 cycle between numbers.
+    Format: any; in and out alike, rounded half up.
     Twin: `leaky_relu`.
     """
 
     LATENCY = 1
+    INTERVAL = 1
 
     def __init__(self, shift: int) -> None:
         self.shift = shift
@@ -58,21 +57,11 @@ class LeakyRelu(wiring.Component):
         return m
 
 
-@cocotb.test()
-async def equals_its_twin(dut: Any) -> None:
-    """Every number that there is, while both sides hold back at random."""
-    await start(dut)
-    driver = StreamDriver(dut, "value", idle=0.1)
-    monitor = StreamMonitor(dut, "result", stall=0.1, width=BITS)
-    numbers = range(-(1 << BITS - 1), 1 << BITS - 1)
-    cocotb.start_soon(driver.send(numbers))
-    found = await monitor.receive(len(numbers), limit=100_000)
-    assert found == leaky_relu(np.array(numbers), parameters()["shift"]).tolist()
-
-
 def main() -> None:
-    shift = 3
-    run_bench(LeakyRelu(shift), Path(__file__).stem, parameters={"shift": shift})
+    """Every number that there is, while both sides hold back at random."""
+    shift, numbers = 3, np.arange(-(1 << BITS - 1), 1 << BITS - 1)
+    found = rtl(LeakyRelu(shift), {"value": numbers}, stalls=0.1)["result"]
+    assert (found == leaky_relu(numbers, shift)).all()
     print(f"LeakyRelu({shift}) equals its twin for all {1 << BITS} numbers")
 
 

@@ -23,11 +23,27 @@ from edgemoe.hw.memory.on_chip import Memories
 
 
 class Engine(wiring.Component):
-    """Executes issued instructions (JOB). Weight rows come in, DMA reaches the memories through `dma`; nothing else
-    crosses its border.
+    """Executes issued instructions (JOB). Weight rows come in, DMA reaches the memories; nothing else crosses its
+    border.
 
     A row's way: streamer -> activation or score memory -> (exponentials) -> array -> accumulators -> epilogue ->
     write-back -> memories and row tables; what decides over it on the way travels beside it in the row pipeline.
+
+    Ports:
+        jobs (in stream): all instructions, in order.
+        loads (in stream): the MATMULs among them, ahead of their turn.
+        completed (out): instructions that have written all their results, modulo 256.
+        weights (in WeightRowPort): the rows of the weight stream.
+        queues (in QueueQuery): asks for lengths of the experts' queues.
+        dma (in DmaPort): DMA's words.
+        dma_operation (out OperationPort): LOAD, STORE and IMAGE, to DMA.
+        instruction (out): under way in the streamer: the events are its own.
+        events (out Events): what the present cycle is spent on.
+    Latency: varies: with the instruction.
+    Interval: none (its units have theirs: a row a cycle on the stream path).
+    Format: activations signed 16 bit with an exponent a tensor, weights signed 16 or 8 bit, sums 48 bit.
+    Limits: those that the sequencer checks.
+    Twin: `sim.emulator.Emulator`.
     """
 
     def __init__(self, config: HardwareConfig):

@@ -19,13 +19,21 @@ LED_BITS = 22  # an event shows for 2^22 cycles: 70 ms at 60 MHz
 
 
 class System(wiring.Component):
-    """Core, link and memory. Clock domain `sync`, synchronous reset.
+    """Core, link and memory, for boards without a processor. Clock domain `sync`, synchronous reset.
 
     cycles_per_bit: of the serial line. timeout_cycles: of silence inside a frame (default: hw/contract/frames.py's, at
     the SDRAM's clock_hz, which is this clock's too).
 
-    Ports: `receive` and `transmit`, the serial line as the board sees it; `sdram`, the chip's pins (its clock is the
-    inverse of this one); `leds`, as LEDS names them: an event lights its LED for a moment.
+    Ports:
+        receive (in): the serial line, as the board sees it.
+        transmit (out): the other one.
+        sdram (out SdramPins): the chip's pins (its clock is the inverse of this one).
+        leds (out): as LEDS names them: an event lights its LED for a moment.
+    Latency: varies: with line and program.
+    Interval: none (one request at a time).
+    Format: that of Engine.
+    Limits: one master of 64 bits.
+    Twin: `sim.emulator.Emulator`, behind the link.
     """
 
     def __init__(

@@ -23,8 +23,18 @@ QUEUED_JOBS = 4  # issued instructions that may wait in front of the streamer, o
 
 
 class Top(wiring.Component):
-    """AXI4-Lite slave `axil`, AXI4 masters (`read`, `write`, one or two), a level interrupt.
-    Clock domain `sync`, synchronous reset.
+    """The core: registers, sequencer, memory system and engine. Clock domain `sync`, synchronous reset.
+
+    Ports:
+        axil (in AxiLite): its registers.
+        read (out AxiRead): memory, one or two masters.
+        write (out AxiWrite): the same, the other way.
+        interrupt (out): level.
+    Latency: varies: with the program.
+    Interval: none (one program at a time).
+    Format: that of Engine.
+    Limits: those of the configuration; what does not fit is refused instruction by instruction.
+    Twin: `sim.emulator.Emulator`.
     """
 
     def __init__(self, config: HardwareConfig) -> None:

@@ -57,28 +57,14 @@ class FinishedWord(wiring.Signature):
 
 
 class Epilogue(wiring.Component):
-    """Per lane, with (mantissa, exponent) of the row and (multiplier, bias) of the column from the parameter bank of
-    the row:
+    """From sums to words, lane by lane, with (mantissa, exponent) of the row, and (multiplier, bias) of the column from
+    the parameter bank of the row:
 
         a = sat27(round_shift(sums, max(0, accumulator_shift + exponent)))
         b = sat27(round_shift(a * mantissa, 15))
         m = sat27(round_shift(b * multiplier, 15))
         w = m + (residual ? old << residual_shift : bias_first ? 0 : bias)
         out.word = sat16(round_shift(gelu ? GELU(w) : w, output_shift))
-
-    Ports
-    -----
-    row, old, control : one row of sums; all travel down the pipeline with it, so rows may differ in everything.
-    out : LATENCY cycles later; its `old` is the row's.
-    parameter : writes one parameter word of a bank; index 3 (padding of the weight stream) is ignored. A word counts
-        for rows of the next cycle on.
-    first : FIRST_LATENCY = 1 cycle later `first_bias` is what an Accumulator adds to a first chunk.
-
-    LATENCY = 21 cycles (the STAGES below), INTERVAL = 1: a row a cycle. PARAMETER_HOLD = 9: a parameter word may be
-    written from 9 cycles after the last row that needs its old value was presented.
-
-    Number format: sums 48 bit; a, b, m 27 bit; mantissa and multiplier unsigned 16 bit, 2^15 = 1; w 32 bit (no overflow
-    possible). Limits: biases of 27 bits (the upper bits of their high halves are ignored). first_bias is modulo 2^48.
 
     What meets where (a stage is a register; beside it stand the values of its row that the next stage needs):
 
@@ -103,6 +89,22 @@ class Epilogue(wiring.Component):
     word              16 bits
     ================  =====================================================  ==========================
 
+    Ports:
+        row (in RowSums): one row of sums,
+        old (in): its residual's word,
+        control (in): and what else is its own: all travel down the pipeline together, so rows may differ in everything.
+        out (out FinishedWord): LATENCY cycles later; its `old` is the row's.
+        parameter (in ParameterLoad): writes one parameter word of a bank; index 3 (padding of the weight stream) is
+            ignored. A word counts for rows of the next cycle on, and may be written from PARAMETER_HOLD cycles after
+            the last row that needs its old value was presented.
+        first (in FirstBias): whose biases an Accumulator adds to a first chunk.
+        first_bias (out): they, or 0 without `enable`.
+    Latency: LATENCY = 21 cycles from row to out, a register for each of the STAGES; FIRST_LATENCY = 1 cycle from first
+        to first_bias; PARAMETER_HOLD = 9 cycles.
+    Interval: INTERVAL = 1 cycle between rows.
+    Format: sums 48 bit; a, b, m 27 bit; mantissa and multiplier unsigned 16 bit, 2^15 = 1; w 32 bit (no overflow
+        possible); first_bias modulo 2^48.
+    Limits: biases of 27 bits (the upper bits of their high halves are ignored).
     Twin: `models.numbers.twins.epilogue`.
     """
 

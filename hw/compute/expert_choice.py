@@ -36,17 +36,22 @@ class ExpertChoice(wiring.Component):
 
     Eligible in a pass are the keys behind the last choice in the order (larger logit, lower expert): no set of chosen
     experts is kept. The first pass's choice is the row's maximum; the second pass starts afresh, so that its choice is
-    the same expert.
+    the same expert. The choice of a row is in the table one cycle after `chosen`.
 
-    Ports: `valid`, `token` with the word's address; `word`: one cycle later; `experts`: how many lanes of a row count.
-    `seen_valid`, `seen_token`, `seen_word`, `seen_maximum`: the same word SEEN = 2 cycles after its address, with the
-    row's maximum (meaningless in the first pass).
-    `chosen` (pulse): a row's choice is `choice`, LATENCY cycles after the address of its last word; with
-    `chosen_token`, `chosen_maximum`.
-
-    LATENCY = 4 + tree. INTERVAL = 1: a word a cycle. The choice of a row is in the table one cycle after `chosen`.
-    Format: logits signed 16 bit; keys 23 bit. Limits: experts <= config.experts. Twin: `argsort` in
-    `models.numbers.twins.route`.
+    Ports:
+        valid, token (in): which word of logits is read in this cycle.
+        word (in): it, one cycle later.
+        experts (in): how many lanes of a row count; held.
+        seen_valid, seen_token, seen_word (out): the same word SEEN cycles after its address,
+        seen_maximum (out): with the row's maximum (meaningless in the first pass).
+        chosen, chosen_token, choice (out): pulse: a row's choice is `choice`,
+        chosen_maximum (out): with the row's maximum.
+    Latency: LATENCY = 4 + tree cycles from the address of a row's last word to `chosen`: memories and word, keys, tree,
+        against the row's earlier words; SEEN = 2 cycles from an address to `seen_valid`.
+    Interval: INTERVAL = 1 cycle between words.
+    Format: logits signed 16 bit; keys 23 bit.
+    Limits: experts <= config.experts.
+    Twin: `models.numbers.twins.route`: its `argsort`.
     """
 
     SEEN = 2

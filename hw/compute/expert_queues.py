@@ -19,20 +19,25 @@ def entry_layout(config: HardwareConfig) -> data.StructLayout:
 class ExpertQueues(wiring.Component):
     """config.experts queues in one memory; entries keep the order in which they were pushed.
 
-    Ports, writing:
-        reset: empties every queue (counts are 0 in the next cycle); a push in the same cycle is forgotten too.
-        push, push_expert, push_entry (row, score): appends; one entry a cycle, to any queue; readable PUSH_DELAY cycles
-        later.
-    Ports, reading:
-        entry_expert, entry_index -> entry (row, score) one cycle later.
-        count_expert -> count, combinational.
-        next_from -> next_found, next_expert (lowest non-empty expert >= next_from) NEXT_LATENCY = 1 cycle later.
-
+    Ports:
+        reset (in): empties every queue: counts are 0 in the next cycle. A push in the same cycle is forgotten, too.
+        push, push_expert, push_entry (in): appends an entry (row, score); one a cycle, to any queue.
+        entry_expert, entry_index (in): which entry is read.
+        entry (out): it, one cycle later.
+        count_expert (in): whose length is asked for.
+        count (out): it, in the same cycle.
+        next_from (in): the lowest expert that counts.
+        next_found, next_expert (out): the first from there on whose queue is not empty.
+    Latency: PUSH_DELAY = 2 cycles from a push to the cycle in which its entry may be asked for; NEXT_LATENCY = 1 cycle
+        from next_from to next_expert.
+    Interval: INTERVAL = 1 cycle between pushes.
     Format: score unsigned, 2^15 is 1.0.
     Limits: at most config.rows entries a queue between two resets; expert numbers below config.experts (next_from may
-    be anything). Twin: `models.numbers.twins.ExpertQueues`.
+        be anything).
+    Twin: `models.numbers.twins.ExpertQueues`.
     """
 
+    INTERVAL = 1
     PUSH_DELAY = 2
     NEXT_LATENCY = 1
     EXPERT_BITS = 7

@@ -21,14 +21,21 @@ class ExpertScore(wiring.Component):
     """score = min(65535, round_shift(2^(l_e - max) * mantissa, exponent + 1)) with 1 / sum over e of 2^(l_e - max) =
     (mantissa, exponent).
 
-    Ports: `seen_valid`, `seen_token`, `seen_word`, `seen_maximum`: words of logits, as `ExpertChoice` gives them;
-    `experts`, `shift` (2^(shift - 12) is the unit of a logit), `row_base`, held; `chosen`, `choice`, `chosen_maximum`:
-    the row's choice, in its own cycle. `scored` (pulse) with `expert`, `score` and `row` (row_base + that of the
-    token): LATENCY cycles after the row's last word was seen. Nothing comes of the first pass.
-
-    LATENCY = 4 + exponential + tree + reciprocal. INTERVAL = 1: a word a cycle.
-    Format: score unsigned 16 bit, 2^15 is 1.0; the sum is exact, of probabilities in units of 2^-18. Twin:
-    `models.numbers.twins.route`.
+    Ports:
+        seen_valid, seen_token, seen_word, seen_maximum (in): words of logits, as `ExpertChoice` gives them. Nothing
+            comes of the first pass.
+        experts, shift, row_base (in): held: how many lanes of a row count; 2^(shift - 12) is the unit of a logit; the
+            number of row 0.
+        chosen, choice, chosen_maximum (in): a row's choice, in its own cycle, `choice_delay` after its last word was
+            seen.
+        scored (out): pulse, with
+        expert, score, row (out): an entry for a queue; row = row_base + that of the token.
+    Latency: LATENCY = 13 + tree cycles from a row's last word to `scored`: 4, and those of exponential, tree and
+        reciprocal.
+    Interval: INTERVAL = 1 cycle between words.
+    Format: score unsigned 16 bit, 2^15 is 1.0; the sum is exact, of probabilities in units of 2^-18.
+    Limits: experts <= config.experts.
+    Twin: `models.numbers.twins.route`.
     """
 
     INTERVAL = 1

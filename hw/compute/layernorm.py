@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
-from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
@@ -64,25 +64,44 @@ class LayerNorm(wiring.Component):
     """sum[row] and squares[row] of every residual row, and scale[row] = rsqrt(max(1, elements * squares[row] -
     sum[row]^2 + epsilon)).
 
-    RMSNorm's rows are `uncentred`: without sum[row]^2.
+    RMSNorm's rows are `uncentred`: without sum[row]^2. What meets where, in the statistics and in a command's sweep:
 
-    Ports
-    -----
-    statistics : a residual word is written.
-    command : what is to be scaled (all sampled with `start`).
-    scale : mantissa * 2^-16 * 2^-exponent of row `index`.
+    ================  ======================================================  =====================================
+    stage             value                                                   beside it, for the next
+    ================  ======================================================  =====================================
+    difference        new - old and new + old, lane by lane                   row, first
+    change            the difference, and the product: new^2 - old^2          row, first
+    tree              both added up over the lanes, four to one a stage       sum[row] and squares[row], out of the
+                                                                              table, into which they are added
 
-    REVISIT = 1: words of the same row may follow one another without a gap.
-    STATISTICS_DELAY: least cycles from the last word of a row to a `start` that covers it (words of other rows may come
-    at any time). SWEEP_DELAY: a command takes rows + SWEEP_DELAY cycles from `start` to `done`, one row a cycle.
+    read              sum[row] and squares[row] of the swept row              elements, epsilon, uncentred: held
+    magnitude         |sum|, or 0 if uncentred                                squares
+    partial products  sum^2 and elements * squares, both in parts
+    cross             elements * squares, and the lower parts of sum^2        the highest part of sum^2
+    squared           sum^2                                                   elements * squares + epsilon
+    variance          the second less the first
+    argument          the same, but at least 1
+    coarse to result  the root's: the scale, into its table                   row
+    ================  ======================================================  =====================================
+
+    Ports:
+        statistics (in RowStatistics): a residual word is written.
+        command (in LayerNormCommand): whose scales are wanted; all sampled with `start`.
+        scale (in ScalePort): mantissa * 2^-16 * 2^-exponent of row `index`.
+    Latency: STATISTICS_DELAY = 2 + tree cycles, at least, from the last word of a row to a `start` that covers it
+        (words of other rows may come at any time). From `start` to `done` rows + SWEEP_DELAY, one row a cycle;
+        SWEEP_DELAY = 13 cycles.
+    Interval: INTERVAL = 1 cycle between words; REVISIT = 1 cycle between words of the same row.
     Format: words signed 16 bit; sums exact; (new^2 - old^2) is one multiplication a lane, (new - old) * (new + old).
     Limits: row < config.rows; a row has at most config.width elements (padding lanes hold 0); elements 12 bit, epsilon
         48 bit; no `start` between a `start` and its `done`.
     Twin: `models.numbers.twins.layernorm_scale`.
     """
 
+    INTERVAL = 1
     REVISIT = 1
-    VARIANCE_LATENCY = 6  # statistics table to the argument of the square root
+    VARIANCE_STAGES = Stages("magnitude", "partial products", "cross", "squared", "variance", "argument")
+    VARIANCE_LATENCY = len(VARIANCE_STAGES)  # statistics table to the argument of the square root
     SWEEP_DELAY = 2 + VARIANCE_LATENCY + ReciprocalSquareRoot.LATENCY
 
     def __init__(self, config: HardwareConfig):
@@ -193,12 +212,12 @@ class LayerNorm(wiring.Component):
             m.d.sync += signal.eq(value)
             return signal
 
-        # 1: operands of the multipliers
+        # magnitude: operands of the multipliers
         magnitude = register(2 * HALF, Mux(row.sum < 0, -row.sum, row.sum), "magnitude")
         with m.If(uncentred):
             m.d.sync += magnitude.eq(0)
         squares = register(self.square_bits, row.squares, "squares")
-        # 2: partial products
+        # partial products
         low, high = magnitude[:HALF], magnitude[HALF:]
         squares_low = register(LOW + ELEMENT_BITS, squares[:LOW] * elements, "squares_low")
         squares_high = register(self.square_bits - LOW + ELEMENT_BITS, squares[LOW:] * elements, "squares_high")
@@ -206,13 +225,13 @@ class LayerNorm(wiring.Component):
             register(2 * HALF, value, name)
             for value, name in ((low * low, "low_low"), (low * high, "low_high"), (high * high, "high_high"))
         )
-        # 3, 4: their sums
+        # cross, squared: their sums
         scaled = register(self.square_bits + ELEMENT_BITS, squares_low + (squares_high << LOW), "scaled")
         cross = register(3 * HALF + 1, low_low + (low_high << HALF + 1), "cross")
         high_high = register(2 * HALF, high_high, "high_high_3")
         raised = register(ReciprocalSquareRoot.VALUE_BITS, scaled + epsilon, "raised")
         squared = register(4 * HALF, cross + (high_high << 2 * HALF), "squared")
-        # 5, 6: their difference, at least 1
+        # variance, argument: their difference, at least 1
         variance = register(signed(ReciprocalSquareRoot.VALUE_BITS + 1), raised - squared, "variance")
         return register(ReciprocalSquareRoot.VALUE_BITS, Mux(variance > 0, variance, 1), "argument")
 

@@ -26,16 +26,23 @@ def logit_token(config: HardwareConfig) -> data.StructLayout:
 
 
 class LogitScan(wiring.Component):
-    """Addresses of all words of all rows, top_k + 1 times: once for the maxima, then once for each choice; base + i *
-    stride + column.
-
-    Ports: `start` (pulse); rows, columns, base, stride, top_k (held until `finished`). `valid`: the word at `address`
-    is read in this cycle, and `token` says what it is. `finished` (pulse): the last word was read in the cycle before.
+    """Addresses of all words of all rows, base + i * stride + column, top_k + 1 times: once for the maxima, then once
+    for each choice.
 
     A pass begins when the last choice of its first row is known, `turn` cycles behind the end of that row in the pass
-    before. Cycles from start to `finished`: top_k * max(rows * columns, columns + turn) + rows * columns. A word a
-    cycle within a pass. LATENCY = 1 from start to the first word; INTERVAL = 1. Twin: the loops over rows and choices
-    in `models.numbers.twins.route`.
+    before.
+
+    Ports:
+        start (in): pulse.
+        rows, columns, base, stride, top_k (in): held until `finished`.
+        valid, address (out): the word at `address` is read in this cycle,
+        token (out): and this says what it is.
+        finished (out): pulse: the last word was read in the cycle before.
+    Latency: LATENCY = 1 cycle from start to the first word; to `finished` top_k * max(rows * columns, columns + turn) +
+        rows * columns + 1.
+    Interval: INTERVAL = 1 cycle between words within a pass.
+    Limits: rows, columns and top_k are at least 1; addresses modulo 2^20.
+    Twin: none (no arithmetic); the order is that of `models.numbers.twins.route`, choice by choice.
     """
 
     LATENCY = 1

@@ -11,15 +11,16 @@ from edgemoe.models.numbers.arithmetic import reciprocal_table
 
 
 class Reciprocal(wiring.Component):
-    """1/x = mantissa * 2^-16 * 2^-exponent: leading one, a table of 256 lines, one multiplication.
+    """1/value = mantissa * 2^-16 * 2^-exponent: leading one, a table of 256 lines, one multiplication.
 
     Ports:
-        valid, value: x.
-        out_valid, mantissa, exponent: the result, LATENCY cycles later; both keep their value until the next result.
-
-    LATENCY = 4 (STAGES: coarse, fine, product, result), INTERVAL = 1: a value a cycle.
-    Format: x an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 x), 0..27.
-    Limits: 1 <= x < 2^28; x = 0 has no result (the twin takes it as 1).
+        valid, value (in): a number.
+        out_valid (out): LATENCY cycles after `valid`.
+        mantissa, exponent (out): the result; both keep their values until the next.
+    Latency: LATENCY = 4 cycles from valid to out_valid, a register for each of the STAGES.
+    Interval: INTERVAL = 1 cycle between values.
+    Format: value an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 value), 0..27.
+    Limits: 1 <= value < 2^28; 0 has no result (the twin takes it as 1).
     Twin: `models.numbers.arithmetic.reciprocal`.
     """
 

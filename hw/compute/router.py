@@ -56,25 +56,25 @@ class RouterCommand(wiring.Signature):
 
 class Router(wiring.Component):
     """For `rows` rows: p_e = 2^(l_e - max l), the `top_k` largest logits, score_e = round_shift(p_e * mantissa,
-    exponent + 1) of 1 / sum p.
+    exponent + 1) of 1 / sum p = (mantissa, exponent).
 
-    The score memory is read once for the maxima of the rows, then once for each choice (so the queues' order is
-    pass-major). Eligible in a pass are the logits behind the row's last choice in the order (larger logit, lower
-    expert): no set of chosen experts is kept.
+    The score memory is read once for the maxima of the rows, then once for each choice (so the queues' order is pass-
+    major). Eligible in a pass are the logits behind the row's last choice in the order (larger logit, lower expert): no
+    set of chosen experts is kept. Choices compare logits, not the probabilities rounded from them.
 
-    Ports
-    -----
-    command : logits of row i are score memory words base + i * stride + 0..columns - 1, the first `experts` lanes of
-        them; queue entries: row = row_base + i.
-    logits : reads score memory.
-    entry, query : reading the queues, and questions about them (see `ExpertQueues`).
-
-    Cycles from start to done: top_k * max(rows * columns, columns + TURN) + rows * columns + DRAIN.
-    Format: logits signed 16 bit, unit 2^(shift - 12); score unsigned 16 bit, 2^15 is 1.0.
+    Ports:
+        command (in RouterCommand): the logits of row i are the first `experts` lanes of score memory's words base + i *
+            stride + 0..columns - 1, in units of 2^(shift - 12); its queue entries have the row row_base + i.
+        logits (out ReadPort): score memory.
+        entry (in EntryPort): reads an entry of a queue.
+        query (in QueueQuery): asks for lengths of queues.
+    Latency: varies: from start to done top_k * max(rows * columns, columns + TURN) + rows * columns + DRAIN, with TURN
+        = 4 + tree cycles and DRAIN = 17 + tree cycles.
+    Interval: none (one command at a time).
+    Format: logits signed 16 bit; score unsigned 16 bit, 2^15 is 1.0.
     Limits: 1 <= rows <= config.tokens; 1 <= top_k <= experts <= min(config.experts, columns * lanes); config.rows
-        entries a queue between resets; no `start` between a `start` and its `done`. Choices compare logits, not the
-        probabilities rounded from them.
-    Twin: `models.numbers.twins.route`.
+        entries a queue between resets; no `start` between a `start` and its `done`.
+    Twin: `models.numbers.twins.route`, into `models.numbers.twins.ExpertQueues`.
     """
 
     def __init__(self, config: HardwareConfig):

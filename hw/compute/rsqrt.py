@@ -11,16 +11,17 @@ from edgemoe.models.numbers.arithmetic import rsqrt_table
 
 
 class ReciprocalSquareRoot(wiring.Component):
-    """1/sqrt(x) = mantissa * 2^-16 * 2^-exponent: leading one, a table of 2 x 128 lines (even and odd powers), one
+    """1/sqrt(value) = mantissa * 2^-16 * 2^-exponent: leading one, a table of 2 x 128 lines (even and odd powers), one
     multiplication.
 
     Ports:
-        valid, value: x.
-        out_valid, mantissa, exponent: the result, LATENCY cycles later; both keep their value until the next result.
-
-    LATENCY = 5 (STAGES: coarse, middle, fine, product, result), INTERVAL = 1: a value a cycle.
-    Format: x an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 x) >> 1, 0..30.
-    Limits: 1 <= x < 2^62; x = 0 has no result (the twin takes it as 1).
+        valid, value (in): a number.
+        out_valid (out): LATENCY cycles after `valid`.
+        mantissa, exponent (out): the result; both keep their values until the next.
+    Latency: LATENCY = 5 cycles from valid to out_valid, a register for each of the STAGES.
+    Interval: INTERVAL = 1 cycle between values.
+    Format: value an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 value) >> 1, 0..30.
+    Limits: 1 <= value < 2^62; 0 has no result (the twin takes it as 1).
     Twin: `models.numbers.arithmetic.rsqrt`.
     """
 

@@ -28,18 +28,20 @@ class Counted(wiring.Signature):
 class Activity(wiring.Component):
     """Events of the units -> what the counters count.
 
-    Ports
-      events                  of the engine
-      instruction             the one at the streamer, whatever its opcode
-      read_beat, write_beat   pulses of Reader and Writer
-      counted                 to the register file
-      progress                an instruction retired or a beat moved: the watchdog is fed
-
-    LATENCY: cycles from the pulses to `counted` and `progress`: they come from far away, and nobody is in a hurry.
-    `state` and `kind` are combinational. Twin: none.
+    Ports:
+        events (in Events): of the engine.
+        instruction (in): the one at the streamer, whatever its opcode.
+        read_beat, write_beat (in): pulses of Reader and Writer.
+        counted (out Counted): to the register file.
+        progress (out): an instruction retired or a beat moved: the watchdog is fed.
+    Latency: LATENCY = 1 cycle from a pulse to `counted` and `progress`: they come from far away, and nobody is in a
+        hurry. `state` and `kind` are combinational.
+    Interval: INTERVAL = 1 cycle between pulses.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 1
+    INTERVAL = 1
 
     def __init__(self) -> None:
         super().__init__(

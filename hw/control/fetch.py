@@ -13,20 +13,22 @@ AHEAD = 2  # instructions fetched and not taken
 
 
 class Fetch(wiring.Component):
-    """Instructions from a jump address on, in order, as a stream; up to two stand ready or are under
-    way.
-
-    Ports
-      jump, pc        start, or go on, at linear byte offset `pc` (a multiple of 64): whatever was fetched before is
-                      dropped
-      instruction     stream of INSTRUCTION
-      failure         an instruction that is wanted (ready) could not be read; it is never shown. `address` is always
-                      that of the instruction that `instruction` shows or will show next
-      read            to the Reader; its client must be given CAPACITY beats
-      stop            forgets everything; hold until the Reader is idle, then jump
+    """Instructions from a jump address on, in order, as a stream; up to two stand ready or are under way.
 
     Two instructions behind the last one wanted are read: that memory must exist, but may hold anything (or fail).
-    LATENCY: cycles from the last beat to instruction.valid; from `jump` to request.valid 1. Twin: none.
+
+    Ports:
+        jump, pc (in): start, or go on, at linear byte offset `pc` (a multiple of 64): whatever was fetched before is
+            dropped.
+        instruction (out stream): instructions.
+        failure (out Failure): an instruction that is wanted (ready) could not be read; it is never shown. `address` is
+            always that of the instruction that `instruction` shows or will show next.
+        read (out ReadClient): to the Reader, whose client must be given CAPACITY beats.
+        stop (in): forgets everything; hold until the Reader is idle, then jump.
+    Latency: LATENCY = 2 cycles from an instruction's last beat to `instruction`; 2 from `jump` to a request.
+    Interval: none (the bus's).
+    Limits: AHEAD instructions fetched and not taken.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 2

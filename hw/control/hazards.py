@@ -11,20 +11,26 @@ IN_FLIGHT = 2  # MATMULs: one streams while the one before drains
 class Hazards(wiring.Component):
     """Counts what is under way, so that nothing is read before it is written and nothing overtakes.
 
-    A block may start (`block_may_start`) when the loader has announced one more than have started, and not sooner than
-    `block_spacing` cycles after the start of the last: with few rows the accumulators and row tables would be revisited
-    before they are written.
+    A block may start when the loader has announced one more than have started, and not sooner than `block_spacing`
+    cycles after the start of the last: with few rows the accumulators and row tables would be revisited before they are
+    written.
 
-    A MATMUL may begin (`matmul_may_begin`) when at most one other is under way - none, if it waits for results - and
-    when no row of an earlier one is still on its way through the exponentials, `probability_latency` cycles longer than
-    the direct way, unless its own rows take that way, too.
+    A MATMUL may begin when at most one other is under way - none, if it waits for results - and when no row of an
+    earlier one is still on its way through the exponentials, `probability_latency` cycles longer than the direct way,
+    unless its own rows take that way, too.
 
-    Ports: `announced` (pulse: the loader has a block), `block_starts` (pulse), `probability_issued` (a row takes the
-    long way in this cycle); `accepted`, `retired` (pulses: an instruction was taken, has completed); `wait_stream`,
-    `probabilities` of the present instruction, which counts as under way. `alone`: nothing else is under way; `empty`:
-    nor is it.
-
-    LATENCY = 1: outputs are those of the events up to the cycle before. Limits: at most one block is announced ahead.
+    Ports:
+        announced (in): pulse: the loader has a block.
+        block_starts (in): pulse.
+        probability_issued (in): a row takes the long way in this cycle.
+        accepted, retired (in): pulses: an instruction was taken, has completed.
+        wait_stream, probabilities (in): of the present instruction, which counts as under way.
+        block_may_start, matmul_may_begin (out): the rules.
+        alone (out): nothing else is under way.
+        empty (out): nor is the present instruction.
+    Latency: LATENCY = 1 cycle: outputs are those of the events up to the cycle before.
+    Interval: INTERVAL = 1 cycle between events.
+    Limits: at most one block is announced ahead.
     Twin: none (no arithmetic); `tests/formal` proves it.
     """
 

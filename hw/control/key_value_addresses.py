@@ -13,15 +13,22 @@ class KeyValueAddresses(wiring.Component):
     """Walks key/value memory block by block, N = lanes words a block, the words of a block `stride` apart.
 
     Keys (`by_column`): word i of block (column c, chunk r) is chunk r of key c N + i, at base + (c N + i) stride + r.
-    Values: it is column c of key r N + i, at base + (r N + i) stride + c.
+    Values: it is column c of key r N + i, at base + (r N + i) stride + c. Only counters and additions, no product but
+    that of the stride and N.
 
-    Ports: `start` (pulse) with `base`, `stride`, `by_column`, which then stand still; `column`, `chunk`: the present
-    block; `advance`: its present word is read in this cycle; `next_block`: that was its last, and `last_chunk` tells
-    whether the column block ends with it, too. `address`: of the present word. `key`: the key of the block's word 0.
-
-    LATENCY = 0: `address` and `key` are those of the present word; INTERVAL = 1. Only counters and additions, no
-    product but that of the stride and N. Limits: addresses modulo 2^20; the sequencer has checked the extent. Twin:
-    none (no arithmetic on data).
+    Ports:
+        start (in): pulse, with
+        base, stride, by_column (in): which then stand still.
+        column, chunk (in): the present block.
+        advance (in): its present word is read in this cycle.
+        next_block (in): that was its last,
+        last_chunk (in): and the column block ends with it, too.
+        address (out): of the present word.
+        key (out): that of the block's word 0.
+    Latency: LATENCY = 0 cycles: `address` and `key` are those of the present word.
+    Interval: INTERVAL = 1 cycle between words.
+    Limits: addresses modulo 2^20; the sequencer has checked the extent.
+    Twin: none (no arithmetic on data).
     """
 
     LATENCY = 0

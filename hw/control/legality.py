@@ -35,11 +35,17 @@ class Legality(wiring.Component):
         turn     span          product         end                   outside
         k        its values -> (rows-1)*stride -> + base + words ->  > limit
 
-    Ports: `start` (pulse), a cycle before `instruction`, `looping` and `address` stand, which then stand still until
-    `judged`; `address` may come four cycles late. `judged`: LATENCY cycles after `start` and until the next; only then
-    `error` and `error_code` (ILLEGAL_INSTRUCTION before CAPACITY) hold.
-
-    INTERVAL = LATENCY. Twin: `contract.rules.violated`, the same table on integers.
+    Ports:
+        start (in): pulse, a cycle before the others stand.
+        instruction, looping (in): stand still until `judged`.
+        address (in): may come four cycles late.
+        judged (out): the verdict holds, until the next `start`:
+        error, error_code (out): it may not be issued; ILLEGAL_INSTRUCTION before CAPACITY.
+    Latency: LATENCY = TURNS + 4 cycles from start to judged.
+    Interval: INTERVAL = TURNS + 4 cycles between instructions.
+    Format: unsigned integers, exact.
+    Limits: those of the fields' widths.
+    Twin: `hw.contract.rules.violated`, the same table on integers.
     """
 
     TURNS = len(turns())

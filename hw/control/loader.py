@@ -21,16 +21,30 @@ class Loader(wiring.Component):
 
     Weights come as rows from the weight stream, which puts the parameter words of a column block before its first
     block; keys and values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond
-    `keys` of the instruction, zeros are loaded.
+    `valid` keys zeros are loaded.
 
-    A block of rows is announced (`ready`) when its first row is presented: rows then follow without a gap, and the wave
-    that swaps needs row k only k cycles later. A block of columns is announced with its last column. The next load
-    starts when the array has swapped (`swap`; columns wait until the wave has left the last row).
+    A block of rows is announced when its first row is presented: rows then follow without a gap, and the wave that
+    swaps needs row k only k cycles later. A block of columns is announced with its last column. The next load starts
+    when the array has swapped; columns wait until the wave has left the last row. Parameter words go to the epilogue's
+    two banks alternately.
 
-    Parameter words go to the epilogue's two banks alternately; `column_done` returns a bank.
-
-    Rate: a block takes `lanes` cycles and the next follows without a gap if weights are there. Twin: none (no
-    arithmetic).
+    Ports:
+        jobs (in stream): MATMULs.
+        completed (in): instructions that have written all their results, modulo 256.
+        weights (in WeightRowPort): parameter words and rows.
+        key_value (out ReadPort): key/value memory,
+        key_value_taken (in): unless DMA has its port: nothing can be read.
+        load (out ArrayLoad): a row or a column of the next block.
+        parameter (out ParameterLoad): a parameter word.
+        ready (out): pulse: a block may be swapped in from the next cycle on.
+        swap (in): pulse: the wave that swaps enters the array in this cycle.
+        column_done (in): pulse: a column block with parameters has left the epilogue, which returns its bank.
+        waits_for_weights (out): a block could be loaded, if its weights were there.
+    Latency: varies: with weights and results; a row passes in its own cycle, a word of key/value memory one after its
+        address.
+    Interval: none (a block takes `lanes` cycles, and the next follows without a gap if weights are there).
+    Limits: one block ahead of the one in use.
+    Twin: none (no arithmetic).
     """
 
     def __init__(self, config: HardwareConfig):

@@ -15,10 +15,16 @@ class Operations(wiring.Component):
     """LAYERNORM and ROUTE as commands to LayerNorm and router, their operands taken from the instruction; everything
     else, that is LOAD, STORE and IMAGE, as it is to DMA.
 
-    Ports: `operation`: from the streamer, one at a time; `layernorm`, `route`, `dma`: to those who execute it. Only the
-    one concerned sees `start`; whose `done` comes has been started.
+    Only the one concerned sees `start`; whose `done` comes has been started.
 
-    LATENCY = 0; INTERVAL = 1. Twin: none (no arithmetic).
+    Ports:
+        operation (in OperationPort): from the streamer, one at a time.
+        layernorm (out LayerNormCommand): to LayerNorm.
+        route (out RouterCommand): to the router.
+        dma (out OperationPort): to DMA.
+    Latency: LATENCY = 0 cycles.
+    Interval: INTERVAL = 1 cycle.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 0

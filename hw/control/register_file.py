@@ -46,16 +46,18 @@ class RegisterFile(wiring.Component):
     """Registers behind an AXI4-Lite slave. AW and W come in either order; every READY is given before or without the
     other's VALID.
 
-    Ports
-      bus               AXI4-Lite; addresses outside the map and writes to read-only registers answer SLVERR and
-                        change nothing; WSTRB is obeyed
-      run               RunPort. `start` is given only when idle and clears the error and the counters. The end of a run
-                        sets CTRL.DONE and ISR.DONE; the first error of a run is kept and sets ISR.ERROR
-      counted           Counted. While a run lasts, CYCLES and exactly one state counter advance in each cycle
-      program, base     as written
-      interrupt         level
-
-    LATENCY: cycles from ARVALID to RVALID and from the later of AWVALID and WVALID to BVALID.
+    Ports:
+        bus (in AxiLite): addresses outside the map and writes to read-only registers answer SLVERR and change nothing;
+            WSTRB is obeyed.
+        run (out RunPort): `start` is given only when idle and clears the error and the counters. The end of a run sets
+            CTRL.DONE and ISR.DONE; the first error of a run is kept and sets ISR.ERROR.
+        counted (in Counted): while a run lasts, CYCLES and exactly one state counter advance in each cycle.
+        program, base (out): as written.
+        interrupt (out): level.
+    Latency: LATENCY = 2 cycles from ARVALID to RVALID, and from the later of AWVALID and WVALID to BVALID.
+    Interval: none (one access each way at a time).
+    Limits: the map is that of `hw.contract.registers`.
+    Twin: none (no arithmetic); `hw.contract.registers` is the map.
     """
 
     LATENCY = 2

@@ -69,8 +69,21 @@ class RowPipeline(wiring.Component):
     dense rows lands in the rows of the tokens that asked for it, times the router's score (scale EXPERT), added to the
     residual.
 
-    `final_written` follows the last write of an instruction by `settle` cycles, when row tables have taken it in too.
-    LATENCY of each output as above; INTERVAL = 1. Twin: none (no arithmetic on data; addresses are the emulator's own).
+    Ports:
+        row (in TaggedRow): with the row at the array's input.
+        bias (out FirstBias): what sums start from.
+        accumulate (out RowTag): beside the array's sums.
+        norm, softmax (out ScalePort): the tables of row scales.
+        old_address (out): of the residual's word that the epilogue adds.
+        control (out): beside the accumulators' sums.
+        destination (out): beside the finished word.
+        column_done (out): pulse: a column block with parameters has left the epilogue.
+        final_written (out): pulse, `settle` cycles after the last write of an instruction, when row tables have taken
+            it in, too.
+    Latency: varies: by output, as TIME says.
+    Interval: INTERVAL = 1 cycle between rows.
+    Limits: the two instructions of `row.contexts` stand still while rows of them are under way.
+    Twin: none (no arithmetic on data; addresses are the emulator's own).
     """
 
     INTERVAL = 1

@@ -41,12 +41,29 @@ class RunPort(wiring.Signature):
 
 
 class Control(wiring.Component):
-    """IDLE -> RUN -> (STOP ->) IDLE. An error or a soft reset resets the units (`reset`) and stops the bus engines
-    (`stop`), which finish the bursts they have begun; the first error wins and is reported at once, with its
-    instruction and address.
+    """IDLE -> RUN -> (STOP ->) IDLE. An error or a soft reset resets the units and stops the bus engines, which finish
+    the bursts they have begun; the first error wins and is reported at once, with its instruction and address.
 
     The watchdog counts cycles in which neither an instruction retires nor a beat moves; at `watchdog` (0: off) it is an
     error.
+
+    Ports:
+        registers (in RunPort): what software asks for, and what it is told.
+        progress (in): an instruction retired or a beat moved.
+        run (out): pulse: start the sequencer.
+        finished (in): pulse: END.
+        instruction (in): number of the instruction at the sequencer.
+        decode_error, decode_code (in): pulse: an instruction may not be issued, and why.
+        read (in Failure): of the Reader.
+        fetch (in Failure): of an instruction; a failed read that comes with it wins.
+        write (in Failure): of the Writer.
+        reader_idle, writer_idle (in): nothing of theirs is under way.
+        reset (out): of every unit but the bus engines.
+        stop (out): of the bus engines.
+    Latency: varies: `run` and `done` come with their cause, an error is told one cycle later; a stop takes as long as
+        the bus.
+    Interval: none (one run at a time).
+    Twin: none (no arithmetic).
     """
 
     def __init__(self):

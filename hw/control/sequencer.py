@@ -53,20 +53,23 @@ class Sequencer(wiring.Component):
     prefetch, whose queues let it run ahead of execution across instructions. Only EXPERTS and END wait for everything
     before them.
 
-    Ports
-      start, program    pulse in IDLE; where the program begins
-      jump, jump_address   to Fetch, whose instructions come in `instructions`
-      jobs, loads, weights   to streamer, loader, prefetch: the same JOB, each taken in its own time
-      completed         instructions that have written all their results, modulo 256
-      queues            QueueQuery, to the router
-      done              pulse: END, and everything before it is complete
-      error, error_code pulse: the instruction may not be issued. The sequencer then stands until it is reset, which the
-                        control unit does when the bus is quiet
-      instruction_number   of the instruction being checked, counted from the program's start
-      busy              a program runs
-
-    INTERVAL: cycles an instruction takes here if nobody makes it wait, hidden behind the execution of those before it.
-    Twin: the emulator's `run` and `_experts`.
+    Ports:
+        start, program (in): pulse, when no program runs; where it begins.
+        jump, jump_address (out): to Fetch,
+        instructions (in stream): whose instructions come here.
+        jobs, loads, weights (out stream): to streamer, loader and prefetch: the same JOB, each taken in its own time.
+        completed (in): instructions that have written all their results, modulo 256.
+        queues (out QueueQuery): to the router.
+        done (out): pulse: END, and everything before it is complete.
+        error, error_code (out): pulse: the instruction may not be issued. The sequencer then stands until it is reset,
+            which the control unit does when the bus is quiet.
+        instruction_number (out): of the instruction being checked, counted from the program's start.
+        busy (out): a program runs.
+    Latency: varies: with those who take its instructions.
+    Interval: INTERVAL = Legality.LATENCY + 2 cycles an instruction, if nobody makes it wait, hidden behind the
+        execution of those before it.
+    Limits: an EXPERTS body holds MATMUL, LOAD and STORE alone.
+    Twin: none (no arithmetic); the order of execution is that of `sim.emulator.Emulator`.
     """
 
     INTERVAL = Legality.LATENCY + 2

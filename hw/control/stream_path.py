@@ -17,15 +17,19 @@ class StreamPath(wiring.Component):
     """A word of activation memory enters the array directly; a word of score memory goes through the exponentials first
     and enters as probabilities, with its tag, which waits beside them.
 
-    Ports
-    -----
-    streamed : the word that is wanted. activation, score : both memories are read at its address.
-    scores, probabilities : to the exponentials and back, `probability_latency` cycles later.
-    array, row : the word that enters the array in this cycle, and its tag. swap : pulse, it is the first of a block.
-
-    LATENCY = 1 from the address; probabilities enter `probability_latency` cycles later still. INTERVAL = 1. Limits: a
-    direct word and a word of probabilities never arrive in the same cycle (`Hazards` sees to that). Twin: none (no
-    arithmetic).
+    Ports:
+        streamed (in StreamedWord): the word that is wanted.
+        activation, score (out ReadPort): both memories are read at its address.
+        scores (out ScoreStream): to the exponentials,
+        probabilities (in Probabilities): and back, `probability_latency` cycles later.
+        array (out ArrayStream): the word that enters the array in this cycle,
+        row (out TaggedRow): and its tag.
+        swap (out): pulse: it is the first of a block.
+    Latency: LATENCY = 1 cycle from the address to the word; probabilities enter `probability_latency` cycles later
+        still.
+    Interval: INTERVAL = 1 cycle between words.
+    Limits: a direct word and a word of probabilities never arrive in the same cycle (`Hazards` sees to that).
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 1

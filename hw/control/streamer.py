@@ -26,11 +26,9 @@ class StreamedWord(wiring.Signature):
 class Streamer(wiring.Component):
     """One row a cycle, no stall inside a block: for column block c, for chunk r, for row i.
 
-    Two instructions may be in flight: one streams while the one before drains. CONTEXTS holds both; TAG.context tells
-    which is meant. `Hazards` says when a block may start and when an instruction may begin.
-    Instructions other than MATMUL wait until everything before them is written and run alone (`operation`).
-
-    From the issue of a row to its word, beside `streamed.issue`, takes LATENCY cycles:
+    Two instructions may be in flight: one streams while the one before drains. `Hazards` says when a block may start
+    and when an instruction may begin. Instructions other than MATMUL wait until everything before them is written and
+    run alone. What is in the registers on the way from the issue of a row to its word:
 
     ========  ==================================================================================
     stage     what is in its registers
@@ -47,7 +45,21 @@ class Streamer(wiring.Component):
     the activation memory, and the queue says where. Its counterpart, *scatter*, is the row that travels in the tag to
     write-back.
 
-    `completed` counts instructions whose results are all written, modulo 256.
+    Ports:
+        jobs (in stream): instructions.
+        completed (out): instructions whose results are all written, modulo 256.
+        final_written (in): pulse: a MATMUL's last row has been written.
+        ready (in): pulse: the loader has a block.
+        waits_for_weights (in): it has none, for want of weights.
+        entry (out EntryPort): an entry of an expert's queue.
+        streamed (out StreamedWord): the word of a row; of the instructions in flight TAG.context tells which is meant.
+        operation (out OperationPort): runs alone; its `job` is the present instruction, whatever it is.
+        events (out Events): what the present cycle is spent on.
+    Latency: LATENCY = 5 cycles from the issue of a row to its word, beside `streamed.issue`, a register for each of the
+        STAGES.
+    Interval: INTERVAL = 1 cycle between rows of a block.
+    Limits: those that the sequencer checks.
+    Twin: none (no arithmetic on data).
     """
 
     STAGES = Stages("entry", "row", "product", "address", "word")

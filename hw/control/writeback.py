@@ -17,9 +17,15 @@ class Writeback(wiring.Component):
     """The epilogue's word, where the row pipeline says: any word to its memory, maybe with a copy in activation memory;
     a word of scores also to the running maxima, a word of the residual also to the row statistics.
 
-    Ports: `finished`, with its `destination` in the same cycle; `result`, `score`, `statistics`.
-
-    LATENCY = 0; INTERVAL = 1. Twin: none (no arithmetic).
+    Ports:
+        finished (in FinishedWord): a word,
+        destination (in): with where it goes, in the same cycle.
+        result (out ResultPort): to the memories.
+        score (out ScoreWrite): to the maxima.
+        statistics (out RowStatistics): to the sums of rows.
+    Latency: LATENCY = 0 cycles.
+    Interval: INTERVAL = 1 cycle between words.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 0

@@ -98,12 +98,21 @@ class BurstSplitter(wiring.Component):
     """Divides requests into bursts that end at multiples of the burst limit: the first one may be short, the last one
     too.
 
-    Ports: `request` in, `burst` out (streams); `busy`: a request is not yet wholly given out.
-    LATENCY cycles from a request to its first burst; then a burst a cycle, with a gap of one cycle between requests, so
-    that nobody who asks waits for the bus within a cycle. A request of 0 beats yields no burst.
+    A request of 0 beats yields no burst. `ready` of a request is a register, so that nobody who asks waits for the bus
+    within a cycle.
+
+    Ports:
+        request (in stream): transfers.
+        burst (out stream): their bursts, in order.
+        busy (out): a request is not yet wholly given out.
+    Latency: LATENCY = 2 cycles from a request to its first burst.
+    Interval: INTERVAL = 1 cycle between the bursts of a request; one more between requests.
+    Limits: whole beats, fewer than 2^24, at linear byte offsets below 2^40.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 2
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config

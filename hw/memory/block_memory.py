@@ -15,12 +15,24 @@ SOURCE = Path(__file__).with_suffix(".v")
 class BlockMemory(wiring.Component):
     """`depth` words of `width` bits: one write port with an enable for each of `groups` equal parts, one read port.
 
-    read_data is the word at read_address one cycle later (the old one if it is written in the same cycle); it holds
-    while read_enable is low.
     Contents are undefined at start. Why not `amaranth.lib.memory`: that spells out an initial value for every bit, ten
     megabytes of Verilog for the default preset, which takes the generator a minute and FPGA tools a needless
     initialisation.
+
+    Ports:
+        write_enable (in): a bit for each part of the word.
+        write_address, write_data (in): what is written where, in this cycle.
+        read_enable (in): 0: `read_data` holds.
+        read_address (in): the word that is read.
+        read_data (out): it, one cycle later; the old one if it is written in the same cycle.
+    Latency: LATENCY = 1 cycle from read_address to read_data.
+    Interval: INTERVAL = 1 cycle between reads, and between writes.
+    Limits: addresses below `depth`.
+    Twin: none (no arithmetic).
     """
+
+    LATENCY = 1
+    INTERVAL = 1
 
     def __init__(self, width: int, depth: int, groups: int = 1):
         self.width, self.depth, self.groups = width, depth, groups

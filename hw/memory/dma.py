@@ -33,23 +33,27 @@ def move(config: HardwareConfig) -> data.StructLayout:
 
 
 class Dma(wiring.Component):
-    """One command at a time. Word j of row i stands on chip at destination_base + row(i) * destination_stride + j,
-    row(i) = i or, with `gather` or `scatter`, the row of the queue's i-th entry; in DRAM the words follow each other
-    without gaps. IMAGE: see ImagePixels; patch t is row t of activation memory, a pixel is its value 0..255.
+    """LOAD, STORE and IMAGE, one at a time. Word j of row i stands on chip at destination_base + row(i) *
+    destination_stride + j, row(i) = i or, with `gather` or `scatter`, the row of the queue's i-th entry; in DRAM the
+    words follow each other without gaps. IMAGE: see ImagePixels; patch t is row t of activation memory, a pixel is
+    its value 0..255.
 
-    Ports
-      operation   OperationPort: LOAD, STORE or IMAGE. `done`: everything is written (STORE: and answered). Of rows = 0
-                  or columns = 0 nothing is moved. `beats` is used by IMAGE alone
-      read        to the Reader; its client must be given CAPACITY beats
-      write       to the Writer. STORE fills up its last beat with zeros
-      memories    DmaPort; LOAD writes all lanes
-      reads       a word of STORE: `memories.read_address` is meant in this cycle
-      stop        forgets everything; hold until Reader and Writer are idle
-
-    ADDRESS_LATENCY: cycles from a word's turn to its write or read. Rate: a word, or G pixels, a cycle while the bus
-    keeps up. Twin: the emulator's LOAD, STORE and IMAGE instructions.
+    Ports:
+        operation (in OperationPort): the instruction. `done`: everything is written (STORE: and answered). Of rows = 0
+            or columns = 0 nothing is moved. `beats` is used by IMAGE alone.
+        read (out ReadClient): to the Reader, whose client must be given CAPACITY beats.
+        write (out WriteClient): to the Writer. STORE fills up its last beat with zeros.
+        memories (out DmaPort): words to and from the on-chip memories; LOAD writes all lanes.
+        reads (out): a word of STORE: `memories.read_address` is meant in this cycle.
+        stop (in): forgets everything; hold until Reader and Writer are idle.
+    Latency: varies: with the bus; ADDRESS_LATENCY = 4 cycles from a word's turn to its write or read: own row, that of
+        the queue's entry, row * stride, address.
+    Interval: INTERVAL = 1 cycle between words, or groups of G pixels, while the bus keeps up.
+    Limits: those that the sequencer checks: every word within its memory, a picture's patches within the rows.
+    Twin: none (no arithmetic); the patches of IMAGE are `models.numbers.twins.image_patches`.
     """
 
+    INTERVAL = 1
     ADDRESS_LATENCY = 4
     PIXEL_STAGE = 1  # where in that time the pixels of a turn come out
 

@@ -9,12 +9,19 @@ from edgemoe.hw.memory.axi import bus_bits
 
 
 class BeatsToWords(wiring.Component):
-    """Beats -> words, low bits first. `clear`: the rest of a beat, or a part of a word, is forgotten.
+    """Beats -> words, low bits first.
 
-    LATENCY 0: the word is there with the beat that completes it. Rate: a beat or a word a cycle, whichever is fewer.
+    Ports:
+        beats (in stream): as wide as the bus.
+        words (out stream): as wide as a memory.
+        clear (in): the rest of a beat, or a part of a word, is forgotten.
+    Latency: LATENCY = 0 cycles: a word is there with the beat that completes it.
+    Interval: INTERVAL = 1 cycle between beats or words, whichever are narrower.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 0
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
@@ -64,10 +71,16 @@ class LastWord(data.StructLayout):
 class WordsToBeats(wiring.Component):
     """Words -> beats, low bits first; behind the last word the beat is filled up with zeros.
 
-    LATENCY 0: the beat is there with the word that completes it. Rate: a beat or a word a cycle, whichever is fewer.
+    Ports:
+        words (in stream): as wide as a memory, each with `last`.
+        beats (out stream): as wide as the bus.
+    Latency: LATENCY = 0 cycles: a beat is there with the word that completes it.
+    Interval: INTERVAL = 1 cycle between beats or words, whichever are narrower.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 0
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config

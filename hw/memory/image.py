@@ -23,20 +23,28 @@ class ImagePixels(wiring.Component):
     t = (y // P) across + x // P, place q = channel P^2 + (y % P) P + x % P, that is word q // N, lane q % N of that
     patch's row.
 
-    Ports
-      across, down, channels, patch   patches side by side and below each other, planes, P; all at least 1, and standing
-                        still from `start` to `last`
-      start             pulse
-      data_valid, data, data_taken   bus beats, taken when used up
-      valid, token, word   in this cycle G pixels go to patch `token`, word `word`
-      pixels, lanes     one cycle later: they stand at every place where the lanes may want them; the lanes that are
-                        meant
-      last              they are the last of the picture (what is left of the beat is dropped)
-
     G is the largest power of two, at most MOST_PIXELS, that divides P and fits into a word and a beat: then no group of
-    pixels meets the end of a patch, a word or a beat. No division: only counters. Combinational in `data_valid`.
+    pixels meets the end of a patch, a word or a beat. No division: only counters.
+
+    Ports:
+        start (in): pulse; what is left of a beat is dropped.
+        across, down, channels, patch (in): patches side by side and below each other, planes, P; standing still from
+            `start` to `last`.
+        data_valid, data (in): a beat,
+        data_taken (out): taken when used up.
+        valid, token, word (out): in this cycle G pixels go to patch `token`, word `word`;
+        last (out): they are the last of the picture.
+        pixels, lanes (out): one cycle later: the pixels at every place where the lanes may want them, and the lanes
+            that are meant.
+    Latency: LATENCY = 1 cycle from data to pixels; `valid` is combinational in it.
+    Interval: INTERVAL = 1 cycle between groups of G pixels.
+    Format: pixels unsigned 8 bit.
+    Limits: across, down, channels and patch are at least 1.
     Twin: `models.numbers.twins.image_patches`.
     """
+
+    LATENCY = 1
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config

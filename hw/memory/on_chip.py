@@ -20,11 +20,27 @@ class Memories(wiring.Component):
     | residual | the epilogue, STORE | write-back, LOAD |
     | score | the stream (probabilities), the router, STORE | write-back |
 
-    DMA and router run alone (the streamer sees to that), so a port is handed over whole (`moving`, `routing`): DMA gets
-    that of the expert queues, too, whose memory is the router's, and reads the queue of the streamer's expert. Read
-    data stands one cycle after its address. Never more than two words are written in a cycle, in two memories: a result
-    and its copy.
+    DMA and router run alone (the streamer sees to that), so a port is handed over whole: DMA gets that of the expert
+    queues, too, whose memory is the router's, and reads the queue of the streamer's expert. Never more than two words
+    are written in a cycle, in two memories: a result and its copy.
+
+    Ports:
+        activation, key_value, residual, score (in ReadPort): each memory's reader.
+        logits (in ReadPort): score memory, for the router,
+        routing (in): which has its port.
+        result (in ResultPort): a finished word, and its copy.
+        dma (in DmaPort): words of DMA,
+        moving (in): which has every port.
+        entry (in EntryPort): the streamer's reading of the expert queues.
+        queues (out EntryPort): the queues, in the router.
+    Latency: LATENCY = 1 cycle from an address to its word.
+    Interval: INTERVAL = 1 cycle between reads, and between writes, of each memory.
+    Limits: addresses within the memories; LOAD and STORE as the sequencer checks them.
+    Twin: none (no arithmetic).
     """
+
+    LATENCY = 1
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
         self.config = config

@@ -28,10 +28,20 @@ class ReadMaster(wiring.Component):
     """Issues bursts on all masters in lock-step and joins their data: beat A is the masters' data at base[m] + A /
     masters, master 0 low.
 
-    Ports: `burst` stream in; `valid`, `data`, `fault` (a response was not OKAY) out: the beats of all bursts in order,
-    no back-pressure; `idle`: no address is waiting for its ARREADY; `base`, `axi` as in Reader.
-    LATENCY: cycles from RVALID (of the later master) to `valid`: 0 with one master, 1 with two.
+    Ports:
+        burst (in stream): bursts.
+        valid, data (out): the beats of all bursts in order; no back-pressure.
+        fault (out): a response was not OKAY.
+        idle (out): no address is waiting for its ARREADY.
+        base (in): byte address of each master's memory, a multiple of 4096.
+        axi (out AxiRead): reads, one for each master.
+    Latency: LATENCY = masters - 1 cycles from RVALID (of the later master) to `valid`.
+    Interval: INTERVAL = 1 cycle between beats.
+    Limits: one or two masters, whose data may be SKEW_BEATS apart.
+    Twin: none (no arithmetic).
     """
+
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig, cache: int, prot: int) -> None:
         self.config, self.cache, self.prot = config, cache, prot
@@ -101,23 +111,27 @@ class Reader(wiring.Component):
     """Read requests of several clients -> bursts on all masters in lock-step -> beats back to the client that asked, in
     its order.
 
-    Ports
-      <client>          ReadClient of a client. Its room is `clients[name]` beats, less those requested and not yet
-                        released; a burst is requested only when the room holds it whole: nobody waits for anybody while
-                        holding the bus
-      moved             pulse: a beat went to a client
-      base              byte address of each master's memory, a multiple of 4096
-      stop              hold until `idle`: no new bursts, those outstanding are awaited and dropped, requests and
-                        credits start afresh
-      idle              nothing is outstanding
-      failure           of a beat of a client outside `deferred`. (Instructions are fetched ahead of need: the fetch
-                        unit reports a failed one only when it is wanted.)
-      axi               one AxiRead per master
-
     Earlier clients win over later ones, but the last two take turns burst by burst. At most config.outstanding bursts
-    are in flight. LATENCY: cycles from RVALID to the client's `valid`. Rate: up to a beat a cycle. Twin: none (no
-    arithmetic).
+    are in flight. A client's room is `clients[name]` beats, less those requested and not yet released; a burst is
+    requested only when the room holds it whole: nobody waits for anybody while holding the bus.
+
+    Ports:
+        <client> (in ReadClient): one for each client.
+        moved (out): pulse: a beat went to a client.
+        base (in): byte address of each master's memory, a multiple of 4096.
+        stop (in): hold until `idle`: no new bursts, those outstanding are awaited and dropped, requests and credits
+            start afresh.
+        idle (out): nothing is outstanding.
+        failure (out Failure): of a beat of a client outside `deferred`. (Instructions are fetched ahead of need: the
+            fetch unit reports a failed one only when it is wanted.)
+        axi (out AxiRead): reads, one for each master.
+    Latency: LATENCY = masters cycles from RVALID to the client's `valid`.
+    Interval: INTERVAL = 1 cycle between beats.
+    Limits: one or two masters.
+    Twin: none (no arithmetic).
     """
+
+    INTERVAL = 1
 
     def __init__(
         self,

@@ -11,17 +11,21 @@ from edgemoe.models.numbers.words import WORD_BITS
 
 
 class RowUnpacker(wiring.Component):
-    """Element -> rows of N words, low word first; a word of 8-bit weights holds two rows, low half first,
-    sign-extended.
+    """Element -> rows of N words, low word first; a word of 8-bit weights holds two rows, low half first, sign-
+    extended.
 
     An element is a beat or a word, whichever is wider: `words` = words_per_beat words.
 
-    Ports: `valid`, `element`, `eight_bit` (each of its words is two rows): what stands at the FIFO's output; `leaves`:
-    its last row goes to the register in this cycle, so that the next element may stand there in the following one;
-    `row`: stream of words, each a row of a block (input lane k's weights) or one parameter word.
-
-    LATENCY = 1 (the output register). INTERVAL = 1: a row a cycle. Twin: `models` has none; the layout is that of the
-    weight stream.
+    Ports:
+        valid, element (in): what stands at the FIFO's output.
+        eight_bit (in): each of its words is two rows.
+        leaves (out): its last row goes to the register in this cycle, so that the next element may stand there in the
+            following one.
+        row (out stream): words, each a row of a block (input lane k's weights) or one parameter word.
+    Latency: LATENCY = 1 cycle from valid to the row: the output register.
+    Interval: INTERVAL = 1 cycle between rows.
+    Format: weights signed, 8 bit extended to 16.
+    Twin: none (no arithmetic); the layout is that of `hw.contract.weight_stream`.
     """
 
     LATENCY = 1
@@ -69,11 +73,17 @@ class LevelPromise(wiring.Component):
     """`level` rows, at most 2 N, can be taken in this and the following cycles without a gap; 0 as long as none stands
     at the output.
 
-    Ports: `arriving`: rows of the element that enters the FIFO in this cycle; `taken`: a row is taken. A row counts
-    from the cycle in which it could stand at the output: two cycles through the FIFO, one through the unpacker.
+    A row counts from the cycle in which it could stand at the output: two cycles through the FIFO, one through the
+    unpacker.
 
-    LATENCY = 3 from `arriving` to `level`, 1 from `taken`; INTERVAL = 1. Limits: `depth` elements in the FIFO. Twin:
-    none.
+    Ports:
+        arriving (in): rows of the element that enters the FIFO in this cycle.
+        taken (in): a row is taken.
+        level (out): the promise.
+    Latency: LATENCY = 3 cycles from `arriving` to `level`; 1 from `taken`.
+    Interval: INTERVAL = 1 cycle between elements, and between rows.
+    Limits: `depth` elements in the FIFO.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 3

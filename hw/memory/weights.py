@@ -16,26 +16,29 @@ JOBS = 4  # whose beats may be under way at the same time
 
 
 class Weights(wiring.Component):
-    """Jobs -> read requests -> beats -> elements in a FIFO -> rows. Reads ahead across jobs as far as the FIFO has
+    """MATMULs -> read requests -> beats -> elements in a FIFO -> rows. Reads ahead across them as far as the FIFO has
     room.
 
     An element is a beat or a word, whichever is wider; a column block is a whole number of elements. Beats behind the
     last column block (padding) never enter the FIFO. 8-bit words become two rows, low half first, sign-extended. All
     `config.parameter_words` parameter words come out, also the filling one.
 
-    Ports
-      jobs       stream of JOB: MATMULs with weights. The weight stream of one is `columns` column blocks of parameter
-                 words and `chunks` blocks of N rows (both at least 1), `beats` beats from `address` on
-      read       to the Reader; its client must be given CAPACITY beats
-      rows       WeightRowPort: rows of blocks and parameter words as they come. `level`: rows that can be taken in this
-                 and the following cycles without a gap, at most 2 N; valid = (level != 0)
-      stop       empties everything; hold until the Reader is idle
-
-    LATENCY: cycles from the beat that completes an element to its first row. Rate: a row a cycle, without a gap
-    across blocks, jobs and widths, as long as `level` says so. Twin: none (the layout is the compiler's).
+    Ports:
+        jobs (in stream): MATMULs with weights. The weight stream of one is `columns` column blocks of parameter words
+            and `chunks` blocks of N rows (both at least 1), `beats` beats from `address` on.
+        read (out ReadClient): to the Reader, whose client must be given CAPACITY beats.
+        rows (out WeightRowPort): rows of blocks and parameter words as they come. `level`: rows that can be taken in
+            this and the following cycles without a gap, at most 2 N; valid = (level != 0).
+        stop (in): empties everything; hold until the Reader is idle.
+    Latency: LATENCY = 4 cycles from the beat that completes an element to its first row.
+    Interval: INTERVAL = 1 cycle between rows, without a gap across blocks, jobs and widths, as long as `level` says so.
+    Format: weights signed, 16 bit or 8 bit extended to them.
+    Limits: JOBS jobs whose beats may be under way.
+    Twin: none (no arithmetic); the layout is that of `hw.contract.weight_stream`.
     """
 
     LATENCY = 4
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config

@@ -17,20 +17,24 @@ class Writer(wiring.Component):
     """Request + stream of beats -> bursts; beat A goes to the masters' memories at base[m] + A / masters, master 0
     takes the low bits.
 
-    Ports
-      client         WriteClient; a request is taken when nothing is under way
-      moved          pulse: a beat was taken
-      base           byte address of each master's memory, a multiple of 4096
-      stop           hold until `idle`: no new bursts; those begun are completed with disabled bytes, their answers
-                     awaited; no `done`
-      idle           nothing is under way on the bus
-      failure        of a response (of any master): the offset of its burst
-      axi            one AxiWrite per master
+    Data of a burst does not wait for its address to be taken. At most config.outstanding bursts are unanswered.
 
-    Data of a burst is offered from the cycle in which its address is, and does not wait for the address to be taken.
-    Rate: a beat a cycle, no gap between bursts while AWREADY is prompt. At most config.outstanding bursts are
-    unanswered. Twin: none.
+    Ports:
+        client (in WriteClient): a request, taken when nothing is under way, and its beats.
+        moved (out): pulse: a beat was taken.
+        base (in): byte address of each master's memory, a multiple of 4096.
+        stop (in): hold until `idle`: no new bursts; those begun are completed with disabled bytes, their answers
+            awaited; no `done`.
+        idle (out): nothing is under way on the bus.
+        failure (out Failure): of a burst: a response (of any master) was not OKAY.
+        axi (out AxiWrite): writes, one for each master.
+    Latency: varies: with AWREADY, WREADY and the answers.
+    Interval: INTERVAL = 1 cycle between beats, no gap between bursts while AWREADY is prompt.
+    Limits: one or two masters, whose data may be SKEW_BEATS apart.
+    Twin: none (no arithmetic).
     """
+
+    INTERVAL = 1
 
     def __init__(self, config: HardwareConfig, cache: int = 0b0011, prot: int = 0) -> None:
         self.config, self.cache, self.prot = config, cache, prot

@@ -18,13 +18,19 @@ CACHE, PROTECTION = 3, 0
 class BlockWriter(wiring.Component):
     """Writes the beats that come to consecutive blocks of memory, of `block` bytes each.
 
-    Ports
-      start, address     pulse: from this block on. Forgets beats of an incomplete block and `error`, `overrun`
-      beat_valid, beat   in, no back-pressure: a beat that finds the buffer full is lost and sets `overrun`
-      axi                AXI4 master, bursts of one block, which is aligned: none crosses a page
-      idle               every complete block is written and answered
-      error, overrun     since `start`
+    Ports:
+        start, address (in): pulse: from this block on. Forgets beats of an incomplete block, and `error` and `overrun`.
+        beat_valid, beat (in): no back-pressure: a beat that finds the buffer full is lost and sets `overrun`.
+        axi (out AxiWrite): writes, in bursts of one block, which is aligned: none crosses a page.
+        idle (out): every complete block is written and answered.
+        error, overrun (out): since `start`: a write was answered with an error; a beat was lost.
+    Latency: varies: with the bus; a burst begins when all its beats are there.
+    Interval: INTERVAL = 1 cycle between beats, as long as the buffer of BUFFERED_BLOCKS blocks has room.
+    Limits: `address` is a multiple of `block`.
+    Twin: none (no arithmetic).
     """
+
+    INTERVAL = 1
 
     def __init__(self, block: int = BLOCK) -> None:
         self.block, self.beats_of_block = block, block * 8 // DATA_BITS
@@ -94,14 +100,20 @@ class BlockWriter(wiring.Component):
 class BlockReader(wiring.Component):
     """Reads consecutive blocks of memory, of `block` bytes each, as a stream of beats.
 
-    Ports
-      start, address, length   pulse, only when all beats of the last one were taken: read so many bytes (a multiple of
-                               `block`)
-      beats                    out, a stream
-      axi                      AXI4 master, bursts of one block; RREADY is always high, for room is kept before a burst
-                               is asked for
-      error                    a beat since `start` was answered with an error
+    Ports:
+        start (in): pulse, only when all beats of the last one were taken.
+        address, length (in): from where, and how many bytes (a multiple of `block`).
+        beats (out stream): what was read.
+        axi (out AxiRead): reads, in bursts of one block; RREADY is always high, for room is kept before a burst is
+            asked for.
+        error (out): a beat since `start` was answered with an error.
+    Latency: varies: with the bus.
+    Interval: INTERVAL = 1 cycle between beats within a block, while they are taken.
+    Limits: `address` and `length` are multiples of `block`, `length` at most LONGEST.
+    Twin: none (no arithmetic).
     """
+
+    INTERVAL = 1
 
     def __init__(self, block: int = BLOCK) -> None:
         self.block, self.beats_of_block = block, block * 8 // DATA_BITS

@@ -29,19 +29,28 @@ REQUEST = data.StructLayout({n: FIELD_BITS[n] for n in ("command", "sequence", "
 class FrameReceiver(wiring.Component):
     """Hunts for requests, checks them, and hands on the payload that follows.
 
-    Ports
-      bytes     in, a stream
-      request   out, a stream: a request with its `status`. OK: its CRC and its bounds are right, and it was not acted
-                upon yet. Anything else: the line has been silent since, and the request is to be answered with that
-                status and no more (its fields may be damaged themselves)
-      beat, beat_valid   eight payload bytes of a WRITE_MEMORY, the first in the low bits; no back-pressure
-      ended     pulse behind the last beat of a payload: `status` is OK, PAYLOAD_DAMAGED or PAYLOAD_SHORT (its last
-                beats did not come)
+    A request's `status` is OK if its CRC and its bounds are right; it was not acted upon yet. Anything else: the line
+    has been silent since, and the request is to be answered with that status and no more (its fields may be damaged
+    themselves). A header that stays incomplete for `timeout_cycles` of silence is forgotten.
 
     crc: of the frames; a proof takes a shorter one, for a solver cannot invert a long one.
-    A header that stays incomplete for `timeout_cycles` of silence is forgotten. Rate: a byte a cycle, but for two
-    cycles a request. Twin: `hw/contract/frames.py` (Request.pack).
+
+    Ports:
+        bytes (in stream): from the line.
+        request (out stream): a request with its `status`.
+        beat, beat_valid (out): eight payload bytes of a WRITE_MEMORY, the first in the low bits; no back-pressure.
+        ended, status (out): pulse behind the last beat of a payload; OK, PAYLOAD_DAMAGED or PAYLOAD_SHORT (its last
+            beats did not come).
+    Latency: varies: two cycles from a header's last byte to its request if it is right, else `timeout_cycles` of
+        silence; one from a beat's last byte to beat_valid; two from the last byte of a payload's CRC to `ended`.
+    Interval: INTERVAL = 1 cycle between bytes; two more for a request, and as long as it is not taken; one more behind
+        a payload.
+    Format: that of requests in `hw/contract/frames.py`.
+    Limits: payloads of 1 to LONGEST bytes, whole blocks, within memory_bytes.
+    Twin: `hw.contract.frames.Request`: its `pack` is the other end.
     """
+
+    INTERVAL = 1
 
     def __init__(self, timeout_cycles: int, memory_bytes: int, crc: Algorithm = CRC32_ISO_HDLC):
         self.timeout_cycles, self.memory_bytes, self.crc = timeout_cycles, memory_bytes, crc

@@ -16,17 +16,22 @@ BEAT_BYTES = 8
 class FrameSender(wiring.Component):
     """Sends an answer, behind it the payload that it announces, and the CRCs.
 
-    Ports
-      answer          in, a stream: the fields and how many bytes of payload follow (a multiple of eight, or 0); taken
-                      only when idle
-      beats           in, a stream: the payload, eight bytes each
-      payload_status  in: sent behind the last beat, looked at then
-      bytes           out, a stream
-      busy            a frame is not yet wholly given out
-
-    Rate: a byte a cycle, but for a cycle before each CRC and before each beat. Twin: `hw/contract/frames.py`
-    (Answer.unpack).
+    Ports:
+        answer (in stream): the fields and how many bytes of payload follow (a multiple of eight, or 0); taken only when
+            idle.
+        beats (in stream): the payload, eight bytes each.
+        payload_status (in): sent behind the last beat, looked at then.
+        bytes (out stream): to the line.
+        busy (out): a frame is not yet wholly given out.
+    Latency: LATENCY = 1 cycle from an answer to its first byte.
+    Interval: INTERVAL = 1 cycle between bytes; one more before each CRC, each beat and the status of a payload.
+    Format: that of answers in `hw/contract/frames.py`.
+    Limits: payloads of at most LONGEST bytes.
+    Twin: `hw.contract.frames.Answer`: its `unpack` is the other end.
     """
+
+    LATENCY = 1
+    INTERVAL = 1
 
     def __init__(self, crc: Algorithm = CRC32_ISO_HDLC) -> None:
         self.crc = crc

@@ -10,16 +10,24 @@ from edgemoe.hw.memory.axi import ADDRESS_CHANNEL, AxiRead, AxiWrite
 
 
 class Interconnect(wiring.Component):
-    """Several masters in front of a memory that answers in order.
-
-    Ports: `reads` and `writes` in, one of each a client; `read` and `write` out.
+    """Arbiter in front of a memory that answers in order.
 
     A client that waits is served after at most one burst of every other. The choice is a register, so that an offered
-    address stands; it costs IDLE_CYCLES between two addresses. A write keeps the memory until its last beat is taken;
-    responses and read data find their client by the order of the bursts, `outstanding` of which may be unanswered each
-    way.
+    address stands. A write keeps the memory until its last beat is taken; responses and read data find their client by
+    the order of the bursts.
+
+    Ports:
+        reads (in AxiRead): one for each client.
+        writes (in AxiWrite): one for each client.
+        read (out AxiRead): of the memory.
+        write (out AxiWrite): to the memory.
+    Latency: LATENCY = 1 cycle from a client's ARVALID or AWVALID to the memory's; data and responses pass in the same.
+    Interval: IDLE_CYCLES = 1 cycle more than the memory takes, between two addresses.
+    Limits: `outstanding` bursts unanswered each way.
+    Twin: none (no arithmetic).
     """
 
+    LATENCY = 1
     IDLE_CYCLES = 1
 
     def __init__(self, data_bits: int, clients: int = 2, outstanding: int = 8):

@@ -15,16 +15,25 @@ from edgemoe.hw.periphery.frame_sender import FrameSender
 
 
 class Link(wiring.Component):
-    """One request at a time: bytes in, accesses, bytes out.
-
-    Ports: `received` in and `sent` out, streams of bytes; `registers`, AXI4-Lite master; `read` and `write`, AXI4
-    masters, 64 bit, bursts of one block. What a request may be, and what is answered, stands in
+    """One request at a time: bytes in, accesses, bytes out. What a request may be, and what is answered, stands in
     `hw/contract/frames.py`.
 
     timeout_cycles: of silence inside a frame, after which the rest is not awaited. memory_bytes: behind the masters,
     from address 0. crc: of the frames (see FrameReceiver).
+
     Nothing on the line can make the link wait for ever: every state waits for the line with a time-out, or for the bus,
-    which answers. Twin: none (no arithmetic); `edgemoe.host.runtime.serial_link` is the other end.
+    which answers. A register access is done once: its repetition is answered from what is kept.
+
+    Ports:
+        received (in stream): bytes from the line.
+        sent (out stream): bytes to the line.
+        registers (out AxiLite): the core's.
+        read (out AxiRead): memory, 64 bit, in bursts of one block.
+        write (out AxiWrite): the same, the other way.
+    Latency: varies: with line and bus.
+    Interval: none (one request at a time).
+    Limits: those of FrameReceiver.
+    Twin: none (no arithmetic); `host.runtime.serial_link` is the other end.
     """
 
     def __init__(self, timeout_cycles: int, memory_bytes: int, crc: Algorithm = CRC32_ISO_HDLC):

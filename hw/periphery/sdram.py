@@ -13,16 +13,17 @@ __all__ = ["Sdram", "SdramConfig", "SdramPins", "SdramTiming"]
 
 
 class Sdram(wiring.Component):
-    """32 MiB (by `config`) of memory.
+    """A memory of `config.bytes`, 32 MiB by default: an AXI4 slave over an SDR SDRAM.
 
-    Ports
-      read, write  AXI4 of 64 bits, one ID, INCR bursts of whole beats up to 256 (see SdramPort)
-      pins         the chip, clocked by the inverse of this clock (see SdramCommands)
-
-    READ_LATENCY     cycles from ARVALID to RVALID, of a row that is open, nothing else under way; one more after a
-                     write
-    WRITE_LATENCY    cycles from AWVALID and WVALID to BVALID of a single beat; one more after a read
-    CYCLES_PER_BEAT  within a row, either way; 16 bits a cycle
+    Ports:
+        read (in AxiRead): 64 bits, one ID, INCR bursts of whole beats up to 256 (see SdramPort).
+        write (in AxiWrite): the same, the other way.
+        pins (out SdramPins): the chip, clocked by the inverse of this clock (see SdramCommands).
+    Latency: READ_LATENCY = 7 + cas_latency + pad_registers cycles from ARVALID to RVALID, of a row that is open,
+        nothing else under way; one more after a write. WRITE_LATENCY = 2 cycles from AWVALID and WVALID to BVALID of a
+        single beat; one more after a read.
+    Interval: CYCLES_PER_BEAT = 4 cycles between beats within a row, either way: 16 bits a cycle.
+    Limits: those of `config`, an SdramConfig.
     Twin: none (no arithmetic); the chip's model is sim/sdram_chip.v.
     """
 

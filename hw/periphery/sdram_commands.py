@@ -27,17 +27,19 @@ class SdramCommands(wiring.Component):
     """Beats, in order -> the commands of the chip. At most one row is open; it stays open until another one or a
     refresh is wanted.
 
-    Ports
-      access  stream of beats to read or write; taken at most every four cycles
-      beat    out, with `beat_valid`: what was read, in order; no back-pressure, so ask only for what has room
-      pins    the chip. All outputs are registers; `dq_i` goes into one. The chip's clock is the inverse of this one: it
-              sees a command half a cycle after the register has it
-
-    LATENCY  cycles from taking a read of the open row to `beat_valid`
-    CAPTURE  cycles from the register with READ to that which captures the first word from `dq_i`: CAS latency and input
-             registers
-    CYCLES_PER_BEAT  while the row stays the same and reads and writes do not alternate
     A refresh waits for the beat under way and no longer: no two of them are farther apart than config.refresh_interval.
+
+    Ports:
+        access (in stream): beats to read or write; taken at most every four cycles.
+        beat, beat_valid (out): what was read, in order; no back-pressure, so ask only for what has room.
+        pins (out SdramPins): the chip. All outputs are registers; `dq_i` goes into one. The chip's clock is the inverse
+            of this one: it sees a command half a cycle after the register has it.
+    Latency: LATENCY = 5 + CAPTURE cycles from taking a read of the open row to `beat_valid`; CAPTURE = cas_latency +
+        pad_registers cycles from the register with READ to that which captures the first word from `dq_i`.
+    Interval: CYCLES_PER_BEAT = 4 cycles between beats, while the row stays the same and reads and writes do not
+        alternate.
+    Limits: those of `config`, an SdramConfig.
+    Twin: none (no arithmetic).
     """
 
     CYCLES_PER_BEAT = BURST_WORDS

@@ -16,20 +16,26 @@ SHIFT = exact_log2(BEAT_BITS // 8)
 class SdramPort(wiring.Component):
     """An AXI4 slave of one ID: at most one burst a direction under way.
 
-    Ports
-      read, write       AXI4. INCR bursts of whole beats: size, kind, cache, prot and WLAST are not looked at, nor are
-                        the low address bits
-      access            the beats; `beat`, `beat_valid` what comes back (see SdramCommands)
-
     Reads and writes take turns burst by burst. A burst that cannot go on (no data to write, no room for what is read)
     yields its turn after config.patience cycles, between two beats, so neither direction can lock the other. A read is
     asked for only when the buffer of config.read_buffer beats has room for it. Addresses beyond the memory answer
-    DECERR, each beat of a read; nothing is written then. LATENCY: cycles from ARVALID (AWVALID) to the beat on
-    `access`, one more when the turn changes, and from `beat_valid` to RVALID. BVALID comes a cycle after the last beat
-    is taken.
+    DECERR, each beat of a read; nothing is written then.
+
+    Ports:
+        read (in AxiRead): INCR bursts of whole beats: size, kind, cache and prot are not looked at, nor are the low
+            address bits.
+        write (in AxiWrite): the same, the other way; WLAST is not looked at either.
+        access (out stream): the beats.
+        beat, beat_valid (in): what comes back (see SdramCommands).
+    Latency: LATENCY = (1, 1) cycles from ARVALID (AWVALID) to the beat on `access`, one more when the turn changes, and
+        from `beat_valid` to RVALID. BVALID comes a cycle after the last beat is taken.
+    Interval: INTERVAL = 1 cycle between beats of a burst.
+    Limits: one burst of at most 256 beats a direction at a time; answers come in order.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = (1, 1)
+    INTERVAL = 1
 
     def __init__(self, config: SdramConfig) -> None:
         self.config = config

@@ -19,13 +19,18 @@ def _checked(cycles_per_bit: int) -> int:
 class UartReceiver(wiring.Component):
     """Line to bytes.
 
-    Ports: `line` in, idle high, synchronised here; `bytes` out, a stream. A byte that is not taken before the next one
-    is complete stays, and the new one is dropped with a pulse of `overrun`; one without a stop bit is dropped, and the
-    line must be high again before another begins.
+    A byte that is not taken before the next one is complete stays, and the new one is dropped; one without a stop bit
+    is dropped, and the line must be high again before another begins. Every bit is sampled in its middle, so the
+    sender's clock may be off by 4 % (one bit of four cycles: 2 %).
 
-    LATENCY: cycles from the middle of the stop bit to `bytes.valid`, the synchroniser's two included. Every bit is
-    sampled in its middle, so the sender's clock may be off by 4 % (one bit of four cycles: 2 %). Twin: none (no
-    arithmetic).
+    Ports:
+        line (in): idle high, synchronised here.
+        bytes (out stream): what was received.
+        overrun (out): pulse: a byte was dropped for want of room.
+    Latency: LATENCY = 3 cycles from the middle of the stop bit to `bytes.valid`, the synchroniser's two included.
+    Interval: none (the line's: a byte in ten bits).
+    Limits: cycles_per_bit is at least LEAST_CYCLES.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 3
@@ -71,16 +76,22 @@ class UartReceiver(wiring.Component):
 
 
 class UartTransmitter(wiring.Component):
-    """Bytes to line.
+    """Bytes to line, without a gap while bytes are there.
 
-    Ports: `bytes` in, a stream; `line` out, idle high, from a register. Rate: a byte every 10 * cycles_per_bit cycles
-    without a gap. LATENCY: cycles from the taking of a byte to its start bit. Twin: none (no arithmetic).
+    Ports:
+        bytes (in stream): what is to be sent.
+        line (out): idle high, from a register.
+    Latency: LATENCY = 1 cycle from the taking of a byte to its start bit.
+    Interval: INTERVAL = 10 * cycles_per_bit cycles between bytes.
+    Limits: cycles_per_bit is at least LEAST_CYCLES.
+    Twin: none (no arithmetic).
     """
 
     LATENCY = 1
 
     def __init__(self, cycles_per_bit: int):
         self.cycles_per_bit = _checked(cycles_per_bit)
+        self.INTERVAL = FRAME_BITS * cycles_per_bit
         super().__init__({"bytes": In(stream.Signature(8)), "line": Out(1, init=1)})
 
     def elaborate(self, platform):
