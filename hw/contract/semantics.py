@@ -389,6 +389,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "compute/array.py",
             "compute/accumulator.py",
             "compute/epilogue.py",
+            "control/row_pipeline.py",
             "control/writeback.py",
         ),
         ("wait_stream", "wait_load", "beats"),
