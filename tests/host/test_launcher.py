@@ -408,6 +408,8 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
             return ["growth", *plot], NO_STUDY
         case "soak":
             return ["soak", "--images", "1"], ""
+        case "evaluate":
+            return [word.replace("street:200", "street:1") for word in words], ""
         case "verilog":
             return ["verilog", "--hardware", "tiny", "-o", "verilog"], ""
         case "build":
