@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from edgemoe.host import outputs
 from edgemoe.host.images import SUFFIXES, read_image
-from edgemoe.host.inference import Notices, Pass, Totals, notice, stream
+from edgemoe.host.inference import best_classes, notice, Notices, Pass, prediction, stream, Totals
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
@@ -132,7 +132,8 @@ class Batch:
     """What became of a batch. failed: {"file", "error"} of each picture that could not be read.
 
     streams: {"image": its place among the pictures, "file", "task", "outputs", "pass", "cycles"} of each; streams of
-    one pass ran together, and the cycles are those of the whole pass.
+    one pass ran together, and the cycles are those of the whole pass. Of a classifier, "classes", too: the likeliest
+    ones and their probabilities.
     """
 
     hardware: HardwareConfig
@@ -187,11 +188,14 @@ def infer_files(
     def save(part: Pass, number: int) -> None:
         for place, (image, task) in enumerate(part.streams):
             which = order[image]
-            written = outputs.save_maps(folder, names[which], config, task, part.run.heads[place])
             final = part.run.tokens[place]
+            values = prediction(checkpoint, task, part.run.heads[place], final)
+            written = outputs.save_maps(folder, names[which], config, task, values)
             if token_file and final is not None:
                 token_file.add(final)
             entry = {"image": which, "file": str(paths[which]), "task": config.tasks[task].name, "outputs": written}
+            if values is not None and config.tasks[task].kind == "classification":
+                entry["classes"] = best_classes(config, task, values)
             result.streams.append(entry | {"pass": number, "cycles": part.run.cycles})
             result.outputs += written
         result.totals.add(part.run)

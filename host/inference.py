@@ -24,6 +24,7 @@ from edgemoe.models.errors import (
     EdgemoeError,
     notice,  # commands take it from here
 )
+from edgemoe.models.graph import graph
 from edgemoe.models.numbers.quantise import QuantisedModel, quantise
 from numpy.typing import NDArray
 
@@ -256,21 +257,45 @@ class Inference:
 
     def map(self, stream: int) -> NDArray[Any] | None:
         """The prediction of a stream, as `prediction` gives it."""
-        return prediction(self.checkpoint.config, self.streams[stream][1], self.heads[stream])
+        return prediction(self.checkpoint, self.streams[stream][1], self.heads[stream], self.tokens[stream])
 
 
-def prediction(config: ModelConfig, task: int, head: NDArray[np.float32] | None) -> NDArray[Any] | None:
-    """A head as a full-size map: class numbers uint8 or metres float32, [H, W]; None for a task without a head."""
-    if head is None:
-        return None
-    chosen = config.tasks[task]
-    return (heads.segmentation_map if chosen.kind == "segmentation" else heads.depth_map)(head, config, chosen)
+def prediction(
+    checkpoint: Checkpoint, task: int, head: NDArray[np.float32] | None, tokens: NDArray[np.float32] | None
+) -> NDArray[Any] | None:
+    """What a task says of a picture, by its kind; None for a task without a head.
+
+    A full-size map [H, W], class numbers uint8 or metres float32; probabilities of classes, float32 [classes]; features
+    float32 [tokens, width], normalised. head: what the device computed of it; tokens: the final ones, for heads that
+    the host computes.
+    """
+    config, chosen = checkpoint.config, checkpoint.config.tasks[task]
+    if host_head := graph(config).host_heads.get(chosen.name):
+        assert tokens is not None  # a program stores them for a task that has no head on the array
+        head = host_head.forward(tokens[None], checkpoint.tensors)[0]
+    if head is None or chosen.kind == "features":
+        return head
+    decode = {
+        "segmentation": heads.segmentation_map,
+        "depth": heads.depth_map,
+        "classification": heads.class_probabilities,
+    }
+    return decode[chosen.kind](head, config, chosen)
 
 
 def colourised(config: ModelConfig, task: int, prediction: NDArray[Any]) -> NDArray[np.uint8]:
-    """A prediction as people look at it, uint8 [H, W, 3]."""
+    """A map, or features, as people look at it, uint8 [H, W, 3]."""
     kind = config.tasks[task].kind
+    if kind == "features":
+        return heads.colourise_features(prediction, config)
     return heads.colourise_segmentation(prediction) if kind == "segmentation" else heads.colourise_depth(prediction)
+
+
+def best_classes(config: ModelConfig, task: int, probabilities: NDArray[Any], most: int = 5) -> dict[str, float]:
+    """The likeliest classes, by their labels or numbers, with their probabilities; the first is the likeliest."""
+    labels = config.tasks[task].labels
+    order = np.argsort(-probabilities, kind="stable")[:most]
+    return {labels[i] if labels else str(i): float(probabilities[i]) for i in order}
 
 
 class Session:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host.images import depth_png, npy, png
-from edgemoe.host.inference import colourised, prediction
+from edgemoe.host.inference import colourised
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.console import show_table
 from edgemoe.models.folders import OutputFolder
@@ -19,11 +19,14 @@ from PIL import Image, ImageDraw, ImageFont
 def map_files(config: ModelConfig, task: int) -> dict[str, Callable[[NDArray[Any]], bytes]]:
     """What is written of a task's prediction: end of the file's name -> the file. A task without a head has none.
 
-    The coloured PNG, the raw prediction as .npy, and depth as a 16-bit PNG (metres x 256) too.
+    The coloured PNG, the raw prediction as .npy, and depth as a 16-bit PNG (metres x 256) too; of a classifier the
+    probabilities as .npy alone.
     """
     name, kind = config.tasks[task].name, config.tasks[task].kind
     if kind == "tokens":
         return {}
+    if kind == "classification":
+        return {f"-{name}.npy": npy}
     files: dict[str, Callable[[NDArray[Any]], bytes]] = {
         f"-{name}.png": lambda prediction: png(colourised(config, task, prediction)),
         f"-{name}.npy": npy,
@@ -37,10 +40,9 @@ def map_names(base: str, config: ModelConfig, tasks: Iterable[int]) -> list[str]
 
 
 def save_maps(
-    folder: OutputFolder, base: str, config: ModelConfig, task: int, head: NDArray[np.float32] | None
+    folder: OutputFolder, base: str, config: ModelConfig, task: int, values: NDArray[Any] | None
 ) -> list[str]:
-    """Write what is written of a stream's head; returns the paths."""
-    values = prediction(config, task, head)
+    """Write what is written of a task's prediction; returns the paths."""
     if values is None:
         return []
     return [str(folder.write(base + end, encode(values))) for end, encode in map_files(config, task).items()]

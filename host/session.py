@@ -52,8 +52,9 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
 class Prediction:
     """What a task gave for a picture.
 
-    kind     "segmentation", "depth" or "tokens"
-    map      [height, width] of the model's picture: class numbers uint8, or metres float32; None for "tokens"
+    kind     "segmentation", "depth", "classification", "features" or "tokens"
+    map      [height, width] of the model's picture: class numbers uint8, or metres float32; of a classifier the
+             probabilities float32 [classes]; features float32 [tokens, width]; None for "tokens"
     tokens   final tokens float32 [tokens, width] of the encoder, where they were asked for (always for "tokens"); else
              None
     """
@@ -65,10 +66,17 @@ class Prediction:
     _config: ModelConfig = field(repr=False)
 
     def colour(self) -> Image.Image:
-        """The map as people look at it."""
-        if self.map is None:
-            raise EdgemoeError(f"task {self.task} gives tokens, which have no picture")
+        """The map as people look at it; of features the first three principal components."""
+        if self.map is None or self.kind == "classification":
+            what = "tokens" if self.map is None else "classes"
+            raise EdgemoeError(f"task {self.task} gives {what}, which have no picture")
         return Image.fromarray(inference.colourised(self._config, self._config.task_index(self.task), self.map))
+
+    def classes(self, most: int = 5) -> dict[str, float]:
+        """The likeliest classes, by their labels or numbers, with their probabilities; the first is the likeliest."""
+        if self.map is None or self.kind != "classification":
+            raise EdgemoeError(f"task {self.task} is of kind {self.kind!r}, which has no classes of a picture")
+        return inference.best_classes(self._config, self._config.task_index(self.task), self.map, most)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the map, by the suffix: .png coloured; .npy raw (tokens, too);
@@ -180,8 +188,9 @@ class Session:
             for part in self._engine.passes(images, numbers, lambda done, share: progress):
                 for place, (image, task) in enumerate(part.streams):
                     name, kind = config.tasks[task].name, config.tasks[task].kind
-                    shown = inference.prediction(config, task, part.run.heads[place])
-                    predictions[image][name] = Prediction(name, kind, shown, part.run.tokens[place], config)
+                    tokens = part.run.tokens[place]
+                    shown = inference.prediction(self._engine.checkpoint, task, part.run.heads[place], tokens)
+                    predictions[image][name] = Prediction(name, kind, shown, tokens, config)
                     if part.run.cycles:
                         cycles[image] = (cycles[image] or 0.0) + part.run.cycles / len(part.streams)
         return [

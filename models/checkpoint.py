@@ -47,7 +47,9 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     Matrices are [outputs, inputs], but for the routers, which are [inputs, experts]. Row 0 of `pos_embed` is the CLS
     row with the CLS token already added.
     """
-    return {name: shape for operation in graph(config).operations for name, shape in operation.tensors().items()}
+    model = graph(config)
+    parts = (*model.operations, *model.host_heads.values())
+    return {name: shape for part in parts for name, shape in part.tensors().items()}
 
 
 def check_tensors(config: ModelConfig, tensors: dict[str, np.ndarray], source: str) -> None:

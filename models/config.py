@@ -11,7 +11,9 @@ from typing import Any, Literal
 from .errors import EdgemoeError, brief, listing
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
-TASK_KINDS = ("segmentation", "depth", "tokens")
+TASK_KINDS = ("segmentation", "depth", "classification", "features", "tokens")
+# Of a classifier: what its linear layer sees, and how many times its outputs a row then has.
+POOLS = {"cls": 1, "distilled": 2, "mean": 1, "cls+mean": 2, "mean-first": 0}
 
 
 LARGEST = (
@@ -27,20 +29,29 @@ def _is_count(value: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """One task: a router matrix per MoE layer and, unless it is of kind "tokens", a linear patch decoder.
+    """One task: a router matrix per MoE layer and, unless it is of kind "tokens", a head.
 
     name      letters, digits, "_" or "-": it is a part of the tensor names
-    kind      "segmentation" (logits of `channels` classes), "depth" (one channel, see `heads`), "tokens" (no head)
-    channels  values per cell of the grid
-    grid      s: the head gives s x s cells per patch, so s * s * channels values per patch
+    kind      "segmentation" (logits of `channels` classes), "depth" (one channel, see `heads`): linear patch decoders;
+              "classification" (of the picture, into `channels` classes), "features" (the tokens behind the final norm),
+              "tokens" (no head: those before it)
+    channels  values per cell of the grid; classes
+    grid      s: the decoder gives s x s cells per patch, so s * s * channels values per patch
+    pool      of a classifier, what the linear layer sees: "cls" (row 0, normalised), "distilled" (rows 0 and 1, a layer
+              each, logits averaged), "mean" (of the normalised patches), "cls+mean" (both, one after the other),
+              "mean-first" (the mean of the patches, then normalised)
+    labels    names of the classes, or none
     """
 
     name: str
-    kind: Literal["segmentation", "depth", "tokens"]
+    kind: Literal["segmentation", "depth", "classification", "features", "tokens"]
     channels: int = 0
     grid: int = 0
+    pool: str = ""
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
         if (
             not isinstance(self.name, str)
             or not 0 < len(self.name) <= 64
@@ -58,9 +69,13 @@ class TaskConfig:
             raise EdgemoeError(
                 f"task {self.name}: channels and grid must be integers of at most {LARGEST}, got {given}"
             )
-        if self.kind == "tokens":
+        if self.kind == "classification":
+            self._check_classifier()
+        elif self.pool or self.labels:
+            raise EdgemoeError(f"task {self.name}: pool and labels are for kind 'classification', not {self.kind!r}")
+        elif self.kind in ("tokens", "features"):
             if self.channels or self.grid:
-                raise EdgemoeError(f"task {self.name}: kind 'tokens' has no head; leave channels and grid at 0")
+                raise EdgemoeError(f"task {self.name}: kind {self.kind!r} has no head; leave channels and grid at 0")
         elif self.channels < 1 or self.grid < 1:
             raise EdgemoeError(
                 f"task {self.name}: kind {self.kind!r} needs channels and grid of at least 1, got {self.channels} and "
@@ -69,9 +84,31 @@ class TaskConfig:
         if self.kind == "depth" and self.channels != 1:
             raise EdgemoeError(f"task {self.name}: kind 'depth' has exactly 1 channel, got {self.channels}")
 
+    def _check_classifier(self) -> None:
+        if self.channels < 1 or self.grid:
+            raise EdgemoeError(
+                f"task {self.name}: kind 'classification' needs channels of at least 1 and grid 0, got {self.channels} "
+                f"and {self.grid}"
+            )
+        if self.pool not in POOLS:
+            raise EdgemoeError(
+                f"task {self.name}: pool is {brief(repr(self.pool))}, expected one of {', '.join(POOLS)}"
+            )
+        if self.labels and len(self.labels) != self.channels:
+            raise EdgemoeError(
+                f"task {self.name}: {len(self.labels)} labels for {self.channels} classes; give one for each, in order"
+            )
+        if not all(isinstance(label, str) for label in self.labels):
+            raise EdgemoeError(f"task {self.name}: labels must be texts")
+
     @property
     def head_outputs(self) -> int:
-        """Values per patch: s * s * channels, in the order s row, s column, channel (fastest); 0 without a head."""
+        """Values that the array computes of each row of the head, 0 if it computes none.
+
+        Of a patch decoder s * s * channels, in the order s row, s column, channel (fastest).
+        """
+        if self.kind == "classification":
+            return POOLS[self.pool] * self.channels
         return self.grid * self.grid * self.channels
 
 
@@ -89,6 +126,7 @@ class ModelConfig:
     tasks           at least one
     norm            kind of the norms: "layer" (LayerNorm) or "rms" (RMSNorm)
     eps             added to the variance in them
+    prefix          rows of a stream before its patches: CLS token, distillation token, registers
     """
 
     name: str
@@ -107,6 +145,7 @@ class ModelConfig:
     tasks: tuple[TaskConfig, ...]
     norm: str = "layer"
     eps: float = 1e-6
+    prefix: int = 1
 
     def __post_init__(self) -> None:
         # Lists (as JSON gives them) become tuples, so that a configuration stays hashable.
@@ -122,7 +161,7 @@ class ModelConfig:
             value = getattr(self, field)
             if not _is_count(value) or value < 1:
                 fail(f"{field} is {brief(repr(value))}, expected an integer from 1 to {LARGEST}")
-        for field in ("hidden", "experts", "expert_hidden", "top_k"):
+        for field in ("hidden", "experts", "expert_hidden", "top_k", "prefix"):
             value = getattr(self, field)
             if not _is_count(value) or value < 0:
                 fail(f"{field} is {brief(repr(value))}, expected an integer from 0 to {LARGEST}")
@@ -163,6 +202,9 @@ class ModelConfig:
         for task in self.tasks:
             if not isinstance(task, TaskConfig):
                 fail(f"tasks holds {brief(repr(task))}, expected a TaskConfig")
+            needed = {"cls": 1, "distilled": 2, "cls+mean": 1}.get(task.pool, 0)
+            if self.prefix < needed:
+                fail(f"task {task.name}: pool {task.pool!r} needs {needed} rows before the patches, got {self.prefix}")
             if task.grid > self.patch:
                 fail(f"task {task.name}: grid is {task.grid}, expected at most the patch side {self.patch}")
         names = [task.name for task in self.tasks]
@@ -188,8 +230,14 @@ class ModelConfig:
 
     @property
     def tokens(self) -> int:
-        """Patches and the CLS token, which is row 0."""
-        return self.patches + 1
+        """Rows of a stream: the prefix (the CLS token is row 0), then the patches."""
+        return self.patches + self.prefix
+
+    def head_rows(self, task: TaskConfig) -> range:
+        """The rows of a stream that a task's head on the array sees."""
+        if task.pool in ("cls", "distilled"):
+            return range(POOLS[task.pool])
+        return range(0 if task.pool == "cls+mean" else self.prefix, self.tokens)
 
     @property
     def patch_size_words(self) -> int:

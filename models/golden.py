@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The float M3ViT: what the paper means, in one file. Everything else in the repository is compared with this.
 
-Letters in the shape comments: B images, C colour channels, H and W pixels, p patch side, N patches, T = N + 1 tokens, D
-width, h heads, d = D / h head width, M hidden width, E experts, X expert hidden width, k = top_k, S tokens of one
-expert.
+Letters in the shape comments: B images, C colour channels, H and W pixels, p patch side, N patches, P tokens before
+them (CLS), T = P + N tokens, D width, h heads, d = D / h head width, M hidden width, E experts, X expert hidden width,
+k = top_k, S tokens of one expert.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checkpoint import Checkpoint, expected_tensors
-from .config import ModelConfig
+from .config import ModelConfig, TaskConfig
 from .errors import EdgemoeError
 
 
@@ -27,7 +27,8 @@ class Output:
     """What one forward pass gives.
 
     tokens         [B, T, D]  the residual stream after the last layer; no norm follows in the trunk
-    head           [B, N, s * s * channels]  the task's patch decoder, or None for a task of kind "tokens"
+    head           [B, N, s * s * channels]  the task's patch decoder; a classifier's linear layer [B, rows, outputs] of
+                   the rows that it sees, before logits are averaged; features [B, T, D]; None for kind "tokens"
     routing        layer -> [B, T, k]  expert indices, highest score first
     scores         layer -> [B, T, k]  their softmax probabilities (over all E experts, not renormalised)
     probabilities  layer -> [B, T, E]  the router's whole softmax; only with trace
@@ -178,16 +179,24 @@ class Block(nn.Module):
 
 class Head(nn.Module):
     """A linear patch decoder: each patch's token gives s x s cells of `channels` values (s row, s column, channel
-    fastest).
+    fastest). Or a classifier's linear layer, or the final norm alone.
     """
 
-    def __init__(self, config: ModelConfig, outputs: int) -> None:
+    def __init__(self, config: ModelConfig, task: TaskConfig) -> None:
         super().__init__()
+        self.kind, self.pool, self.prefix = task.kind, task.pool, config.prefix
         self.norm = NORMS[config.norm](config.width, eps=config.eps)
-        self.proj = nn.Linear(config.width, outputs)
+        if task.kind != "features":
+            self.proj = nn.Linear(config.width, task.head_outputs or task.channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.proj(self.norm(tokens[:, 1:]))  # [B, N, s*s*channels]; row 0 is the CLS token
+        patches = tokens[:, self.prefix :]  # [B, N, D]
+        if self.kind == "features":
+            return self.norm(tokens)  # [B, T, D]
+        if self.pool == "mean-first":
+            return self.proj(self.norm(patches.mean(dim=1, keepdim=True)))  # [B, 1, classes]
+        seen = {"cls": tokens[:, :1], "distilled": tokens[:, :2], "cls+mean": tokens}.get(self.pool, patches)
+        return self.proj(self.norm(seen))  # [B, N, s*s*channels], or [B, rows, outputs]
 
 
 class Golden(nn.Module):
@@ -203,7 +212,7 @@ class Golden(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.pos_embed = nn.Parameter(torch.empty(config.tokens, config.width))
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.heads = nn.ModuleDict({t.name: Head(config, t.head_outputs) for t in config.tasks if t.head_outputs})
+        self.heads = nn.ModuleDict({t.name: Head(config, t) for t in config.tasks if t.kind != "tokens"})
         nn.init.normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -239,10 +248,9 @@ class Golden(nn.Module):
             )
         x = x.to(self.pos_embed.dtype) / 256  # [B, C, H, W]
         patches = self.patch_embed(x)  # [B, N, D]
-        cls = patches.new_zeros(
-            len(patches), 1, patches.shape[-1]
-        )  # [B, 1, D] the CLS token is folded into pos_embed[0]
-        return torch.cat([cls, patches], dim=1) + self.pos_embed  # [B, T, D]
+        # The CLS token and others are folded into pos_embed's first rows.
+        prefix = patches.new_zeros(len(patches), self.config.prefix, patches.shape[-1])  # [B, P, D]
+        return torch.cat([prefix, patches], dim=1) + self.pos_embed  # [B, T, D]
 
     def layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]

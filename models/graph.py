@@ -13,7 +13,8 @@ from functools import cache
 from .config import ModelConfig
 from .keys import Key
 from .operations.attention import Attention
-from .operations.head import PatchHead
+from .operations.head import Head
+from .operations.host_head import HostHead
 from .operations.mlp import Mlp
 from .operations.moe import MixtureOfExperts
 from .operations.operation import Matrix, Operation, Over
@@ -22,15 +23,19 @@ from .operations.patch import PatchEmbedding
 
 @dataclass(frozen=True)
 class Graph:
-    """trunk: what every stream goes through, in order; heads: by the name of their task, after the trunk."""
+    """trunk: what every stream goes through, in order.
+
+    heads, host_heads: by the name of their task, after the trunk; on the array and on the host.
+    """
 
     config: ModelConfig
     trunk: tuple[Operation, ...]
-    heads: dict[str, PatchHead]
+    heads: dict[str, Head]
+    host_heads: dict[str, HostHead]
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """All of them, in order."""
+        """All of them that the array computes, in order."""
         return (*self.trunk, *self.heads.values())
 
     def matrices(self) -> Iterator[tuple[Operation, Matrix]]:
@@ -41,8 +46,9 @@ class Graph:
         """What the mathematics asks for, of one picture and task."""
         c = self.config
         rows = {Over.TOKENS: c.tokens, Over.STREAM: c.tokens, Over.PATCHES: c.patches, Over.QUEUE: c.tokens * c.top_k}
-        operations = [*self.trunk, *(head for name, head in self.heads.items() if name == task)]
-        return sum(rows[work.over] * work.multiplications for operation in operations for work in operation.work())
+        trunk = sum(rows[work.over] * work.multiplications for operation in self.trunk for work in operation.work())
+        head = self.heads.get(task)
+        return trunk + (sum(len(head.rows) * work.multiplications for work in head.work()) if head else 0)
 
     @property
     def result(self) -> Key:
@@ -57,5 +63,8 @@ def graph(config: ModelConfig) -> Graph:
     for layer in range(config.layers):
         trunk += [Attention(config, layer), (MixtureOfExperts if config.is_moe(layer) else Mlp)(config, layer)]
     return Graph(
-        config, tuple(trunk), {task.name: PatchHead(config, task) for task in config.tasks if task.head_outputs}
+        config,
+        tuple(trunk),
+        {task.name: Head(config, task) for task in config.tasks if task.head_outputs},
+        {task.name: HostHead(config, task) for task in config.tasks if HostHead.serves(task)},
     )

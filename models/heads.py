@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a task head's values to a map of the image, and from a map to a picture. NumPy only: the host on a board runs
-it.
+"""From a task head's values to a map of the image or to classes, and from a map to a picture. NumPy only: the host on
+a board runs it.
 
 A head gives, per patch, s * s cells of `channels` values in the order s row, s column, channel (fastest). The cells of
 all patches form a grid of H * s / patch rows and W * s / patch columns, which is interpolated bilinearly to H x W
@@ -88,6 +88,44 @@ def depth_map(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | st
     values = bilinear(cell_grid(head, config, chosen), config.image_height, config.image_width)[..., 0]
     low, high = (np.float32(np.log(limit / DEPTH_UNIT)) for limit in DEPTH_LIMITS)
     return (np.float32(DEPTH_UNIT) * np.exp(np.clip(values, low, high))).astype(np.float32)
+
+
+def class_probabilities(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | str) -> np.ndarray:
+    """Softmax of a classifier's logits, float32 [classes]; `head`: its linear layer's values [rows, outputs]."""
+    chosen = _task(config, task, "classification")
+    logits = class_logits(np.asarray(head, np.float32), config, chosen)
+    shifted = np.exp(logits - logits.max())
+    return (shifted / shifted.sum()).astype(np.float32)
+
+
+def class_logits(head: np.ndarray, config: ModelConfig, task: TaskConfig) -> np.ndarray:
+    """[rows, outputs] -> [classes]: what the linear layer gave, brought together as `TaskConfig.pool` says."""
+    classes = task.channels
+    if task.pool == "distilled":
+        return (head[0, :classes] + head[1, classes:]) / 2
+    if task.pool == "cls+mean":
+        return head[0, :classes] + head[config.prefix :, classes:].mean(axis=0)
+    return head.mean(axis=0)  # one row, or the patches'
+
+
+def colourise_features(features: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Features [tokens, width] -> RGB uint8 [H, W, 3]: the patches' first three principal components.
+
+    Each component goes from its second to its 98th percentile; patches alike have like colours, which colour means
+    nothing. The sign of a component is that of its largest weight.
+    """
+    patches = np.asarray(features, np.float64)[config.prefix :]
+    centred = patches - patches.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = directions[:3] * np.sign(
+        np.take_along_axis(directions[:3], np.abs(directions[:3]).argmax(1)[:, None], 1)
+    )
+    components = np.zeros((len(patches), 3))
+    components[:, : len(directions)] = centred @ directions.T
+    low, high = np.percentile(components, (2, 98), axis=0)
+    scaled = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1) * 255
+    grid = scaled.reshape(config.patches_per_column, config.patches_per_row, 3).astype(np.float32)
+    return bilinear(grid, config.image_height, config.image_width).round().astype(np.uint8)
 
 
 def colourise_segmentation(classes: np.ndarray) -> np.ndarray:

@@ -76,13 +76,13 @@ class Normalise(Step):
 
 @dataclass(frozen=True)
 class Product(Step):
-    """into = linear(reads) * scale. patches: only the rows of patches, not the CLS token's."""
+    """into = linear(reads) * scale. rows: of one stream, those that are meant; all of them if none are named."""
 
     linear: Linear
     reads: Value
     into: Value
     scale: RowScale = RowScale.NONE
-    patches: bool = False
+    rows: range | None = None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def demo(
                 rows.append(("segmentation, mean IoU", f"{100 * share:.1f} %"))
             else:
                 rows.append(("depth, RMSE", f"{metrics.depth_rmse(prediction, street.depth):.2f} m"))
-            outputs.save_maps(folder, "scene", config, task, result.heads[stream])
+            outputs.save_maps(folder, "scene", config, task, prediction)
         picture = folder.write("demo.png", images.png(outputs.sheet([row[:1] + row[1::2], [("", blank), *row[2::2]]])))
         folder.write("scene.png", images.png(street.image.transpose(1, 2, 0)))
     summary = result.totals().summary(chosen)

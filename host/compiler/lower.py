@@ -46,11 +46,11 @@ def finish(walk: Walk, heads: Sequence[Sequence[Step]], save_tokens: bool) -> No
             walk.step(step, slot, f", stream {index}")
             if isinstance(step, Product):
                 room = walk.rooms[step.into]
-                key = walk.model.graph.heads[task.name].result
-                buffer = Buffer(-1, c.patches, room.stride, h.lanes, task.head_outputs, walk.model.exponents[key])
+                key, rows = walk.model.graph.heads[task.name].result, len(c.head_rows(task))
+                buffer = Buffer(-1, rows, room.stride, h.lanes, task.head_outputs, walk.model.exponents[key])
                 head = buffer, Region(buffer.size)
                 label = f"result {task.name}, stream {index}"
-                walk.transfer(Opcode.STORE, label, Memory.ACTIVATION, At(room), c.patches, room.stride, head[1])
+                walk.transfer(Opcode.STORE, label, Memory.ACTIVATION, At(room), rows, room.stride, head[1])
         if save_tokens or head is None:
             buffer = Buffer(-1, c.tokens, walk.width, h.lanes, c.width, walk.model.token_exponent)
             tokens = buffer, Region(buffer.size)

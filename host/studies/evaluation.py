@@ -102,8 +102,8 @@ def evaluate(
             cycles += part.run.cycles
             for number in [number for number in street if number < part.streams[0][0]]:
                 del street[number]
-            for (image, index), head in zip(part.streams, part.run.heads, strict=True):
-                task, found = config.tasks[index], prediction(config, index, head)
+            for (image, index), head, tokens in zip(part.streams, part.run.heads, part.run.tokens, strict=True):
+                task, found = config.tasks[index], prediction(checkpoint, index, head, tokens)
                 assert found is not None
                 if task.kind == "segmentation":
                     matrices[task.name] += metrics.confusion(found, street[image].labels, task.channels)

@@ -22,7 +22,8 @@ from ..operations.operation import Context, Observer
 class Forward:
     """What one forward pass gives.
 
-    tokens [B, T, D]; layers [B, T, D] each; routes, scores: layer -> [B, T, top_k]; head [B, patches, outputs] or None.
+    tokens [B, T, D]; layers [B, T, D] each; routes, scores: layer -> [B, T, top_k]; head [B, rows, outputs], of a head
+    on the array or on the host, or None.
     """
 
     tokens: NDArray
@@ -57,6 +58,10 @@ def forward(
     for operation in model.trunk:
         x = operation.forward(x, context)
         after.append(x)
-    head = model.heads.get(config.tasks[index].name)
+    name, values = config.tasks[index].name, None
+    if head := model.heads.get(name):
+        values = head.forward(x, context)
+    elif host_head := model.host_heads.get(name):
+        values = host_head.forward(x, tensors)
     # After the embedding come the layers, two operations each.
-    return Forward(x, after[2::2], context.routes, context.scores, head.forward(x, context) if head else None)
+    return Forward(x, after[2::2], context.routes, context.scores, values)

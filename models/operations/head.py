@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A task's head, a linear patch decoder: proj(norm(x)) of each patch's token gives its s x s cells of `channels`
-values.
+"""A task's head: proj(norm(x)) of some rows of a stream.
+
+Of every patch for a patch decoder (its s x s cells of `channels` values) and for classifiers that average patches; of
+the CLS and distillation tokens for others. What then remains is the host's (`heads`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PatchHead(Operation):
+class Head(Operation):
     config: ModelConfig
     task: TaskConfig
 
@@ -47,6 +49,11 @@ class PatchHead(Operation):
         return Matrix(self.key(Role.HEAD), self.key(Role.NORM), self.config.width, self.task.head_outputs)
 
     @property
+    def rows(self) -> range:
+        """Of a stream, those that it sees."""
+        return self.config.head_rows(self.task)
+
+    @property
     def name(self) -> str:
         return f"heads.{self.task.name}.proj"
 
@@ -63,9 +70,9 @@ class PatchHead(Operation):
         return [Work.of(self.matrix, Over.PATCHES)]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
-        """The residual [B, T, D] -> [B, patches, outputs]."""
+        """The residual [B, T, D] -> [B, rows, outputs]."""
         y, _ = self.norm.forward(x, context)
-        values = linear(y[:, 1:], context.tensors, self.name)
+        values = linear(y[:, self.rows.start : self.rows.stop], context.tensors, self.name)
         context.observer.reach(self.result, values)
         return values
 
@@ -85,7 +92,7 @@ class PatchHead(Operation):
 
 @dataclass(frozen=True)
 class QuantisedHead(Quantised):
-    operation: PatchHead
+    operation: Head
     epsilon: int
     linear: Linear
 
@@ -97,4 +104,4 @@ class QuantisedHead(Quantised):
         task = self.operation.task
         values = Value(f"the head of task {task.name}", task.head_outputs)
         yield self.operation.norm.step("final norm", self.epsilon)
-        yield Product(f"head {task.name}", "", self.linear, RESIDUAL, values, RowScale.NORM, patches=True)
+        yield Product(f"head {task.name}", "", self.linear, RESIDUAL, values, RowScale.NORM, self.operation.rows)

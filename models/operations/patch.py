@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The patch embedding: each patch of the picture times one matrix, plus the position.
 
-The CLS row is the position alone.
+The rows before the patches are their positions alone: tokens of the model are part of these.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class PatchEmbedding(Operation):
         context.observer.rows(self.matrix.sees, patches)
         embedded = patches @ w[f"{NAME}.weight"].reshape(c.width, -1).T
         context.observer.reach(Key(Role.PATCH_OUTPUT), embedded)
-        cls: NDArray = np.zeros((batch, 1, c.width), context.dtype)
-        residual = np.concatenate([cls, embedded + w[f"{NAME}.bias"]], axis=1) + w["pos_embed"]
+        prefix: NDArray = np.zeros((batch, c.prefix, c.width), context.dtype)
+        residual = np.concatenate([prefix, embedded + w[f"{NAME}.bias"]], axis=1) + w["pos_embed"]
         context.observer.residual(self.result, residual)
         return residual
 
@@ -80,7 +80,7 @@ class PatchEmbedding(Operation):
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
         q = quantiser
         position = q.tensors["pos_embed"].copy()
-        position[1:] += q.tensors[f"{NAME}.bias"]
+        position[self.config.prefix :] += q.tensors[f"{NAME}.bias"]
         whole = q.exponent(float(np.abs(position).max()), headroom=1.0)
         after = q.note(self.result, min(after, q.cap(self.matrix, PIXEL_FRACTION)))
         before = q.note(Key(Role.POSITION), min(whole, after))

@@ -20,18 +20,22 @@ def embed(walk: Walk, step: Embed, label: str, slot: int | None) -> None:
     # A picture whose patches do not fit beside the residual comes in strips.
     free = h.activation_words - walk.copy.words
     heights = (-(-patch_rows // strips) for strips in range(1, patch_rows + 1))
-    taller = next(height for height in heights if height == 1 or (1 + height * per_row) * pixels <= free)
-    image = Room("a row of patches", 1 + taller * per_row, pixels)
+    taller = next(height for height in heights if height == 1 or (c.prefix + height * per_row) * pixels <= free)
+    image = Room("a row of patches", c.prefix + taller * per_row, pixels)
     position = pad(step.position, 1, 1, h.lanes).astype("<i2")
     position_region = Region(position.nbytes, position.view(np.uint8).reshape(-1))
-    zero_region = Region(pixels * h.word_bytes, np.zeros(pixels * h.word_bytes, np.uint8))
-    walk.out.constants += [position_region, zero_region]
+    walk.out.constants.append(position_region)
     walk.out.images = [[] for _ in range(max(s.image for s in walk.out.streams) + 1)]
-    # The CLS token has no patch: its row of zeros leaves the position embedding's row 0 as it is.
-    walk.transfer(
-        Opcode.LOAD, "no pixels for the CLS token", Memory.ACTIVATION, At(image), 1, pixels, zero_region,
-        rooms=[walk.copy, image], writes=[image],
-    )  # fmt: skip
+    if c.prefix:
+        # These tokens have no patch: rows of zeros leave their positions as they are.
+        zeros = np.zeros(c.prefix * pixels * h.word_bytes, np.uint8)
+        zero_region = Region(zeros.size, zeros)
+        walk.out.constants.append(zero_region)
+        label = "no pixels for the CLS token" if c.prefix == 1 else "no pixels for the tokens before the patches"
+        walk.transfer(
+            Opcode.LOAD, label, Memory.ACTIVATION, At(image), c.prefix, pixels, zero_region,
+            rooms=[walk.copy, image], writes=[image],
+        )  # fmt: skip
     for slot, number in enumerate(dict.fromkeys(stream.image for stream in walk.out.streams)):
         first = slot * c.tokens
         place = f"position embedding, image {number}"
@@ -41,7 +45,7 @@ def embed(walk: Walk, step: Embed, label: str, slot: int | None) -> None:
         )
         for start in range(0, patch_rows, taller):
             height = min(taller, patch_rows - start)
-            patches, cls = height * per_row, int(start == 0)
+            patches, prefix = height * per_row, c.prefix if start == 0 else 0
             region = Region(c.image_channels * height * c.patch * c.image_width)
             walk.out.images[number].append(region)
             part = (
@@ -53,19 +57,19 @@ def embed(walk: Walk, step: Embed, label: str, slot: int | None) -> None:
                 beats=-(-region.size // h.bus_bytes),
                 rows=patches,
                 columns=pixels,
-                destination_base=At(image, pixels),
+                destination_base=At(image, c.prefix * pixels),
                 destination_stride=pixels,
                 across=per_row,
                 down=height,
                 channels=c.image_channels,
                 patch=c.patch,
             )
-            walk.draft(Opcode.IMAGE, part, fields, region=region, writes=[image])
+            walk.draft(Opcode.IMAGE, part, fields, region=region, rooms=[walk.copy, image], writes=[image])
             fields = dict(
-                rows=cls + patches,
-                stream_base=At(image, (1 - cls) * pixels),
+                rows=prefix + patches,
+                stream_base=At(image, (c.prefix - prefix) * pixels),
                 stream_stride=pixels,
-                **walk.into_residual(first + 1 - cls + start * per_row, walk.copy),
+                **walk.into_residual(first + c.prefix - prefix + start * per_row, walk.copy),
             )
             walk.matmul(
                 f"{label}, {part}",

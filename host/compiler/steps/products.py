@@ -28,9 +28,10 @@ def normalise(walk: Walk, step: Normalise, label: str, slot: int | None) -> None
 @lowers(Product)
 def product(walk: Walk, step: Product, label: str, slot: int | None) -> None:
     """One MATMUL with weights; where streams part, one more for each run of followers."""
-    tokens, skip = walk.config.tokens, int(step.patches)
+    tokens = walk.config.tokens
     if slot is not None:
-        product_of(walk, step, label, slot * tokens + skip, slot * tokens + skip, tokens - skip)
+        chosen = step.rows or range(tokens)
+        product_of(walk, step, label, slot * tokens + chosen.start, slot * tokens + chosen.start, len(chosen))
         return
     runs = [Run(0, 0, walk.active)]
     if walk.splits and step.into is RESIDUAL:
