@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from edgemoe.host.batch import read_images
 from edgemoe.models import checkpoint as checkpoints
-from edgemoe.models import edge_moe
+from edgemoe.models.importers import edge_moe
 from edgemoe.models.errors import notice
 from edgemoe.models.files import whole
 from edgemoe.models.numbers.calibrate import CALIBRATION_SCENES, IMAGES, calibrate, default_images

@@ -102,7 +102,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
-def _float32(name: str, kind: str, shape: list[int], data: bytes) -> NDArray[np.float32]:
+def as_float32(name: str, kind: str, shape: list[int], data: bytes) -> NDArray[np.float32]:
     """A tensor of a safetensors file, [shape], as float32."""
     if kind == "BF16":  # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
@@ -148,7 +148,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         )
     try:
         config = ModelConfig.from_json(metadata["config"])
-        tensors = {name: _float32(name, info["dtype"], info["shape"], info["data"]) for name, info in stored}
+        tensors = {name: as_float32(name, info["dtype"], info["shape"], info["data"]) for name, info in stored}
         stored_calibration = json.loads(metadata["calibration"]) if "calibration" in metadata else None
     except EdgemoeError as error:
         raise EdgemoeError(f"{shown}: {error}") from error

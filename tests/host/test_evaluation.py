@@ -15,7 +15,7 @@ from edgemoe.host.inference import infer
 from edgemoe.host.studies import checking, evaluation
 from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
-from edgemoe.models import edge_moe, metrics, scenes
+from edgemoe.models.importers import edge_moe, metrics, scenes
 from edgemoe.models.config import TaskConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import calibrate, calibrated

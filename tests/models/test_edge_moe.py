@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from edgemoe.models import edge_moe
+from edgemoe.models.importers import edge_moe
 from edgemoe.models.errors import EdgemoeError
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import Checkpoint, expected_tensors
-from .config import PRESETS
-from .errors import EdgemoeError, brief, listing
+from ..checkpoint import Checkpoint, expected_tensors
+from ..config import PRESETS
+from ..errors import EdgemoeError, brief, listing
 
 CONFIG = PRESETS["m3vit-t"]
 
