@@ -80,7 +80,10 @@ def test_refused(change, message):
     ("fields", "message"),
     [
         ({"name": "a.b", "kind": "tokens"}, "task name 'a.b'"),
-        ({"name": "a", "kind": "boxes"}, "kind is 'boxes', expected one of segmentation, depth, classification, features, tokens"),
+        (
+            {"name": "a", "kind": "boxes"},
+            "kind is 'boxes', expected one of segmentation, depth, classification, features, tokens",
+        ),
         ({"name": "a", "kind": "tokens", "channels": 3}, "has no head"),
         ({"name": "a", "kind": "segmentation"}, "needs channels and grid of at least 1"),
         ({"name": "a", "kind": "depth", "channels": 2, "grid": 4}, "exactly 1 channel, got 2"),
