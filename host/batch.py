@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from edgemoe.host import outputs
 from edgemoe.host.images import SUFFIXES, read_image
-from edgemoe.host.inference import best_classes, notice, Notices, Pass, prediction, stream, Totals
+from edgemoe.host.inference import Notices, Pass, Totals, best_classes, notice, prediction, stream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig

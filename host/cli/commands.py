@@ -58,6 +58,4 @@ for command in (
 ):
     app.command()(command)
 
-importer = typer.Typer(help="Convert foreign checkpoints.", no_args_is_help=True, rich_markup_mode=None)
-importer.command("edge-moe")(models.import_edge_moe)
-app.add_typer(importer, name="import")
+app.command("import")(models.import_model)

@@ -62,9 +62,44 @@ def train(
     typer.echo(written)
 
 
-def import_edge_moe(
-    folder: Annotated[Path, typer.Argument(help="Folder of raw float32 files.", metavar="DIR")],
+def import_model(
+    layout: Annotated[
+        str,
+        typer.Argument(
+            help="What wrote it: auto (by its tensors' names; may be left out), edge-moe, m3vit, timm, torchvision, "
+            "huggingface or onnx.",
+            metavar="[LAYOUT]",
+        ),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Checkpoint to write.", metavar="FILE.safetensors")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .safetensors, .pth, .pt, .bin, .tar or .onnx file; a folder of Hugging Face, M3ViT or Edge-MoE.",
+            metavar="SOURCE",
+        ),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Attention heads, where the files do not say.", min=1, metavar="N")
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option("--image-size", help="Size of its pictures; positions are interpolated.", metavar="HEIGHTxWIDTH"),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Names of the classes, one a line.", metavar="FILE")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Mean of each channel, of pixels scaled to 0..1.", metavar="M,M,M")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Standard deviation of each channel, likewise.", metavar="S,S,S")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="Name of a task; may be repeated.", metavar="NAME")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Experts a token, of M3ViT; default 2.", min=1, metavar="K")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model. Default: the file's.", metavar="NAME")] = None,
     calibrate: Annotated[
         list[Path] | None,
         typer.Option(
@@ -77,7 +112,7 @@ def import_edge_moe(
         int | None,
         typer.Option(
             "--fill-missing",
-            help="Stand-ins of this seed for experts' files that are not there.",
+            help="edge-moe: stand-ins of this seed for experts' files that are not there.",
             min=0,
             metavar="SEED",
         ),
@@ -85,21 +120,51 @@ def import_edge_moe(
     save_image: Annotated[
         Path | None,
         typer.Option(
-            "--save-image", help="Write the folder's picture here, for infer, bench and check.", metavar="FILE.npy"
+            "--save-image",
+            help="edge-moe: write the folder's picture here, for infer, bench and check.",
+            metavar="FILE.npy",
         ),
     ] = None,
     resize: Resizing = Resize.STRETCH,
     json: Json = False,
 ) -> None:
-    """Convert the raw weights of the Edge-MoE project (folder `weights` of https://github.com/sharc-lab/Edge-MoE)."""
-    from edgemoe.host import outputs
-    from edgemoe.host.importing import import_edge_moe as run
-    from edgemoe.models import folders
+    """Make a checkpoint of someone else's Vision Transformer, calibrated for the hardware.
 
+    timm's ViT and DeiT, torchvision's vit_*, Hugging Face's ViT, DeiT and DINOv2, the same as ONNX, trainings of M3ViT,
+    and Edge-MoE's raw files (folder `weights` of https://github.com/sharc-lab/Edge-MoE).
+    """
+    from edgemoe.host import importing, outputs
+    from edgemoe.models import folders
+    from edgemoe.models.importers.vit import Options
+
+    kind, path = ("auto", Path(layout)) if source is None else (layout, source)
+    if kind not in importing.KINDS:
+        raise EdgemoeError(f"unknown layout {kind!r}: choose one of {', '.join(importing.KINDS)}")
+    options = Options(
+        name=name or importing.model_name(path),
+        heads=heads,
+        image_size=importing.parsed_size(image_size) if image_size else None,
+        mean=importing.parsed_channels("--mean", mean) if mean else None,
+        std=importing.parsed_channels("--std", std) if std else None,
+        labels=importing.read_labels(labels) if labels else None,
+        tasks=tuple(task) if task else None,
+        top_k=top_k or 2,
+    )
+    if kind == "auto" and importing.edge_moe.is_folder(path):
+        kind = importing.EDGE_MOE
+    given = {"--heads": heads, "--image-size": image_size, "--labels": labels, "--mean": mean, "--std": std}
+    given |= {"--task": task, "--top-k": top_k, "--name": name}
+    other = {"--fill-missing": fill_missing, "--save-image": save_image}
+    for option, value in (given if kind == importing.EDGE_MOE else other).items():
+        if value is not None:
+            raise EdgemoeError(f"{option} is not for {kind}")
     folders.writable_file(out)
     if save_image:
         folders.writable_file(save_image)
-    report = run(folder, out, calibrate or [], resize.value, fill_missing, save_image)
+    if kind == importing.EDGE_MOE:
+        report = importing.import_edge_moe(path, out, calibrate or [], resize.value, fill_missing, save_image)
+    else:
+        report = importing.import_model(kind, path, out, calibrate or [], resize.value, options)
     if json:
         print_json(report)
     else:

@@ -153,6 +153,10 @@ def infer(
         more = [f"and {len(result.outputs) - 12} more"] if len(result.outputs) > 12 else []
         rows.append(("outputs", "\n".join(result.outputs[:12] + more)))
         outputs.table(f"{model.config.name} on {device.value}", rows)
+        for stream in result.streams:
+            if "classes" in stream:
+                title = f"{Path(stream['file']).name}, {stream['task']}"
+                outputs.table(title, [(label, f"{100 * share:.1f} %") for label, share in stream["classes"].items()])
     if result.failed:
         for failed in result.failed[:5]:
             inference.notice(failed["error"])

@@ -56,6 +56,11 @@ def _read(folder: Path, name: str, shape: tuple[int, ...], faults: list[str]) ->
     return array
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there are such files in it."""
+    return path.is_dir() and next(path.glob("*.float32.bin"), None) is not None
+
+
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise EdgemoeError(

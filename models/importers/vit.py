@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Vision Transformer under timm's names -> our checkpoint; what our trunk has no place for is folded.
 
-
 LayerScale           into the projection's and fc2's rows and biases
 tokens, registers    with their positions, the first rows of `pos_embed`
 mean, std            into the patch embedding, as pixels stay 8 bit: ours are x = pixel / 256, so with
@@ -66,6 +65,7 @@ class Options:
     std: tuple[float, ...] | None = None
     labels: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
+    top_k: int = 2
 
 
 @dataclass
@@ -175,13 +175,11 @@ class Vit:
         config = ModelConfig(
             name=options.name, image_height=size[0], image_width=size[1], image_channels=channels, patch=patch,
             width=width, heads=heads, layers=layers, hidden=hidden, experts=experts, expert_hidden=expert_hidden,
-            top_k=self.top_k if moe else 0, moe_layers=tuple(moe), tasks=tasks, eps=self.eps, prefix=prefix,
+            top_k=options.top_k if moe else 0, moe_layers=tuple(moe), tasks=tasks, eps=self.eps, prefix=prefix,
         )  # fmt: skip
         tensors = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
         check_tensors(config, tensors, "the imported model")
         return Checkpoint(config, tensors)
-
-    top_k = 2  # experts a token, which no tensor shows
 
     def refuse_foreign(self) -> None:
         """The first tensor that shows another architecture, and what it shows."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ..numbers.quantise import Quantiser
 
 
+LOGIT_ROOM = 2  # times what calibration saw
+
+
 @dataclass(frozen=True)
 class Head(Operation):
     config: ModelConfig
@@ -83,7 +86,8 @@ class Head(Operation):
         """`after` is the exponent of the head's values."""
         q, norm = quantiser, self.norm
         lowest = norm.lowest(q.sigma(norm.key), before)
-        reach = q.reach(self.result)
+        # Of logits one bit matters less than that the likeliest class, of whatever picture, is not limited.
+        reach = q.reach(self.result) * (LOGIT_ROOM if self.task.kind == "classification" else 1)
         output = q.note(self.result, min(q.exponent(reach), after, q.cap(self.matrix, norm.fraction, lowest)))
         bias = float(np.abs(q.folded[self.matrix.key].bias).max())
         linear = q.linear(self.matrix, fraction=norm.fraction, lowest=lowest, reach=reach + bias, output=output)

@@ -15,9 +15,9 @@ from edgemoe.host.inference import infer
 from edgemoe.host.studies import checking, evaluation
 from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
-from edgemoe.models.importers import edge_moe, metrics, scenes
 from edgemoe.models.config import TaskConfig
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.importers import edge_moe, metrics, scenes
 from edgemoe.models.numbers import calibrate, calibrated
 
 from ..models.support import TINY, random_checkpoint

@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from edgemoe.models.importers import edge_moe
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.importers import edge_moe
 
 
 @pytest.fixture(scope="module")
