@@ -101,7 +101,7 @@ def torchvision(source: Source) -> Vit:
     return _usual_heads(Vit("torchvision", _renamed(tensors, TORCHVISION), antialias=False), "torchvision")
 
 
-_LAYER = r"encoder\.layer\.(\d+)\."
+_LAYER = r"(?:encoder\.)?layers?\.(\d+)\."
 HUGGINGFACE: dict[str, str | None] = {
     r"embeddings\.cls_token$": "cls_token",
     r"embeddings\.distillation_token$": "dist_token",
@@ -110,7 +110,10 @@ HUGGINGFACE: dict[str, str | None] = {
     r"embeddings\.position_embeddings$": "pos_embed",
     r"embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
     _LAYER + r"attention\.attention\.(query|key|value)\.": r"blocks.\1.attn.\2.",
-    _LAYER + r"attention\.output\.dense\.": r"blocks.\1.attn.proj.",
+    _LAYER + r"attention\.q_proj\.": r"blocks.\1.attn.query.",
+    _LAYER + r"attention\.k_proj\.": r"blocks.\1.attn.key.",
+    _LAYER + r"attention\.v_proj\.": r"blocks.\1.attn.value.",
+    _LAYER + r"attention\.(output\.dense|o_proj)\.": r"blocks.\1.attn.proj.",
     _LAYER + r"(layernorm_before|norm1)\.": r"blocks.\1.norm1.",
     _LAYER + r"(layernorm_after|norm2)\.": r"blocks.\1.norm2.",
     _LAYER + r"(intermediate\.dense|mlp\.fc1)\.": r"blocks.\1.mlp.fc1.",
@@ -136,6 +139,7 @@ def huggingface(source: Source) -> Vit:
     # Without a prefix the classifier stands among the model's own tensors.
     tensors = _renamed(tensors, HEADS) | heads
     vit = Vit("Hugging Face", _joined(tensors), eps=1e-6 if source.kind == "onnx" else 1e-12, antialias=False)
+    vit.antialias = "reg_token" in vit.tensors  # as transformers interpolates positions: of these models only
     _left_out(vit, [name for name in sorted(others) if not re.match("|".join(HEADS), name)], "behind the encoder")
     _facts(vit, source)
     return vit

@@ -11,15 +11,15 @@ import torch
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Operators of torchvision's compiled part. That part does not load beside a PyTorch for CPUs, and without a declaration
-# of these torchvision, and timm with it, cannot even be imported. No model here calls them.
+# of these torchvision, and timm and transformers with it, cannot even be imported. No model here calls them.
 OPERATORS = ("nms", "qnms")
+for _name in OPERATORS:
+    if not hasattr(torch.ops.torchvision, _name):
+        torch.library.define(f"torchvision::{_name}", "(Tensor x) -> Tensor")
 
 
 def libraries() -> Any:
     """timm's and torchvision's classes."""
-    for name in OPERATORS:
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", "(Tensor x) -> Tensor")
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
     from torchvision.models import VisionTransformer as TorchvisionTransformer

@@ -161,6 +161,26 @@ def test_huggingface(kind: str, tmp_path: Path) -> None:
     agrees(checkpoint, model, image, scaled(image, mean, std))
 
 
+@pytest.mark.filterwarnings("ignore")  # what exporting warns of is PyTorch's matter
+@pytest.mark.parametrize("torchscript", [True, False], ids=["torchscript", "dynamo"])
+@pytest.mark.parametrize("kind", ["Dinov2Model", "ViTForImageClassification"])
+def test_onnx(kind: str, torchscript: bool, tmp_path: Path) -> None:
+    """As both of PyTorch's exporters write it: matrices without names, norms whole or apart, positions resized."""
+    import transformers
+
+    family = kind.removesuffix("Model").partition("For")[0]
+    fields: dict[str, Any] = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=3, image_size=SIDE)
+    fields |= dict(patch_size=16) if family == "Dinov2" else dict(patch_size=16, intermediate_size=192)
+    model = shaken(getattr(transformers, kind)(getattr(transformers, f"{family}Config")(**fields)))
+    image = picture(SIDE)
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(model, (scaled(image),), path, dynamo=not torchscript, input_names=["pixels"], verbose=False)
+    checkpoint, notes = imported(path)
+    assert checkpoint.config.heads == 3 and any("ImageNet's mean and std" in note for note in notes)
+    assert checkpoint.config.eps == pytest.approx(model.config.layer_norm_eps)
+    agrees(checkpoint, model, image)
+
+
 class TestM3vit:
     """A training's file in the forms that M3ViT's scripts write, made of a golden model."""
 
@@ -291,7 +311,6 @@ class TestRefused:
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".onnx", ".tar"])
     @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 no archive", bytes(200)])
     def test_damaged_files(self, suffix: str, data: bytes, tmp_path: Path) -> None:
-        pytest.importorskip("onnx") if suffix == ".onnx" else None
         path = tmp_path / f"model{suffix}"
         path.write_bytes(data)
         with pytest.raises(EdgemoeError) as error:
