@@ -48,8 +48,10 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     row with the CLS token already added.
     """
     model = graph(config)
-    parts = (*model.operations, *model.host_heads.values())
-    return {name: shape for part in parts for name, shape in part.tensors().items()}
+    found = {name: shape for operation in model.operations for name, shape in operation.tensors().items()}
+    for head in model.host_heads.values():
+        found |= head.tensors()
+    return found
 
 
 def check_tensors(config: ModelConfig, tensors: dict[str, np.ndarray], source: str) -> None:

@@ -152,9 +152,9 @@ def import_model(
     )
     if kind == "auto" and importing.edge_moe.is_folder(path):
         kind = importing.EDGE_MOE
-    given = {"--heads": heads, "--image-size": image_size, "--labels": labels, "--mean": mean, "--std": std}
-    given |= {"--task": task, "--top-k": top_k, "--name": name}
-    other = {"--fill-missing": fill_missing, "--save-image": save_image}
+    given: dict[str, object] = {"--heads": heads, "--image-size": image_size, "--labels": labels, "--mean": mean}
+    given |= {"--std": std, "--task": task, "--top-k": top_k, "--name": name}
+    other: dict[str, object] = {"--fill-missing": fill_missing, "--save-image": save_image}
     for option, value in (given if kind == importing.EDGE_MOE else other).items():
         if value is not None:
             raise EdgemoeError(f"{option} is not for {kind}")
