@@ -14,7 +14,7 @@ from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
 from numpy.typing import NDArray
 
-KINDS = (("segmentation", 3), ("segmentation", 7), ("depth", 1), ("tokens", 0))
+KINDS = (("segmentation", 3), ("segmentation", 7), ("depth", 1), ("tokens", 0), ("features", 0), ("classification", 5))
 
 
 def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelConfig:
@@ -25,17 +25,23 @@ def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelCo
 
     patch = among(hardware.lanes, int(rng.integers(1, 9)), int(rng.integers(1, 64)))
     across = int(rng.integers(1, 5))
-    down = int(rng.integers(1, max(2, (hardware.tokens - 1) // across + 1)))
+    down = int(rng.integers(1, max(2, (hardware.tokens - 3) // across + 1)))
     heads = among(1, 1, 2, 3, 4)
     width = heads * int(rng.integers(1, max(2, hardware.width // heads + 1)))
     layers = int(rng.integers(1, 4))
     moe = tuple(n for n in range(layers) if rng.random() < 0.6)
     experts = int(rng.integers(1, hardware.experts + 1)) if moe else 0
     top_k = int(rng.integers(1, min(experts, hardware.top_k) + 1)) if moe else 0
+    prefix = among(1, 1, int(rng.integers(0, 4)))
     tasks = []
     for number in range(int(rng.integers(1, 4))):
         kind, channels = among(*KINDS)
         grid = {"channels": channels, "grid": among(1, min(2, patch), patch)} if channels else {}
+        if kind == "classification":
+            grid = {
+                "channels": channels,
+                "pool": among("mean", "mean-first", *("cls", "cls+mean")[: 2 * min(prefix, 1)]),
+            }
         tasks.append(TaskConfig(name=f"task{number}", kind=kind, **grid))
     return ModelConfig(
         name="random",
@@ -53,6 +59,7 @@ def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelCo
         moe_layers=moe,
         tasks=tuple(tasks),
         norm=among("layer", "layer", "rms"),
+        prefix=prefix,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from edgemoe.host import compiler
 from edgemoe.host.runtime.program import CompiledProgram
 from edgemoe.hw.contract.config import preset
-from edgemoe.models.config import ModelConfig
+from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.sim.device import Dram
 
 from ..models.support import ODD, TINY
@@ -32,6 +32,24 @@ from .support import (
     tiny_program,
 )
 
+REGISTERS = replace(
+    NANO,
+    name="registers",
+    prefix=3,
+    tasks=(
+        TaskConfig(name="both", kind="classification", channels=5, pool="cls+mean"),
+        TaskConfig(name="two", kind="classification", channels=3, pool="distilled"),
+    ),
+)
+BARE = replace(
+    NANO,
+    name="bare",
+    prefix=0,
+    tasks=(
+        TaskConfig(name="mean", kind="classification", channels=5, pool="mean"),
+        TaskConfig(name="features", kind="features"),
+    ),
+)
 DRAMS = {"steady": Dram(), "hostile": Dram.hostile(), "slow": Dram(latency=100, bandwidth=0.5, outstanding=1)}
 CASES = {
     "both tasks": (NANO, ((0, 0), (0, 1))),
@@ -40,6 +58,8 @@ CASES = {
     "odd widths": (TINY, ((0, 1), (0, 0))),
     "a picture in strips": (STRIPS, ((0, 1), (1, 0))),
     "RMSNorm": (replace(NANO, name="rms", norm="rms"), ((0, 0), (1, 1))),
+    "registers, classes by CLS token and patches": (REGISTERS, ((0, 0), (1, 1))),
+    "no CLS token, classes by patches": (BARE, ((0, 1), (0, 0))),
     "no experts": (PLAIN, ((0, 0), (1, 0), (0, 1))),
 }
 
