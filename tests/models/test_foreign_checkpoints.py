@@ -187,7 +187,7 @@ def mutate(value: Any, rng: np.random.Generator) -> Any:
     if other is NOTHING:
         del place[key]
     else:
-        place[key] = other
+        place[key] = copy.deepcopy(other)
     return value
 
 
@@ -210,7 +210,7 @@ def test_metadata_of_any_kind_is_taken_or_refused_in_one_line(model: Checkpoint,
     for _ in range(60):
         metadata: Any = metadata_of(model)
         if rng.random() < 0.6:
-            metadata["calibration"] = json.dumps(mutate(model.calibration.to_json(), rng))
+            metadata["calibration"] = json.dumps(mutate(copy.deepcopy(model.calibration.to_json()), rng))
         else:
             metadata["config"] = json.dumps(mutate(copy.deepcopy(config), rng))
         said = attempt(write(tmp_path / "m.safetensors", model.tensors, metadata))
