@@ -134,6 +134,9 @@ def clone(tmp_path: Path) -> Clone:
         ("soak", "sim"),
         ("train", "golden"),
         ("test", "dev"),
+        ("test --full", "dev zoo"),
+        ("import timm x.pth -o x.safetensors", "golden"),
+        ("import x.onnx -o x.safetensors", "onnx"),
         ("test -- --help", "dev"),
     ],
 )
