@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgemoe.host.compiler.allocate import allocate
-from edgemoe.host.compiler.capacities import Shortage, check_fit, remedy_of
-from edgemoe.host.compiler.link import link
+from edgemoe.host.compiler.capacities import Shortage, needs, remedy_of
+from edgemoe.host.compiler.link import Outline, link, locate
 from edgemoe.host.compiler.lower import lower
 from edgemoe.host.compiler.streams import place
 from edgemoe.host.compiler.traces import add_traces
@@ -40,32 +40,45 @@ def compile(
     MATMUL. EdgemoeError if the model does not fit, naming the capacity, the excess, and the hardware fields with which
     it would.
     """
+    return link(outline(model, streams, hardware, trace=trace, save_tokens=save_tokens), model, hardware)
+
+
+def outline(
+    model: QuantisedModel,
+    streams: Sequence[Stream | tuple[int, int | str]],
+    hardware: HardwareConfig,
+    *,
+    trace: bool = False,
+    save_tokens: bool = False,
+) -> Outline:
+    """All of `compile` but the packing of weights; of them only the sizes are looked at."""
     if not streams:
         raise EdgemoeError("nothing to compile: give at least one stream (image, task)")
     listed = [s if isinstance(s, Stream) else Stream(int(s[0]), model.config.task_index(s[1])) for s in streams]
 
-    def attempt(build: HardwareConfig) -> CompiledProgram:
-        return _compile(model, listed, build, trace, save_tokens)
+    def attempt(build: HardwareConfig) -> Outline:
+        return _outline(model, listed, build, trace, save_tokens)
 
     try:
         return attempt(hardware)
     except Shortage as shortage:
-        changes = remedy_of(shortage, attempt, hardware)
-        advice = "choose a larger hardware preset, fewer streams or a smaller model"
-        if changes:
-            advice = "it fits with " + " ".join(f"--set {name}={value}" for name, value in changes.items())
-        raise EdgemoeError(f"{shortage}; {advice}") from None
+        raise shortage.advised(remedy_of(shortage, attempt, hardware)) from None
 
 
-def _compile(
+def _outline(
     model: QuantisedModel, streams: list[Stream], hardware: HardwareConfig, trace: bool, save_tokens: bool
-) -> CompiledProgram:
-    """Pass by pass; Shortage if the model does not fit."""
+) -> Outline:
+    """Pass by pass; Shortage, of everything that is short, if the model does not fit."""
     placement = place(streams, parts=any(operation.routed for operation in model.graph.trunk))
-    check_fit(model.config, hardware, placement.slots)
+    found = list(needs(model.config, hardware, placement.slots))
     lowered = lower(model, streams, placement, hardware, save_tokens)
     if trace:
         add_traces(lowered, hardware, model.config.experts)
-    allocate(lowered.drafts, model.config.name, hardware)
+    try:
+        found.append(allocate(lowered.drafts, model.config.name, hardware))
+    except Shortage as shortage:
+        found += shortage.needs
+    if any(need.short for need in found):
+        raise Shortage(model.config.name, hardware, found)
     mark_waits(lowered.drafts)
-    return link(lowered, model, hardware)
+    return locate(lowered, found, hardware)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from edgemoe.host.compiler.capacities import Shortage, need
+from edgemoe.host.compiler.capacities import Need, Shortage
 from edgemoe.host.compiler.draft import At, Draft, Room
 from edgemoe.hw.contract.config import HardwareConfig
+
+AT_ONCE = "activation words at once"
 
 
 class Activations:
@@ -46,9 +48,15 @@ class Activations:
         """Words taken."""
         return sum(self.taken.values())
 
+    @property
+    def piece(self) -> int:
+        """Words of the largest free piece."""
+        ends = [0, *(base + length for base, length in sorted(self.taken.items()))]
+        return max(base - end for base, end in zip([*sorted(self.taken), self.words], ends, strict=True))
 
-def allocate(drafts: Sequence[Draft], model: str, hardware: HardwareConfig) -> None:
-    """Give every room its base, and put numbers where drafts name words of rooms.
+
+def allocate(drafts: Sequence[Draft], model: str, hardware: HardwareConfig) -> Need:
+    """Give every room its base, and put numbers where drafts name words of rooms: how many are needed at once.
 
     Shortage if there are not enough words.
     """
@@ -56,11 +64,13 @@ def allocate(drafts: Sequence[Draft], model: str, hardware: HardwareConfig) -> N
     loops = groupby(enumerate(drafts), key=lambda pair: (pair[1].group, pair[1].group or pair[0]))
     groups = [[draft for _, draft in group] for _, group in loops]
     last = {room: number for number, group in enumerate(groups) for draft in group for room in draft.used}
+    most = 0
     for number, group in enumerate(groups):
         used = dict.fromkeys(room for draft in group for room in draft.used)
         for room in used:
             if room.base < 0:
                 _take(memory, room, model, hardware)
+                most = max(most, memory.used)
         for draft in group:
             numbers = {
                 name: value.room.base + value.offset for name, value in draft.fields.items() if isinstance(value, At)
@@ -69,6 +79,7 @@ def allocate(drafts: Sequence[Draft], model: str, hardware: HardwareConfig) -> N
         for room in used:
             if last[room] == number:
                 memory.free(room.base)
+    return Need(AT_ONCE, most, memory.words)
 
 
 def _take(memory: Activations, room: Room, model: str, hardware: HardwareConfig) -> None:
@@ -79,14 +90,8 @@ def _take(memory: Activations, room: Room, model: str, hardware: HardwareConfig)
         wider = (
             hardware.words(hardware.hidden) + max(1, -(-(amount - memory.words) // hardware.rows))
         ) * hardware.lanes
-        need(
-            model,
-            hardware,
-            f"activation words at once ({room.words} for {room.name})",
-            amount,
-            memory.words,
-            hidden=wider,
-        )
-        fragmented = f"model {model} on hardware {hardware.name!r}: activation memory is too fragmented for {room.name}"
-        raise Shortage(fragmented, {"hidden": wider})
+        need = Need(f"{AT_ONCE} ({room.words} for {room.name})", amount, memory.words, dict(hidden=wider))
+        if not need.short:  # there are enough, but nowhere together
+            need = Need(f"activation words in one piece, for {room.name}", room.words, memory.piece, dict(hidden=wider))
+        raise Shortage(model, hardware, [need])
     room.base = base

@@ -3,63 +3,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from edgemoe.hw.contract.config import CHOICES, HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.models.config import ModelConfig
-from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.errors import EdgemoeError, listing
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much of a capacity a model needs, and how much of it there is.
+
+    remedy: hardware fields, and the least values that give room for what is short; none if no field does.
+    """
+
+    what: str
+    amount: int
+    limit: int
+    remedy: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def short(self) -> bool:
+        return self.amount > self.limit
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.what}, the limit is {self.limit} ({self.amount - self.limit} too many)"
 
 
 class Shortage(EdgemoeError):
-    """A model does not fit.
-
-    remedy: hardware fields, and the least values that give room for what was short; none if no field does.
+    """A model does not fit; needs: all that were counted, also those that are met; remedy: that of the first shortage,
+    as those behind it often follow from it.
     """
 
-    def __init__(self, message: str, remedy: Mapping[str, int]) -> None:
-        super().__init__(message)
-        self.remedy = dict(remedy)
+    def __init__(self, model: str, hardware: HardwareConfig, needs: Iterable[Need]) -> None:
+        self.needs = list(needs)
+        short = [need for need in self.needs if need.short]
+        named = listing(map(str, short), "; ", length=MOST)
+        super().__init__(f"model {model} does not fit hardware {hardware.name!r}: it needs {named}")
+        self.remedy = dict(short[0].remedy)
+        self.changes: dict[str, int] = {}
+
+    def advised(self, changes: Mapping[str, int]) -> Shortage:
+        """The same, saying with which hardware fields the model fits; none of them: that no such hardware is known."""
+        self.changes = dict(changes)
+        advice = "choose a larger hardware preset, fewer streams or a smaller model"
+        if changes:
+            advice = "it fits with " + " ".join(f"--set {name}={value}" for name, value in changes.items())
+        self.args = (f"{self}; {advice}",)
+        return self
 
 
-def need(model: str, hardware: HardwareConfig, what: str, amount: int, limit: int, **remedy: int) -> None:
-    """Shortage if more is needed than there is, with both and the difference."""
-    if amount > limit:
-        raise Shortage(
-            f"model {model} does not fit hardware {hardware.name!r}: it needs {amount} {what}, the limit is {limit} "
-            f"({amount - limit} too many)",
-            remedy,
-        )
+MOST = 120  # characters that shortages take in a message
 
 
-def check_fit(config: ModelConfig, hardware: HardwareConfig, slots: int) -> None:
-    """Shortage if a capacity is exceeded; activation words are `allocate`'s matter.
+def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator[Need]:
+    """All capacities but activation words, which are `allocate`'s matter.
 
     slots: streams with rows of their own.
     """
     c, h = config, hardware
     lanes, rows = h.lanes, slots * c.tokens
     head_words = h.words(c.head_width)
-
-    def check(what: str, amount: int, limit: int, **remedy: int) -> None:
-        need(c.name, h, what, amount, limit, **remedy)
-
-    check("tokens a stream", c.tokens, h.tokens, tokens=c.tokens, rows=max(rows, h.rows))
-    check(f"token rows ({slots} x {c.tokens})", rows, h.rows, rows=rows)
+    yield Need("tokens a stream", c.tokens, h.tokens, dict(tokens=c.tokens, rows=max(rows, h.rows)))
+    yield Need(f"token rows ({slots} x {c.tokens})", rows, h.rows, dict(rows=rows))
     residual, key_value = rows * h.words(c.width), rows * 2 * c.heads * head_words
-    check("residual words", residual, h.residual_words, width=-(-residual // h.rows) * lanes)
-    check("key/value words", key_value, h.key_value_words, width=-(-key_value // (2 * h.rows)) * lanes)
-    check("score words", c.tokens * h.words(c.tokens), h.score_words)
+    yield Need("residual words", residual, h.residual_words, dict(width=-(-residual // h.rows) * lanes))
+    yield Need("key/value words", key_value, h.key_value_words, dict(width=-(-key_value // (2 * h.rows)) * lanes))
+    scores = h.words(max(c.tokens, c.experts))
+    yield Need("score words", c.tokens * scores, h.score_words)
     if c.moe_layers:
-        check("experts", c.experts, h.experts, experts=c.experts)
-        check("experts a token (top_k)", c.top_k, h.top_k, top_k=c.top_k)
-        check("score words", c.tokens * h.words(c.experts), h.score_words)
-    check("channels of a row", c.width, h.width, width=c.width)
+        yield Need("experts", c.experts, h.experts, dict(experts=c.experts))
+        yield Need("experts a token (top_k)", c.top_k, h.top_k, dict(top_k=c.top_k))
+    yield Need("channels of a row", c.width, h.width, dict(width=c.width))
     inside = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * head_words * lanes)
     widest, most = max(inside, *(t.head_outputs for t in c.tasks)), BY_NAME["columns"].limit
-    check("words a row", h.words(widest), most, **_more_lanes(lambda n: n > lanes and -(-widest // n) <= most))
-    check("pixels a patch side", c.patch, BY_NAME["patch"].limit)
-    check("image channels", c.image_channels, BY_NAME["channels"].limit)
+    yield Need("words a row", h.words(widest), most, _more_lanes(lambda n: n > lanes and -(-widest // n) <= most))
+    yield Need("pixels a patch side", c.patch, BY_NAME["patch"].limit)
+    yield Need("image channels", c.image_channels, BY_NAME["channels"].limit)
 
 
 def _more_lanes(suits: Callable[[int], bool]) -> dict[str, int]:

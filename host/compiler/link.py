@@ -8,11 +8,12 @@ images, results and traces in the order of their STOREs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from edgemoe.host.compiler.capacities import Need
 from edgemoe.host.compiler.draft import Draft, Lowered, Region
-from edgemoe.host.compiler.packing import pack
+from edgemoe.host.compiler.packing import pack, stream_of
 from edgemoe.host.runtime.program import Buffer, CompiledProgram, StreamResult, Trace
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Opcode
@@ -41,24 +42,53 @@ def _regions(drafts: Iterable[Draft], *opcodes: Opcode) -> list[Region]:
     return list(dict.fromkeys(draft.region for draft in drafts if draft.region is not None and draft.opcode in opcodes))
 
 
-def link(lowered: Lowered, model: QuantisedModel, hardware: HardwareConfig) -> CompiledProgram:
-    """The program with all its numbers."""
+@dataclass(frozen=True)
+class Outline:
+    """A program without the data that it begins with.
+
+    needs        what it takes of the hardware's capacities
+    weights      regions of the matrices, in the order of their use
+    initialised  bytes of the memory that are written before it starts, images left aside
+    memory_size  bytes of the whole layout
+    """
+
+    lowered: Lowered
+    needs: list[Need]
+    instructions: list[Instruction]
+    weights: list[Region]
+    initialised: int
+    memory_size: int
+
+
+def locate(lowered: Lowered, needs: list[Need], hardware: HardwareConfig) -> Outline:
+    """The program with all its numbers; sizes of weights suffice for that."""
     drafts = lowered.drafts
     weights = _regions(drafts, Opcode.MATMUL)
     for region in weights:
         assert region.linear is not None
-        region.data = pack(region.linear, hardware).reshape(-1)
-        region.size = region.data.size
+        shape = region.linear.weights.shape
+        region.size = stream_of(region.linear, hardware).stride * (shape[0] if len(shape) == 3 else 1)
     layout = Layout()
     layout.place(Region((len(drafts) + FETCHED_AHEAD) * INSTRUCTION_BYTES), *lowered.constants, *weights)
-    memory = np.zeros(layout.position, np.uint8)
+    initialised = layout.position
     for strips in lowered.images:
         layout.place(*strips)
     layout.place(*_regions(drafts, Opcode.STORE))
+    memory_size = -(-(layout.position + ALIGNMENT) // PAGE) * PAGE
     instructions = [_instruction(draft, hardware) for draft in drafts]
+    return Outline(lowered, needs, instructions, weights, initialised, memory_size)
+
+
+def link(outline: Outline, model: QuantisedModel, hardware: HardwareConfig) -> CompiledProgram:
+    """The program with its data: weights are packed."""
+    lowered, instructions, drafts = outline.lowered, outline.instructions, outline.lowered.drafts
+    for region in outline.weights:
+        assert region.linear is not None
+        region.data = pack(region.linear, hardware).reshape(-1)
+    memory = np.zeros(outline.initialised, np.uint8)
     code = b"".join(instruction.encode() for instruction in instructions)
     memory[: len(code)] = np.frombuffer(code, np.uint8)
-    for region in (*lowered.constants, *weights):
+    for region in (*lowered.constants, *outline.weights):
         assert region.data is not None
         memory[region.offset : region.offset + region.size] = region.data
     c = model.config
@@ -69,7 +99,7 @@ def link(lowered: Lowered, model: QuantisedModel, hardware: HardwareConfig) -> C
         weight_bits=model.weight_bits,
         streams=lowered.streams,
         memory=memory,
-        memory_size=-(-(layout.position + ALIGNMENT) // PAGE) * PAGE,
+        memory_size=outline.memory_size,
         program=0,
         instructions=instructions,
         keys=[draft.key for draft in drafts],
@@ -78,7 +108,7 @@ def link(lowered: Lowered, model: QuantisedModel, hardware: HardwareConfig) -> C
         results=[StreamResult(r.stream, _located(r.head), _located(r.tokens)) for r in lowered.results],
         traces=[Trace(index_of[id(draft)], draft.label, draft.key, r.offset, r.size) for draft, r in lowered.traced],
         macs=lowered.macs,
-        weight_bytes=sum(region.size for region in weights),
+        weight_bytes=sum(region.size for region in outline.weights),
         exponents=model.exponents,
         slots=lowered.slots,
     )

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 from edgemoe.host.compiler.allocate import Activations, allocate
 from edgemoe.host.compiler.draft import At, Draft, Lowered, Operand, Room
-from edgemoe.host.compiler.link import link
+from edgemoe.host.compiler.link import locate
 from edgemoe.host.compiler.streams import Run, place
 from edgemoe.host.compiler.waits import mark_waits
 from edgemoe.host.compiler.walk import KINDS
@@ -145,4 +145,4 @@ def test_every_kind_of_step_becomes_instructions():
 def test_nothing_that_the_hardware_refuses_leaves_the_compiler():
     scores = Draft(Opcode.LOAD, "a load", dict(memory=3, rows=1, columns=1))
     with pytest.raises(AssertionError, match=r"a load: LOAD memory=3 .*`memory` is not SCORE"):
-        link(Lowered([], [], [scores]), None, TINY)
+        locate(Lowered([], [], [scores]), [], TINY)
