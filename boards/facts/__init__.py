@@ -32,10 +32,12 @@ class Board:
     multipliers), bram (BRAM36, or ECP5's 18-kbit blocks; the larger unit counts as one, half of it as 0.5), uram
     (UltraRAM, 288 kbit). clock_mhz: what the build asks of place and route, not a measurement.
     memory_ports: one port of the device's memory for each AXI4 master of the core. memory_bytes: kept for the core
-    behind each of them. why: what decided the hardware. checkpoint: one that it has room for.
+    behind each of them. beat_cycles: of the core, that a beat of its bus takes in the memory. why: what decided the
+    hardware. checkpoint: one that it has room for.
     """
 
     family: ClassVar[Family]
+    beat_cycles: ClassVar[float] = 1.0
 
     name: str
     title: str
@@ -102,6 +104,7 @@ class Ecp5Board(Board):
     """
 
     family = Family.ECP5
+    beat_cycles = 1054 / 256  # 64 bits over 16, row changes and refreshes among them: tests/hw/test_sdram.py
 
     device: str
     package: str

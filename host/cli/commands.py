@@ -46,6 +46,7 @@ for command in (
     run.reset,
     generate.verilog,
     generate.build,
+    measure.plan,
     measure.bench,
     measure.report,
     measure.growth,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from edgemoe.host.cli.options import (
@@ -115,6 +115,106 @@ def bench(
         print_json(report.summary())
     else:
         benchmark.table(report)
+
+
+def plan(
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model preset; no weights are needed.", metavar="NAME")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint", help="Name of a preset, or a .safetensors file. Default: m3vit-micro.", metavar="NAME|FILE"
+        ),
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option("--hardware", help="Preset or file. Default: base, or the board's.", metavar="PRESET|FILE.toml"),
+    ] = None,
+    changes: Changes = None,
+    board: Annotated[
+        str | None, typer.Option("--board", help="At this board's clock and with its memory.", metavar="NAME")
+    ] = None,
+    weight_bits: Bits = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="A task of the model; may be repeated. Default: all.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--image", help="With --checkpoint: plan with this image's routes; may be repeated. Default: balanced ones."
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", help="How many images. Default: those given, or one.", min=1)
+    ] = None,
+    latency: Annotated[
+        int, typer.Option("--latency", help="Cycles from a read's address to its first beat.", min=0)
+    ] = 64,
+    every: Annotated[
+        bool, typer.Option("--instructions", help="The schedule by instruction, not by part of the model.")
+    ] = False,
+    resize: Resizing = Resize.STRETCH,
+    json: Json = False,
+) -> None:
+    """What a model takes on a hardware, within seconds and without a simulator: schedule, cycles, bytes, capacities."""
+    from edgemoe.host import batch, inference
+    from edgemoe.host.studies import plan as study
+    from edgemoe.hw.contract.hardware_option import changed, configured
+    from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models import config as models
+    from edgemoe.models.numbers.quantise import quantise
+    from edgemoe.models.numbers.sketch import sketch
+
+    if checkpoint and model:
+        raise EdgemoeError("give --checkpoint or --model, not both")
+    if image and model:
+        raise EdgemoeError("--image needs weights to route it: give --checkpoint in place of --model")
+    if image and images:
+        raise EdgemoeError("give --image or --images, not both")
+    beat, clock_mhz, device_bytes = 1.0, float(study.CLOCK_MHZ), None
+    if board:
+        from edgemoe.boards.facts import board as board_named
+
+        device = board_named(board)
+        chosen = configured(hardware, changes) if hardware else changed(device.hardware, changes)
+        device = device.carrying(chosen)
+        beat, clock_mhz = device.beat_cycles, device.clock_mhz
+        device_bytes = chosen.masters * device.memory_bytes
+    else:
+        chosen = configured(hardware or "base", changes)
+    bits = weight_format(weight_bits, chosen)
+    used = None if model else checkpoints.load(checkpoint or "m3vit-micro")
+    quantised = sketch(models.preset(model or ""), bits) if used is None else quantise(used, bits)
+    tasks = inference.tasks_of(quantised.config, task)
+    routes = None
+    try:
+        if image:
+            assert used is not None
+            given = batch.read_images(image, used.config, resize.value)
+            images = len(given)
+            options: dict[str, Any] = dict(tasks=tasks, hardware=chosen, weight_bits=bits, model=quantised)
+            routes = study.emulated(inference.infer(used, given, device="emulator", **options).runs)
+        found = study.plan(
+            quantised,
+            chosen,
+            tasks=tasks,
+            images=images or 1,
+            routes=routes,
+            dram=study.Dram(latency, beat),
+            clock_mhz=clock_mhz,
+            device_bytes=device_bytes,
+        )
+    except study.Shortage as shortage:
+        if json:
+            print_json({"model": quantised.config.name, "hardware": chosen.name} | study.shortage_summary(shortage))
+        else:
+            study.show_capacities(shortage.needs)
+        raise
+    if json:
+        print_json(found.summary())
+    else:
+        study.show(found, every)
 
 
 def report(

@@ -73,6 +73,7 @@ class Draft:
     reads   what must be complete before it streams; holds: before it reads keys or values
     writes  what it changes
     body    it is repeated for every expert
+    part    what of the model it belongs to, as people call it
     group   number of the loop that it is part of, unrolled or not: what that uses lives from its begin to its end; 0:
             of none
     """
@@ -87,6 +88,7 @@ class Draft:
     holds: Sequence[Room | Operand] = ()
     writes: Sequence[Room | Operand] = ()
     body: bool = False
+    part: str = ""
     group: int = 0
 
     @property

@@ -25,6 +25,7 @@ def lower(
     heads = [walk.model.heads.get(walk.config.tasks[stream.task].name) for stream in walk.out.streams]
     routed = [index for index, operation in enumerate(operations) if operation.routed]
     for index, operation in enumerate(trunk):
+        walk.part = operations[index].title
         walk.splits = bool(routed) and index + 1 == routed[0]
         walk.last = index + 1 == len(trunk) and not any(heads)
         for step in operation.steps():
@@ -37,16 +38,20 @@ def lower(
 def finish(walk: Walk, heads: Sequence[Sequence[Step]], save_tokens: bool) -> None:
     """Task heads and the stores of all results."""
     c, h = walk.config, walk.hardware
+    walk.part = "heads"
     for norm in (step for steps in heads for step in steps if isinstance(step, Normalise)):
         walk.step(norm)
     for index, (stream, steps) in enumerate(zip(walk.out.streams, heads, strict=True)):
         slot, task = walk.placement.slot_of[index], c.tasks[stream.task]
+        operation = walk.model.graph.heads.get(task.name)
+        walk.part = operation.title if operation else "results"
         head = tokens = None
         for step in steps:
             walk.step(step, slot, f", stream {index}")
             if isinstance(step, Product):
                 room = walk.rooms[step.into]
-                key, rows = walk.model.graph.heads[task.name].result, len(c.head_rows(task))
+                assert operation is not None
+                key, rows = operation.result, len(c.head_rows(task))
                 buffer = Buffer(-1, rows, room.stride, h.lanes, task.head_outputs, walk.model.exponents[key])
                 head = buffer, Region(buffer.size)
                 label = f"result {task.name}, stream {index}"

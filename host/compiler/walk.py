@@ -39,6 +39,7 @@ class Walk:
     active      slots that have rows
     copy        the residual in activation memory, and where its next copy goes (`updated`), if that will be read
     normalised  what the table of row scales holds
+    part        what of the model is walked through, as people call it
     splits      the operation is the last one that streams share; last: it is the last of all
     body        in what is repeated for every expert
     """
@@ -56,6 +57,7 @@ class Walk:
         self.weights: dict[int, Region] = {}
         self.normalised: Normalise | None = None
         self.splits = self.last = False
+        self.part = ""
         self.body = False
         self.group = self.groups = 0
 
@@ -64,7 +66,9 @@ class Walk:
         KINDS[type(step)](self, step, step.where + tag + step.what, slot)
 
     def draft(self, opcode: Opcode, label: str, fields: dict[str, Any] | None = None, **more: Any) -> None:
-        self.out.drafts.append(Draft(opcode, label, fields or {}, body=self.body, group=self.group, **more))
+        self.out.drafts.append(
+            Draft(opcode, label, fields or {}, body=self.body, part=self.part, group=self.group, **more)
+        )
 
     @contextmanager
     def loop(self) -> Iterator[None]:

@@ -55,6 +55,10 @@ class Attention(Operation):
     layer: int
 
     @property
+    def title(self) -> str:
+        return f"layer {self.layer} attention"
+
+    @property
     def norm(self) -> Norm:
         return norm(self.config, f"blocks.{self.layer}.norm1", self.key(Role.NORM_1))
 

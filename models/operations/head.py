@@ -37,6 +37,10 @@ class Head(Operation):
     task: TaskConfig
 
     @property
+    def title(self) -> str:
+        return f"head {self.task.name}"
+
+    @property
     def norm(self) -> Norm:
         return norm(self.config, f"heads.{self.task.name}.norm", self.key(Role.NORM))
 

@@ -32,6 +32,10 @@ class Mlp(Operation):
     layer: int
 
     @property
+    def title(self) -> str:
+        return f"layer {self.layer} MLP"
+
+    @property
     def norm(self) -> Norm:
         return norm(self.config, f"blocks.{self.layer}.norm2", self.key(Role.NORM_2))
 

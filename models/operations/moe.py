@@ -45,6 +45,10 @@ class MixtureOfExperts(Operation):
     in_place = True
 
     @property
+    def title(self) -> str:
+        return f"layer {self.layer} experts"
+
+    @property
     def norm(self) -> Norm:
         return norm(self.config, f"blocks.{self.layer}.norm2", self.key(Role.NORM_2))
 

@@ -144,6 +144,11 @@ class Operation(ABC):
 
     @property
     @abstractmethod
+    def title(self) -> str:
+        """As people call it."""
+
+    @property
+    @abstractmethod
     def result(self) -> Key:
         """The residual stream after it."""
 

@@ -33,6 +33,10 @@ class PatchEmbedding(Operation):
     config: ModelConfig
 
     @property
+    def title(self) -> str:
+        return "patch embedding"
+
+    @property
     def result(self) -> Key:
         return Key(Role.EMBEDDED)
 

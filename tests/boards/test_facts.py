@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from edgemoe.boards.facts import BOARDS, Ecp5Board, ZynqBoard, from_toml
@@ -21,6 +23,12 @@ def test_every_board_is_its_file() -> None:
         assert board.name == name and from_toml(name, TEXTS[name]) == board
         assert len(board.memory_ports) == board.hardware.masters and board.why and board.memory_bytes % 4096 == 0
         assert set(board.resources) == {"lut", "ff", "dsp", "bram", "uram"}
+
+
+def test_an_sdrams_beats_are_those_of_its_controller() -> None:
+    measured = (Path(__file__).parents[1] / "hw" / "test_sdram.py").read_text()
+    (cycles,) = re.findall(r'"read of 256 beats": (\d+)', measured)
+    assert Ecp5Board.beat_cycles == int(cycles) / 256 and ZynqBoard.beat_cycles == 1
 
 
 @pytest.mark.parametrize(

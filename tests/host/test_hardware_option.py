@@ -27,7 +27,7 @@ from ..models.support import ODD, TINY, random_checkpoint
 from .conftest import Command, refused
 from .test_commands import picture
 
-COMMANDS = ("demo", "infer", "verilog", "build", "bench", "report", "check", "soak")
+COMMANDS = ("demo", "infer", "verilog", "build", "plan", "bench", "report", "check", "soak")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -22,7 +22,17 @@ from edgemoe.models.golden import Golden
 from edgemoe.models.numbers import calibrate, quantise
 
 from .cycles import check_cycles
-from .support import check_counters, check_equal, check_guards, core, emulated, fill, images_of, random_m3vit_t
+from .support import (
+    check_counters,
+    check_equal,
+    check_guards,
+    check_plan,
+    core,
+    emulated,
+    fill,
+    images_of,
+    random_m3vit_t,
+)
 
 BASE = preset("base")
 HELD_OUT = 2_000_000  # seeds that neither training nor calibration has seen
@@ -139,6 +149,7 @@ def test_the_whole_of_m3vit_t(pytestconfig: pytest.Config) -> None:
             needed += i.beats * BASE.bus_bytes
     assert needed <= run.bytes_read <= needed + 300_000
     check_cycles(pytestconfig, "m3vit-t with random weights, 1 task", run.cycles)
+    check_plan(reference.runs[0], run)
 
     with torch.no_grad():
         held = (

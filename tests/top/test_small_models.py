@@ -24,6 +24,7 @@ from .support import (
     check_equal,
     check_guards,
     check_kinds,
+    check_plan,
     core,
     emulated,
     fill,
@@ -90,6 +91,8 @@ def compare(program: CompiledProgram, count: int, dram: Dram) -> None:
         assert not any(counters.address_errors for counters in device.counters())
         if not dram.stall_r and not dram.bandwidth:
             assert runs[0].counters == runs[1].counters
+        if dram == Dram():
+            check_plan(reference, runs[0])
 
 
 @pytest.mark.parametrize("dram", DRAMS)
