@@ -35,9 +35,8 @@ class Dram:
     """Behaviour of the DRAM model, the same for each master.
 
     ``latency``: cycles from the acceptance of a read's address to its first beat; ``write_latency``: from the last beat
-    of a write to its
-    response (default: as ``latency``).  ``stall_*``: fraction of cycles in which that channel holds back, at random
-                                         from ``seed``.
+    of a write to its response (default: as ``latency``).  ``stall_*``: fraction of cycles in which that channel holds
+    back, at random from ``seed``.
     ``bandwidth``: beats a cycle, reads and writes together (0: one a cycle in each direction).
     """
 

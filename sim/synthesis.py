@@ -3,9 +3,8 @@
 
 The hierarchy is kept: every module of the Verilog is synthesised by itself, with those inside it as black boxes, and
 the results are added up along the hierarchy. A module's result is kept under the hash of its text, so that only what
-changed is synthesised again; counts that came with the source (hw/resources.json) spare a synthesis altogether. `python
--m
-edgemoe.sim.synthesis` renews that file.
+changed is synthesised again; counts that came with the source (hw/resources.json) spare a synthesis altogether.
+`python -m edgemoe.sim.synthesis` renews that file.
 
 Three depths: DSP counts need only the first steps of a synthesis (seconds), the other counts all of them (minutes), and
 levels what these leave behind (`edgemoe.sim.netlist`), which is too much to be committed.

@@ -247,8 +247,11 @@ __all__ = ["ACCUMULATOR_BITS", "FINE_BITS", "PARAMETER_WORDS", "PRESETS", "WORD_
 PRESETS = {
     c.name: c
     for c in (
-        HardwareConfig("base", lanes=16),
-        HardwareConfig("zcu102", lanes=32, masters=2, weight_bits=WeightFormat.MIXED),
+        # Room for DeiT-S, ViT-S or DINOv2-S at 224 x 224 (up to 264 tokens, 384 wide) in one piece.
+        HardwareConfig("base", lanes=16, tokens=264, width=384, hidden=1536),
+        HardwareConfig(
+            "zcu102", lanes=32, masters=2, tokens=264, width=384, hidden=1536, weight_bits=WeightFormat.MIXED
+        ),
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
         HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),
