@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both reciprocals share: the leading one found, the parts of a normalised number, the mantissa's last step, the
+"""What both reciprocals share: the leading one found, the parts of a normalised number, the last two stages, the
 result's form.
 """
+
+from collections.abc import Sequence
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.exponential import START_BITS, interpolate
+from edgemoe.hw.compute.exponential import DROP_BITS, START_BITS, interpolate
 from edgemoe.hw.compute.fixed import round_shift
 from edgemoe.hw.contract.layouts import index_shape
 
@@ -53,8 +55,32 @@ def normalise(m: Module, value: Value, amounts, *, name: str) -> tuple[Value, li
     return value, moved
 
 
+def along_line(
+    m: Module,
+    valids: Sequence[Value],
+    exponent: Value,
+    line: Value,
+    fraction: Value,
+    to_exponent: Signal,
+    to_mantissa: Signal,
+    *,
+    stage: int,
+) -> None:
+    """The stages `product` (drop along the table's line) and `result` (interpolated and rounded), of which the first is
+    stage number `stage`; valids: that of what goes into each.
+    """
+    product = Signal(DROP_BITS + FRACTION_BITS, reset_less=True, name=f"product_{stage}")
+    exponent_on = Signal(EXPONENT_BITS, reset_less=True, name=f"exponent_{stage}")
+    start_on = Signal(START_BITS, reset_less=True, name=f"start_{stage}")
+    start, drop = line[:START_BITS], line[START_BITS:]
+    with m.If(valids[0]):
+        m.d.sync += [exponent_on.eq(exponent), start_on.eq(start), product.eq(drop * fraction)]
+    with m.If(valids[1]):
+        m.d.sync += [to_exponent.eq(exponent_on), to_mantissa.eq(mantissa_of(start_on, product))]
+
+
 def mantissa_of(start: Value, product: Value) -> Value:
-    """The last stage: 12 bits of interpolation, then 2^-18 to 2^-16, at most 65535."""
+    """12 bits of interpolation, then 2^-18 to 2^-16, at most 65535."""
     rounded = round_shift(interpolate(start, product, FRACTION_BITS), START_BITS - 1 - MANTISSA_BITS)
     return rounded[:MANTISSA_BITS] | rounded[MANTISSA_BITS].replicate(MANTISSA_BITS)
 
@@ -65,6 +91,7 @@ __all__ = [
     "MANTISSA_BITS",
     "SCALE",
     "ScalePort",
+    "along_line",
     "mantissa_of",
     "normalise",
     "normalised",

@@ -4,8 +4,8 @@
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.exponential import DROP_BITS, START_BITS, line_table
-from edgemoe.hw.compute.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, mantissa_of, normalise, normalised
+from edgemoe.hw.compute.exponential import line_table
+from edgemoe.hw.compute.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, along_line, normalise, normalised
 from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import reciprocal_table
 
@@ -41,7 +41,6 @@ class Reciprocal(wiring.Component):
         m = Module()
         m.submodules.table = table = line_table(*reciprocal_table())
         read = table.read_port()
-        start, drop = read.data[:START_BITS], read.data[START_BITS:]
         valids = chain(m, self.valid, self.LATENCY, name="valid", reset_less=False)
         m.d.comb += self.out_valid.eq(valids[-1])
 
@@ -61,15 +60,5 @@ class Reciprocal(wiring.Component):
                 fraction_2.eq(parts.fraction),
                 exponent_2.eq(self.VALUE_BITS - 1 - Cat(*reversed(moved), moved_1)),
             ]
-        # product: drop along the line
-        exponent_3, start_3, product_3 = (
-            Signal(EXPONENT_BITS, reset_less=True),
-            Signal(START_BITS, reset_less=True),
-            Signal(DROP_BITS + FRACTION_BITS, reset_less=True),
-        )
-        with m.If(valids[2]):
-            m.d.sync += [exponent_3.eq(exponent_2), start_3.eq(start), product_3.eq(drop * fraction_2)]
-        # result: interpolate, round
-        with m.If(valids[3]):
-            m.d.sync += [self.exponent.eq(exponent_3), self.mantissa.eq(mantissa_of(start_3, product_3))]
+        along_line(m, valids[2:], exponent_2, read.data, fraction_2, self.exponent, self.mantissa, stage=3)
         return m

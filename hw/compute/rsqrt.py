@@ -4,8 +4,8 @@
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.exponential import DROP_BITS, START_BITS, line_table
-from edgemoe.hw.compute.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, mantissa_of, normalise, normalised
+from edgemoe.hw.compute.exponential import line_table
+from edgemoe.hw.compute.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, along_line, normalise, normalised
 from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import rsqrt_table
 
@@ -42,7 +42,6 @@ class ReciprocalSquareRoot(wiring.Component):
         m = Module()
         m.submodules.table = table = line_table(*rsqrt_table())
         read = table.read_port()
-        start, drop = read.data[:START_BITS], read.data[START_BITS:]
         valids = chain(m, self.valid, self.LATENCY, name="valid", reset_less=False)
         m.d.comb += self.out_valid.eq(valids[-1])
 
@@ -70,15 +69,5 @@ class ReciprocalSquareRoot(wiring.Component):
                 fraction_3.eq(parts.fraction),
                 exponent_3.eq(self.VALUE_BITS // 2 - 1 - Cat(moved[0], moved_2)),
             ]
-        # product: drop along the line
-        exponent_4, start_4, product_4 = (
-            Signal(EXPONENT_BITS, reset_less=True),
-            Signal(START_BITS, reset_less=True),
-            Signal(DROP_BITS + FRACTION_BITS, reset_less=True),
-        )
-        with m.If(valids[3]):
-            m.d.sync += [exponent_4.eq(exponent_3), start_4.eq(start), product_4.eq(drop * fraction_3)]
-        # result: interpolate, round
-        with m.If(valids[4]):
-            m.d.sync += [self.exponent.eq(exponent_4), self.mantissa.eq(mantissa_of(start_4, product_4))]
+        along_line(m, valids[3:], exponent_3, read.data, fraction_3, self.exponent, self.mantissa, stage=4)
         return m
