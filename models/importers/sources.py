@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, deserialize, safe_open
 
 from .. import extras
 from ..checkpoint import as_float32
@@ -108,11 +108,15 @@ def _beside(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _safetensors(path: Path) -> Tensors:
     try:
+        with safe_open(path, framework="numpy") as file:
+            ours = "config" in (file.metadata() or {})
         stored = deserialize(path.read_bytes())
     except (SafetensorError, OSError, ValueError, MemoryError) as error:
         raise EdgemoeError(
             f"{brief(path, 80)} is no readable safetensors file ({brief(error, 120)}); download it again"
         ) from error
+    if ours:
+        raise EdgemoeError(f"{brief(path, 80)} is a checkpoint of edgemoe already: --checkpoint takes it as it is")
     # Counters and indices, which some models keep among their tensors, are no weights.
     return {
         name: as_float32(name, info["dtype"], info["shape"], info["data"])

@@ -302,12 +302,13 @@ class Vit:
             return (self.classifier(tensors, options, width, prefix),)
         if options.labels:
             raise self.fail("labels are for a classifier, and it has no head.weight")
-        norm = "norm" if "norm.weight" in self.tensors else "fc_norm" if "fc_norm.weight" in self.tensors else ""
-        if norm:
+        if "norm.weight" in self.tensors:
             names = options.tasks or ("features",)
             for part in ("weight", "bias"):
-                tensors[f"heads.{names[0]}.norm.{part}"] = self.take(f"{norm}.{part}", (width,))
+                tensors[f"heads.{names[0]}.norm.{part}"] = self.take(f"norm.{part}", (width,))
             return (TaskConfig(name=names[0], kind="features"),)
+        if [self.tensors.pop(f"fc_norm.{part}") for part in ("weight", "bias") if f"fc_norm.{part}" in self.tensors]:
+            self.notes.append("fc_norm, the norm of the mean of the patches, is left out: tokens come as they are")
         names = options.tasks or tuple(f"task{number}" for number in range(gates))
         if len(names) != gates:
             raise self.fail(f"it has {gates} tasks, and {len(names)} names are given")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from edgemoe.host import inference
 from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.golden import Golden
@@ -46,6 +47,7 @@ TIMM: dict[str, dict[str, Any]] = {
     "registers without positions": dict(reg_tokens=4, no_embed_class=True),
     "registers with positions": dict(reg_tokens=4),
     "without a head": dict(num_classes=0),
+    "without a head, mean": dict(num_classes=0, global_pool="avg"),
 }
 
 
@@ -67,21 +69,24 @@ def agrees(
 ) -> None:
     """The float model, and the emulator with 16 bits, give what the library does."""
     want = output(model, scaled(image) if values is None else values)
-    head = forward(checkpoint, image[None]).head
-    assert head is not None and sqnr(want, result(checkpoint, head[0])) > 100
+    found = forward(checkpoint, image[None])
+    head = found.tokens if found.head is None else found.head
+    assert sqnr(want, result(checkpoint, head[0])) > 100
     others = np.stack([picture(image.shape[-1], seed) for seed in range(1, 5)])
     calibrated = replace(checkpoint, calibration=calibrate(checkpoint, others, error_aware=()))
     c = checkpoint.config
     fields = dict(tokens=c.tokens, rows=c.tokens, width=c.width, hidden=max(c.hidden, c.patch_size_words))
     hardware = HardwareConfig.from_fields(fields, HARDWARE)
-    found = inference.infer(calibrated, [image], hardware=hardware, device="emulator")
+    ran = inference.infer(calibrated, [image], hardware=hardware, device="emulator")
     task = c.tasks[0]
-    if task.kind == "features":
-        got = found.map(0)
-    elif found.heads[0] is not None:
-        got = class_logits(found.heads[0], c, task)
+    if task.kind in ("features", "tokens"):
+        got = ran.map(0) if task.kind == "features" else ran.tokens[0]
+    elif ran.heads[0] is not None:
+        got = class_logits(ran.heads[0], c, task)
     else:
-        got = np.log(np.maximum(found.map(0), 1e-9))  # up to a constant
+        predicted = ran.map(0)
+        assert predicted is not None
+        got = np.log(np.maximum(predicted, 1e-9))  # up to a constant
         want = want - want.mean()
         got = got - got.mean()
     assert got is not None and sqnr(want, got) > 38
@@ -307,6 +312,11 @@ class TestRefused:
     def test_pixels(self, tmp_path: Path) -> None:
         assert "std has 2 values for 3 channels" in self.refusal(tmp_path, self.state, std=(1.0, 1.0))
         assert "expected positive numbers" in self.refusal(tmp_path, self.state, std=(1.0, 0.0, 1.0))
+
+    def test_a_checkpoint_of_ours(self, tmp_path: Path) -> None:
+        checkpoints.save(random_checkpoint(SMALL), tmp_path / "ours.safetensors")
+        with pytest.raises(EdgemoeError, match="is a checkpoint of edgemoe already"):
+            imported(tmp_path / "ours.safetensors")
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".onnx", ".tar"])
     @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 no archive", bytes(200)])
