@@ -32,6 +32,7 @@ class Output:
     routing        layer -> [B, T, k]  expert indices, highest score first
     scores         layer -> [B, T, k]  their softmax probabilities (over all E experts, not renormalised)
     probabilities  layer -> [B, T, E]  the router's whole softmax; only with trace
+    attended       [B, T, D] each: the residual stream after each layer's attention; only with trace
     layers         [B, T, D] each: the residual stream after each layer; only with trace
     embedded       [B, T, D]  the residual stream before layer 0; only with trace
     """
@@ -41,6 +42,7 @@ class Output:
     routing: dict[int, Tensor] = field(default_factory=dict)
     scores: dict[int, Tensor] = field(default_factory=dict)
     probabilities: dict[int, Tensor] = field(default_factory=dict)
+    attended: list[Tensor] = field(default_factory=list)
     layers: list[Tensor] = field(default_factory=list)
     embedded: Tensor | None = None
 
@@ -272,6 +274,8 @@ class Golden(nn.Module):
         output = Output(tokens=x, embedded=x if trace else None)
         for layer, block in enumerate(self.layers()):
             x = x + block.attn(block.norm1(x))  # [B, T, D]
+            if trace:
+                output.attended.append(x)
             y = block.norm2(x)  # [B, T, D]
             if isinstance(block.mlp, MixtureOfExperts):
                 held = None

@@ -363,7 +363,18 @@ def check(
     elif table:
         typer.echo(checking.accuracy_table(reports))
     else:
-        outputs.table(f"{reports[0].checkpoint} on {reports[0].hardware}", list(reports[0].summary().items()))
+        rows = reports[0].summary()
+        if accuracy := reports[0].accuracy:
+            del rows["worst"]
+            rows["layers"] = "\n".join(
+                f"{one.title}: {one.db:.1f} dB, alone {one.own_db:.1f}" for one in accuracy.layers
+            )
+        outputs.table(f"{reports[0].checkpoint} on {reports[0].hardware}", list(rows.items()))
+        if accuracy:
+            worst = accuracy.worst
+            typer.echo(
+                f"quantisation loses most in {worst.title}: {worst.own_db:.1f} dB alone, {worst.db:.1f} after it"
+            )
     if any(found.mismatches for found in reports):
         raise typer.Exit(1)
 

@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host.inference import Inference, infer
+from edgemoe.host.runtime.driver import Run
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint
-from edgemoe.models.keys import Key, Role
+from edgemoe.models.config import ModelConfig
+from edgemoe.models.graph import graph
+from edgemoe.models.heads import class_logits
+from edgemoe.models.keys import Key
 from edgemoe.models.numbers.calibrated import seen
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.operations.operation import Context
 from numpy.typing import NDArray
 
 
@@ -45,10 +50,13 @@ def against_golden(
     image: NDArray[np.uint8],
     task: int,
     tokens: NDArray[np.float32],
-    layers: list[NDArray],
+    head: NDArray[np.float32] | None,
+    residuals: list[NDArray],
     routes: dict[int, NDArray],
 ) -> dict[str, Any]:
-    """SQNR of tokens and of every layer's residual; with the golden model's own routing, and with the hardware's."""
+    """SQNR of tokens with the golden model's own routing; with the hardware's of tokens, of the residual after every
+    operation of the trunk, and of what the task's head gives: values, logits or features.
+    """
     import torch
     from edgemoe.models.golden import Golden
 
@@ -63,21 +71,64 @@ def against_golden(
         int((np.sort(free.routing[layer][0].numpy(), -1) != np.sort(r, -1)).any(-1).sum())
         for layer, r in routes.items()
     )
+    assert held.embedded is not None
+    halves = [x for layer in zip(held.attended, held.layers, strict=True) for x in layer]
+    exact = [x[0].numpy() for x in (held.embedded, *halves, *([] if held.head is None else [held.head]))]
     return {
         "sqnr_db": sqnr_db(free.tokens[0].numpy(), tokens),
         "sqnr_db_routed": sqnr_db(held.tokens[0].numpy(), tokens),
-        "sqnr_db_layers": [sqnr_db(g[0].numpy(), x) for g, x in zip(held.layers, layers, strict=True)],
+        "sqnr_db_after": operations_db(checkpoint, image, task, exact, residuals, head, routes),
         "routes_different": different,
         "routes": sum(len(r) for r in routes.values()),
     }
 
 
-def layer_residuals(run, streams: int, config, exponents: dict[Key, int], routes) -> list[NDArray[np.float64]]:
-    """The residual after each layer, [streams * tokens, width], put together from the traces of its last writers."""
+def operations_db(
+    checkpoint: Checkpoint,
+    image: NDArray[np.uint8],
+    task: int,
+    exact: Sequence[NDArray],
+    residuals: Sequence[NDArray],
+    head: NDArray[np.float32] | None,
+    routes: Mapping[int, NDArray],
+) -> list[tuple[float, float]]:
+    """(SQNR, SQNR of its own error alone) of what every operation of the trunk and the head give.
+
+    An operation's own error: against what it would give, in floating point, of what the hardware had before it.
+    """
+    config, model, chosen = checkpoint.config, graph(checkpoint.config), checkpoint.config.tasks[task]
+    tensors = {name: tensor.astype(np.float64) for name, tensor in checkpoint.tensors.items()}
+    context = Context(tensors, task, np.float64, routing={layer: r[None] for layer, r in routes.items()})
+    before: list[NDArray] = [image, *residuals]
+    own = [operation.forward(x[None], context)[0] for operation, x in zip(model.trunk, before, strict=False)]
+    found = list(residuals)
+    if operation := model.heads.get(chosen.name):
+        own.append(operation.forward(residuals[-1][None], context)[0])
+    elif host_head := model.host_heads.get(chosen.name):
+        own.append(host_head.forward(residuals[-1][None], tensors)[0])
+        head = host_head.forward(residuals[-1][None].astype(np.float32), checkpoint.tensors)[0]
+    if len(own) > len(found):
+        assert head is not None
+        found.append(head)
+        if chosen.kind == "classification":
+            exact, own, found = (
+                [*given[:-1], class_logits(given[-1], config, chosen)] for given in (exact, own, found)
+            )
+    return [(sqnr_db(e, f), sqnr_db(o, f)) for e, o, f in zip(exact, own, found, strict=True)]
+
+
+def trunk_residuals(
+    run: Run, config: ModelConfig, exponents: Mapping[Key, int], routes: Mapping[int, Sequence[NDArray]]
+) -> list[NDArray[np.floating]]:
+    """The residual after each operation of the trunk, [streams * tokens, width], from the traces of its last matrix.
+
+    Of a pass with one picture. routes: of each layer with experts those of every stream, [tokens, top_k].
+    """
+    streams = len(run.program.streams)
     hardware, tokens = run.program.hardware, config.tokens
     words = hardware.words(config.width)
     rows = np.zeros((streams * tokens, words * hardware.lanes), np.int64)
-    queues: dict[int, list[list[int]]] = {}
+    queues: dict[int | None, list[list[int]]] = {}
     for layer, by_row in routes.items():
         # Pass-major, as the router fills them: all first choices of a stream, then its second ones.
         queue: list[list[int]] = [[] for _ in range(config.experts)]
@@ -87,33 +138,62 @@ def layer_residuals(run, streams: int, config, exponents: dict[Key, int], routes
                 for token, expert in enumerate(chosen[:, k]):
                     queue[expert].append(stream * tokens + token)
         queues[layer] = queue
-    result: list[NDArray[np.float64]] = []
-    for layer in range(config.layers):
-        writer = Key(Role.SECOND, layer)
-        for data in (data for trace, data in zip(run.program.traces, run.traces, strict=True) if trace.key == writer):
-            values = data.view("<i2")
-            if config.is_moe(layer):
-                for copy, members in zip(values.reshape(config.experts, -1), queues[layer], strict=True):
+    result: list[NDArray[np.floating]] = []
+    for operation in graph(config).trunk:
+        writer = operation.matrices()[-1].key
+        pieces = [
+            (run.program.instructions[trace.instruction].rows, data.view("<i2"))
+            for trace, data in zip(run.program.traces, run.traces, strict=True)
+            if trace.key == writer
+        ]
+        if operation.routed:
+            for _, piece in pieces:
+                for copy, members in zip(piece.reshape(config.experts, -1), queues[writer.layer], strict=True):
                     rows[members] = copy[: len(members) * rows.shape[1]].reshape(-1, rows.shape[1])  # padding follows
-            else:
-                count = values.size // rows.shape[1]
-                found = values[: count * rows.shape[1]].reshape(count, -1)[: len(rows)]
-                for first in range(0, len(rows), len(found)):  # before the first router all streams share one row
-                    rows[first : first + len(found)] = found[: len(rows) - first]
-        result.append(rows[:, : config.width] * 2.0 ** -exponents[Key(Role.AFTER_MLP, layer)])
+        else:
+            # Of the patch embedding one piece for each strip. Before the first router all streams share their rows.
+            found = np.concatenate([piece[: count * rows.shape[1]] for count, piece in pieces])
+            found = found.reshape(-1, rows.shape[1])
+            for first in range(0, len(rows), len(found)):
+                rows[first : first + len(found)] = found[: len(rows) - first]
+        result.append(rows[:, : config.width] * 2.0 ** -exponents[operation.result])
     return result
+
+
+@dataclass(frozen=True)
+class LayerAccuracy:
+    """Decibels after an operation, routing held: of all that came together up to there, and of its own error alone.
+
+    layer: None of the embedding and of heads.
+    """
+
+    layer: int | None
+    kind: str
+    db: float
+    own_db: float
+
+    @property
+    def title(self) -> str:
+        """As people call the operation."""
+        return self.kind if self.layer is None else f"layer {self.layer} {self.kind}"
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """Against the float model, by the name of the task: decibels of the final tokens with its own routing, and with the
-    hardware's held; those of every layer; routes that differ, of how many."""
+    hardware's held; those of every layer; routes that differ, of how many.
+
+    layers: the worst task's decibels after every operation, with the heads at the end. worst: that whose own error is
+    largest.
+    """
 
     sqnr_db: dict[str, float]
     sqnr_db_routed: dict[str, float]
     sqnr_db_layers: dict[str, list[float]]
     routes_different: dict[str, int]
     routes: dict[str, int]
+    layers: list[LayerAccuracy]
+    worst: LayerAccuracy
 
 
 @dataclass(frozen=True)
@@ -180,7 +260,7 @@ def check(
             routes: dict[int, list[NDArray]] = {}
             for layer, route in zip(np.repeat(config.moe_layers, streams), run.routes, strict=True):
                 routes.setdefault(int(layer), []).append(route)
-            layers = layer_residuals(run, streams, config, model.exponents, routes)
+            residuals = trunk_residuals(run, config, model.exponents, routes)
             for stream in range(streams):
                 task = run.program.streams[stream].task
                 rows = slice(stream * config.tokens, (stream + 1) * config.tokens)
@@ -191,7 +271,8 @@ def check(
                     image,
                     task,
                     tokens,
-                    [x[rows] for x in layers],
+                    emulated.heads[place],
+                    [x[rows] for x in residuals],
                     {layer: r[stream] for layer, r in routes.items()},
                 )
                 by_task[config.tasks[task].name].append(figures)
@@ -209,23 +290,42 @@ def check(
         mismatching=labels[:20],
         instructions=compared,
         cycles=cycles,
-        accuracy=combined(by_task) if golden else None,
+        accuracy=combined(config, by_task) if golden else None,
     )
 
 
-def combined(by_task: Mapping[str, Sequence[Mapping[str, Any]]]) -> Accuracy:
+def combined(config: ModelConfig, by_task: Mapping[str, Sequence[Mapping[str, Any]]]) -> Accuracy:
     """Figures of several pictures as one: the worst decibels count, and all routes."""
     found = {name: figures for name, figures in by_task.items() if figures}
 
     def of(key: str, combine: Callable[[Iterable[Any]], Any]) -> dict[str, Any]:
         return {name: combine(f[key] for f in figures) for name, figures in found.items()}
 
+    trunk = graph(config).trunk
+    # Of every task, operation by operation: the worst of all pictures.
+    after = of(
+        "sqnr_db_after",
+        lambda pictures: [tuple(min(x) for x in zip(*each, strict=True)) for each in zip(*pictures, strict=True)],
+    )
+    layers = [
+        LayerAccuracy(
+            operation.result.layer,
+            operation.title.removeprefix(f"layer {operation.result.layer} "),
+            *(min(figures[place][which] for figures in after.values()) for which in (0, 1)),
+        )
+        for place, operation in enumerate(trunk)
+    ]
+    layers += [
+        LayerAccuracy(None, f"head {task}", *pair) for task, found in after.items() for pair in found[len(trunk) :]
+    ]
     return Accuracy(
         sqnr_db=of("sqnr_db", min),
         sqnr_db_routed=of("sqnr_db_routed", min),
-        sqnr_db_layers=of("sqnr_db_layers", lambda layers: [min(x) for x in zip(*layers, strict=True)]),
+        sqnr_db_layers={task: [db for db, _ in figures[2 : len(trunk) : 2]] for task, figures in after.items()},
         routes_different=of("routes_different", sum),
         routes=of("routes", sum),
+        layers=layers,
+        worst=min(layers, key=lambda one: one.own_db),
     )
 
 

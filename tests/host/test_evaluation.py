@@ -6,6 +6,7 @@ figures that can be trusted and made again.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from edgemoe.host.inference import infer
 from edgemoe.host.studies import checking, evaluation
 from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models import metrics, scenes
 from edgemoe.models.config import TaskConfig
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.importers import edge_moe, metrics, scenes
+from edgemoe.models.importers import edge_moe
+from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers import calibrate, calibrated
 
 from ..models.support import TINY, random_checkpoint
@@ -96,6 +99,9 @@ def test_check_says_which_pictures_were_calibrated_on(edgemoe: Command, tmp_path
     code, text, errors = edgemoe(*options, "--scenes", "2")
     report = json.loads(text)
     assert report["calibrated_on"] == [] and len(report["pictures"]) == 2 and "flatter" not in errors
+    code, text, errors = edgemoe(*options[:-1])
+    assert code == 0 and re.search(r"layer 1 experts: \d+\.\d dB, alone \d+\.\d ", text)
+    assert re.search(r"^quantisation loses most in .+: \d+\.\d dB alone, \d+\.\d after it$", text, re.M)
     code, text, errors = edgemoe(*options[:-1], "--table")
     assert code == 0 and [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [
         "16 bit",
@@ -113,6 +119,79 @@ def test_the_worst_of_several_pictures_counts() -> None:
     )
     for task in ("seg", "dep"):
         assert both.accuracy.sqnr_db[task] == min(report.accuracy.sqnr_db[task] for report in each)
+
+
+def test_decibels_after_every_operation() -> None:
+    """The worst task's, in the order of the operations, heads at the end."""
+    pytest.importorskip("torch")
+    model = random_checkpoint(TINY)
+    found = checking.check(model, list(calibrate.unseen_images(TINY)), hardware=preset("tiny"), rtl=False)
+    accuracy = found.accuracy
+    assert accuracy is not None
+    assert [after.title for after in accuracy.layers] == [
+        "patch embedding", "layer 0 attention", "layer 0 MLP", "layer 1 attention", "layer 1 experts",
+        "head seg", "head dep",
+    ]  # fmt: skip
+    ends = [min(layers) for layers in zip(*accuracy.sqnr_db_layers.values(), strict=True)]
+    assert [after.db for after in accuracy.layers[2:5:2]] == ends and ends[-1] == min(accuracy.sqnr_db_routed.values())
+    assert all(40 < after.db < 100 for after in accuracy.layers), "every residual is the one that it is compared with"
+    first, *others = accuracy.layers
+    assert first.own_db == pytest.approx(first.db), "before the first operation there is no error"
+    assert all(after.own_db > after.db for after in others)
+    shown = found.summary()
+    one = accuracy.layers[3]
+    assert shown["layers"][3] == {"layer": 1, "kind": "attention", "db": one.db, "own_db": one.own_db}
+    assert shown["worst"] == min(shown["layers"], key=lambda layer: layer["own_db"])
+
+
+@pytest.mark.parametrize(
+    "key, title",
+    [
+        (Key(Role.SCORES, 1), "layer 1 attention"),
+        (Key(Role.HIDDEN, 0), "layer 0 MLP"),
+        (Key(Role.HIDDEN, 1), "layer 1 experts"),
+        (Key(Role.OUTPUT, head="dep"), "head dep"),
+    ],
+    ids=str,
+)
+def test_where_quantisation_loses_most(key: Key, title: str) -> None:
+    """A tensor whose range is said to be far larger than it is keeps few bits: its operation is named."""
+    pytest.importorskip("torch")
+    model = random_checkpoint(TINY)
+    assert model.calibration is not None
+    model.calibration.ranges[key] *= 1 << 9
+    found = checking.check(model, list(calibrate.unseen_images(TINY)), hardware=preset("tiny"), rtl=False).accuracy
+    assert found is not None and found.worst.title == title
+
+
+@pytest.mark.parametrize(
+    "kind, prefix",
+    [("mean", 0), ("mean-first", 0), ("features", 0), ("tokens", 0), ("cls", 1), ("cls+mean", 1), ("distilled", 2)]
+    + [(kind, 6) for kind in ("cls", "distilled", "mean", "cls+mean", "mean-first", "features", "tokens")],
+)
+def test_check_of_other_kinds_of_tasks(kind: str, prefix: int) -> None:
+    """Logits and features are compared, whoever computes them; any number of rows stand before the patches."""
+    pytest.importorskip("torch")
+    task = TaskConfig(name="t", kind=kind) if kind in ("features", "tokens") else None
+    task = task or TaskConfig(name="t", kind="classification", channels=5, pool=kind)
+    config = replace(TINY, image_height=12, image_width=12, prefix=prefix, tasks=(task,))
+    images = list(calibrate.unseen_images(config))
+    found = checking.check(random_checkpoint(config), images, hardware=preset("tiny"), rtl=False).accuracy
+    assert found is not None
+    assert [after.title for after in found.layers[5:]] == ([] if kind == "tokens" else ["head t"])
+    assert all(40 < after.db < 100 for after in found.layers)
+
+
+def test_strips_of_a_picture_that_is_too_large() -> None:
+    """The embedding of a picture that comes in strips is put together from all of them."""
+    pytest.importorskip("torch")
+    config = replace(TINY, image_height=32, image_width=24, patch=8)
+    model, images = random_checkpoint(config), list(calibrate.unseen_images(config))
+    hardware = replace(preset("tiny"), rows=26)
+    [run] = infer(model, images, device="emulator", hardware=hardware).runs
+    assert len(run.program.images[0]) > 1
+    found = checking.check(model, images, hardware=hardware, rtl=False).accuracy
+    assert found is not None and all(40 < after.db < 100 for after in found.layers)
 
 
 @pytest.fixture
