@@ -9,7 +9,7 @@ the emulator, and on the simulated hardware, which must agree with the emulator 
 
 The same by hand, with what this leaves behind:
 
-    ./edgemoe import out/digits/digits.pth -o mine.safetensors --heads 2 --mean .5 --std .5 --calibrate out/digits/0.png
+    ./edgemoe import out/digits/digits.pth -o mine.safetensors --heads 2 --mean .5 --std .5 --calibrate PICTURE ...
     ./edgemoe infer out/digits/7.png --checkpoint out/digits/digits.safetensors --hardware tiny
     ./edgemoe check --image out/digits/7.png --checkpoint out/digits/digits.safetensors --hardware tiny
 

@@ -20,12 +20,13 @@ from edgemoe.models.errors import EdgemoeError, brief, notice
 from edgemoe.models.files import whole
 from edgemoe.models.importers import edge_moe, layouts, sources
 from edgemoe.models.importers.vit import Options
-from edgemoe.models.numbers.calibrate import CALIBRATION_SCENES, IMAGES, calibrate, default_images
+from edgemoe.models.numbers.calibrate import CALIBRATION_SCENES, IMAGES, calibrate, default_images, takes_scenes
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.sim.build import progress
 from numpy.typing import NDArray
 
+FEW = 8  # pictures: a calibration on fewer can miss most of what others need
 EDGE_MOE = "edge-moe"
 KINDS = ("auto", EDGE_MOE, *layouts.LAYOUTS, "onnx")
 
@@ -104,7 +105,7 @@ def _calibrated(source: Checkpoint, out: Path, images: Sequence[Path], resize: s
     with progress("calibrating") as report:
         calibration = calibrate(source, batch, progress=lambda step: report(step, 0, None))
     result = replace(source, calibration=calibration)
-    saturated = {bits: quantise(result, bits).saturated for bits in WeightFormat}
+    saturated = {bits.value: quantise(result, bits).saturated for bits in WeightFormat}
     checkpoints.save(result, out)
     return {
         "checkpoint": str(out),
@@ -118,9 +119,13 @@ def _calibrated(source: Checkpoint, out: Path, images: Sequence[Path], resize: s
 def pictures(config: ModelConfig, images: Sequence[Path], resize: str) -> tuple[NDArray[np.uint8], str]:
     """(what to calibrate on, what that is)."""
     if images:
+        if len(images) < FEW:
+            count = "one picture" if len(images) == 1 else f"{len(images)} pictures"
+            remedy = f"--calibrate with {IMAGES} or more is better"
+            notice(f"calibrated on {count}: what reaches further in others is cut off; {remedy}")
         return np.stack(read_images(images, config, resize)), ", ".join(map(str, images))
     seeds = f"seeds {CALIBRATION_SCENES} to {CALIBRATION_SCENES + IMAGES - 1}"
-    if (config.image_height, config.image_width) in scenes.WINDOWS and config.image_channels == 3:
+    if takes_scenes(config):
         return default_images(config), f"generated scenes, {seeds}"
     if config.image_channels not in (1, 3):
         notice("calibrated on noise, for pictures of its channels are not known here: give --calibrate IMAGE")

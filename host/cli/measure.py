@@ -326,7 +326,7 @@ def check(
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import extras
-    from edgemoe.models.numbers.calibrate import UNSEEN_SCENES, unseen_images
+    from edgemoe.models.numbers.calibrate import UNSEEN_SCENES, takes_scenes, unseen_images
 
     if device not in (DeviceName.VERILATOR, DeviceName.EMULATOR):
         raise EdgemoeError(
@@ -337,6 +337,10 @@ def check(
     paths = batch.picture_files(image or [])
     names = [path.name for path in paths] or [f"generated picture {UNSEEN_SCENES + index}" for index in range(scenes)]
     given = batch.read_images(paths, model.config, resize.value) or list(unseen_images(model.config, scenes))
+    if not paths and not takes_scenes(model.config):
+        inference.notice(
+            "compared on noise, as no scene has the size of its pictures: --image with its own kind is better"
+        )
     golden = importlib.util.find_spec("torch") is not None
     if not golden:
         inference.notice(

@@ -61,7 +61,7 @@ def against_golden(
     from edgemoe.models.golden import Golden
 
     golden = Golden(checkpoint).double().eval()
-    batch = torch.from_numpy(image[None])
+    batch = torch.tensor(image[None])
     with torch.no_grad():
         free = golden(batch, task)
         held = golden(

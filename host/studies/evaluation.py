@@ -14,7 +14,7 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models import metrics, scenes
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.numbers.calibrate import UNSEEN_SCENES
+from edgemoe.models.numbers.calibrate import UNSEEN_SCENES, takes_scenes
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.scenes import Scene
@@ -64,12 +64,6 @@ def evaluate(
     same figures.
     """
     config = checkpoint.config
-    size = (config.image_height, config.image_width)
-    if config.image_channels != 3 or size not in scenes.WINDOWS:
-        given = f"{config.image_channels} x {size[0]} x {size[1]}"
-        raise EdgemoeError(
-            f"model {config.name} takes pictures of {given}, the scenes are 3 x {scenes.HEIGHT} x {scenes.WIDTH}"
-        )
     scored = [
         task
         for task in config.tasks
@@ -79,6 +73,12 @@ def evaluate(
         raise EdgemoeError(
             f"model {config.name} has no head for the scenes' {len(scenes.CLASSES)} classes or depth: nothing to "
             f"evaluate"
+        )
+    size = (config.image_height, config.image_width)
+    if not takes_scenes(config):
+        given = f"{config.image_channels} x {size[0]} x {size[1]}"
+        raise EdgemoeError(
+            f"model {config.name} takes pictures of {given}, the scenes are 3 x {scenes.HEIGHT} x {scenes.WIDTH}"
         )
     tasks = [config.task_index(task.name) for task in scored]
     model = quantise(checkpoint, weight_bits)

@@ -30,11 +30,18 @@ UNSEEN_SCENES = (
 )
 
 
-def _images(config: ModelConfig, count: int, first_scene: int) -> NDArray[np.uint8]:
-    from ..scenes import WINDOWS, cut, scene
+def takes_scenes(config: ModelConfig) -> bool:
+    """Whether a model's pictures have a size of the generated scenes."""
+    from ..scenes import WINDOWS
 
-    size = (config.image_height, config.image_width)
-    if config.image_channels == 3 and size in WINDOWS:
+    return config.image_channels == 3 and (config.image_height, config.image_width) in WINDOWS
+
+
+def _images(config: ModelConfig, count: int, first_scene: int) -> NDArray[np.uint8]:
+    from ..scenes import cut, scene
+
+    if takes_scenes(config):
+        size = (config.image_height, config.image_width)
         return np.stack([cut(scene(first_scene + i), *size).image for i in range(count)])
     rng = np.random.default_rng(first_scene - CALIBRATION_SCENES)
     coarse = rng.random((count, config.image_channels, -(-config.image_height // 4), -(-config.image_width // 4)))

@@ -153,6 +153,10 @@ def test_the_table_as_a_command(edgemoe, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "HEADLINES", (("tiny", "16"),))
     code, text, errors = edgemoe("bench", "--checkpoint", path, "--table")
     assert code == 0 and text.count("`tiny`") == 2, errors
+    alone = replace(MODEL, tasks=MODEL.tasks[:1])
+    path = checkpoints.save(benchmark.random_checkpoint(alone), tmp_path / "one.safetensors")
+    code, text, errors = edgemoe("bench", "--checkpoint", path, "--table")
+    assert code == 0 and text.count("`tiny`") == 1, errors
     code, _, errors = edgemoe("bench", "--table", "--tasks", "2")
     assert code == 2 and "--table has rows of its own" in errors
 

@@ -75,6 +75,40 @@ def test_features(edgemoe: Command, tmp_path: Path) -> None:
     assert shown.std() > 20  # a picture, not a flat field
 
 
+@pytest.mark.parametrize("classes", [6, 0], ids=["classifier", "features"])
+def test_what_other_commands_say_of_it(edgemoe: Command, classes: int, tmp_path: Path) -> None:
+    """They run it, or say in a line why not."""
+    small = dict(img_size=16, patch_size=4, in_chans=1, embed_dim=32, num_heads=2, depth=2, mlp_ratio=2.0)
+    torch.save(shaken(libraries().Vit(**small, num_classes=classes)).state_dict(), tmp_path / "grey.pth")
+    pictures = [tmp_path / f"{seed}.png" for seed in range(9)]
+    for seed, path in enumerate(pictures):
+        Image.fromarray(picture(16, seed)[0]).save(path)
+    out, scale = tmp_path / "grey.safetensors", ("--heads", "2", "--mean", "0.5", "--std", "0.5")
+    code, _, errors = edgemoe("import", tmp_path / "grey.pth", "-o", out, *scale, "--calibrate", pictures[1])
+    assert code == 0 and "calibrated on one picture: what reaches further in others is cut off" in errors
+    words = [word for path in pictures[1:] for word in ("--calibrate", path)]
+    code, text, errors = edgemoe("import", tmp_path / "grey.pth", "-o", out, *scale, *words)
+    assert code == 0 and "cut off" not in errors and "{'16': 0, '8': 0, 'mixed': 0}" in text
+
+    this = ("--checkpoint", out, "--hardware", "tiny")
+    code, text, errors = edgemoe("check", *this, "--image", pictures[0], "--json")
+    report = json.loads(text)
+    assert code == 0 and report["mismatches"] == 0 and "noise" not in errors
+    kinds = ["patch embedding", *["attention", "MLP"] * 2, "head classification" if classes else "head features"]
+    assert [layer["kind"] for layer in report["layers"]] == kinds and report["worst"] in report["layers"]
+    assert all(40 < layer["db"] < 100 for layer in report["layers"])
+    code, _, errors = edgemoe("check", *this, "--device", "emulator", "--table")
+    assert code == 0 and "compared on noise" in errors
+    assert json.loads(edgemoe("bench", *this, "--image", pictures[0], "--json")[1])["cycles"] > 0
+    assert json.loads(edgemoe("plan", *this, "--image", pictures[0], "--json")[1])["cycles"] > 0
+    for command, said in (
+        (("evaluate", *this), "has no head for the scenes' 7 classes or depth: nothing to evaluate"),
+        (("bench", *this, "--tasks", "2"), "model grey has 1 task, not 2"),
+    ):
+        code, printed, errors = edgemoe(*command)
+        assert code == 2 and printed == "" and said in errors
+
+
 @pytest.mark.parametrize(
     "words, text",
     [
