@@ -31,9 +31,9 @@ def embed(walk: Walk, step: Embed, label: str, slot: int | None) -> None:
         zeros = np.zeros(c.prefix * pixels * h.word_bytes, np.uint8)
         zero_region = Region(zeros.size, zeros)
         walk.out.constants.append(zero_region)
-        label = "no pixels for the CLS token" if c.prefix == 1 else "no pixels for the tokens before the patches"
+        absent = "no pixels for the CLS token" if c.prefix == 1 else "no pixels for the tokens before the patches"
         walk.transfer(
-            Opcode.LOAD, label, Memory.ACTIVATION, At(image), c.prefix, pixels, zero_region,
+            Opcode.LOAD, absent, Memory.ACTIVATION, At(image), c.prefix, pixels, zero_region,
             rooms=[walk.copy, image], writes=[image],
         )  # fmt: skip
     for slot, number in enumerate(dict.fromkeys(stream.image for stream in walk.out.streams)):
