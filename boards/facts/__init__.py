@@ -16,7 +16,21 @@ from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.models.compatibility import StrEnum, tomllib
 from edgemoe.models.errors import EdgemoeError, listing
 
-ULTRA_RAM_WORDS = 2048  # a memory deeper than this goes into UltraRAM (4096 words a block) on boards that have it
+ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH = 4096, 72  # of a block
+ULTRA_RAM_WORDS = 2048  # a shallower memory is no matter of UltraRAM
+
+
+def in_ultra_ram(depth: int, width: int) -> bool:
+    """Whether a memory goes into UltraRAM on boards that have it: where it fills half of the blocks that it takes."""
+    return depth > ULTRA_RAM_WORDS and 2 * depth * width >= ultra_ram_blocks(depth, width) * BLOCK_BITS
+
+
+def ultra_ram_blocks(depth: int, width: int) -> int:
+    """How many blocks it takes."""
+    return -(-depth // ULTRA_RAM_DEPTH) * -(-width // ULTRA_RAM_WIDTH)
+
+
+BLOCK_BITS = ULTRA_RAM_DEPTH * ULTRA_RAM_WIDTH
 
 
 class Family(StrEnum):

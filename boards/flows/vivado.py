@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from edgemoe.boards import kit
-from edgemoe.boards.facts import BOARDS, ULTRA_RAM_WORDS, Board, ZynqBoard
+from edgemoe.boards.facts import BOARDS, ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH, ULTRA_RAM_WORDS, Board, ZynqBoard
 from edgemoe.boards.flows.templates import filled
 from edgemoe.hw.contract import names, registers
 from edgemoe.hw.contract.config import NAME, HardwareConfig
@@ -112,7 +112,10 @@ def with_ultra_ram(verilog: str) -> str:
     plain = "  reg [WIDTH - 1:0] memory[0:DEPTH - 1];"
     if verilog.count(plain) != 1:
         raise AssertionError("block_memory.v does not declare its memory as expected")
-    style = f'  localparam STYLE = DEPTH > {ULTRA_RAM_WORDS} ? "ultra" : "block";\n  (* ram_style = STYLE *)\n'
+    d, w = ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH
+    half = f"2 * DEPTH * WIDTH >= ((DEPTH + {d - 1}) / {d}) * ((WIDTH + {w - 1}) / {w}) * {d * w}"
+    deep = f"DEPTH > {ULTRA_RAM_WORDS} && {half}"
+    style = f'  localparam STYLE = ({deep}) ? "ultra" : "block";\n  (* ram_style = STYLE *)\n'
     return verilog.replace(plain, style + plain)
 
 

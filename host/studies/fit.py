@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgemoe.boards.facts import ULTRA_RAM_WORDS, Board, Family, ZynqBoard
+from edgemoe.boards.facts import Board, Family, ZynqBoard, in_ultra_ram, ultra_ram_blocks
 from edgemoe.host.studies import reporting
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.console import show_table
@@ -25,7 +25,6 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import build, simulator
 from edgemoe.sim.yosys import run_yosys
 
-ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH = 4096, 72
 NAMES = {
     Family.ZYNQ_ULTRASCALE_PLUS: {
         "lut": "LUT",
@@ -71,7 +70,7 @@ def _deep_memories(verilog: str) -> list[tuple[str, dict[str, int]]]:
             rf"^ +{block_memory.MODULE} #\((\s*\..*?)\)\s*\w+ \(", modules[module].text, re.S | re.M
         ):
             parameters = {name: int(value) for name, value in re.findall(r"\.(\w+)\(32'd(\d+)\)", text)}
-            if parameters["DEPTH"] > ULTRA_RAM_WORDS:
+            if in_ultra_ram(parameters["DEPTH"], parameters["WIDTH"]):
                 found.append((unit_of(path), parameters))
     return found
 
@@ -93,7 +92,7 @@ def _move_to_ultra_ram(hardware: HardwareConfig, units: dict[str, dict[str, floa
         half = sum(
             count * (2 if name.startswith("RAMB36") else 1) for name, count in cells.items() if name.startswith("RAMB")
         )
-        blocks = -(-parameters["DEPTH"] // ULTRA_RAM_DEPTH) * -(-parameters["WIDTH"] // ULTRA_RAM_WIDTH)
+        blocks = ultra_ram_blocks(parameters["DEPTH"], parameters["WIDTH"])
         units[unit]["bram"] -= half / 2
         units[unit]["uram"] += blocks
 

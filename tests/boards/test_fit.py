@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgemoe.boards.facts import BOARDS, ULTRA_RAM_WORDS, ZynqBoard
+from edgemoe.boards.facts import BOARDS, ZynqBoard, in_ultra_ram
 from edgemoe.host.studies import fit
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.memory import block_memory
@@ -96,8 +96,8 @@ def test_moving_to_ultra_ram_takes_each_memory_from_its_own_unit(hardware: str) 
     modules, results = synthesis.results_of(config, "lut")
     shallow = dict.fromkeys(before, 0.0)
     for path, module in instances(modules):
-        depth = re.search(r"\.DEPTH\(32'd(\d+)\)", modules[module].text)
-        if not depth or int(depth[1]) <= ULTRA_RAM_WORDS:
+        size = [re.search(rf"\.{name}\(32'd(\d+)\)", modules[module].text) for name in ("DEPTH", "WIDTH")]
+        if not all(size) or not in_ultra_ram(*(int(found[1]) for found in size if found)):
             shallow[unit_of(path)] += results[module]["bram"]
     assert {unit: counts["bram"] for unit, counts in units.items()} == {
         unit: math.ceil(count) for unit, count in shallow.items()

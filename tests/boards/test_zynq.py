@@ -17,7 +17,7 @@ from types import ModuleType
 
 import pytest
 from edgemoe.boards import facts
-from edgemoe.boards.facts import ULTRA_RAM_WORDS, ZynqBoard
+from edgemoe.boards.facts import ZynqBoard
 from edgemoe.boards.flows import vivado as flow
 from edgemoe.hw.contract import registers
 from edgemoe.models.errors import EdgemoeError
@@ -287,8 +287,13 @@ def test_large_memories_go_to_ultra_ram() -> None:
     board = facts.board("kv260")
     text = flow.with_ultra_ram(simulator.verilog(board.hardware))
     assert text.count("(* ram_style = STYLE *)") == 1
-    deep = [int(depth) for depth in re.findall(r"\.DEPTH\(32'd(\d+)\)", text) if int(depth) > ULTRA_RAM_WORDS]
-    assert len(deep) >= 3  # activations, keys and values, residual
+    style = re.search(r"localparam STYLE = \((.*)\) \?", text)
+    assert style
+    condition = style[1].replace("&&", "and").replace("/", "//")
+    memories = re.findall(r"\.DEPTH\(32'd(\d+)\).*?\.WIDTH\(32'd(\d+)\)", text, re.S)
+    found = [eval(condition, {"DEPTH": int(depth), "WIDTH": int(width)}) for depth, width in memories]
+    assert found == [facts.in_ultra_ram(int(depth), int(width)) for depth, width in memories]
+    assert sum(found) >= 3  # activations, keys and values, residual
 
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
