@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import os
+import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -132,7 +133,8 @@ class Batch:
     """What became of a batch. failed: {"file", "error"} of each picture that could not be read.
 
     streams: {"image": its place among the pictures, "file", "task", "outputs", "pass", "cycles"} of each; streams of
-    one pass ran together, and the cycles are those of the whole pass. Of a classifier, "classes", too: the likeliest
+    one pass ran together, and the cycles are those of the whole pass; "host_seconds" is what the host took from the
+    device's values to the prediction. Of a classifier, "classes", too: the likeliest
     ones and their probabilities.
     """
 
@@ -189,14 +191,17 @@ def infer_files(
         for place, (image, task) in enumerate(part.streams):
             which = order[image]
             final = part.run.tokens[place]
+            started = time.perf_counter()
             values = prediction(checkpoint, task, part.run.heads[place], final)
+            seconds = time.perf_counter() - started
+            result.totals.host_seconds += seconds
             written = outputs.save_maps(folder, names[which], config, task, values)
             if token_file and final is not None:
                 token_file.add(final)
             entry = {"image": which, "file": str(paths[which]), "task": config.tasks[task].name, "outputs": written}
             if values is not None and config.tasks[task].kind == "classification":
                 entry["classes"] = best_classes(config, task, values)
-            result.streams.append(entry | {"pass": number, "cycles": part.run.cycles})
+            result.streams.append(entry | {"pass": number, "cycles": part.run.cycles, "host_seconds": seconds})
             result.outputs += written
         result.totals.add(part.run)
 

@@ -17,7 +17,7 @@ from edgemoe.host.runtime.device import Device
 from edgemoe.host.runtime.driver import Driver, Progress, Run
 from edgemoe.host.runtime.program import CompiledProgram, Stream
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.models import heads
+from edgemoe.models import heads, onnx_decoder
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import (
@@ -211,6 +211,7 @@ class Totals:
     bytes_read: int = 0
     bytes_written: int = 0
     seconds: float = 0.0
+    host_seconds: float = 0.0  # from what the device gave to predictions
 
     def add(self, run: Run) -> None:
         self.cycles += run.cycles
@@ -229,6 +230,7 @@ class Totals:
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
             "seconds": self.seconds,
+            "host_seconds": self.host_seconds,
         }
 
 
@@ -265,9 +267,9 @@ def prediction(
 ) -> NDArray[Any] | None:
     """What a task says of a picture, by its kind; None for a task without a head.
 
-    A full-size map [H, W], class numbers uint8 or metres float32; probabilities of classes, float32 [classes]; features
-    float32 [tokens, width], normalised. head: what the device computed of it; tokens: the final ones, for heads that
-    the host computes.
+    A full-size map [H, W], class numbers uint8 or metres float32; values as they are, float32 [h, w] or
+    [h, w, channels]; probabilities of classes, float32 [classes]; features float32 [tokens, width], normalised.
+    head: what the device computed of it; tokens: the final ones, for heads that the host computes.
     """
     config, chosen = checkpoint.config, checkpoint.config.tasks[task]
     if host_head := graph(config).host_heads.get(chosen.name):
@@ -275,12 +277,28 @@ def prediction(
         head = host_head.forward(tokens[None], checkpoint.tensors)[0]
     if head is None or chosen.kind == "features":
         return head
+    if chosen.decoder == "onnx":
+        head = onnx_decoder.decode(checkpoint.graphs[chosen.name], head)
     decode = {
         "segmentation": heads.segmentation_map,
         "depth": heads.depth_map,
+        "map": heads.plain_map,
         "classification": heads.class_probabilities,
     }
     return decode[chosen.kind](head, config, chosen)
+
+
+def host_work(config: ModelConfig, task: int) -> str:
+    """What `prediction` computes of what the device gave; "" for nothing."""
+    chosen = config.tasks[task]
+    host_head = graph(config).host_heads.get(chosen.name)
+    last = {
+        "segmentation": "interpolation, likeliest class of each pixel",
+        "depth": "interpolation, metres",
+        "map": "interpolation" if chosen.decoder == "linear" else "",
+        "classification": "softmax",
+    }.get(chosen.kind, "")
+    return ", ".join(part for part in (host_head.title if host_head else "", last) if part)
 
 
 def colourised(config: ModelConfig, task: int, prediction: NDArray[Any]) -> NDArray[np.uint8]:
@@ -288,6 +306,8 @@ def colourised(config: ModelConfig, task: int, prediction: NDArray[Any]) -> NDAr
     kind = config.tasks[task].kind
     if kind == "features":
         return heads.colourise_features(prediction, config)
+    if kind == "map":
+        return heads.colourise_map(prediction, config)
     return heads.colourise_segmentation(prediction) if kind == "segmentation" else heads.colourise_depth(prediction)
 
 

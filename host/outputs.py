@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 def map_files(config: ModelConfig, task: int) -> dict[str, Callable[[NDArray[Any]], bytes]]:
     """What is written of a task's prediction: end of the file's name -> the file. A task without a head has none.
 
-    The coloured PNG, the raw prediction as .npy, and depth as a 16-bit PNG (metres x 256) too; of a classifier the
-    probabilities as .npy alone.
+    The coloured PNG, the raw prediction (values of a map as they are) as .npy, and depth as a 16-bit PNG (metres x 256)
+    too; of a classifier the probabilities as .npy alone.
     """
     name, kind = config.tasks[task].name, config.tasks[task].kind
     if kind == "tokens":

@@ -52,9 +52,10 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
 class Prediction:
     """What a task gave for a picture.
 
-    kind     "segmentation", "depth", "classification", "features" or "tokens"
-    map      [height, width] of the model's picture: class numbers uint8, or metres float32; of a classifier the
-             probabilities float32 [classes]; features float32 [tokens, width]; None for "tokens"
+    kind     "segmentation", "depth", "map", "classification", "features" or "tokens"
+    map      [height, width] of the model's picture: class numbers uint8, or metres float32; of kind "map" values as
+             they are, float32 [h, w] or [h, w, channels], in a size of its own where a graph decodes; of a classifier
+             the probabilities float32 [classes]; features float32 [tokens, width]; None for "tokens"
     tokens   final tokens float32 [tokens, width] of the encoder, where they were asked for (always for "tokens"); else
              None
     """

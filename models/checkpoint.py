@@ -3,13 +3,14 @@
 
 The configuration is JSON in the file's metadata under "config"; a calibration, if there is one, is JSON under
 "calibration". Tensors are float32; a file may also hold bfloat16 and float16, which float32 holds exactly, and float64,
-which is rounded, with a notice.
+which is rounded, with a notice. A decoder that is an ONNX graph is a tensor of bytes, `heads.TASK.graph`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -31,7 +32,8 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 @dataclass
 class Checkpoint:
-    """config, its tensors (float32, names and shapes as `expected_tensors` says) and an optional calibration.
+    """config, its tensors (float32, names and shapes as `expected_tensors` says), an optional calibration, and by task
+    the ONNX graphs of those whose decoder is one.
 
     `calibrate.calibrate` makes the calibration; one from a file is checked (`calibrated.check_calibration`).
     """
@@ -39,6 +41,7 @@ class Checkpoint:
     config: ModelConfig
     tensors: dict[str, np.ndarray] = field(repr=False)
     calibration: Calibration | None = field(default=None, repr=False)
+    graphs: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -79,6 +82,19 @@ def check_tensors(config: ModelConfig, tensors: dict[str, np.ndarray], source: s
         raise EdgemoeError(
             f"{brief(source, 80)} does not hold model {config.name}: {named}. Export the checkpoint again."
         )
+
+
+def _graph_name(task: str) -> str:
+    return f"heads.{task}.graph"
+
+
+def _check_graphs(config: ModelConfig, names: Iterable[str], source: str) -> None:
+    """Of every task whose decoder is a graph there is one, and no other."""
+    wanted, given = {_graph_name(task.name) for task in config.tasks if task.decoder == "onnx"}, set(names)
+    faults = [f"{name} is missing" for name in sorted(wanted - given)]
+    faults += [f"{brief(name)} does not belong to the model" for name in sorted(given - wanted)]
+    if faults:
+        raise EdgemoeError(f"{brief(source, 80)} does not hold model {config.name}: {listing(faults, '; ')}")
 
 
 def known() -> list[str]:
@@ -132,6 +148,10 @@ def _without_prefix(
     return tensors, prefix
 
 
+def _is_graph(name: str, kind: str) -> bool:
+    return kind == "U8" and name.endswith(".graph")
+
+
 def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     """Reads and checks a checkpoint."""
     path = resolve(name_or_path)
@@ -150,7 +170,12 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         )
     try:
         config = ModelConfig.from_json(metadata["config"])
-        tensors = {name: as_float32(name, info["dtype"], info["shape"], info["data"]) for name, info in stored}
+        graphs = {name: bytes(info["data"]) for name, info in stored if _is_graph(name, info["dtype"])}
+        tensors = {
+            name: as_float32(name, info["dtype"], info["shape"], info["data"])
+            for name, info in stored
+            if name not in graphs
+        }
         stored_calibration = json.loads(metadata["calibration"]) if "calibration" in metadata else None
     except EdgemoeError as error:
         raise EdgemoeError(f"{shown}: {error}") from error
@@ -159,7 +184,9 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
             f"{shown}: its calibration is no valid JSON ({brief(error)}); calibrate and save it again"
         ) from error
     tensors, prefix = _without_prefix(tensors, config)
+    graphs = {name.removeprefix(prefix): data for name, data in graphs.items()}
     check_tensors(config, tensors, str(path))
+    _check_graphs(config, graphs, str(path))
     calibration = None
     if stored_calibration is not None:
         check_calibration(config, stored_calibration, shown)
@@ -169,13 +196,16 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     rounded = [name for name, info in stored if info["dtype"] == "F64"]
     if rounded:
         notice(f"{shown}: {len(rounded)} of {len(stored)} tensors are float64 and were rounded to float32")
-    return Checkpoint(config, tensors, calibration)
+    decoders = {task.name: graphs[_graph_name(task.name)] for task in config.tasks if task.decoder == "onnx"}
+    return Checkpoint(config, tensors, calibration, decoders)
 
 
 def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
     """Checks and writes a checkpoint; the file appears whole or not at all."""
     path = Path(path)
     check_tensors(checkpoint.config, checkpoint.tensors, "the checkpoint to be saved")
+    graphs = {_graph_name(task): np.frombuffer(data, np.uint8) for task, data in checkpoint.graphs.items()}
+    _check_graphs(checkpoint.config, graphs, "the checkpoint to be saved")
     metadata = {"config": checkpoint.config.to_json()}
     if checkpoint.calibration is not None:
         metadata["calibration"] = json.dumps(checkpoint.calibration.to_json())
@@ -184,7 +214,6 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise EdgemoeError(f"cannot write {path} ({error}); choose a folder that can be written to") from error
     # safetensors writes a non-contiguous array's memory in its own order, so make every array contiguous.
-    write_whole(
-        path, serialise({name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}, metadata)
-    )
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in (checkpoint.tensors | graphs).items()}
+    write_whole(path, serialise(tensors, metadata))
     return path

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from .errors import EdgemoeError, brief, listing
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
-TASK_KINDS = ("segmentation", "depth", "classification", "features", "tokens")
+TASK_KINDS = ("segmentation", "depth", "map", "classification", "features", "tokens")
+DECODERS = ("linear", "pup", "onnx")  # of segmentation, depth and maps
 # Of a classifier: what its linear layer sees, and how many times its outputs a row then has.
 POOLS = {"cls": 1, "distilled": 2, "mean": 1, "cls+mean": 2, "mean-first": 0}
 
@@ -32,11 +33,14 @@ class TaskConfig:
     """One task: a router matrix per MoE layer and, unless it is of kind "tokens", a head.
 
     name      letters, digits, "_" or "-": it is a part of the tensor names
-    kind      "segmentation" (logits of `channels` classes), "depth" (one channel, see `heads`): linear patch decoders;
-              "classification" (of the picture, into `channels` classes), "features" (the tokens behind the final norm),
-              "tokens" (no head: those before it)
+    kind      by a decoder: "segmentation" (logits of `channels` classes), "depth" (one channel, see `heads`), "map"
+              (`channels` values, as they are); "classification" (of the picture, into `channels` classes), "features"
+              (the tokens behind the final norm), "tokens" (no head: those before it)
     channels  values per cell of the grid; classes
-    grid      s: the decoder gives s x s cells per patch, so s * s * channels values per patch
+    decoder   "linear" (of each patch, on the array), or on the host: "pup" (M3ViT's convolutions), "onnx" (the graph
+              that the checkpoint keeps for this task; "map" alone)
+    grid      s: the linear decoder gives s x s cells per patch, so s * s * channels values per patch
+    decoder_width  channels of the convolutions of "pup"
     pool      of a classifier, what the linear layer sees: "cls" (row 0, normalised), "distilled" (rows 0 and 1, a layer
               each, logits averaged), "mean" (of the normalised patches), "cls+mean" (both, one after the other),
               "mean-first" (the mean of the patches, then normalised)
@@ -44,9 +48,11 @@ class TaskConfig:
     """
 
     name: str
-    kind: Literal["segmentation", "depth", "classification", "features", "tokens"]
+    kind: Literal["segmentation", "depth", "map", "classification", "features", "tokens"]
     channels: int = 0
+    decoder: Literal["linear", "pup", "onnx"] = "linear"
     grid: int = 0
+    decoder_width: int = 0
     pool: str = ""
     labels: tuple[str, ...] = ()
 
@@ -64,10 +70,26 @@ class TaskConfig:
             raise EdgemoeError(
                 f"task {self.name}: kind is {brief(repr(self.kind))}, expected one of {', '.join(TASK_KINDS)}"
             )
-        if not _is_count(self.channels) or not _is_count(self.grid):
-            given = f"{brief(repr(self.channels))} and {brief(repr(self.grid))}"
+        counts = (self.channels, self.grid, self.decoder_width)
+        if not all(map(_is_count, counts)):
+            given = ", ".join(brief(repr(count)) for count in counts)
             raise EdgemoeError(
-                f"task {self.name}: channels and grid must be integers of at most {LARGEST}, got {given}"
+                f"task {self.name}: channels, grid and decoder_width must be integers of at most {LARGEST}, got {given}"
+            )
+        if self.decoder not in DECODERS:
+            raise EdgemoeError(
+                f"task {self.name}: decoder is {brief(repr(self.decoder))}, expected one of {', '.join(DECODERS)}"
+            )
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        has_decoder = self.kind in ("segmentation", "depth", "map")
+        if self.decoder != "linear" and not has_decoder:
+            raise EdgemoeError(f"task {self.name}: kind {self.kind!r} has no decoder, so none is {self.decoder!r}")
+        if (self.decoder == "pup") != (self.decoder_width > 0):
+            raise EdgemoeError(
+                f"task {self.name}: decoder_width is {self.decoder_width}, expected at least 1 for decoder 'pup', and "
+                "0 for others"
             )
         if self.kind == "classification":
             self._check_classifier()
@@ -76,6 +98,8 @@ class TaskConfig:
         elif self.kind in ("tokens", "features"):
             if self.channels or self.grid:
                 raise EdgemoeError(f"task {self.name}: kind {self.kind!r} has no head; leave channels and grid at 0")
+        elif self.decoder != "linear":
+            self._check_host_decoder()
         elif self.channels < 1 or self.grid < 1:
             raise EdgemoeError(
                 f"task {self.name}: kind {self.kind!r} needs channels and grid of at least 1, got {self.channels} and "
@@ -83,6 +107,15 @@ class TaskConfig:
             )
         if self.kind == "depth" and self.channels != 1:
             raise EdgemoeError(f"task {self.name}: kind 'depth' has exactly 1 channel, got {self.channels}")
+
+    def _check_host_decoder(self) -> None:
+        if self.channels < 1 or self.grid:
+            raise EdgemoeError(
+                f"task {self.name}: decoder {self.decoder!r} needs channels of at least 1 and grid 0, got "
+                f"{self.channels} and {self.grid}"
+            )
+        if self.decoder == "onnx" and self.kind != "map":
+            raise EdgemoeError(f"task {self.name}: decoder 'onnx' gives a map, not {self.kind!r}")
 
     def _check_classifier(self) -> None:
         if self.channels < 1 or self.grid:

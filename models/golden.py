@@ -27,8 +27,9 @@ class Output:
     """What one forward pass gives.
 
     tokens         [B, T, D]  the residual stream after the last layer; no norm follows in the trunk
-    head           [B, N, s * s * channels]  the task's patch decoder; a classifier's linear layer [B, rows, outputs] of
-                   the rows that it sees, before logits are averaged; features [B, T, D]; None for kind "tokens"
+    head           [B, N, s * s * channels]  the task's linear decoder; [B, 16 rows, 16 columns, channels] of M3ViT's
+                   convolutions; a classifier's linear layer [B, rows, outputs] of the rows that it sees, before logits
+                   are averaged; features [B, T, D], also where a graph decodes them; None for kind "tokens"
     routing        layer -> [B, T, k]  expert indices, highest score first
     scores         layer -> [B, T, k]  their softmax probabilities (over all E experts, not renormalised)
     probabilities  layer -> [B, T, E]  the router's whole softmax; only with trace
@@ -181,24 +182,43 @@ class Block(nn.Module):
 
 class Head(nn.Module):
     """A linear patch decoder: each patch's token gives s x s cells of `channels` values (s row, s column, channel
-    fastest). Or a classifier's linear layer, or the final norm alone.
+    fastest). Or M3ViT's convolutions, a classifier's linear layer, or the final norm alone.
     """
 
     def __init__(self, config: ModelConfig, task: TaskConfig) -> None:
         super().__init__()
-        self.kind, self.pool, self.prefix = task.kind, task.pool, config.prefix
+        self.pool, self.prefix, self.decoder = task.pool, config.prefix, task.decoder
+        self.features = task.kind == "features" or task.decoder == "onnx"
+        self.grid = (config.patches_per_column, config.patches_per_row)
         self.norm = NORMS[config.norm](config.width, eps=config.eps)
-        if task.kind != "features":
+        if task.decoder == "pup":
+            inner = task.decoder_width
+            self.conv0 = nn.Conv2d(config.width, inner, 3, padding=1)
+            self.conv1 = nn.Conv2d(inner, inner, 3, padding=1)
+            self.conv2 = nn.Conv2d(inner, inner, 3, padding=1)
+            self.conv3 = nn.Conv2d(inner, inner, 3, padding=1)
+            self.conv4 = nn.Conv2d(inner, task.channels, 1)
+        elif not self.features:
             self.proj = nn.Linear(config.width, task.head_outputs or task.channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         patches = tokens[:, self.prefix :]  # [B, N, D]
-        if self.kind == "features":
+        if self.features:
             return self.norm(tokens)  # [B, T, D]
+        if self.decoder == "pup":
+            return self.upsample(self.norm(patches))  # [B, 16 rows, 16 columns, channels]
         if self.pool == "mean-first":
             return self.proj(self.norm(patches.mean(dim=1, keepdim=True)))  # [B, 1, classes]
         seen = {"cls": tokens[:, :1], "distilled": tokens[:, :2], "cls+mean": tokens}.get(self.pool, patches)
         return self.proj(self.norm(seen))  # [B, N, s*s*channels], or [B, rows, outputs]
+
+    def upsample(self, patches: Tensor) -> Tensor:
+        x = patches.transpose(1, 2).unflatten(2, self.grid)  # [B, D, rows, columns]
+        for conv in (self.conv0, self.conv1, self.conv2):
+            x = F.interpolate(conv(x).relu(), scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = self.conv4(self.conv3(x).relu())  # [B, channels, 8 rows, 8 columns]
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return x.permute(0, 2, 3, 1)
 
 
 class Golden(nn.Module):

@@ -7,6 +7,8 @@ all patches form a grid of H * s / patch rows and W * s / patch columns, which i
 pixels: pixel centres and cell centres are both at + 0.5, and outside the outermost cell centres the nearest cell's
 value holds.
 
+A decoder of convolutions gives the pixels at once, and a graph whatever it does.
+
 Depth is predicted as its logarithm: value = ln(depth / 10 m), so 0 is 10 m and the values stay within about -3..2.3.
 """
 
@@ -57,6 +59,8 @@ def cell_grid(head: np.ndarray, config: ModelConfig, task: TaskConfig) -> np.nda
 
 def _interpolate(values: np.ndarray, size: int, axis: int) -> np.ndarray:
     cells = values.shape[axis]
+    if cells == size:
+        return values
     position = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
     low = np.minimum(position.astype(np.int64), max(cells - 2, 0))
     high = np.minimum(low + 1, cells - 1)
@@ -73,10 +77,16 @@ def bilinear(grid: np.ndarray, height: int, width: int) -> np.ndarray:
     return _interpolate(_interpolate(grid, height, 0), width, 1)
 
 
+def _pixels(head: np.ndarray, config: ModelConfig, task: TaskConfig) -> np.ndarray:
+    """[height, width, channels] of the picture's size."""
+    grid = cell_grid(head, config, task) if task.decoder == "linear" else np.asarray(head, np.float32)
+    return bilinear(grid, config.image_height, config.image_width)
+
+
 def segmentation_map(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | str) -> np.ndarray:
     """Class of every pixel, uint8 [H, W]: the largest of the interpolated logits, the lowest class of equal ones."""
     chosen = _task(config, task, "segmentation")
-    logits = bilinear(cell_grid(head, config, chosen), config.image_height, config.image_width)
+    logits = _pixels(head, config, chosen)
     return logits.argmax(-1).astype(np.uint8)
 
 
@@ -85,9 +95,16 @@ def depth_map(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | st
     DEPTH_LIMITS.
     """
     chosen = _task(config, task, "depth")
-    values = bilinear(cell_grid(head, config, chosen), config.image_height, config.image_width)[..., 0]
+    values = _pixels(head, config, chosen)[..., 0]
     low, high = (np.float32(np.log(limit / DEPTH_UNIT)) for limit in DEPTH_LIMITS)
     return (np.float32(DEPTH_UNIT) * np.exp(np.clip(values, low, high))).astype(np.float32)
+
+
+def plain_map(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | str) -> np.ndarray:
+    """Values as they are, float32 [H, W] or [H, W, channels]; of a graph in the size that it gives."""
+    chosen = _task(config, task, "map")
+    values = np.asarray(head, np.float32) if chosen.decoder == "onnx" else _pixels(head, config, chosen)
+    return values[..., 0] if chosen.channels == 1 else values
 
 
 def class_probabilities(head: np.ndarray, config: ModelConfig, task: TaskConfig | int | str) -> np.ndarray:
@@ -115,6 +132,12 @@ def colourise_features(features: np.ndarray, config: ModelConfig) -> np.ndarray:
     nothing. The sign of a component is that of its largest weight.
     """
     patches = np.asarray(features, np.float64)[config.prefix :]
+    scaled = _components(patches).reshape(config.patches_per_column, config.patches_per_row, 3)
+    return bilinear(scaled, config.image_height, config.image_width).round().astype(np.uint8)
+
+
+def _components(patches: np.ndarray) -> np.ndarray:
+    """[n, width] -> their first three principal components, 0..255 float32 [n, 3]."""
     centred = patches - patches.mean(axis=0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     directions = directions[:3] * np.sign(
@@ -123,9 +146,29 @@ def colourise_features(features: np.ndarray, config: ModelConfig) -> np.ndarray:
     components = np.zeros((len(patches), 3))
     components[:, : len(directions)] = centred @ directions.T
     low, high = np.percentile(components, (2, 98), axis=0)
-    scaled = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1) * 255
-    grid = scaled.reshape(config.patches_per_column, config.patches_per_row, 3).astype(np.float32)
-    return bilinear(grid, config.image_height, config.image_width).round().astype(np.uint8)
+    return (np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1) * 255).astype(np.float32)
+
+
+def colourise_map(values: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """[h, w] or [h, w, channels] -> RGB uint8 [H, W, 3]: dark to bright from the lowest to the highest value; three
+    channels as red, green and blue, others as features are shown.
+    """
+    values = np.asarray(values, np.float32)
+    if values.ndim == 3 and values.shape[-1] != 3:
+        shown = _components(values.reshape(-1, values.shape[-1]).astype(np.float64)).reshape(*values.shape[:2], 3)
+        return bilinear(shown, config.image_height, config.image_width).round().astype(np.uint8)
+    grid = values if values.ndim == 3 else values[..., None]
+    pixels = bilinear(grid, config.image_height, config.image_width)
+    low, high = np.nanmin(values), np.nanmax(values)
+    scaled = np.clip((pixels - low) / max(high - low, 1e-12), 0, 1) * 255
+    return scaled.round().astype(np.uint8) if values.ndim == 3 else _coloured(255 - scaled[..., 0])
+
+
+def _coloured(position: np.ndarray) -> np.ndarray:
+    """0 (bright) to 255 (dark) -> RGB uint8."""
+    points = np.linspace(0, 255, len(_DEPTH_COLOURS))
+    table = np.stack([np.interp(np.arange(256), points, _DEPTH_COLOURS[:, channel]) for channel in range(3)], axis=1)
+    return (table + 0.5).astype(np.uint8)[position.astype(np.uint8)]
 
 
 def colourise_segmentation(classes: np.ndarray) -> np.ndarray:
@@ -135,7 +178,4 @@ def colourise_segmentation(classes: np.ndarray) -> np.ndarray:
 
 def colourise_depth(depth: np.ndarray, near: float = 2.0, far: float = DEPTH_LIMITS[1]) -> np.ndarray:
     """Metres [H, W] -> RGB uint8 [H, W, 3], logarithmic between near (bright) and far (dark)."""
-    position = np.log(np.clip(depth, near, far) / near) / np.log(far / near) * 255
-    points = np.linspace(0, 255, len(_DEPTH_COLOURS))
-    table = np.stack([np.interp(np.arange(256), points, _DEPTH_COLOURS[:, channel]) for channel in range(3)], axis=1)
-    return (table + 0.5).astype(np.uint8)[position.astype(np.uint8)]
+    return _coloured(np.log(np.clip(depth, near, far) / near) / np.log(far / near) * 255)

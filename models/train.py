@@ -106,6 +106,11 @@ def _check(config: ModelConfig) -> None:
             raise EdgemoeError(
                 f"model {config.name}: task {task.name} has no head, so there is nothing to train; give it a kind"
             )
+        if task.kind not in ("segmentation", "depth") or task.decoder != "linear":
+            raise EdgemoeError(
+                f"model {config.name}: task {task.name} is no linear decoder of segmentation or depth, which training "
+                "is for"
+            )
         if task.kind == "segmentation" and task.channels != len(scenes.CLASSES):
             raise EdgemoeError(
                 f"model {config.name}: task {task.name} has {task.channels} classes, the scenes have "

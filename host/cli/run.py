@@ -143,13 +143,23 @@ def infer(
         "hardware": chosen.name,
         "checkpoint": model.config.name,
     } | result.totals.summary(chosen)
+    host = {
+        model.config.tasks[number].name: work for number in tasks if (work := inference.host_work(model.config, number))
+    }
     if json:
         print_json(
             summary
-            | {"pictures": len(paths), "streams": result.streams, "outputs": result.outputs, "failed": result.failed}
+            | {
+                "host": host,
+                "pictures": len(paths),
+                "streams": result.streams,
+                "outputs": result.outputs,
+                "failed": result.failed,
+            }
         )
     else:
-        rows = [*summary.items(), ("pictures", f"{len(paths) - len(result.failed)} of {len(paths)}")]
+        rows = [*summary.items(), *((f"host, {name}", work) for name, work in host.items())]
+        rows.append(("pictures", f"{len(paths) - len(result.failed)} of {len(paths)}"))
         more = [f"and {len(result.outputs) - 12} more"] if len(result.outputs) > 12 else []
         rows.append(("outputs", "\n".join(result.outputs[:12] + more)))
         outputs.table(f"{model.config.name} on {device.value}", rows)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import EdgemoeError, brief, listing
+from .decoders import is_pup
 from .sources import Source, Tensors
 from .vit import IMAGENET, Scaling, Vit
 
@@ -75,8 +76,8 @@ def timm(source: Source) -> Vit:
     """timm's VisionTransformer, and DeiT's and DINOv2's own files, which have its names."""
     before, tensors, others = _stripped(source.tensors, "patch_embed.proj.weight")
     tensors = _renamed(tensors, {r"register_tokens$": "reg_token", r"mask_token$": None})
-    vit = Vit("timm", tensors)
-    _left_out(vit, others, "outside the model")
+    vit = Vit("timm", tensors, graph=source.graph, norm=f"{before}norm")
+    _left_out(vit, [] if source.graph else others, "outside the model")
     return _usual_heads(vit, "timm")
 
 
@@ -140,7 +141,9 @@ def huggingface(source: Source) -> Vit:
     tensors = _renamed(tensors, HEADS) | heads
     vit = Vit("Hugging Face", _joined(tensors), eps=1e-6 if source.kind == "onnx" else 1e-12, antialias=False)
     vit.antialias = "reg_token" in vit.tensors  # as transformers interpolates positions: of these models only
-    _left_out(vit, [name for name in sorted(others) if not re.match("|".join(HEADS), name)], "behind the encoder")
+    vit.graph, vit.norm = source.graph, f"{before}layernorm"
+    if source.graph is None:
+        _left_out(vit, [name for name in sorted(others) if not re.match("|".join(HEADS), name)], "behind the encoder")
     _facts(vit, source)
     return vit
 
@@ -207,7 +210,7 @@ M3VIT: dict[str, str | None] = {
 
 
 def m3vit(source: Source) -> Vit:
-    """A training of M3ViT: its backbone; its decoders are convolutions, which this hardware does not run."""
+    """A training of M3ViT: its backbone, and its decoders where they are the usual ones."""
     before, tensors, others = _stripped(source.tensors, "patch_embed.proj.weight")
     if noisy := next((name for name in tensors if name.endswith("w_noise")), ""):
         raise EdgemoeError(
@@ -221,7 +224,11 @@ def m3vit(source: Source) -> Vit:
         )
     vit = Vit("M3ViT", _renamed(tensors, M3VIT), scaling=PLAIN)
     vit.notes.append("pixels are divided by 256, as M3ViT does on Cityscapes (--mean, --std say otherwise)")
-    _left_out(vit, others, "outside the backbone")
+    for name, tensor in source.tensors.items():
+        if match := re.fullmatch(r"(?:.*\.)?decoders\.([^.]+)\.(.+)", name):
+            vit.decoders.setdefault(match[1], {})[match[2]] = tensor
+    known = any(map(is_pup, vit.decoders.values()))
+    _left_out(vit, [name for name in others if not (known and "decoders." in name)], "outside the backbone")
     return vit
 
 

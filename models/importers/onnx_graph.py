@@ -24,14 +24,15 @@ QUERY = re.compile(r"(query|q_proj)\.bias$")
 NORM = re.compile(r"(norm1|layernorm_before)(\.weight)?$")
 
 
-def read_onnx(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """(tensors, facts as Hugging Face's config.json has them) of a graph; external data beside it are read, too."""
+def read_onnx(path: Path) -> tuple[Tensors, dict[str, Any], Any]:
+    """(tensors, facts as Hugging Face's config.json has them, the model) of a file and of external data beside it."""
     try:
         import onnx
     except ImportError as error:
         raise extras.missing("onnx", "reading .onnx files") from error
     try:
-        graph = Graph(onnx.load(path).graph)
+        model = onnx.load(path)
+        graph = Graph(model.graph)
     except Exception as error:  # protobuf's and onnx's own errors, and those of damaged data
         raise EdgemoeError(f"{brief(path, 80)} is no readable ONNX file ({brief(error, 120)})") from error
     tensors = graph.matrices() | graph.named()
@@ -39,7 +40,7 @@ def read_onnx(path: Path) -> tuple[Tensors, dict[str, Any]]:
     if anchor:
         before, width = anchor.removesuffix(PROJECTION), tensors[anchor].shape[0]
         tensors = graph.embeddings(before, width) | tensors
-    return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}, graph.facts()
+    return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}, graph.facts(), model
 
 
 class Graph:

@@ -31,13 +31,16 @@ LARGEST_TEXT = 16 << 20  # bytes of a configuration that is read
 
 @dataclass
 class Source:
-    """tensors: by the names in the file, float32; config, preprocessor: of Hugging Face's folders, else empty."""
+    """tensors: by the names in the file, float32; config, preprocessor: of Hugging Face's folders, else empty; graph:
+    of an ONNX file.
+    """
 
     path: Path
     tensors: Tensors = field(repr=False)
     config: dict[str, Any] = field(default_factory=dict)
     preprocessor: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
+    graph: Any = field(default=None, repr=False)
 
     @property
     def shown(self) -> str:
@@ -56,8 +59,8 @@ def read(path: Path) -> Source:
     if path.suffix == ".onnx":
         from .onnx_graph import read_onnx
 
-        tensors, facts = read_onnx(path)
-        return Source(path, tensors, facts, kind="onnx")
+        tensors, facts, graph = read_onnx(path)
+        return Source(path, tensors, facts, kind="onnx", graph=graph)
     if path.suffix in TORCH_SUFFIXES:
         return Source(path, _torch(path), *_beside(path.parent), kind="torch")
     raise EdgemoeError(

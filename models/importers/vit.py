@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint, check_tensors
 from ..config import ModelConfig, TaskConfig
 from ..errors import EdgemoeError, brief, listing
+from .behind import cut
+from .decoders import is_pup, pup
 from .positions import resized
 from .sources import Tensors
 
@@ -78,6 +81,8 @@ class Vit:
     scaling     None: not known; "pixel / 256": `PLAIN`
     antialias   how positions are interpolated
     pool        of the classifier; "": by the tensors
+    decoders    of M3ViT's tasks, in their order: tensors without what stands before
+    graph       the ONNX graph that it comes from, and the name that its final norm has there
     notes       what was assumed, for the user
     """
 
@@ -90,6 +95,9 @@ class Vit:
     antialias: bool = True
     pool: str = ""
     labels: tuple[str, ...] = ()
+    decoders: dict[str, Tensors] = field(default_factory=dict, repr=False)
+    graph: Any = field(default=None, repr=False)
+    norm: str = ""
     notes: list[str] = field(default_factory=list)
 
     # ---------------------------------------------------------------------------------------------------- tensors
@@ -168,6 +176,9 @@ class Vit:
                 self.dense(tensors, f"{block}.mlp.fc2", width, hidden, f"{block}.ls2.gamma")
         gates = next(iter(moe.values()))[2] if moe else 1
         tasks = self.task_heads(tensors, options, width, prefix, gates)
+        graphs: dict[str, bytes] = {}
+        if self.graph is not None and tasks[0].kind == "features":
+            tasks, graphs = self.behind(tensors, tasks[0], options, size)
         heads = self.head_count(options, width)
         if self.tensors:
             raise self.fail(f"{listing(sorted(self.tensors))} have no place in a ViT as this hardware runs it")
@@ -179,7 +190,7 @@ class Vit:
         )  # fmt: skip
         tensors = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
         check_tensors(config, tensors, "the imported model")
-        return Checkpoint(config, tensors)
+        return Checkpoint(config, tensors, graphs=graphs)
 
     def refuse_foreign(self) -> None:
         """The first tensor that shows another architecture, and what it shows."""
@@ -309,10 +320,60 @@ class Vit:
             return (TaskConfig(name=names[0], kind="features"),)
         if [self.tensors.pop(f"fc_norm.{part}") for part in ("weight", "bias") if f"fc_norm.{part}" in self.tensors]:
             self.notes.append("fc_norm, the norm of the mean of the patches, is left out: tokens come as they are")
+        if any(map(is_pup, self.decoders.values())):
+            return self.decoder_tasks(tensors, options, width, gates)
         names = options.tasks or tuple(f"task{number}" for number in range(gates))
         if len(names) != gates:
             raise self.fail(f"it has {gates} tasks, and {len(names)} names are given")
         return tuple(TaskConfig(name=name, kind="tokens") for name in names)
+
+    def decoder_tasks(self, tensors: Tensors, options: Options, width: int, gates: int) -> tuple[TaskConfig, ...]:
+        """A task for each of M3ViT's decoders, with its gate."""
+        names = options.tasks or tuple(self.decoders)
+        if len(names) != len(self.decoders) or gates not in (1, len(names)):
+            raise self.fail(f"it has {len(self.decoders)} decoders and {gates} gates, and {len(names)} names are given")
+        # The user's names are the decoders' in the gates' order, or new ones for them.
+        kinds = names if set(names) == set(self.decoders) else tuple(self.decoders)
+        if gates < len(names):
+            self.notes.append(f"its tasks share their gates: {listing(names)} get the same ones")
+            for gate in [name for name in tensors if name.endswith(".mlp.gate.0.w_gate")]:
+                tensors |= {gate.replace(".gate.0.", f".gate.{n}."): tensors[gate] for n in range(1, len(names))}
+        elif gates > 1:
+            order = ", ".join(f"{kind} gate {number}" for number, kind in enumerate(kinds))
+            self.notes.append(
+                f"gates are numbered, decoders named; in the file's order: {order} (--task, repeated, says otherwise)"
+            )
+        tasks = []
+        for name, kind in zip(names, kinds, strict=True):
+            if not is_pup(self.decoders[kind]):
+                self.notes.append(f"the decoder of task {kind} is no PUP decoder and left out: the task gives tokens")
+                tasks.append(TaskConfig(name=name, kind="tokens"))
+                continue
+            try:
+                task, found = pup(name, kind, self.decoders[kind], width)
+            except EdgemoeError as error:
+                raise self.fail(str(error)) from error
+            tasks.append(task)
+            tensors |= found
+        return tuple(tasks)
+
+    def behind(
+        self, tensors: Tensors, task: TaskConfig, options: Options, size: tuple[int, int]
+    ) -> tuple[tuple[TaskConfig, ...], dict[str, bytes]]:
+        """What the graph makes of features as a task, and its graph; features alone, if that cannot be cut out."""
+        rows, width = tensors["pos_embed"].shape
+        try:
+            found = cut(self.graph, self.norm, size, rows, width)
+        except EdgemoeError as error:
+            self.notes.append(f"what stands behind the encoder is left out, features are given: {error}")
+            return (task,), {}
+        if found is None:
+            return (task,), {}
+        self.notes += found.notes
+        name = options.tasks[0] if options.tasks else found.name
+        for part in ("weight", "bias"):
+            tensors[f"heads.{name}.norm.{part}"] = tensors.pop(f"heads.{task.name}.norm.{part}")
+        return (TaskConfig(name=name, kind="map", channels=found.channels, decoder="onnx"),), {name: found.graph}
 
     def classifier(self, tensors: Tensors, options: Options, width: int, prefix: int) -> TaskConfig:
         """A linear layer over the picture's classes."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads that the host computes, in floating point, of the final tokens: a norm of all of them, or a mean before it.
+"""Heads that the host computes, in floating point, of the final tokens: a norm of all of them, a mean before it, or
+convolutions behind it.
 
-The array could not do the second: a mean over rows is no matrix product of a row. Neither is worth a pass over it.
+The array could not do the others: neither a mean over rows nor a convolution is a matrix product of a row.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from ..keys import Key, Role
 from .norm import Norm
 from .norms import norm
 from .operation import Context, Tensors, affine, linear
+from .pup import decode, decoder_tensors
 
 
 @dataclass(frozen=True)
 class HostHead:
-    """Of a task of kind "features" the final norm; of a classifier that pools "mean-first" all of it."""
+    """The final norm, of a task of kind "features" or whose decoder is a graph; all of a classifier that pools
+    "mean-first", and of decoder "pup".
+    """
 
     config: ModelConfig
     task: TaskConfig
@@ -27,7 +31,20 @@ class HostHead:
     @staticmethod
     def serves(task: TaskConfig) -> bool:
         """Whether a task's head is of this kind."""
-        return task.kind == "features" or task.pool == "mean-first"
+        return task.kind == "features" or task.pool == "mean-first" or task.decoder != "linear"
+
+    @property
+    def _norm_alone(self) -> bool:
+        return self.task.kind == "features" or self.task.decoder == "onnx"
+
+    @property
+    def title(self) -> str:
+        """What the host computes, for reports."""
+        if self.task.kind == "features":
+            return "final norm"
+        return {"pup": "final norm, five convolutions", "onnx": "final norm, graph in onnxruntime"}.get(
+            self.task.decoder, "mean of the patches, final norm, classifier"
+        )
 
     @property
     def norm(self) -> Norm:
@@ -39,14 +56,21 @@ class HostHead:
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of its tensors in a checkpoint."""
-        if self.task.kind == "features":
+        if self._norm_alone:
             return self.norm.tensors()
+        if self.task.decoder == "pup":
+            name, c = f"heads.{self.task.name}", self.config
+            return self.norm.tensors() | decoder_tensors(name, c.width, self.task.decoder_width, self.task.channels)
         return self.norm.tensors() | affine(self.name, self.task.channels, self.config.width)
 
     def forward(self, x: NDArray, tensors: Tensors) -> NDArray:
-        """Tokens [B, T, D] -> features [B, T, D], or logits [B, 1, classes]."""
-        context = Context(tensors, 0, x.dtype.type)
-        if self.task.kind == "features":
+        """Tokens [B, T, D] -> features [B, T, D], logits [B, 1, classes], or of "pup" [B, rows, columns, channels]."""
+        context, c = Context(tensors, 0, x.dtype.type), self.config
+        if self._norm_alone:
             return self.norm.forward(x, context)[0]
-        pooled = x[:, self.config.prefix :].mean(axis=1, keepdims=True)
+        if self.task.decoder == "pup":
+            patches = self.norm.forward(x[:, c.prefix :], context)[0]
+            grid = patches.reshape(len(x), c.patches_per_column, c.patches_per_row, c.width)
+            return decode(grid, tensors, f"heads.{self.task.name}")
+        pooled = x[:, c.prefix :].mean(axis=1, keepdims=True)
         return linear(self.norm.forward(pooled, context)[0], tensors, self.name)

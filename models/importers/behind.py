@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands behind the encoder in an ONNX graph, cut out as a graph of its own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import EdgemoeError, brief, listing
+from ..onnx_decoder import decode
+
+
+@dataclass(frozen=True)
+class Behind:
+    """graph: from features [1, tokens, width] to a map of `channels`; name: its output's."""
+
+    name: str
+    graph: bytes = field(repr=False)
+    channels: int
+    notes: tuple[str, ...] = ()
+
+
+def cut(model: Any, norm: str, size: tuple[int, int], tokens: int, width: int) -> Behind | None:
+    """What the graph makes of the features behind the norm of this name, for pictures of a size; None if they are its
+    output. EdgemoeError if it needs more than the features, or does not run.
+    """
+    import onnx
+
+    features = next((node.output[0] for node in model.graph.node if f"{norm}.bias" in node.input), "")
+    outputs = [output.name for output in model.graph.output]
+    if not features or not outputs or outputs[0] == features:
+        return None
+    try:
+        fixed = _fixed(model, size)
+        if needed := _inputs(fixed, features, outputs[0]):
+            raise EdgemoeError(f"it sees {listing(sorted(needed))}, not the final features alone")
+        part = onnx.utils.Extractor(fixed).extract_model([features], [outputs[0]])
+        data = part.SerializeToString()
+        channels = decode(data, np.zeros((tokens, width), np.float32)).shape[-1]
+    except EdgemoeError:
+        raise
+    except Exception as error:  # protobuf's and onnx's own errors
+        raise EdgemoeError(brief(error, 160)) from error
+    notes = [f"behind the encoder, {len(part.graph.node)} nodes of the graph are kept: the host runs them"]
+    if len(outputs) > 1:
+        notes.append(f"of the graph's outputs only {brief(outputs[0])} is given, not {listing(outputs[1:])}")
+    named = outputs[0] if re.fullmatch(r"[\w-]{1,64}", outputs[0]) else "map"
+    return Behind(named, data, int(channels), tuple(notes))
+
+
+def _fixed(model: Any, size: tuple[int, int]) -> Any:
+    """The graph for one picture of this size; shapes that it asks for and that are known then become constants, so that
+    what needs a shape alone does not need the value.
+    """
+    import onnx
+
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    dimensions = fixed.graph.input[0].type.tensor_type.shape.dim
+    for dimension, count in zip(dimensions, (1, dimensions[1].dim_value, *size), strict=True):
+        dimension.dim_value = count
+    del fixed.graph.value_info[:]
+    fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    shapes = {}
+    for value in (*fixed.graph.input, *fixed.graph.value_info):
+        counts = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        if counts and min(counts) > 0:
+            shapes[value.name] = counts
+    for node in fixed.graph.node:
+        if node.op_type == "Shape" and node.input[0] in shapes and not node.attribute:
+            constant = onnx.numpy_helper.from_array(np.array(shapes[node.input[0]], np.int64))
+            node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), node.name, value=constant))
+    return fixed
+
+
+def _inputs(model: Any, features: str, output: str) -> set[str]:
+    """Inputs of the graph that an output needs besides the features."""
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    constants = {"", *(tensor.name for tensor in model.graph.initializer)}
+    needed, seen, waiting = set(), {features}, [output]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name in constants:
+            continue
+        seen.add(name)
+        if name in made_by:
+            waiting += made_by[name].input
+        else:
+            needed.add(name)
+    return needed
