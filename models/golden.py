@@ -29,7 +29,7 @@ class Output:
     tokens         [B, T, D]  the residual stream after the last layer; no norm follows in the trunk
     head           [B, N, s * s * channels]  the task's linear decoder; [B, 16 rows, 16 columns, channels] of M3ViT's
                    convolutions; a classifier's linear layer [B, rows, outputs] of the rows that it sees, before logits
-                   are averaged; features [B, T, D], also where a graph decodes them; None for kind "tokens"
+                   are averaged; features [B, T, D]; None for kind "tokens", and where a graph decodes these
     routing        layer -> [B, T, k]  expert indices, highest score first
     scores         layer -> [B, T, k]  their softmax probabilities (over all E experts, not renormalised)
     probabilities  layer -> [B, T, E]  the router's whole softmax; only with trace
@@ -187,8 +187,7 @@ class Head(nn.Module):
 
     def __init__(self, config: ModelConfig, task: TaskConfig) -> None:
         super().__init__()
-        self.pool, self.prefix, self.decoder = task.pool, config.prefix, task.decoder
-        self.features = task.kind == "features" or task.decoder == "onnx"
+        self.kind, self.pool, self.prefix, self.decoder = task.kind, task.pool, config.prefix, task.decoder
         self.grid = (config.patches_per_column, config.patches_per_row)
         self.norm = NORMS[config.norm](config.width, eps=config.eps)
         if task.decoder == "pup":
@@ -198,12 +197,12 @@ class Head(nn.Module):
             self.conv2 = nn.Conv2d(inner, inner, 3, padding=1)
             self.conv3 = nn.Conv2d(inner, inner, 3, padding=1)
             self.conv4 = nn.Conv2d(inner, task.channels, 1)
-        elif not self.features:
+        elif task.kind != "features":
             self.proj = nn.Linear(config.width, task.head_outputs or task.channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         patches = tokens[:, self.prefix :]  # [B, N, D]
-        if self.features:
+        if self.kind == "features":
             return self.norm(tokens)  # [B, T, D]
         if self.decoder == "pup":
             return self.upsample(self.norm(patches))  # [B, 16 rows, 16 columns, channels]
@@ -221,6 +220,11 @@ class Head(nn.Module):
         return x.permute(0, 2, 3, 1)
 
 
+def has_head(task: TaskConfig) -> bool:
+    """Whether a task goes on behind the trunk, here."""
+    return task.kind != "tokens" and task.decoder != "onnx"
+
+
 class Golden(nn.Module):
     """The float M3ViT of a configuration (random weights) or of a checkpoint. `.double()` makes it run in float64.
 
@@ -234,7 +238,7 @@ class Golden(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.pos_embed = nn.Parameter(torch.empty(config.tokens, config.width))
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.heads = nn.ModuleDict({t.name: Head(config, t) for t in config.tasks if t.kind != "tokens"})
+        self.heads = nn.ModuleDict({t.name: Head(config, t) for t in config.tasks if has_head(t)})
         nn.init.normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):

@@ -15,7 +15,7 @@ from ..onnx_decoder import decode
 
 @dataclass(frozen=True)
 class Behind:
-    """graph: from features [1, tokens, width] to a map of `channels`; name: its output's."""
+    """graph: from final tokens [1, tokens, width] to a map of `channels`; name: its output's."""
 
     name: str
     graph: bytes = field(repr=False)
@@ -23,23 +23,27 @@ class Behind:
     notes: tuple[str, ...] = ()
 
 
-def cut(model: Any, norm: str, size: tuple[int, int], tokens: int, width: int) -> Behind | None:
-    """What the graph makes of the features behind the norm of this name, for pictures of a size; None if they are its
-    output. EdgemoeError if it needs more than the features, or does not run.
+def cut(model: Any, before: str, size: tuple[int, int], rows: int, width: int) -> Behind | None:
+    """What the graph makes of the final tokens [rows, width], for pictures of a size; None if these are its output,
+    as they are or normalised. EdgemoeError if it needs more than them, or does not run.
+
+    before: what stands in the graph before the names of the trunk's tensors.
     """
     import onnx
 
-    features = next((node.output[0] for node in model.graph.node if f"{norm}.bias" in node.input), "")
     outputs = [output.name for output in model.graph.output]
-    if not features or not outputs or outputs[0] == features:
+    tokens = _tokens(model, before)
+    if {tokens, *_normalised(model, before)} & set(outputs[:1]):
         return None
     try:
+        if not tokens:
+            raise EdgemoeError("the graph does not show where the encoder ends")
         fixed = _fixed(model, size)
-        if needed := _inputs(fixed, features, outputs[0]):
-            raise EdgemoeError(f"it sees {listing(sorted(needed))}, not the final features alone")
-        part = onnx.utils.Extractor(fixed).extract_model([features], [outputs[0]])
+        if needed := _inputs(fixed, tokens, outputs[0]):
+            raise EdgemoeError(f"it sees {listing(sorted(needed))}, not the final tokens alone")
+        part = onnx.utils.Extractor(fixed).extract_model([tokens], [outputs[0]])
         data = part.SerializeToString()
-        channels = decode(data, np.zeros((tokens, width), np.float32)).shape[-1]
+        channels = decode(data, np.zeros((rows, width), np.float32)).shape[-1]
     except EdgemoeError:
         raise
     except Exception as error:  # protobuf's and onnx's own errors
@@ -49,6 +53,28 @@ def cut(model: Any, norm: str, size: tuple[int, int], tokens: int, width: int) -
         notes.append(f"of the graph's outputs only {brief(outputs[0])} is given, not {listing(outputs[1:])}")
     named = outputs[0] if re.fullmatch(r"[\w-]{1,64}", outputs[0]) else "map"
     return Behind(named, data, int(channels), tuple(notes))
+
+
+def _tokens(model: Any, before: str) -> str:
+    """The residual stream behind the last layer, where the bias of its MLP leads to; "" if that is unknown."""
+    name = re.compile(rf"{re.escape(before)}(?:encoder\.)?(?:layers?|blocks)\.(\d+)\.(?:output\.dense|mlp\.fc2)\.bias")
+    constants = {tensor.name for tensor in model.graph.initializer}
+    biases = {int(match[1]): match[0] for match in map(name.fullmatch, constants) if match}
+    value = biases[max(biases)] if biases else ""
+    # In the order of the graph, which is that of execution.
+    for node in model.graph.node:
+        if value not in node.input:
+            continue
+        value = node.output[0]
+        if node.op_type == "Add" and not constants & set(node.input):
+            return str(value)
+    return ""
+
+
+def _normalised(model: Any, before: str) -> list[str]:
+    """What the final norm makes of them."""
+    biases = {f"{before}{norm}.bias" for norm in ("norm", "layernorm")}
+    return [node.output[0] for node in model.graph.node if biases & set(node.input)]
 
 
 def _fixed(model: Any, size: tuple[int, int]) -> Any:
@@ -76,11 +102,11 @@ def _fixed(model: Any, size: tuple[int, int]) -> Any:
     return fixed
 
 
-def _inputs(model: Any, features: str, output: str) -> set[str]:
-    """Inputs of the graph that an output needs besides the features."""
+def _inputs(model: Any, tokens: str, output: str) -> set[str]:
+    """Inputs of the graph that an output needs besides the tokens."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     constants = {"", *(tensor.name for tensor in model.graph.initializer)}
-    needed, seen, waiting = set(), {features}, [output]
+    needed, seen, waiting = set(), {tokens}, [output]
     while waiting:
         name = waiting.pop()
         if name in seen or name in constants:

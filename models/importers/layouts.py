@@ -76,7 +76,7 @@ def timm(source: Source) -> Vit:
     """timm's VisionTransformer, and DeiT's and DINOv2's own files, which have its names."""
     before, tensors, others = _stripped(source.tensors, "patch_embed.proj.weight")
     tensors = _renamed(tensors, {r"register_tokens$": "reg_token", r"mask_token$": None})
-    vit = Vit("timm", tensors, graph=source.graph, norm=f"{before}norm")
+    vit = Vit("timm", tensors, graph=source.graph, before=before)
     _left_out(vit, [] if source.graph else others, "outside the model")
     return _usual_heads(vit, "timm")
 
@@ -141,7 +141,7 @@ def huggingface(source: Source) -> Vit:
     tensors = _renamed(tensors, HEADS) | heads
     vit = Vit("Hugging Face", _joined(tensors), eps=1e-6 if source.kind == "onnx" else 1e-12, antialias=False)
     vit.antialias = "reg_token" in vit.tensors  # as transformers interpolates positions: of these models only
-    vit.graph, vit.norm = source.graph, f"{before}layernorm"
+    vit.graph, vit.before = source.graph, before
     if source.graph is None:
         _left_out(vit, [name for name in sorted(others) if not re.match("|".join(HEADS), name)], "behind the encoder")
     _facts(vit, source)

@@ -82,7 +82,7 @@ class Vit:
     antialias   how positions are interpolated
     pool        of the classifier; "": by the tensors
     decoders    of M3ViT's tasks, in their order: tensors without what stands before
-    graph       the ONNX graph that it comes from, and the name that its final norm has there
+    graph       the ONNX graph that it comes from; before: what stands there before the names of its tensors
     notes       what was assumed, for the user
     """
 
@@ -97,7 +97,7 @@ class Vit:
     labels: tuple[str, ...] = ()
     decoders: dict[str, Tensors] = field(default_factory=dict, repr=False)
     graph: Any = field(default=None, repr=False)
-    norm: str = ""
+    before: str = ""
     notes: list[str] = field(default_factory=list)
 
     # ---------------------------------------------------------------------------------------------------- tensors
@@ -177,7 +177,7 @@ class Vit:
         gates = next(iter(moe.values()))[2] if moe else 1
         tasks = self.task_heads(tensors, options, width, prefix, gates)
         graphs: dict[str, bytes] = {}
-        if self.graph is not None and tasks[0].kind == "features":
+        if self.graph is not None and tasks[0].kind in ("features", "tokens"):
             tasks, graphs = self.behind(tensors, tasks[0], options, size)
         heads = self.head_count(options, width)
         if self.tensors:
@@ -360,19 +360,19 @@ class Vit:
     def behind(
         self, tensors: Tensors, task: TaskConfig, options: Options, size: tuple[int, int]
     ) -> tuple[tuple[TaskConfig, ...], dict[str, bytes]]:
-        """What the graph makes of features as a task, and its graph; features alone, if that cannot be cut out."""
+        """What the graph makes of the final tokens as a task, and its graph; as it was, if that cannot be cut out."""
         rows, width = tensors["pos_embed"].shape
         try:
-            found = cut(self.graph, self.norm, size, rows, width)
+            found = cut(self.graph, self.before, size, rows, width)
         except EdgemoeError as error:
-            self.notes.append(f"what stands behind the encoder is left out, features are given: {error}")
+            self.notes.append(f"what stands behind the encoder is left out, {task.kind} are given: {error}")
             return (task,), {}
         if found is None:
             return (task,), {}
         self.notes += found.notes
         name = options.tasks[0] if options.tasks else found.name
         for part in ("weight", "bias"):
-            tensors[f"heads.{name}.norm.{part}"] = tensors.pop(f"heads.{task.name}.norm.{part}")
+            tensors.pop(f"heads.{task.name}.norm.{part}", None)  # the graph has it
         return (TaskConfig(name=name, kind="map", channels=found.channels, decoder="onnx"),), {name: found.graph}
 
     def classifier(self, tensors: Tensors, options: Options, width: int, prefix: int) -> TaskConfig:

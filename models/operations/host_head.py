@@ -21,9 +21,7 @@ from .pup import decode, decoder_tensors
 
 @dataclass(frozen=True)
 class HostHead:
-    """The final norm, of a task of kind "features" or whose decoder is a graph; all of a classifier that pools
-    "mean-first", and of decoder "pup".
-    """
+    """Of a task of kind "features" the final norm; of a classifier that pools "mean-first" and of decoder "pup" all."""
 
     config: ModelConfig
     task: TaskConfig
@@ -31,20 +29,16 @@ class HostHead:
     @staticmethod
     def serves(task: TaskConfig) -> bool:
         """Whether a task's head is of this kind."""
-        return task.kind == "features" or task.pool == "mean-first" or task.decoder != "linear"
-
-    @property
-    def _norm_alone(self) -> bool:
-        return self.task.kind == "features" or self.task.decoder == "onnx"
+        return task.kind == "features" or task.pool == "mean-first" or task.decoder == "pup"
 
     @property
     def title(self) -> str:
         """What the host computes, for reports."""
         if self.task.kind == "features":
             return "final norm"
-        return {"pup": "final norm, five convolutions", "onnx": "final norm, graph in onnxruntime"}.get(
-            self.task.decoder, "mean of the patches, final norm, classifier"
-        )
+        if self.task.decoder == "pup":
+            return "final norm, five convolutions"
+        return "mean of the patches, final norm, classifier"
 
     @property
     def norm(self) -> Norm:
@@ -56,7 +50,7 @@ class HostHead:
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of its tensors in a checkpoint."""
-        if self._norm_alone:
+        if self.task.kind == "features":
             return self.norm.tensors()
         if self.task.decoder == "pup":
             name, c = f"heads.{self.task.name}", self.config
@@ -66,7 +60,7 @@ class HostHead:
     def forward(self, x: NDArray, tensors: Tensors) -> NDArray:
         """Tokens [B, T, D] -> features [B, T, D], logits [B, 1, classes], or of "pup" [B, rows, columns, channels]."""
         context, c = Context(tensors, 0, x.dtype.type), self.config
-        if self._norm_alone:
+        if self.task.kind == "features":
             return self.norm.forward(x, context)[0]
         if self.task.decoder == "pup":
             patches = self.norm.forward(x[:, c.prefix :], context)[0]

