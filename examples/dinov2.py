@@ -27,7 +27,7 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.hardware_option import configured
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.checkpoint import Checkpoint
-from edgemoe.models.heads import colourise_map
+from edgemoe.models.heads import colourise_features, colourise_map
 from edgemoe.models.importers import layouts, sources
 from edgemoe.models.importers.vit import IMAGENET, Options
 from edgemoe.models.numbers.calibrate import calibrate
@@ -122,11 +122,11 @@ def run(out: Path, device: str, weight_bits: str, hardware: HardwareConfig) -> l
         row = {"picture": name, "tokens_db": decibels(tokens, found.tokens)}
         row["saliency_db"] = decibels(saliency, found.map)
         rows.append(row | {"cycles": result.cycles})
-        theirs = colourise_map(saliency, checkpoint.config)
-        shown = [picture.transpose(1, 2, 0), np.asarray(found.colour()), theirs]
+        inner, theirs = colourise_features(found.tokens, checkpoint.config), colourise_map(saliency, checkpoint.config)
+        shown = [picture.transpose(1, 2, 0), inner, np.asarray(found.colour()), theirs]
         Image.fromarray(np.concatenate(shown, axis=1)).save(out / f"{Path(name).stem}.png")
         print(f"{name}: tokens {row['tokens_db']:.1f} dB, saliency {row['saliency_db']:.1f} dB of onnxruntime's")
-    print(f"{device}, {weight_bits} bit: {seconds:.0f} s; from left to right: picture, saliency, onnxruntime's")
+    print(f"{device}, {weight_bits} bit: {seconds:.0f} s; from left to right: picture, tokens, saliency, onnxruntime's")
     return rows
 
 

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         run = driver.run(program, [image])
     finally:
         device.close()
-    depth = prediction(model, 1, run.heads[0], run.tokens[0])
+    depth = prediction(model, 1, image, run.heads[0], run.tokens[0])
     print(f"{name}: nearest {depth.min():.1f} m, farthest {depth.max():.1f} m")
     print(f"{run.counters['INSTRUCTIONS']} instructions, {run.cycles:,} cycles, {run.bytes_read:,} bytes read")
 

@@ -192,7 +192,7 @@ def infer_files(
             which = order[image]
             final = part.run.tokens[place]
             started = time.perf_counter()
-            values = prediction(checkpoint, task, part.run.heads[place], final)
+            values = prediction(checkpoint, task, part.images[place], part.run.heads[place], final)
             seconds = time.perf_counter() - started
             result.totals.host_seconds += seconds
             written = outputs.save_maps(folder, names[which], config, task, values)

@@ -195,10 +195,11 @@ def passes(
 @dataclass(frozen=True)
 class Pass:
     """What one run of the hardware gave. streams: (number of the image, task), in the order of the run's heads and
-    tokens.
+    tokens; images: the picture of each.
     """
 
     streams: list[tuple[int, int]]
+    images: list[NDArray[np.uint8]]
     run: Run
 
 
@@ -236,7 +237,7 @@ class Totals:
 
 @dataclass
 class Inference:
-    """Results of all passes. runs: one per pass; heads, tokens:
+    """Results of all passes. runs: one per pass; images, heads, tokens:
     one per stream, in the order image by image, task by task.
     """
 
@@ -245,6 +246,7 @@ class Inference:
     checkpoint: Checkpoint
     streams: list[tuple[int, int]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    images: list[NDArray[np.uint8]] = field(default_factory=list)
     heads: list[NDArray[np.float32] | None] = field(default_factory=list)
     tokens: list[NDArray[np.float32] | None] = field(default_factory=list)
 
@@ -259,11 +261,16 @@ class Inference:
 
     def map(self, stream: int) -> NDArray[Any] | None:
         """The prediction of a stream, as `prediction` gives it."""
-        return prediction(self.checkpoint, self.streams[stream][1], self.heads[stream], self.tokens[stream])
+        task, image = self.streams[stream][1], self.images[stream]
+        return prediction(self.checkpoint, task, image, self.heads[stream], self.tokens[stream])
 
 
 def prediction(
-    checkpoint: Checkpoint, task: int, head: NDArray[np.float32] | None, tokens: NDArray[np.float32] | None
+    checkpoint: Checkpoint,
+    task: int,
+    image: NDArray[np.uint8],
+    head: NDArray[np.float32] | None,
+    tokens: NDArray[np.float32] | None,
 ) -> NDArray[Any] | None:
     """What a task says of a picture, by its kind; None for a task without a head.
 
@@ -277,7 +284,7 @@ def prediction(
         head = host_head.forward(tokens[None], checkpoint.tensors)[0]
     elif chosen.decoder == "onnx":
         assert tokens is not None
-        head = onnx_decoder.decode(checkpoint.graphs[chosen.name], tokens)
+        head = onnx_decoder.decode(checkpoint.graphs[chosen.name], tokens, image)
     if head is None or chosen.kind == "features":
         return head
     decode = {
@@ -409,7 +416,8 @@ class Session:
             for number, streams in enumerate(planned):
                 first, last = streams[0][0], streams[-1][0]
                 run = self.run(tuple(streams), group[first : last + 1], progress(finished + number * share, share))
-                yield Pass([(finished + image, task) for image, task in streams], run)
+                seen = [group[image] for image, _ in streams]
+                yield Pass([(finished + image, task) for image, task in streams], seen, run)
             finished += len(group)
 
 
@@ -458,6 +466,7 @@ def infer(
         for part in parts:
             result.runs.append(part.run)
             result.streams += part.streams
+            result.images += part.images
             result.heads += part.run.heads
             result.tokens += part.run.tokens
     return result

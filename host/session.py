@@ -190,7 +190,7 @@ class Session:
                 for place, (image, task) in enumerate(part.streams):
                     name, kind = config.tasks[task].name, config.tasks[task].kind
                     tokens = part.run.tokens[place]
-                    shown = inference.prediction(self._engine.checkpoint, task, part.run.heads[place], tokens)
+                    shown = inference.prediction(self.model, task, part.images[place], part.run.heads[place], tokens)
                     predictions[image][name] = Prediction(name, kind, shown, tokens, config)
                     if part.run.cycles:
                         cycles[image] = (cycles[image] or 0.0) + part.run.cycles / len(part.streams)

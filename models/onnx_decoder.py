@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decoder that is an ONNX graph, run by onnxruntime: from final tokens to a map."""
+"""A decoder that is an ONNX graph, run by onnxruntime: from final tokens, and perhaps the picture, to a map."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ def _session(graph: bytes) -> Any:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def decode(graph: bytes, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[tokens, width] -> [h, w, channels]; of a graph from [1, tokens, width] to [1, channels, h, w] or [1, h, w]."""
+def decode(graph: bytes, tokens: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[tokens, width], uint8 [C, H, W] -> [h, w, channels]; of a graph from [1, tokens, width], whose second input, if
+    there is one, is the picture, to [1, channels, h, w] or [1, h, w].
+    """
     try:
         session = _session(graph)
-        values = session.run(None, {session.get_inputs()[0].name: tokens[None].astype(np.float32)})[0]
+        inputs = [entry.name for entry in session.get_inputs()]
+        values = session.run(None, dict(zip(inputs, (tokens[None].astype(np.float32), image[None]), strict=False)))[0]
     except EdgemoeError:
         raise
     except Exception as error:  # onnxruntime's own kinds

@@ -103,7 +103,7 @@ def evaluate(
             for number in [number for number in street if number < part.streams[0][0]]:
                 del street[number]
             for (image, index), head, tokens in zip(part.streams, part.run.heads, part.run.tokens, strict=True):
-                task, found = config.tasks[index], prediction(checkpoint, index, head, tokens)
+                task, found = config.tasks[index], prediction(checkpoint, index, street[image].image, head, tokens)
                 assert found is not None
                 if task.kind == "segmentation":
                     matrices[task.name] += metrics.confusion(found, street[image].labels, task.channels)

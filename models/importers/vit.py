@@ -178,7 +178,7 @@ class Vit:
         tasks = self.task_heads(tensors, options, width, prefix, gates)
         graphs: dict[str, bytes] = {}
         if self.graph is not None and tasks[0].kind in ("features", "tokens"):
-            tasks, graphs = self.behind(tensors, tasks[0], options, size)
+            tasks, graphs = self.behind(tensors, tasks[0], options, (channels, *size), scaling)
         heads = self.head_count(options, width)
         if self.tensors:
             raise self.fail(f"{listing(sorted(self.tensors))} have no place in a ViT as this hardware runs it")
@@ -358,12 +358,14 @@ class Vit:
         return tuple(tasks)
 
     def behind(
-        self, tensors: Tensors, task: TaskConfig, options: Options, size: tuple[int, int]
+        self, tensors: Tensors, task: TaskConfig, options: Options, shape: tuple[int, int, int], scaling: Scaling
     ) -> tuple[tuple[TaskConfig, ...], dict[str, bytes]]:
         """What the graph makes of the final tokens as a task, and its graph; as it was, if that cannot be cut out."""
+        std = np.asarray(scaling.std)
+        affine = (scaling.rescale / std, -np.asarray(scaling.mean) / std)
         rows, width = tensors["pos_embed"].shape
         try:
-            found = cut(self.graph, self.before, size, rows, width)
+            found = cut(self.graph, self.before, shape, affine, (rows, width))
         except EdgemoeError as error:
             self.notes.append(f"what stands behind the encoder is left out, {task.kind} are given: {error}")
             return (task,), {}
