@@ -82,7 +82,7 @@ def test_refused(change, message):
         ({"name": "a.b", "kind": "tokens"}, "task name 'a.b'"),
         (
             {"name": "a", "kind": "boxes"},
-            "kind is 'boxes', expected one of segmentation, depth, classification, features, tokens",
+            "kind is 'boxes', expected one of segmentation, depth, map, classification, features, tokens",
         ),
         ({"name": "a", "kind": "tokens", "channels": 3}, "has no head"),
         ({"name": "a", "kind": "segmentation"}, "needs channels and grid of at least 1"),

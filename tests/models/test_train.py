@@ -89,7 +89,7 @@ def test_card_names_the_figures():
 def test_the_rest_needs_no_pytorch():
     modules = ", ".join(
         f"edgemoe.models.{name}"
-        for name in ("checkpoint", "config", "edge_moe", "errors", "heads", "metrics", "scenes")
+        for name in ("checkpoint", "config", "importers.edge_moe", "errors", "heads", "metrics", "scenes")
     )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
