@@ -66,7 +66,11 @@ class Graph:
 
     def named(self) -> dict[str, NDArray[Any]]:
         """Floating-point constants that have a module's name."""
-        return {name: self.values[name] for name in self.initial if "." in name and self.values[name].dtype.kind == "f"}
+        return {
+            name: value
+            for name, value in self.values.items()  # in the graph's order
+            if name in self.initial and "." in name and value.dtype.kind == "f"
+        }
 
     def matrices(self) -> dict[str, NDArray[Any]]:
         """What MatMuls multiply by, [outputs, inputs]."""
