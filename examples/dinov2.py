@@ -23,8 +23,7 @@ import edgemoe
 import numpy as np
 import onnx
 import onnxruntime
-from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.hardware_option import configured
+from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.heads import colourise_features, colourise_map
@@ -41,7 +40,6 @@ CALIBRATION = (
 )  # fmt: skip
 UNSEEN = ("astronaut.png", "rocket.jpg")
 TOKENS = "/backbone/layernorm/ReduceMean"  # the node whose input they are
-SIZES = ("tokens=257", "rows=264", "width=384", "hidden=1488")
 
 
 def package_file(package: str, *path: str) -> Path:
@@ -136,7 +134,7 @@ def main() -> None:
     parser.add_argument("--weight-bits", default="16", choices=("16", "8", "mixed"))
     parser.add_argument("--out", type=Path, default=Path("out/dinov2"))
     arguments = parser.parse_args()
-    run(arguments.out, arguments.device, arguments.weight_bits, configured("base", SIZES))
+    run(arguments.out, arguments.device, arguments.weight_bits, preset("base"))
 
 
 if __name__ == "__main__":

