@@ -129,7 +129,7 @@ def test_passes_fill_the_rows() -> None:
     config, base = PRESETS["m3vit-micro"], preset("base")
     assert passes(config, base, 2, [0, 1]) == [[(0, 0), (0, 1)], [(1, 0), (1, 1)]]
     assert passes(config, base, 3, [1]) == [[(0, 1), (1, 1)], [(2, 1)]]
-    small = replace(base, rows=136)
+    small = replace(base, rows=136, tokens=136)
     assert passes(config, small, 2, [0, 1]) == [[(0, 0)], [(0, 1)], [(1, 0)], [(1, 1)]]
     assert tasks_of(config, None) == [0, 1] and tasks_of(config, ["depth"]) == [1]
 

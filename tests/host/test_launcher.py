@@ -169,7 +169,7 @@ def test_extras_inside_others(clone: Clone) -> None:
     """What the launcher takes to be part of another extra is part of it."""
     text = (ROOT / "edgemoe").read_text()
     rules = re.findall(r"^ +(\w+) set -- ([\w ]+) ;;$", text.replace(")", ""), re.M)
-    assert {name for name, _ in rules} == {"base", "hw", "synth"}
+    assert {name for name, _ in rules} == {"base", "hw", "onnx", "synth", "zoo"}
     everything = set(importlib.metadata.metadata("edgemoe").get_all("Provides-Extra") or [])
     for name, holders in rules:
         inner = set(extras.requirements("" if name == "base" else name))
@@ -432,6 +432,8 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
             return ["train", "no-such-preset"], ""
         case "import":
             return ["import", "edge-moe", "no-such-folder", "-o", "x.safetensors"], ""
+        case "plan" if "--checkpoint" in words:
+            return ["plan", "--checkpoint", "m3vit-micro", *words[words.index("--checkpoint") + 2 :]], ""
     return words, ""
 
 

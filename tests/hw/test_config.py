@@ -57,7 +57,7 @@ def test_either_end_of_every_range_that_can_stand_alone():
         ({"lanes": 4, "hidden": 4093}, ["hidden must be at most 4092 with 4 lanes (a row in 1023 words), not 4093"]),
         (
             {"rows": 4096, "hidden": 4096},
-            ["activation memory has 1097728 words, an address reaches 1048576: fewer rows"],
+            ["activation memory has 1146880 words, an address reaches 1048576: fewer rows"],
         ),
         ({"tokens": 300}, ["tokens must be 1..rows (264), not 300"]),
         ({"lanes": 4, "data_bits": 256}, ["a bus of 32 bytes is wider than two words of 4 lanes"]),
