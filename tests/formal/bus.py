@@ -299,7 +299,7 @@ PROOFS = [
         {
             "the turn stays": Mutant("self.chosen == self.clients - 1", "1"),
             "a turn goes over without service": Mutant("self.grant[least:].any()", "1"),
-            "turns before priorities": Mutant("if k >= least else ask", "if k >= least else 0"),
+            "turns before priorities": Mutant("else ask for k", "else (ask if k >= least else 0) for k"),
         },
     ),
     Proof(
@@ -307,7 +307,10 @@ PROOFS = [
         arbiter(3, 3),
         Arbiter,
         9,
-        {"the turn goes backwards": Mutant("turn <= k", "turn >= k"), "two are served": Mutant("Mux(a, 0, y)", "y")},
+        {
+            "the turn goes backwards": Mutant("ask & (turn <= k)", "ask & (turn >= k)"),
+            "two are served": Mutant("Mux(a, 0, y)", "y"),
+        },
     ),
     Proof(
         "writer",
