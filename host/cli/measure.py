@@ -137,7 +137,8 @@ def plan(
     ] = None,
     weight_bits: Bits = None,
     task: Annotated[
-        list[str] | None, typer.Option("--task", help="A task of the model; may be repeated. Default: all.")
+        list[str] | None,
+        typer.Option("--task", help="A task of the model; may be repeated. Default: the first, as bench."),
     ] = None,
     image: Annotated[
         list[Path] | None,
@@ -186,7 +187,7 @@ def plan(
     bits = weight_format(weight_bits, chosen)
     used = None if model else checkpoints.load(checkpoint or "m3vit-micro")
     quantised = sketch(models.preset(model or ""), bits) if used is None else quantise(used, bits)
-    tasks = inference.tasks_of(quantised.config, task)
+    tasks = inference.tasks_of(quantised.config, task or [quantised.config.tasks[0].name])
     routes = None
     try:
         if image:
