@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import EdgemoeError, brief, listing
 from .decoders import is_pup
 from .sources import Source, Tensors
-from .vit import IMAGENET, Scaling, Vit
+from .vit import IMAGENET, Scaling, Vit, foreign
 
 PLAIN = Scaling((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 256)  # M3ViT's pixels on Cityscapes
 # Heads of timm's and torchvision's models, which their files do not say.
@@ -253,6 +253,9 @@ def recognise(source: Source) -> tuple[Layout, str]:
     for layout in LAYOUTS.values():
         if evidence := layout.evidence(source.tensors):
             return layout, evidence
+    if shown := foreign(source.tensors):
+        name, what = shown
+        raise EdgemoeError(f"{source.shown} cannot be imported: {brief(name)} shows {what}, which is not run here")
     names = listing(sorted(source.tensors))
     raise EdgemoeError(
         f"{source.shown} is of no known layout ({', '.join(LAYOUTS)}): its tensors are {brief(names, 300)}"

@@ -142,11 +142,13 @@ def _torch(path: Path) -> Tensors:
         with torch.serialization.safe_globals(harmless):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file leads its reader to
+        if "Weights only" in str(error):
+            raise EdgemoeError(
+                f"{brief(path, 80)} holds objects, whose programs would have to be run; only tensors and plain numbers "
+                "are read: save model.state_dict()"
+            ) from error
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise EdgemoeError(
-            f"{brief(path, 80)} cannot be read as tensors ({brief(first, 120)}); only tensors and plain numbers are "
-            "read, never programs inside a file"
-        ) from error
+        raise EdgemoeError(f"{brief(path, 80)} cannot be read as tensors ({brief(first, 120)})") from error
     while isinstance(stored, Mapping) and (
         inner := next((n for n in INSIDE if isinstance(stored.get(n), Mapping)), "")
     ):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +47,12 @@ DENSE = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+
+
+def foreign(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first tensor that shows another architecture, and what it shows."""
+    found = ((name, what) for name in sorted(names) for pattern, what in FOREIGN.items() if re.search(pattern, name))
+    return next(found, None)
 
 
 @dataclass(frozen=True)
@@ -193,11 +200,10 @@ class Vit:
         return Checkpoint(config, tensors, graphs=graphs)
 
     def refuse_foreign(self) -> None:
-        """The first tensor that shows another architecture, and what it shows."""
-        for name in sorted(self.tensors):
-            for pattern, what in FOREIGN.items():
-                if re.search(pattern, name):
-                    raise self.fail(f"{brief(name)} shows {what}, which this hardware does not run")
+        """What another architecture has is named."""
+        if shown := foreign(self.tensors):
+            name, what = shown
+            raise self.fail(f"{brief(name)} shows {what}, which this hardware does not run")
 
     def outputs(self, name: str) -> int:
         """Of a linear layer, by its weight."""
@@ -278,6 +284,11 @@ class Vit:
             )
         count = max(fitting)
         grid = grid if all(grid) else (squares[count], squares[count])
+        if not known and count < len(single):  # what a picture that is not square may look like, too
+            self.notes.append(
+                f"its {len(stored)} positions are taken as {grid[0]} x {grid[1]} patches, none for the tokens before "
+                "them (--image-size says otherwise)"
+            )
         size = options.image_size or self.image_size or (grid[0] * patch, grid[1] * patch)
         for n in size:
             if n % patch:

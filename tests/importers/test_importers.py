@@ -306,6 +306,26 @@ class TestRefused:
     def test_picture_size(self, tmp_path: Path) -> None:
         assert "70 x 64 are no multiple of its patches of 16" in self.refusal(tmp_path, self.state, image_size=(70, 64))
 
+    def test_positions_that_may_be_of_another_shape(self, tmp_path: Path) -> None:
+        """25 rows are 5 x 5 patches, or a CLS token and 4 x 6: without --image-size the first is taken, and said."""
+        model = libraries().Vit(**SMALL_VIT | {"img_size": (64, 96)})
+        torch.save(model.state_dict(), tmp_path / "vit.pth")
+        checkpoint, notes = imported(tmp_path / "vit.pth", heads=3)
+        assert checkpoint.config.tokens == 26 and any("taken as 5 x 5 patches" in note for note in notes)
+        checkpoint, notes = imported(tmp_path / "vit.pth", heads=3, image_size=(64, 96))
+        assert checkpoint.config.tokens == 25 and not any("taken as" in note for note in notes)
+
+    def test_clip(self, tmp_path: Path) -> None:
+        """A layout that is not known is told by what it shows, where that is known."""
+        import transformers
+
+        config = transformers.CLIPVisionConfig(
+            hidden_size=96, num_hidden_layers=1, num_attention_heads=3, image_size=SIDE, intermediate_size=192
+        )
+        transformers.CLIPVisionModel(config).save_pretrained(tmp_path)
+        with pytest.raises(EdgemoeError, match="pre_layrnorm.bias shows a norm between embedding and blocks"):
+            imported(tmp_path)
+
     def test_labels(self, tmp_path: Path) -> None:
         assert "2 labels for 10 classes" in self.refusal(tmp_path, self.state, labels=("a", "b"))
 
@@ -336,6 +356,9 @@ class TestRefused:
                 return (Path.touch, (marker,))
 
         torch.save({"state_dict": {"x": torch.zeros(1)}, "y": Hostile()}, tmp_path / "model.pth")
-        with pytest.raises(EdgemoeError, match="only tensors and plain numbers are read"):
+        with pytest.raises(
+            EdgemoeError,
+            match=r"model\.pth holds objects.*only tensors and plain numbers are read: save model\.state_dict\(\)",
+        ):
             imported(tmp_path / "model.pth")
         assert not marker.exists()
