@@ -8,7 +8,10 @@ others.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+from .former import FormerNames
 
 if TYPE_CHECKING:
     from edgemoe.host.session import PictureResult, Prediction, Session, load, open
@@ -36,6 +39,8 @@ __all__ = [
     "load",
     "open",
 ]
+
+sys.meta_path.append(FormerNames())
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,8 @@ def _types() -> int:
     with tempfile.TemporaryDirectory(prefix="edgemoe-types-") as folder:
         package = Path(folder) / "edgemoe"
         package.mkdir()
-        (package / "__init__.py").symlink_to(ROOT / "host" / "front" / "__init__.py")
+        for part in (ROOT / "host" / "front").glob("*.py"):
+            (package / part.name).symlink_to(part)
         for name in PACKAGES:
             (package / name).symlink_to(ROOT / name)
         return _step("mypy", ["mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "edgemoe"], MYPYPATH=folder)
