@@ -11,6 +11,15 @@ from edgemoe.host.cli.options import Force, Json, Resize, Resizing, print_json
 from edgemoe.models.errors import EdgemoeError
 
 
+def _checkpoint_file(path: Path) -> Path:
+    """A path that a checkpoint can be written to and, by its ending, read from again."""
+    from edgemoe.models import folders
+
+    if path.suffix != ".safetensors":
+        raise EdgemoeError(f"cannot write checkpoint {path}: its name must end in .safetensors")
+    return folders.writable_file(path)
+
+
 def train(
     config: Annotated[str, typer.Argument(help="Model preset.", metavar="PRESET")] = "m3vit-micro",
     out: Annotated[
@@ -39,7 +48,7 @@ def train(
 
     chosen = preset(config)
     out = out or Path("out") / f"{chosen.name}.safetensors"
-    folders.writable_file(out)
+    _checkpoint_file(out)
     folder, model_card = folders.OutputFolder(out.parent, force=force), out.with_suffix(".md").name
     folder.check([model_card])
     started = time.monotonic()
@@ -158,7 +167,7 @@ def import_model(
     for option, value in (given if kind == importing.EDGE_MOE else other).items():
         if value is not None:
             raise EdgemoeError(f"{option} is not for {kind}")
-    folders.writable_file(out)
+    _checkpoint_file(out)
     if save_image:
         folders.writable_file(save_image)
     if kind == importing.EDGE_MOE:

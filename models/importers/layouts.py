@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import EdgemoeError, brief, listing
 from .decoders import is_pup
 from .sources import Source, Tensors
-from .vit import IMAGENET, Scaling, Vit, foreign
+from .vit import Scaling, Vit, foreign
 
 PLAIN = Scaling((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 256)  # M3ViT's pixels on Cityscapes
 # Heads of timm's and torchvision's models, which their files do not say.
@@ -260,6 +260,3 @@ def recognise(source: Source) -> tuple[Layout, str]:
     raise EdgemoeError(
         f"{source.shown} is of no known layout ({', '.join(LAYOUTS)}): its tensors are {brief(names, 300)}"
     )
-
-
-__all__ = ["IMAGENET", "LAYOUTS", "Layout", "recognise"]

@@ -41,12 +41,6 @@ FOREIGN = {
     r"norm_pre|pre_layrnorm|ln_pre": "a norm between embedding and blocks",
     r"lora_": "adapters, which are to be merged first",
 }
-DENSE = {
-    "attn.qkv": "attn.qkv",
-    "attn.proj": "attn.proj",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
 
 
 def foreign(names: Iterable[str]) -> tuple[str, str] | None:

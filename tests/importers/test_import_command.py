@@ -109,6 +109,14 @@ def test_what_other_commands_say_of_it(edgemoe: Command, classes: int, tmp_path:
         assert code == 2 and printed == "" and said in errors
 
 
+def test_a_checkpoint_is_called_one(edgemoe: Command, classifier: torch.nn.Module, tmp_path: Path) -> None:
+    """No other name could be read again."""
+    for words in (("import", tmp_path / "my classifier.pth"), ("train",)):
+        code, _, errors = edgemoe(*words, "--out", tmp_path / "model")
+        assert code == 2 and "its name must end in .safetensors" in errors
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize(
     "words, text",
     [
