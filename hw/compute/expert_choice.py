@@ -6,14 +6,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-from edgemoe.hw.compute.expert_queues import ExpertQueues
 from edgemoe.hw.compute.lane_tree import larger, reduce_lanes, tree_stages
 from edgemoe.hw.compute.logit_scan import logit_token
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
-from edgemoe.hw.contract.layouts import count_shape
+from edgemoe.hw.contract.layouts import EXPERT_BITS, count_shape
 
-EXPERT_BITS = ExpertQueues.EXPERT_BITS
 KEY = signed(
     WORD_BITS + EXPERT_BITS
 )  # logit above, inverted expert number below: the larger logit wins, ties go to the lower expert

@@ -7,7 +7,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.layouts import SCORE_BITS, index_shape
+from edgemoe.hw.contract.layouts import EXPERT_BITS, SCORE_BITS, index_shape
 from edgemoe.hw.memory.arbiter import first
 from edgemoe.hw.memory.block_memory import BlockMemory
 
@@ -40,7 +40,6 @@ class ExpertQueues(wiring.Component):
     INTERVAL = 1
     PUSH_DELAY = 2
     NEXT_LATENCY = 1
-    EXPERT_BITS = 7
 
     def __init__(self, config: HardwareConfig):
         self.config = config
@@ -56,9 +55,9 @@ class ExpertQueues(wiring.Component):
                 "entry": Out(entry),
                 "count_expert": In(expert),
                 "count": Out(range(config.rows + 1)),
-                "next_from": In(self.EXPERT_BITS),
+                "next_from": In(EXPERT_BITS),
                 "next_found": Out(1),
-                "next_expert": Out(self.EXPERT_BITS),
+                "next_expert": Out(EXPERT_BITS),
             }
         )
 

@@ -5,7 +5,7 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-from edgemoe.hw.compute.expert_choice import EXPERT_BITS, KEY, expert_of_lane
+from edgemoe.hw.compute.expert_choice import KEY, expert_of_lane
 from edgemoe.hw.compute.exponential import FINE_BITS, Exponential
 from edgemoe.hw.compute.fixed import half_shift, round_half
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
@@ -14,7 +14,7 @@ from edgemoe.hw.compute.normalise import EXPONENT_BITS, MANTISSA_BITS
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
-from edgemoe.hw.contract.layouts import SCORE_BITS, count_shape, index_shape
+from edgemoe.hw.contract.layouts import EXPERT_BITS, SCORE_BITS, count_shape, index_shape
 
 
 class ExpertScore(wiring.Component):

@@ -12,7 +12,7 @@ from edgemoe.hw.compute.normalise import ScalePort
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory, Scale
-from edgemoe.hw.contract.layouts import CONTEXTS, ROW_BITS, TAG
+from edgemoe.hw.contract.layouts import CONTEXTS, ROW_BITS, STRIDE_BITS, TAG, WORD_ADDRESS_BITS
 from edgemoe.models.numbers.words import SCALE_ONE
 
 
@@ -118,7 +118,7 @@ class RowPipeline(wiring.Component):
                 "accumulate": Out(RowTag(config)),
                 "norm": Out(ScalePort(config.rows)),
                 "softmax": Out(ScalePort(config.tokens)),
-                "old_address": Out(20),  # of the residual's word that the epilogue adds
+                "old_address": Out(WORD_ADDRESS_BITS),  # of the residual's word that the epilogue adds
                 "control": Out(EpilogueControl),
                 "destination": Out(Destination(config)),
                 "column_done": Out(1),  # pulse: a column block with parameters has left the epilogue
@@ -189,8 +189,11 @@ class RowPipeline(wiring.Component):
         addresses = []
         for name in ("destination", "copy"):
             base, stride = instruction[f"{name}_base"], instruction[f"{name}_stride"]
-            product, start = Signal(ROW_BITS + 10, name=f"{name}_product"), Signal(20, name=f"{name}_start")
-            address = Signal(20, name=f"{name}_address")
+            product, start = (
+                Signal(ROW_BITS + STRIDE_BITS, name=f"{name}_product"),
+                Signal(WORD_ADDRESS_BITS, name=f"{name}_start"),
+            )
+            address = Signal(WORD_ADDRESS_BITS, name=f"{name}_address")
             m.d.sync += [product.eq(tag.row * stride), start.eq(base + tag.column), address.eq(start + product)]
             addresses.append(address)
         known = self.TIME["destination"] + 2

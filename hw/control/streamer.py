@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode
-from edgemoe.hw.contract.layouts import CONTEXTS, JOB, ROW_BITS, TAG
+from edgemoe.hw.contract.layouts import CONTEXTS, JOB, ROW_BITS, STRIDE_BITS, TAG, WORD_ADDRESS_BITS
 from edgemoe.hw.contract.ports import EntryPort, Events, OperationPort
 from edgemoe.hw.control.hazards import Hazards
 
@@ -20,7 +20,7 @@ class StreamedWord(wiring.Signature):
     """
 
     def __init__(self) -> None:
-        super().__init__({"address": Out(20), "issue": Out(ISSUE), "contexts": Out(CONTEXTS)})
+        super().__init__({"address": Out(WORD_ADDRESS_BITS), "issue": Out(ISSUE), "contexts": Out(CONTEXTS)})
 
 
 class Streamer(wiring.Component):
@@ -195,7 +195,7 @@ class Streamer(wiring.Component):
         the rest of the issue travels beside it.
         """
         entry, located = Signal(ISSUE, name="entry"), Signal(ISSUE, name="located")
-        row, product, base = Signal(ROW_BITS), Signal(ROW_BITS + 10), Signal(20)
+        row, product, base = Signal(ROW_BITS), Signal(ROW_BITS + STRIDE_BITS), Signal(WORD_ADDRESS_BITS)
         here = self.streamed.contexts[entry.tag.context].instruction
         m.d.sync += [
             entry.eq(issued),
