@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 DEPTH_PNG_SCALE = 256  # 16-bit PNG: metres x 256, as the KITTI benchmark does
-SUFFIXES = frozenset(
-    ".apng .avif .bmp .gif .jp2 .jpeg .jpg .npy .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
-)  # what is taken from a folder
+# what is taken from a folder
+SUFFIXES = frozenset(".apng .avif .bmp .gif .jp2 .jpeg .jpg .npy .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 UNREADABLE = "is no picture that can be read (PNG, JPEG or .npy)"
 RESIZES = ("stretch", "crop", "pad")
 SAME_SHAPE = 1.01  # a ratio of width to height that changes by less is not worth a word

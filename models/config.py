@@ -17,9 +17,8 @@ DECODERS = ("linear", "pup", "onnx")  # of segmentation, depth and maps
 POOLS = {"cls": 1, "distilled": 2, "mean": 1, "cls+mean": 2, "mean-first": 0}
 
 
-LARGEST = (
-    1 << 20
-)  # of any size: far above what runs, and small enough that a broken file cannot ask for more than there is
+# of any size: far above what runs, and small enough that a broken file cannot ask for more than there is
+LARGEST = 1 << 20
 MOST_LAYERS = 1024
 MOST_TASKS = 64
 

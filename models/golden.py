@@ -305,12 +305,10 @@ class Golden(nn.Module):
                 held = None
                 if routing is not None and layer in routing:
                     shape = (*x.shape[:2], self.config.top_k)
-                    held = torch.as_tensor(routing[layer], dtype=torch.int64, device=x.device).reshape(
-                        shape
-                    )  # [B, T, k]
-                y, chosen, scores, probabilities = block.mlp(
-                    y, index, held
-                )  # [B, T, D], [B, T, k], [B, T, k], [B, T, E]
+                    # [B, T, k]
+                    held = torch.as_tensor(routing[layer], dtype=torch.int64, device=x.device).reshape(shape)
+                # [B, T, D], [B, T, k], [B, T, k], [B, T, E]
+                y, chosen, scores, probabilities = block.mlp(y, index, held)
                 output.routing[layer], output.scores[layer] = chosen, scores
                 if trace:
                     output.probabilities[layer] = probabilities

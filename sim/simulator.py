@@ -13,9 +13,8 @@ from edgemoe.sim import build
 from edgemoe.sim.device import Dram, VerilatorDevice
 
 HARDWARE = Path(__file__).resolve().parent.parent / "hw"
-NUMBERS = [
-    HARDWARE.parent / "models" / "numbers" / name for name in ("arithmetic.py", "words.py")
-]  # tables and word lengths
+# tables and word lengths
+NUMBERS = [HARDWARE.parent / "models" / "numbers" / name for name in ("arithmetic.py", "words.py")]
 
 
 @cache

@@ -34,9 +34,8 @@ def blocks(
         columns = work.groups * words(work.outputs // work.groups)
         yield from [(rows, load)] * (work.count * chunks * columns if rows else 0)
 
-    together = (
-        images if shared else streams
-    )  # what goes through an operation: pictures until streams part, then streams
+    # what goes through an operation: pictures until streams part, then streams
+    together = images if shared else streams
     for operation in graph(c).trunk:
         if operation.routed:
             together = streams

@@ -49,9 +49,8 @@ class Run:
     heads: list[NDArray[np.float32] | None] = field(default_factory=list)
     tokens: list[NDArray[np.float32] | None] = field(default_factory=list)
     traces: list[NDArray[np.uint8]] = field(default_factory=list)
-    routes: list[NDArray[np.int64]] = field(
-        default_factory=list
-    )  # [tokens, top_k] of each ROUTE, where the device tells (the emulator)
+    # [tokens, top_k] of each ROUTE, where the device tells (the emulator)
+    routes: list[NDArray[np.int64]] = field(default_factory=list)
 
     @property
     def cycles(self) -> int:

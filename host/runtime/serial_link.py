@@ -35,16 +35,14 @@ ATTEMPTS = 4
 SILENCE = 5.0  # seconds without a byte, after which an answer is given up
 GREETING = 1.0  # the same for the first answer of all, which is short and may never come
 STUCK = 60.0  # seconds that the sending of one frame may take
-PAUSE = (
-    2.5 * frames.TIMEOUT_SECONDS
-)  # of silence before a frame is sent again: the board has then given the last one up
+# of silence before a frame is sent again: the board has then given the last one up
+PAUSE = 2.5 * frames.TIMEOUT_SECONDS
 TIMEOUT = (
     600.0  # seconds that a run may take where the caller states none: the boards behind such a line are the slow ones
 )
 NOISE = 256  # bytes that are no answer, after which waiting for one is given up
-READ_BYTES = (
-    1 << 14
-)  # of a frame: a USB bridge that the computer forgets for 2 ms loses bytes, and the less is sent again the better
+# of a frame: a USB bridge that the computer forgets for 2 ms loses bytes, and the less is sent again the better
+READ_BYTES = 1 << 14
 
 # What the board tells of a frame that it could not use, in words. Everything else is no matter of the line.
 DAMAGED = {

@@ -146,9 +146,8 @@ class Epilogue(wiring.Component):
 
         # Values of the whole row, beside the stages that need them.
         shift = control.accumulator_shift + control.exponent
-        amount = self.register(
-            m, "amount", 6, Mux(shift < 0, 0, Mux(shift > 63, 63, shift))
-        )  # beyond 48 the result is 0
+        # beyond 48 the result is 0
+        amount = self.register(m, "amount", 6, Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))
         fine_amount = delay(m, amount[:3], 1, name="fine_amount")
         mantissa = beside("a", "mantissa")
         bank = beside("row rounded", "bank")

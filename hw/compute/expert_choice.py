@@ -12,9 +12,8 @@ from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.layouts import EXPERT_BITS, count_shape
 
-KEY = signed(
-    WORD_BITS + EXPERT_BITS
-)  # logit above, inverted expert number below: the larger logit wins, ties go to the lower expert
+# logit above, inverted expert number below: the larger logit wins, ties go to the lower expert
+KEY = signed(WORD_BITS + EXPERT_BITS)
 LOWEST_KEY = -(1 << WORD_BITS + EXPERT_BITS - 1)  # belongs to no expert below 64
 
 
@@ -58,9 +57,8 @@ class ExpertChoice(wiring.Component):
     def __init__(self, config: HardwareConfig):
         self.config = config
         self.stages = tree_stages(config.lanes)
-        self.LATENCY = (
-            self.SEEN + 1 + self.stages + 1
-        )  # memories and words; keys; the tree; against the row's earlier words
+        # memories and words; keys; the tree; against the row's earlier words
+        self.LATENCY = self.SEEN + 1 + self.stages + 1
         word, token = data.ArrayLayout(signed(WORD_BITS), config.lanes), logit_token(config)
         super().__init__(
             {
@@ -83,9 +81,8 @@ class ExpertChoice(wiring.Component):
         m = Module()
         config, lanes = self.config, self.config.lanes
         valids = chain(m, self.valid, self.LATENCY, name="valid", reset_less=False)
-        tokens = chain(
-            m, self.token, self.LATENCY, name="token"
-        )  # fields that nobody reads any more are removed by synthesis
+        # fields that nobody reads any more are removed by synthesis
+        tokens = chain(m, self.token, self.LATENCY, name="token")
         # Row tables: maximum (written by the first pass), last choice.
         m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=max(2, config.tokens), init=[])
         m.submodules.choices = choices = Memory(shape=KEY, depth=max(2, config.tokens), init=[])

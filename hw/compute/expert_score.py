@@ -44,9 +44,8 @@ class ExpertScore(wiring.Component):
         """choice_delay: cycles from a row's last word being seen to `chosen`."""
         self.config, self.choice_delay = config, choice_delay
         self.stages = tree_stages(config.lanes)
-        self.SUM = (
-            1 + Exponential.LATENCY + self.stages + 1
-        )  # distances, exponentials, tree, against the row's earlier words
+        # distances, exponentials, tree, against the row's earlier words
+        self.SUM = 1 + Exponential.LATENCY + self.stages + 1
         self.PRODUCT = self.SUM + Reciprocal.LATENCY + 1
         self.LATENCY = self.PRODUCT + 1
         word, token = data.ArrayLayout(signed(WORD_BITS), config.lanes), logit_token(config)

@@ -81,9 +81,8 @@ class Router(wiring.Component):
         self.config = config
         self.choice = ExpertChoice(config)
         self.scores = ExpertScore(config, choice_delay=self.choice.LATENCY - ExpertChoice.SEEN)
-        self.TURN = (
-            self.choice.LATENCY
-        )  # least cycles between a row's last address of one pass and its first of the next, less one
+        # least cycles between a row's last address of one pass and its first of the next, less one
+        self.TURN = self.choice.LATENCY
         self.scan = LogitScan(config, self.TURN)
         self.PUSH = ExpertChoice.SEEN + self.scores.LATENCY  # address of a row's last word to the queue
         self.DRAIN = self.PUSH + ExpertQueues.PUSH_DELAY

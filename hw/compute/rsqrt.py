@@ -52,9 +52,8 @@ class ReciprocalSquareRoot(wiring.Component):
         with m.If(valids[0]):
             m.d.sync += [value_1.eq(coarse), moved_1.eq(Cat(*reversed(moved)))]
         middle, moved = normalise(m, value_1, (8, 4), name="middle")
-        kept = normalised(
-            1 + self.SEGMENT_BITS + FRACTION_BITS + 3, self.SEGMENT_BITS
-        )  # up to 3 more places come from below
+        # up to 3 more places come from below
+        kept = normalised(1 + self.SEGMENT_BITS + FRACTION_BITS + 3, self.SEGMENT_BITS)
         value_2, moved_2 = Signal(kept.size, reset_less=True), Signal(4, reset_less=True)
         with m.If(valids[1]):
             m.d.sync += [value_2.eq(middle[self.WIDE - kept.size :]), moved_2.eq(Cat(*reversed(moved), moved_1))]

@@ -79,9 +79,8 @@ class RegisterFile(wiring.Component):
         m = Module()
         write, address, value, mask = self._write_channel(m)
         read, read_address = self._read_channel(m)
-        words = {
-            r.name: Signal(REGISTER_BITS, name=r.name.lower()) for r in registers.REGISTERS
-        }  # what every register reads as
+        # what every register reads as
+        words = {r.name: Signal(REGISTER_BITS, name=r.name.lower()) for r in registers.REGISTERS}
 
         def written(name: str) -> Signal:
             return write & (address == BY_NAME[name].offset >> 2)

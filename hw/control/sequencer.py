@@ -34,9 +34,8 @@ from edgemoe.hw.contract.ports import QueueQuery
 from edgemoe.hw.contract.registers import REGISTER_BITS
 from edgemoe.hw.control.legality import Legality
 
-PLACE = data.StructLayout(
-    {"address": DRAM_OFFSET_BITS, "number": REGISTER_BITS}
-)  # of an instruction: in memory, in the program
+# of an instruction: in memory, in the program
+PLACE = data.StructLayout({"address": DRAM_OFFSET_BITS, "number": REGISTER_BITS})
 LOOP = data.StructLayout(
     {
         "active": 1,

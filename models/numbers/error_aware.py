@@ -167,9 +167,8 @@ def decode_rounding(key: Key, stored: Rounding, shape: tuple[int, ...]) -> tuple
     """
     try:
         packed = zlib.decompressobj()
-        delta = packed.decompress(
-            base64.b64decode(stored.delta, validate=True), math.prod(shape) + 1
-        )  # no more, whatever it says
+        # no more, whatever it says
+        delta = packed.decompress(base64.b64decode(stored.delta, validate=True), math.prod(shape) + 1)
         bias = np.frombuffer(base64.b64decode(stored.bias, validate=True), "<f4").reshape(shape[:-1])
         if not np.isfinite(bias).all():
             raise ValueError("a correction that is not finite")

@@ -34,9 +34,8 @@ def weight_scale(weight: NDArray, bits: int) -> NDArray:
     """Value of one step, per output channel [..., outputs]:
     a power of two for 16 bits, largest magnitude / 127 for 8.
     """
-    reach = np.maximum(
-        np.abs(weight).max(axis=-1), 2.0**-30
-    )  # a matrix of zeros, such as a router not yet trained, needs no small step
+    # a matrix of zeros, such as a router not yet trained, needs no small step
+    reach = np.maximum(np.abs(weight).max(axis=-1), 2.0**-30)
     reach = np.maximum(reach, reach.max() * 2.0**-12)  # channels of (almost) zero weights
     if bits == WORD_BITS:
         return np.exp2(np.ceil(np.log2(reach / WORD_LIMIT)))

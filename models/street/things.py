@@ -221,9 +221,8 @@ def draw_pole(canvas: Canvas, light: Light, x: float, z: float) -> None:
         return
     window, a, b, t = place
     inward = -1.0 if x > 0 else 1.0
-    radius = max(
-        rng.uniform(0.06, 0.11), 0.45 * t / canvas.camera.focal
-    )  # never thinner than a pixel, so that it can be seen
+    # never thinner than a pixel, so that it can be seen
+    radius = max(rng.uniform(0.06, 0.11), 0.45 * t / canvas.camera.focal)
     shaft = (np.abs(a) < radius) & (b > 0) & (b < height)
     tone = rng.uniform(0.18, 0.55) * rgb(1, 1, rng.uniform(0.95, 1.05))
     shape = shaft.shape

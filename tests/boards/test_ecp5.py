@@ -106,9 +106,8 @@ def test_the_clock(name: str) -> None:
     assert input_mhz / values["INPUT_DIVIDER"] * values["FEEDBACK_DIVIDER"] == board.clock_mhz
     assert input_mhz / values["INPUT_DIVIDER"] >= 3.125 and 400 <= float(values["OSCILLATOR_MHZ"]) <= 800
     assert float(values["OSCILLATOR_MHZ"]) / values["OUTPUT_DIVIDER"] == board.clock_mhz
-    assert (
-        abs(ecp5.cycles_per_bit(board) * frames.BAUD / (board.clock_mhz * 1e6) - 1) <= 0.02
-    )  # half a bit in ten would be too much
+    # half a bit in ten would be too much
+    assert abs(ecp5.cycles_per_bit(board) * frames.BAUD / (board.clock_mhz * 1e6) - 1) <= 0.02
     with pytest.raises(EdgemoeError, match=r"the PLL cannot make 61\.7 MHz"):
         ecp5.clocking(replace(BOARD, clock_mhz=61.7))
 

@@ -69,9 +69,8 @@ def test_deep_memories_move_to_ultra_ram(counted: None, monkeypatch: pytest.Monk
     monkeypatch.setattr(fit.simulator, "verilog", lambda config: text)
     roomy = replace(BOARDS["kv260"], resources={**BOARDS["kv260"].resources, "bram": 300})
     report = fit.report(roomy, preset("base"))
-    assert (
-        report["total"]["uram"] == 1 and report["total"]["bram"] == 240 - 8
-    )  # 4096 x 72 is one UltraRAM or eight block RAMs
+    # 4096 x 72 is one UltraRAM or eight block RAMs
+    assert report["total"]["uram"] == 1 and report["total"]["bram"] == 240 - 8
 
 
 @pytest.mark.parametrize("hardware", ["base", "ultra96", "zcu102"])

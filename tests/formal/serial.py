@@ -248,10 +248,11 @@ def uart_transmitter(p: Property, unit: Any) -> None:
     dut = p.unit(unit(4))
     stream(p, dut.bytes, assume=True)
     taken = dut.bytes.valid & dut.bytes.ready
+    # cycles of the byte's ten bits still to come, this one included
     place, kept = (
         p.register(6, "place"),
         p.register(10, "kept"),
-    )  # cycles of the byte's ten bits still to come, this one included
+    )
     m.d.sync += place.eq(Mux(place == 0, 0, place - 1))
     with m.If(taken):
         m.d.sync += [place.eq(40), kept.eq(Cat(Const(0, 1), dut.bytes.payload, Const(1, 1)))]

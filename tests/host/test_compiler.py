@@ -95,9 +95,8 @@ def test_waits_only_where_something_is_unfinished():
     first, second = by_label["layer 0 head 0 scores"], by_label["layer 0 head 1 scores"]
     assert first.wait_stream and first.wait_load and not second.wait_stream and not second.wait_load
     values = by_label["layer 0 head 0 values"]
-    assert (
-        values.wait_stream and not values.wait_load
-    )  # its values have long been there: they load while scores come out
+    # its values have long been there: they load while scores come out
+    assert values.wait_stream and not values.wait_load
     assert by_label["layer 0 MLP 2"].wait_stream and not by_label["layer 0 queries"].wait_stream
 
 

@@ -29,6 +29,5 @@ def test_twin_is_close_to_pytorch() -> None:
     torch = pytest.importorskip("torch")
     exact = torch.nn.functional.gelu(torch.from_numpy(GRID / 2**GELU_FRACTION)).numpy()
     error = np.abs(gelu(GRID) / 2**GELU_FRACTION - exact).max()
-    assert error < 3.5e-5, (
-        f"largest error {error}"
-    )  # chords of 1/64: 0.8 * (1/64)^2 / 8 = 2.4e-5, and half of the last bit, 0.8e-5
+    # chords of 1/64: 0.8 * (1/64)^2 / 8 = 2.4e-5, and half of the last bit, 0.8e-5
+    assert error < 3.5e-5, f"largest error {error}"
