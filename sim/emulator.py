@@ -330,7 +330,8 @@ class Emulator:
                 self._words(Memory.ACTIVATION, i.copy_base, scattered, i.copy_stride, i.columns)
             ] = words
         if memory == Memory.SCORE:
-            self.maximum[:count] = y[:, : min(i.keys, y.shape[1])].max(axis=1, initial=-32768)
+            least = self.maximum[:count] if i.append else np.full(count, -32768)
+            self.maximum[:count] = np.maximum(y[:, : min(i.keys, y.shape[1])].max(axis=1, initial=-32768), least)
         if old is not None and memory == Memory.RESIDUAL:
             self._statistics(i, y, old, scattered if i.scatter else i.row_base + np.arange(count))
 
@@ -349,7 +350,9 @@ class Emulator:
         return stream.unpack(self._read(i.address + expert * i.expert_stride, self._padded(stream.size))[: stream.size])
 
     def _statistics(self, i: Instruction, y: NDArray, old: NDArray, rows: NDArray[np.int64]) -> None:
-        """Sum and sum of squares of the residual rows: from zero, or changed by the difference when scattered."""
+        """Sum and sum of squares of the residual rows: from zero, or with `append` more channels', or changed by the
+        difference when scattered.
+        """
         if rows.max() >= self.hardware.rows:
             raise _Fault(ErrorCode.CAPACITY, int(rows.max()))
         new = y.astype(np.int64)
@@ -358,5 +361,7 @@ class Emulator:
             before = old.astype(np.int64)
             np.add.at(self.total, rows, total - before.sum(axis=1))
             np.add.at(self.squares, rows, squares - np.einsum("ij,ij->i", before, before))
+        elif i.append:
+            self.total[rows], self.squares[rows] = self.total[rows] + total, self.squares[rows] + squares
         else:
             self.total[rows], self.squares[rows] = total, squares

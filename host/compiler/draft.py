@@ -63,12 +63,23 @@ class Region:
     offset: int = -1  # decided by `link`
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A rectangle of a picture, in pixels, and where it is put in memory: CHW bytes."""
+
+    region: Region
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 @dataclass
 class Draft:
     """An instruction on its way.
 
     key     the matrix that it is about
-    region  what its address names
+    region  what its address names, `offset` bytes from its begin
     rooms   whose words are to be taken before it, in this order; others are taken at their first use
     reads   what must be complete before it streams; holds: before it reads keys or values
     writes  what it changes
@@ -76,6 +87,7 @@ class Draft:
     part    what of the model it belongs to, as people call it
     group   number of the loop that it is part of, unrolled or not: what that uses lives from its begin to its end; 0:
             of none
+    origin  which token row, counted over all slots, has row 0 on chip
     """
 
     opcode: Opcode
@@ -90,6 +102,8 @@ class Draft:
     body: bool = False
     part: str = ""
     group: int = 0
+    offset: int = 0
+    origin: int = 0
 
     @property
     def used(self) -> list[Room]:
@@ -110,14 +124,14 @@ class DraftResult:
 class Lowered:
     """A program before its numbers.
 
-    images: the strips of each; traced: the MATMUL that each trace is of; macs: useful multiplications.
+    images: the pieces of each; traced: the MATMUL that each trace is of; macs: useful multiplications.
     """
 
     streams: list[Stream]
     slots: list[int]
     drafts: list[Draft] = field(default_factory=list)
     constants: list[Region] = field(default_factory=list)
-    images: list[list[Region]] = field(default_factory=list)
+    images: list[list[Piece]] = field(default_factory=list)
     results: list[DraftResult] = field(default_factory=list)
     traced: list[tuple[Draft, Region]] = field(default_factory=list)
     macs: int = 0

@@ -14,7 +14,7 @@ import numpy as np
 from edgemoe.host.compiler.capacities import Need
 from edgemoe.host.compiler.draft import Draft, Lowered, Region
 from edgemoe.host.compiler.packing import pack, stream_of
-from edgemoe.host.runtime.program import Buffer, CompiledProgram, StreamResult, Trace
+from edgemoe.host.runtime.program import Buffer, CompiledProgram, ImagePiece, StreamResult, Trace
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Opcode
 from edgemoe.hw.contract.rules import Place, violated
@@ -71,8 +71,8 @@ def locate(lowered: Lowered, needs: list[Need], hardware: HardwareConfig) -> Out
     layout = Layout()
     layout.place(Region((len(drafts) + FETCHED_AHEAD) * INSTRUCTION_BYTES), *lowered.constants, *weights)
     initialised = layout.position
-    for strips in lowered.images:
-        layout.place(*strips)
+    for pieces in lowered.images:
+        layout.place(*(piece.region for piece in pieces))
     layout.place(*_regions(drafts, Opcode.STORE))
     memory_size = -(-(layout.position + ALIGNMENT) // PAGE) * PAGE
     instructions = [_instruction(draft, hardware) for draft in drafts]
@@ -103,7 +103,10 @@ def link(outline: Outline, model: QuantisedModel, hardware: HardwareConfig) -> C
         program=0,
         instructions=instructions,
         keys=[draft.key for draft in drafts],
-        images=[tuple(strip.offset for strip in strips) for strips in lowered.images],
+        images=[
+            tuple(ImagePiece(p.region.offset, p.top, p.left, p.height, p.width) for p in pieces)
+            for pieces in lowered.images
+        ],
         image_bytes=c.image_channels * c.image_height * c.image_width,
         results=[StreamResult(r.stream, _located(r.head), _located(r.tokens)) for r in lowered.results],
         traces=[Trace(index_of[id(draft)], draft.label, draft.key, r.offset, r.size) for draft, r in lowered.traced],
@@ -111,6 +114,7 @@ def link(outline: Outline, model: QuantisedModel, hardware: HardwareConfig) -> C
         weight_bytes=sum(region.size for region in outline.weights),
         exponents=model.exponents,
         slots=lowered.slots,
+        origins=[draft.origin for draft in drafts],
     )
 
 
@@ -118,7 +122,7 @@ def _instruction(draft: Draft, hardware: HardwareConfig) -> Instruction:
     """With all its numbers; nothing that the hardware would refuse leaves the compiler."""
     values = {name: int(value) for name, value in draft.fields.items() if isinstance(value, int)}
     if draft.region is not None:
-        values["address"] = draft.region.offset
+        values["address"] = draft.region.offset + draft.offset
     instruction = Instruction(draft.opcode, values, draft.label)
     broken = violated(instruction, hardware, Place.of(instruction, draft.body, expert=int(draft.body)))
     assert not broken, f"{instruction.label}: {instruction}: {broken[0].text}"
@@ -126,4 +130,5 @@ def _instruction(draft: Draft, hardware: HardwareConfig) -> Instruction:
 
 
 def _located(result: tuple[Buffer, Region] | None) -> Buffer | None:
-    return None if result is None else replace(result[0], offset=result[1].offset)
+    """A buffer in its region; its offset was from the region's begin."""
+    return None if result is None else replace(result[0], offset=result[1].offset + result[0].offset)

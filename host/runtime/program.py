@@ -72,6 +72,17 @@ class Trace:
     size: int
 
 
+@dataclass(frozen=True)
+class ImagePiece:
+    """A rectangle of a picture, in pixels: written to `offset` as CHW bytes."""
+
+    offset: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 @dataclass
 class CompiledProgram:
     """All that a device needs.
@@ -80,10 +91,9 @@ class CompiledProgram:
     memory_size   bytes of the whole layout
     instructions  with labels, in program order
     keys          for each of them the matrix that it is about, if there is one (ROUTE: the router's)
-    images        offsets of each image's buffers, one for each strip of patch rows from the top; a strip is written
-                  there as CHW bytes
-    slots         of each stream: its rows on chip are slot * tokens and following (ROUTE's row_base tells streams apart
-                  by it)
+    images        of each image the pieces that it is written in
+    slots         of each stream: its token rows are slot * tokens and following
+    origins       of each instruction the token row that row 0 on chip is; not 0 only where rows come in tiles
     macs          multiplications that the mathematics asks for, without padding
     weight_bytes  of all weight streams, each counted once; `bytes` fetched can be less (experts without tokens)
     """
@@ -97,7 +107,7 @@ class CompiledProgram:
     program: int
     instructions: list[Instruction]
     keys: list[Key | None]
-    images: list[tuple[int, ...]]
+    images: list[tuple[ImagePiece, ...]]
     image_bytes: int
     results: list[StreamResult]
     traces: list[Trace]
@@ -105,6 +115,7 @@ class CompiledProgram:
     weight_bytes: int
     exponents: dict[Key, int]
     slots: list[int]
+    origins: list[int]
 
     @property
     def hardware_hash(self) -> int:
@@ -118,17 +129,16 @@ class CompiledProgram:
 def image_buffers(
     compiled: CompiledProgram, number: int, image: NDArray[np.uint8]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(offset, bytes) of each strip of an image; uint8 CHW of the model's size."""
+    """(offset, bytes) of each piece of an image; uint8 CHW of the model's size."""
     c = compiled.config
     expected = (c.image_channels, c.image_height, c.image_width)
     if image.dtype != np.uint8 or image.shape != expected:
         raise EdgemoeError(
             f"image is {image.dtype} {list(image.shape)}, expected uint8 {list(expected)}; convert or resize it"
         )
-    offsets = compiled.images[number]
-    taller = -(-c.image_height // c.patch // len(offsets)) * c.patch
-    for strip, offset in enumerate(offsets):
-        yield offset, np.ascontiguousarray(image[:, strip * taller : (strip + 1) * taller]).reshape(-1)
+    for piece in compiled.images[number]:
+        rows, columns = slice(piece.top, piece.top + piece.height), slice(piece.left, piece.left + piece.width)
+        yield piece.offset, np.ascontiguousarray(image[:, rows, columns]).reshape(-1)
 
 
 def memory_image(compiled: CompiledProgram, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -5,7 +5,6 @@ from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.pipeline import Stages, delay
@@ -93,22 +92,21 @@ class LayerNorm(wiring.Component):
         SWEEP_DELAY = 13 cycles.
     Interval: INTERVAL = 1 cycle between words; REVISIT = 1 cycle between words of the same row.
     Format: words signed 16 bit; sums exact; (new^2 - old^2) is one multiplication a lane, (new - old) * (new + old).
-    Limits: row < config.rows; a row has at most config.width elements (padding lanes hold 0); elements 12 bit, epsilon
+    Limits: row < config.rows; a row has at most 2^12 elements (padding lanes hold 0); elements 12 bit, epsilon
         48 bit; no `start` between a `start` and its `done`.
     Twin: `models.numbers.twins.layernorm_scale`.
     """
 
     INTERVAL = 1
     REVISIT = 1
+    SUM_BITS = WORD_BITS + ELEMENT_BITS
+    SQUARE_BITS = 2 * WORD_BITS - 1 + ELEMENT_BITS
     VARIANCE_STAGES = Stages("magnitude", "partial products", "cross", "squared", "variance", "argument")
     VARIANCE_LATENCY = len(VARIANCE_STAGES)  # statistics table to the argument of the square root
     SWEEP_DELAY = 2 + VARIANCE_LATENCY + ReciprocalSquareRoot.LATENCY
 
     def __init__(self, config: HardwareConfig):
         self.config = config
-        elements = config.words(config.width) * config.lanes
-        self.sum_bits = WORD_BITS + ceil_log2(elements)
-        self.square_bits = 2 * WORD_BITS - 1 + ceil_log2(elements)
         self.stages = tree_stages(config.lanes)
         self.STATISTICS_DELAY = 2 + self.stages
         super().__init__(
@@ -121,7 +119,7 @@ class LayerNorm(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        layout = data.StructLayout({"sum": signed(self.sum_bits), "squares": self.square_bits})
+        layout = data.StructLayout({"sum": signed(self.SUM_BITS), "squares": self.SQUARE_BITS})
         m.submodules.statistics = statistics = Memory(shape=layout, depth=max(2, self.config.rows), init=[])
         self.update(m, statistics)
         self.sweep(m, statistics)
@@ -216,17 +214,17 @@ class LayerNorm(wiring.Component):
         magnitude = register(2 * HALF, Mux(row.sum < 0, -row.sum, row.sum), "magnitude")
         with m.If(uncentred):
             m.d.sync += magnitude.eq(0)
-        squares = register(self.square_bits, row.squares, "squares")
+        squares = register(self.SQUARE_BITS, row.squares, "squares")
         # partial products
         low, high = magnitude[:HALF], magnitude[HALF:]
         squares_low = register(LOW + ELEMENT_BITS, squares[:LOW] * elements, "squares_low")
-        squares_high = register(self.square_bits - LOW + ELEMENT_BITS, squares[LOW:] * elements, "squares_high")
+        squares_high = register(self.SQUARE_BITS - LOW + ELEMENT_BITS, squares[LOW:] * elements, "squares_high")
         low_low, low_high, high_high = (
             register(2 * HALF, value, name)
             for value, name in ((low * low, "low_low"), (low * high, "low_high"), (high * high, "high_high"))
         )
         # cross, squared: their sums
-        scaled = register(self.square_bits + ELEMENT_BITS, squares_low + (squares_high << LOW), "scaled")
+        scaled = register(self.SQUARE_BITS + ELEMENT_BITS, squares_low + (squares_high << LOW), "scaled")
         cross = register(3 * HALF + 1, low_low + (low_high << HALF + 1), "cross")
         high_high = register(2 * HALF, high_high, "high_high_3")
         raised = register(ReciprocalSquareRoot.VALUE_BITS, scaled + epsilon, "raised")

@@ -8,6 +8,7 @@ from edgemoe.hw.compute.exponential import line_table
 from edgemoe.hw.compute.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, along_line, normalise, normalised
 from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import reciprocal_table
+from edgemoe.models.numbers.words import PROBABILITY_SUM_BITS
 
 
 class Reciprocal(wiring.Component):
@@ -19,15 +20,15 @@ class Reciprocal(wiring.Component):
         mantissa, exponent (out): the result; both keep their values until the next.
     Latency: LATENCY = 4 cycles from valid to out_valid, a register for each of the STAGES.
     Interval: INTERVAL = 1 cycle between values.
-    Format: value an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 value), 0..27.
-    Limits: 1 <= value < 2^28; 0 has no result (the twin takes it as 1).
+    Format: value an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 value), 0..29.
+    Limits: 1 <= value < 2^30; 0 has no result (the twin takes it as 1).
     Twin: `models.numbers.arithmetic.reciprocal`.
     """
 
     STAGES = Stages("coarse", "fine", "product", "result")
     LATENCY = len(STAGES)
     INTERVAL = 1
-    VALUE_BITS = 28
+    VALUE_BITS = PROBABILITY_SUM_BITS
     WIDE = 32  # a power of two, so that every step of the normalisation is one
     SEGMENT_BITS = 8
 

@@ -21,8 +21,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
-from edgemoe.hw.compute.exponential import FINE_BITS, Exponential
+from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.lane_tree import add, larger, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.pipeline import Stages, delay
@@ -30,6 +29,7 @@ from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.layouts import index_shape
+from edgemoe.models.numbers.words import PROBABILITY_SUM_BITS
 
 LOWEST = -(1 << WORD_BITS - 1)
 
@@ -123,7 +123,7 @@ class Softmax(wiring.Component):
         index, on either side.
     Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of
         2^-18.
-    Limits: index < config.tokens; a row's sum is of at most config.tokens lanes, one of them the maximum (so the sum is
+    Limits: index < config.tokens; a row's sum is of at most MOST_KEYS lanes, one of them the maximum (so the sum is
         never 0). A lane that counts is never above max[i].
     Twin: `models.numbers.twins.probabilities` and `models.numbers.twins.softmax_scale`.
     """
@@ -201,7 +201,7 @@ class Softmax(wiring.Component):
 
     def update_sums(self, m: Module, fine: data.View) -> None:
         config = self.config
-        bits = FINE_BITS + ceil_log2(config.tokens)
+        bits = PROBABILITY_SUM_BITS
         m.submodules.sums = sums = Memory(shape=bits, depth=max(2, config.tokens), init=[])
         write = sums.write_port()
         read = sums.read_port(transparent_for=[write])

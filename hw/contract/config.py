@@ -13,7 +13,7 @@ from typing import Any
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.formats import WeightFormat
-from edgemoe.models.numbers.words import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS
+from edgemoe.models.numbers.words import ACCUMULATOR_BITS, FINE_BITS, MOST_KEYS, WORD_BITS
 
 NAME = "edgemoe"  # of the core's module unless another is asked for: the names of all others begin with it
 PARAMETER_WORDS = 3  # per column block in the weight stream: bias low halves, bias high halves, multipliers
@@ -28,7 +28,7 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
 }
 RANGES: Mapping[str, tuple[int, int]] = {
     "rows": (1, 4096),  # layouts.ROW_BITS
-    "tokens": (1, 500),  # a softmax sum has 28 bits
+    "tokens": (1, MOST_KEYS),
     "width": (1, BY_NAME["elements"].limit),
     "hidden": (1, BY_NAME["columns"].limit * 32),
     "experts": (1, 64),  # layouts.EXPERT_BITS, and an order of logits and experts in 23 bits

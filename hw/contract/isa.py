@@ -208,6 +208,7 @@ FIELDS = (
     Field("channels", 4, "IMAGE: planes of 8-bit pixels"),
     Field("patch", 6, "IMAGE: pixels a patch side"),
     Field("uncentred", 1, "LAYERNORM: leave the rows' sums out, as RMSNorm does"),
+    Field("append", 1, "row maxima (memory = SCORE) or row sums (RESIDUAL) go on from those that are there"),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

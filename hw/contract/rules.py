@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.models.numbers.words import MOST_KEYS
 
 TRANSFERS = (Opcode.LOAD, Opcode.STORE, Opcode.IMAGE)
 IN_BODIES = (Opcode.LOAD, Opcode.STORE, Opcode.MATMUL)  # what EXPERTS may repeat
@@ -114,11 +115,6 @@ class Bound:
         """Whether the instruction must be refused; of numbers."""
         span = self.span(i, h, at)
         return bool(self.applies(i, h, at)) and span.end > span.limit
-
-
-def _beyond(i: Any, name: str, most: int) -> Any:
-    """Whether a field holds more than `most`; hardware has no comparison where it cannot."""
-    return getattr(i, name) > most if most < BY_NAME[name].limit else False
 
 
 def _queued(i: Any) -> Any:
@@ -234,8 +230,8 @@ CONDITIONS: tuple[Rule, ...] = (
     _capacity(
         "keys",
         MATMUL,
-        "`keys` is at most the build's `tokens`, if `stationary` is KEYS or VALUES",
-        lambda i, h, at: _on_chip(i) & (i.keys > h.tokens),
+        f"`keys` is at most {MOST_KEYS}, if `stationary` is KEYS or VALUES, or with `probabilities`",
+        lambda i, h, at: (_on_chip(i) | i.probabilities) & (i.keys > MOST_KEYS),
     ),
     _capacity(
         "blocks",
@@ -246,8 +242,8 @@ CONDITIONS: tuple[Rule, ...] = (
     _capacity(
         "elements",
         (Opcode.LAYERNORM,),
-        "`elements` is 1 to the build's `width`",
-        lambda i, h, at: (i.elements == 0) | _beyond(i, "elements", h.width),
+        "`elements` is at least 1",
+        lambda i, h, at: i.elements == 0,
     ),
     _capacity(
         "experts",

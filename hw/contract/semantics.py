@@ -175,7 +175,7 @@ def matmul(m: Machine, i: Instruction, e: int) -> None:
         if i.copy:
             m.write_row(Memory.ACTIVATION, i.copy_base + written * i.copy_stride, result)
         if i.memory == Memory.SCORE:
-            m.maximum[n] = max(result[: i.keys], default=-32768)
+            m.maximum[n] = max([m.maximum[n] if i.append else -32768, *result[: i.keys]])
         if i.memory == Memory.RESIDUAL:
             keep_statistics(m, i, n, written, old, result)
 
@@ -243,11 +243,14 @@ def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int
 
 
 def keep_statistics(m: Machine, i: Instruction, n: int, written: int, old: list[int], new: list[int]) -> None:
-    """The sums of a residual row: afresh, or, where rows are scattered, changed by the difference."""
+    """The sums of a residual row: afresh, or, with `append`, those of more channels; where rows are scattered, changed
+    by the difference.
+    """
     row = written if i.scatter else i.row_base + n
     before = old if i.scatter else []
-    m.sums[row] = (m.sums[row] if i.scatter else 0) + sum(new) - sum(before)
-    m.squares[row] = (m.squares[row] if i.scatter else 0) + sum(x * x for x in new) - sum(x * x for x in before)
+    goes_on = i.scatter or i.append
+    m.sums[row] = (m.sums[row] if goes_on else 0) + sum(new) - sum(before)
+    m.squares[row] = (m.squares[row] if goes_on else 0) + sum(x * x for x in new) - sum(x * x for x in before)
 
 
 def layernorm(m: Machine, i: Instruction, e: int) -> None:

@@ -176,7 +176,7 @@ class RowPipeline(wiring.Component):
             self.destination.copy.eq(leaving.copy),
             self.destination.scatter.eq(leaving.scatter),
             self.destination.index.eq(tag("write").index),
-            self.destination.first.eq(tag("write").column == 0),
+            self.destination.first.eq((tag("write").column == 0) & ~leaving.append),
             self.column_done.eq(tag("write").valid & tag("write").column_end & ~leaving.stationary[1]),
             self.final_written.eq(
                 delay(m, tag("write").valid & tag("write").final, self.settle, name="final", reset_less=False)

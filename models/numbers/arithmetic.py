@@ -15,6 +15,7 @@ from .words import (
     GELU_FRACTION,
     MULTIPLIER_LIMIT,
     PROBABILITY_BITS,
+    PROBABILITY_SUM_BITS,
     RECIPROCAL_FRACTION,
     SCORE_FRACTION,
 )
@@ -91,13 +92,14 @@ def _bit_length(x: Ints) -> Ints:
 
 
 def reciprocal(x) -> tuple[Ints, Ints]:
-    """(mantissa, exponent) with 1/x = mantissa * 2^-16 * 2^-exponent; mantissa in 2^15..65535; 1 <= x < 2^28.
+    """(mantissa, exponent) with 1/x = mantissa * 2^-16 * 2^-exponent; mantissa in 2^15..65535; 1 <= x < 2^30.
 
     exponent = floor(log2 x); the 8 bits below the leading one choose the segment, the next 12 interpolate.
     """
     x = np.maximum(np.asarray(x, np.int64), 1)
     exponent = _bit_length(x) - 1
-    fraction = (x << (28 - exponent)) >> 8 & ((1 << 20) - 1)  # 20 bits below the leading one
+    # 20 bits below the leading one
+    fraction = (x << (PROBABILITY_SUM_BITS - exponent)) >> PROBABILITY_SUM_BITS - 20 & ((1 << 20) - 1)
     start, drop = reciprocal_table()
     return _mantissa(_line(start, drop, fraction, ROOT_SEGMENT_BITS, -1)), exponent
 

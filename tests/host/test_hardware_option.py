@@ -240,9 +240,9 @@ def test_the_line_that_would_fit_fits(model: models.ModelConfig) -> None:
 
 
 def test_where_no_hardware_fits_none_is_named() -> None:
-    """500 tokens are the most that a softmax can sum."""
-    model = replace(TINY, name="too-long", image_height=184, image_width=184)
+    """4,095 tokens are the most that a softmax can sum."""
+    model = replace(TINY, name="too-long", image_height=260, image_width=260)
     with pytest.raises(
-        EdgemoeError, match=r"it needs 2117 tokens a stream, .*; choose a larger hardware preset, fewer streams"
+        EdgemoeError, match=r"it needs 4226 tokens a stream, .*; choose a larger hardware preset, fewer streams"
     ):
         compiler.compile(quantise(random_checkpoint(model)), [(0, 0)], preset("base"))

@@ -28,6 +28,7 @@ from edgemoe.hw.contract.isa import (
 from edgemoe.hw.contract.rules import BOUNDS, CONDITIONS, RULES, Place, violated
 from edgemoe.hw.control.legality import Legality, turns
 from edgemoe.hw.control.sequencer import Sequencer
+from edgemoe.models.numbers.words import MOST_KEYS
 from edgemoe.sim.emulator import Emulator
 
 TINY = replace(preset("tiny"), experts=6)  # no whole number of words of logits
@@ -85,10 +86,10 @@ CASES: dict[str, list[tuple[Opcode, dict[str, int], dict[str, int], bool]]] = {
         (Opcode.MATMUL, dict(VALUES, rows=TINY.tokens, probabilities=1), dict(rows=TINY.tokens + 1), False),
         (Opcode.ROUTE, dict(ROUTE, rows=TINY.tokens), dict(rows=TINY.tokens + 1), False),
     ],
-    "keys": [(Opcode.MATMUL, dict(f, keys=TINY.tokens), dict(keys=TINY.tokens + 1), False) for f in (KEYS, VALUES)],
+    "keys": [(Opcode.MATMUL, dict(f, keys=MOST_KEYS, stationary_stride=0), dict(keys=MOST_KEYS + 1), False)
+             for f in (KEYS, VALUES, dict(MATRIX, probabilities=1, chunks=1))],
     "blocks": [(Opcode.MATMUL, MATRIX, {name: 0}, False) for name in ("chunks", "columns")],
-    "elements": [(Opcode.LAYERNORM, dict(NORM, elements=TINY.width), dict(elements=n), False)
-                 for n in (0, TINY.width + 1)],
+    "elements": [(Opcode.LAYERNORM, NORM, dict(elements=0), False)],
     "experts": [(Opcode.ROUTE, dict(ROUTE, experts=TINY.experts), dict(experts=TINY.experts + 1), False)],
     "top-k": [(Opcode.ROUTE, dict(ROUTE, top_k=TINY.top_k), dict(top_k=n), False) for n in (0, TINY.top_k + 1)],
     "choices": [(Opcode.ROUTE, dict(ROUTE, experts=2), dict(experts=1), False)],

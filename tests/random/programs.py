@@ -200,7 +200,7 @@ class Generator:
             "destination_stride": columns,
             "columns": columns,
             "rows": h.tokens,
-            "keys": min(h.tokens, columns * h.lanes),
+            "keys": columns * h.lanes,
         }
         self.emit_matmul({**self.shifts(), "memory": Memory.SCORE, **fields}, stationary=Stationary.WEIGHTS16, chunks=2)
 
@@ -268,7 +268,7 @@ class Generator:
             blocks = columns if stationary == Stationary.KEYS else chunks
             words = chunks if stationary == Stationary.KEYS else columns
             if not fields.get("keys"):
-                fields["keys"] = self.pick(1, min(h.tokens, blocks * lanes + 3))
+                fields["keys"] = self.pick(1, blocks * lanes + 3)
             for _ in range(8):
                 found = self.operand(Memory.KEY_VALUE, fields["keys"], words, False)
                 if found is None:
@@ -383,7 +383,7 @@ class Generator:
         if fields.get("scale") == Scale.SOFTMAX and rows > h.tokens:
             return
         if memory == Memory.SCORE:
-            fields["keys"] = self.pick(1, min(h.tokens, fields["columns"] * h.lanes))
+            fields["keys"] = self.pick(1, fields["columns"] * h.lanes)
         if self.emit_matmul(fields, stationary=self.stationary(), chunks=self.pick(1, 6)) and memory == Memory.SCORE:
             self.scores = (
                 rows,
@@ -397,16 +397,17 @@ class Generator:
         """Scores (if there are none), then MATMULs that stream their probabilities."""
         h = self.h
         if self.scores is None or self.chance(0.7):
-            rows, columns = self.pick(1, h.tokens), self.pick(1, h.words(h.tokens))
+            rows, columns = self.pick(1, h.tokens), self.pick(1, 2 * h.words(h.tokens))
             fields = self.destination(rows, columns, (Memory.SCORE,))
             if fields is None:
                 return
-            fields.update(self.shifts(), keys=self.pick(1, min(h.tokens, columns * h.lanes)))
+            fields.update(self.shifts(), keys=self.pick(1, columns * h.lanes))
             if not self.emit_matmul(
                 fields, stationary=self.choose(Stationary.KEYS, Stationary.WEIGHTS16), chunks=self.pick(1, 4)
             ):
                 return
             self.scores = (rows, fields["destination_base"], fields["destination_stride"], columns, fields["keys"])
+            self.more_keys()
         for _ in range(int(self.rng.integers(1, 4))):
             limit, base, stride, columns, keys = self.scores
             rows = self.pick(1, limit)
@@ -420,6 +421,22 @@ class Generator:
             chunks = int(self.rng.integers(h.words(keys), columns + 1))
             if self.emit_matmul(found, stationary=stationary, chunks=chunks, probabilities=True, stream=(base, stride)):
                 self.softmax_rows = max(self.softmax_rows, rows)
+
+    def more_keys(self) -> None:
+        """Further scores beside those that there are, whose maxima go on, if their rows have room for them."""
+        assert self.scores is not None
+        h, (rows, base, stride, columns, _) = self.h, self.scores
+        room = (h.score_words - base if rows == 1 else stride) - columns
+        end = base + (rows - 1) * stride + columns
+        if room < 1 or end >= h.score_words or not self.chance(0.5):
+            return
+        more = self.pick(1, min(room, h.score_words - end, 4))
+        fields = dict(memory=Memory.SCORE, destination_base=base + columns, destination_stride=stride, rows=rows)
+        fields |= dict(columns=more, keys=self.pick(1, more * h.lanes), append=1, **self.shifts())
+        kind = self.choose(Stationary.KEYS, Stationary.WEIGHTS16)
+        # All lanes of the words before count now, though the first scores' maxima may have left some out.
+        if self.scores[-1] == columns * h.lanes and self.emit_matmul(fields, stationary=kind, chunks=self.pick(1, 4)):
+            self.scores = (rows, base, stride, columns + more, columns * h.lanes + fields["keys"])
 
     def burst_of_short_ones(self) -> None:
         """Streams shorter than the pipeline, back to back."""
@@ -441,13 +458,15 @@ class Generator:
         fields.update(self.shifts(), residual=int(self.chance(0.7)))
         fields["row_base"] = first if self.chance(0.8) else int(self.rng.integers(0, h.rows - rows + 1))
         self.scale(fields, rows)
+        if self.statistics[fields["row_base"] : fields["row_base"] + rows].all() and self.chance(0.3):
+            fields["append"] = 1
         if self.chance(0.6) and (copy := self.operand(Memory.ACTIVATION, rows, width, True)):
             fields.update(copy=1, copy_base=copy[0], copy_stride=copy[1])
         if self.emit_matmul(fields, stationary=self.stationary(), chunks=self.pick(1, 4)):
             own, table = slice(first, first + rows), slice(fields["row_base"], fields["row_base"] + rows)
             self.consistent[own] = False
             self.statistics[table] = True
-            self.consistent[table] = fields["row_base"] == first
+            self.consistent[table] = fields["row_base"] == first and not fields.get("append")
 
     # ------------------------------------------------------------------------------------------------ the others
 
@@ -621,7 +640,7 @@ class Generator:
             fields = found
         fields.update(self.shifts(), **flags)
         if fields["memory"] == Memory.SCORE:
-            fields["keys"] = self.pick(1, min(h.tokens, fields["columns"] * h.lanes))
+            fields["keys"] = self.pick(1, fields["columns"] * h.lanes)
             self.scores = None  # of how many rows is unknown
         kinds = [Scale.NONE]
         if flags:

@@ -81,6 +81,7 @@ def test_programs_use_the_whole_instruction_set():
         "copy",
         "bias_first",
         "gelu",
+        "append",
     )
     for name in (*flags, "reset_queues"):
         assert 1 in seen[name], name

@@ -19,6 +19,7 @@ from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.isa import ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
 from edgemoe.hw.contract.striped_memory import DeviceTimeout
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.words import MOST_KEYS
 from edgemoe.sim.device import Dram, VerilatorDevice
 from edgemoe.sim.emulator_device import EmulatorDevice
 
@@ -129,7 +130,7 @@ CAPACITY = {
     "copy": (COPYING, None, dict(copy_base=TINY.activation_words - 1)),
     "stationary keys": (SCORES, None, dict(stationary_base=TINY.key_value_words - 1)),
     "stationary values": (VALUES, None, dict(stationary_stride=1023)),
-    "key/value rows": (SCORES, None, dict(keys=TINY.tokens + 1)),
+    "key/value rows": (SCORES, None, dict(keys=MOST_KEYS + 1, stationary_stride=0)),
     "rows": (WEIGHTED, None, dict(rows=TINY.rows + 1)),
     "no rows": (WEIGHTED, None, dict(rows=0)),
     "most rows": (STORE, None, dict(rows=LARGE)),
@@ -139,7 +140,7 @@ CAPACITY = {
     "tokens of ROUTE": (ROUTE, None, dict(rows=TINY.tokens + 1, stream_stride=0)),
     "no chunks": (WEIGHTED, None, dict(chunks=0)),
     "no columns": (WEIGHTED, None, dict(columns=0)),
-    "elements": (NORM, None, dict(elements=TINY.width + 1)),
+    "elements": (NORM, None, dict(elements=0)),
     "no elements": (NORM, None, dict(elements=0)),
     "experts": (ROUTE, None, dict(experts=TINY.experts + 1)),
     "no experts": (ROUTE, None, dict(experts=0)),
