@@ -180,8 +180,8 @@ def passes(
     the tasks of an image stay together if they can.
     """
     room = hardware.rows // config.tokens
-    if room == 0:  # let the compiler say by how much
-        return [[(0, tasks[0])]]
+    if room == 0:  # the compiler cuts the rows of a stream, of as many streams as there are
+        return [[(image, task) for task in tasks] for image in range(images)]
     if together := images_together(config, hardware, len(tasks)):
         return [
             [(i, t) for i in range(first, min(first + together, images)) for t in tasks]

@@ -10,6 +10,7 @@ from edgemoe.hw.contract.config import CHOICES, HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError, listing
+from edgemoe.models.numbers.words import MOST_KEYS
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,23 @@ class Shortage(EdgemoeError):
 MOST = 120  # characters that shortages take in a message
 
 
+def limits(config: ModelConfig, hardware: HardwareConfig) -> Iterator[Need]:
+    """Capacities that a model must fit however it is cut."""
+    c, h = config, hardware
+    yield Need("tokens a stream", c.tokens, MOST_KEYS)
+    if c.moe_layers:
+        yield Need("experts", c.experts, h.experts, dict(experts=c.experts))
+        yield Need("experts a token (top_k)", c.top_k, h.top_k, dict(top_k=c.top_k))
+    yield Need("channels of a row", c.width, BY_NAME["elements"].limit)
+    inside = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * h.words(c.head_width) * h.lanes)
+    widest, most = max(inside, *(t.head_outputs for t in c.tasks)), BY_NAME["columns"].limit
+    yield Need("words a row", h.words(widest), most, _more_lanes(lambda n: n > h.lanes and -(-widest // n) <= most))
+    yield Need("pixels a patch side", c.patch, BY_NAME["patch"].limit)
+    yield Need("image channels", c.image_channels, BY_NAME["channels"].limit)
+
+
 def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator[Need]:
-    """All capacities but activation words, which are `allocate`'s matter.
+    """Capacities of the memories but for activation words, which are `allocate`'s matter, in one piece.
 
     slots: streams with rows of their own.
     """
@@ -73,15 +89,6 @@ def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator
     yield Need("key/value words", key_value, h.key_value_words, dict(width=-(-key_value // (2 * h.rows)) * lanes))
     scores = h.words(max(c.tokens, c.experts))
     yield Need("score words", c.tokens * scores, h.score_words)
-    if c.moe_layers:
-        yield Need("experts", c.experts, h.experts, dict(experts=c.experts))
-        yield Need("experts a token (top_k)", c.top_k, h.top_k, dict(top_k=c.top_k))
-    yield Need("channels of a row", c.width, h.width, dict(width=c.width))
-    inside = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * head_words * lanes)
-    widest, most = max(inside, *(t.head_outputs for t in c.tasks)), BY_NAME["columns"].limit
-    yield Need("words a row", h.words(widest), most, _more_lanes(lambda n: n > lanes and -(-widest // n) <= most))
-    yield Need("pixels a patch side", c.patch, BY_NAME["patch"].limit)
-    yield Need("image channels", c.image_channels, BY_NAME["channels"].limit)
 
 
 def _more_lanes(suits: Callable[[int], bool]) -> dict[str, int]:

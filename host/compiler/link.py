@@ -14,6 +14,7 @@ import numpy as np
 from edgemoe.host.compiler.capacities import Need
 from edgemoe.host.compiler.draft import Draft, Lowered, Region
 from edgemoe.host.compiler.packing import pack, stream_of
+from edgemoe.host.compiler.split import Split
 from edgemoe.host.runtime.program import Buffer, CompiledProgram, ImagePiece, StreamResult, Trace
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Opcode
@@ -47,6 +48,7 @@ class Outline:
     """A program without the data that it begins with.
 
     needs        what it takes of the hardware's capacities
+    split        how it is cut, if it does not fit in one piece
     weights      regions of the matrices, in the order of their use
     initialised  bytes of the memory that are written before it starts, images left aside
     memory_size  bytes of the whole layout
@@ -58,9 +60,10 @@ class Outline:
     weights: list[Region]
     initialised: int
     memory_size: int
+    split: Split | None = None
 
 
-def locate(lowered: Lowered, needs: list[Need], hardware: HardwareConfig) -> Outline:
+def locate(lowered: Lowered, needs: list[Need], hardware: HardwareConfig, split: Split | None = None) -> Outline:
     """The program with all its numbers; sizes of weights suffice for that."""
     drafts = lowered.drafts
     weights = _regions(drafts, Opcode.MATMUL)
@@ -76,7 +79,7 @@ def locate(lowered: Lowered, needs: list[Need], hardware: HardwareConfig) -> Out
     layout.place(*_regions(drafts, Opcode.STORE))
     memory_size = -(-(layout.position + ALIGNMENT) // PAGE) * PAGE
     instructions = [_instruction(draft, hardware) for draft in drafts]
-    return Outline(lowered, needs, instructions, weights, initialised, memory_size)
+    return Outline(lowered, needs, instructions, weights, initialised, memory_size, split)
 
 
 def link(outline: Outline, model: QuantisedModel, hardware: HardwareConfig) -> CompiledProgram:

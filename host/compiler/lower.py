@@ -52,12 +52,12 @@ def finish(walk: Walk, heads: Sequence[Sequence[Step]], save_tokens: bool) -> No
                 room = walk.rooms[step.into]
                 assert operation is not None
                 key, rows = operation.result, len(c.head_rows(task))
-                buffer = Buffer(-1, rows, room.stride, h.lanes, task.head_outputs, walk.model.exponents[key])
+                buffer = Buffer(0, rows, room.stride, h.lanes, task.head_outputs, walk.model.exponents[key])
                 head = buffer, Region(buffer.size)
                 label = f"result {task.name}, stream {index}"
                 walk.transfer(Opcode.STORE, label, Memory.ACTIVATION, At(room), rows, room.stride, head[1])
         if save_tokens or head is None:
-            buffer = Buffer(-1, c.tokens, walk.width, h.lanes, c.width, walk.model.token_exponent)
+            buffer = Buffer(0, c.tokens, walk.width, h.lanes, c.width, walk.model.token_exponent)
             tokens = buffer, Region(buffer.size)
             base = slot * c.tokens * walk.width
             walk.transfer(

@@ -19,21 +19,23 @@ def mark_waits(drafts: Sequence[Draft]) -> None:
     """
     written: dict[Room | Operand, int] = {}  # operand -> instruction that wrote it last
     complete = 0  # instructions before this one have written their results when the next one starts to stream
+    begun = 0  # ... when the last MATMUL did
     for index, draft in enumerate(drafts):
 
-        def unfinished(operands: Sequence[Room | Operand], complete: int = complete) -> bool:
+        def unfinished(operands: Sequence[Room | Operand], complete: int) -> bool:
             return any(written.get(operand, -1) >= complete for operand in operands)
 
         if draft.opcode != Opcode.MATMUL:
             complete = index
         else:
-            # The loader runs at most one block ahead of the array: when it reads keys, the instruction before this one
-            # has begun to stream.
-            if unfinished(draft.holds):
+            # The loader runs at most one block ahead of the array: when it reads keys, the MATMUL before this one has
+            # begun to stream. It does not wait for what stands between the two.
+            if unfinished(draft.holds, begun):
                 draft.fields["wait_load"] = 1
-            if unfinished(draft.reads):
+            if unfinished(draft.reads, complete):
                 draft.fields["wait_stream"] = 1
                 complete = index
+            begun = complete
         if draft.opcode == Opcode.EXPERTS:
             written.clear()  # the loop starts when all before it is done
         written.update(dict.fromkeys(draft.writes, index))

@@ -36,7 +36,8 @@ def lowers(kind: type[Step]) -> Callable[[Lowering], Lowering]:
 class Walk:
     """The slots that have rows, the residual's copy in activation memory, rooms of the values under way.
 
-    active      slots that have rows
+    active      slots that have rows; tokens: how many each has on chip
+    origin      the token row, counted over all slots, that row 0 on chip is
     copy        the residual in activation memory, and where its next copy goes (`updated`), if that will be read
     normalised  what the table of row scales holds
     part        what of the model is walked through, as people call it
@@ -50,7 +51,7 @@ class Walk:
         self.model, self.config, self.hardware, self.placement = model, model.config, hardware, placement
         self.out = Lowered(streams, list(placement.slot_of))
         self.width = hardware.words(model.config.width)
-        self.active = placement.leaders
+        self.active, self.tokens, self.origin = placement.leaders, model.config.tokens, 0
         self.copy = Room("the residual's copy", placement.slots * model.config.tokens, self.width)
         self.updated: Room | None = self.copy
         self.rooms: dict[Value, Room] = {}
@@ -66,9 +67,8 @@ class Walk:
         KINDS[type(step)](self, step, step.where + tag + step.what, slot)
 
     def draft(self, opcode: Opcode, label: str, fields: dict[str, Any] | None = None, **more: Any) -> None:
-        self.out.drafts.append(
-            Draft(opcode, label, fields or {}, body=self.body, part=self.part, group=self.group, **more)
-        )
+        more |= dict(body=self.body, part=self.part, group=self.group, origin=self.origin)
+        self.out.drafts.append(Draft(opcode, label, fields or {}, **more))
 
     @contextmanager
     def loop(self) -> Iterator[None]:
@@ -87,13 +87,13 @@ class Walk:
         rows: int,
         words: int,
         region: Region,
+        stride: int = 0,
         **more: Any,
     ) -> None:
-        """LOAD or STORE of rows that lie one after the other."""
+        """LOAD or STORE of rows of `words`, which on chip begin `stride` words apart; 0: one after the other."""
         beats = -(-rows * words * self.hardware.word_bytes // self.hardware.bus_bytes)
-        fields = dict(
-            memory=memory, destination_base=base, destination_stride=words, rows=rows, columns=words, beats=beats
-        )
+        fields = dict(memory=memory, destination_base=base, destination_stride=stride or words)
+        fields |= dict(rows=rows, columns=words, beats=beats)
         self.draft(opcode, label, fields, region=region, **more)
 
     def matmul(
@@ -132,6 +132,10 @@ class Walk:
         )
         return fields if copy is None else fields | dict(copy=1, copy_base=At(copy, base), copy_stride=self.width)
 
+    def task_of(self, slot: int) -> int:
+        """The task of a slot's first stream."""
+        return self.out.streams[self.placement.slot_of.index(slot)].task
+
     def stride(self, value: Value) -> int:
         """Words of a row."""
         return value.groups * self.hardware.words(value.width)
@@ -155,9 +159,8 @@ class Walk:
 
 @lowers(EachStream)
 def each_stream(walk: Walk, step: EachStream, label: str, slot: int | None) -> None:
-    """Slot after slot; a slot's task is that of its first stream."""
+    """Slot after slot."""
     with walk.loop():
         for each in range(walk.active):
-            task = walk.out.streams[walk.placement.slot_of.index(each)].task
-            for inner in step.steps(task):
+            for inner in step.steps(walk.task_of(each)):
                 walk.step(inner, each, f" slot {each}" if walk.active > 1 else "")

@@ -15,6 +15,7 @@ import numpy as np
 from edgemoe.host import inference
 from edgemoe.host.compiler.floor import floor
 from edgemoe.host.runtime.driver import Run
+from edgemoe.host.runtime.routing import expert_queues
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Opcode
@@ -89,14 +90,10 @@ def random_checkpoint(config: models.ModelConfig, seed: int = 0) -> Checkpoint:
 
 def queue_lengths(run: Run) -> dict[int, list[int]]:
     """MoE layer -> tokens of each expert over all streams of the pass, from a run whose device tells its routes."""
-    program = run.program
-    routers = [key for i, key in zip(program.instructions, program.keys, strict=True) if i.opcode == Opcode.ROUTE]
-    lengths: dict[int, NDArray[np.int64]] = {}
-    for router, chosen in zip(routers, run.routes, strict=True):
-        assert router is not None and router.layer is not None
-        counts = np.bincount(chosen.reshape(-1), minlength=program.config.experts)
-        lengths[router.layer] = lengths.get(router.layer, 0) + counts
-    return {layer: counts.tolist() for layer, counts in lengths.items()}
+    found: dict[int, NDArray[np.int64]] = {}
+    for queues in expert_queues(run.program, run.routes):
+        found[queues.layer] = found.get(queues.layer, 0) + np.array(queues.lengths)
+    return {layer: lengths.tolist() for layer, lengths in found.items()}
 
 
 def queue_figures(lengths: Sequence[dict[int, list[int]]], config: models.ModelConfig) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from edgemoe.host.inference import Inference, infer
 from edgemoe.host.runtime.driver import Run
+from edgemoe.host.runtime.routing import expert_queues, routes_by_token
 from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Opcode
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.graph import graph
@@ -117,46 +119,41 @@ def operations_db(
     return [(sqnr_db(e, f), sqnr_db(o, f)) for e, o, f in zip(exact, own, found, strict=True)]
 
 
-def trunk_residuals(
-    run: Run, config: ModelConfig, exponents: Mapping[Key, int], routes: Mapping[int, Sequence[NDArray]]
-) -> list[NDArray[np.floating]]:
-    """The residual after each operation of the trunk, [streams * tokens, width], from the traces of its last matrix.
-
-    Of a pass with one picture. routes: of each layer with experts those of every stream, [tokens, top_k].
-    """
-    streams = len(run.program.streams)
-    hardware, tokens = run.program.hardware, config.tokens
-    words = hardware.words(config.width)
-    rows = np.zeros((streams * tokens, words * hardware.lanes), np.int64)
-    queues: dict[int | None, list[list[int]]] = {}
-    for layer, by_row in routes.items():
-        # Pass-major, as the router fills them: all first choices of a stream, then its second ones.
-        queue: list[list[int]] = [[] for _ in range(config.experts)]
-        for stream in range(streams):
-            chosen = by_row[stream]
-            for k in range(chosen.shape[1]):
-                for token, expert in enumerate(chosen[:, k]):
-                    queue[expert].append(stream * tokens + token)
-        queues[layer] = queue
+def trunk_residuals(run: Run, config: ModelConfig, exponents: Mapping[Key, int]) -> list[NDArray[np.floating]]:
+    """The residual after each operation of the trunk, [slots * tokens, width], from the traces of its last matrix."""
+    program = run.program
+    words = program.hardware.words(config.width) * program.hardware.lanes
+    slots = max(program.slots) + 1
+    rows = np.zeros((slots, config.tokens, words), np.int64)
+    flat = rows.reshape(-1, words)
+    # Streams of one image share its leader's rows until they part.
+    leaders: dict[int, int] = {}
+    for stream, slot in zip(program.streams, program.slots, strict=True):
+        leaders.setdefault(stream.image, slot)
+    queues = {one.instruction: one.members for one in expert_queues(program, run.routes)}
+    loops = np.maximum.accumulate(
+        [index if i.opcode == Opcode.EXPERTS else -1 for index, i in enumerate(program.instructions)]
+    )
     result: list[NDArray[np.floating]] = []
     for operation in graph(config).trunk:
-        writer = operation.matrices()[-1].key
-        pieces = [
-            (run.program.instructions[trace.instruction].rows, data.view("<i2"))
-            for trace, data in zip(run.program.traces, run.traces, strict=True)
-            if trace.key == writer
-        ]
-        if operation.routed:
-            for _, piece in pieces:
-                for copy, members in zip(piece.reshape(config.experts, -1), queues[writer.layer], strict=True):
-                    rows[members] = copy[: len(members) * rows.shape[1]].reshape(-1, rows.shape[1])  # padding follows
-        else:
-            # Of the patch embedding one piece for each strip. Before the first router all streams share their rows.
-            found = np.concatenate([piece[: count * rows.shape[1]] for count, piece in pieces])
-            found = found.reshape(-1, rows.shape[1])
-            for first in range(0, len(rows), len(found)):
-                rows[first : first + len(found)] = found[: len(rows) - first]
-        result.append(rows[:, : config.width] * 2.0 ** -exponents[operation.result])
+        written = np.zeros(slots, bool)
+        for trace, data in zip(run.program.traces, run.traces, strict=True):
+            if trace.key != operation.matrices()[-1].key:
+                continue
+            i, piece = program.instructions[trace.instruction], data.view("<i2")
+            if operation.routed:
+                members_of = queues[int(loops[trace.instruction])]
+                for copy, members in zip(piece.reshape(config.experts, -1), members_of, strict=True):
+                    flat[members] = copy[: len(members) * words].reshape(-1, words)  # padding follows
+                written[:] = True
+            else:
+                first = program.origins[trace.instruction] + i.row_base
+                flat[first : first + i.rows] = piece[: i.rows * words].reshape(-1, words)
+                written[first // config.tokens : -(-(first + i.rows) // config.tokens)] = True
+        for stream, slot in zip(program.streams, program.slots, strict=True):
+            if not written[slot]:
+                rows[slot] = rows[leaders[stream.image]]
+        result.append(flat[:, : config.width] * 2.0 ** -exponents[operation.result])
     return result
 
 
@@ -256,14 +253,11 @@ def check(
             continue
         place = 0
         for run in emulated.runs:
-            streams = len(run.program.streams)
-            routes: dict[int, list[NDArray]] = {}
-            for layer, route in zip(np.repeat(config.moe_layers, streams), run.routes, strict=True):
-                routes.setdefault(int(layer), []).append(route)
-            residuals = trunk_residuals(run, config, model.exponents, routes)
-            for stream in range(streams):
-                task = run.program.streams[stream].task
-                rows = slice(stream * config.tokens, (stream + 1) * config.tokens)
+            routes = routes_by_token(run.program, run.routes)
+            residuals = trunk_residuals(run, config, model.exponents)
+            for stream, slot in zip(run.program.streams, run.program.slots, strict=True):
+                task = stream.task
+                rows = slice(slot * config.tokens, (slot + 1) * config.tokens)
                 tokens = emulated.tokens[place]
                 assert tokens is not None
                 figures = against_golden(
@@ -273,7 +267,7 @@ def check(
                     tokens,
                     emulated.heads[place],
                     [x[rows] for x in residuals],
-                    {layer: r[stream] for layer, r in routes.items()},
+                    {layer: r[rows] for layer, r in routes.items()},
                 )
                 by_task[config.tasks[task].name].append(figures)
                 place += 1

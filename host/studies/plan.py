@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,28 +11,49 @@ from edgemoe.host import compiler
 from edgemoe.host.compiler.capacities import Need, Shortage
 from edgemoe.host.compiler.floor import floor
 from edgemoe.host.compiler.link import Outline
+from edgemoe.host.compiler.split import Split
 from edgemoe.host.compiler.timing import STEADY, Cost, Dram, Limit, predict
 from edgemoe.host.inference import passes
-from edgemoe.host.studies.benchmark import CLOCK_MHZ, queue_lengths
+from edgemoe.host.runtime.driver import Run
+from edgemoe.host.runtime.routing import expert_queues
+from edgemoe.host.studies.benchmark import CLOCK_MHZ
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode, Stationary
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.console import show_table
+from edgemoe.models.errors import listing
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import QuantisedModel
 
 __all__ = ["CLOCK_MHZ", "Dram", "Plan", "Shortage", "emulated", "plan", "shortage_summary", "show", "show_capacities"]
 
-Queues = Mapping[int, Sequence[int]]  # MoE layer -> tokens of each expert, over all streams of a pass
+Queues = Sequence[Sequence[int]]  # of every EXPERTS of a pass, in order, the tokens of each expert
 Shape = tuple[tuple[int, int], ...]  # (image of the pass, task) of each stream
 
 
-def balanced(config: ModelConfig, streams: int) -> dict[int, list[int]]:
+def loops(outline: Outline) -> Iterator[tuple[int, int]]:
+    """Of every EXPERTS its layer, and the entries of all its queues together."""
+    layer = entries = 0
+    for draft, i in zip(outline.lowered.drafts, outline.instructions, strict=True):
+        if i.opcode == Opcode.ROUTE:
+            assert draft.key is not None and draft.key.layer is not None
+            layer, entries = draft.key.layer, (0 if i.reset_queues else entries) + i.rows * i.top_k
+        elif i.opcode == Opcode.EXPERTS:
+            yield layer, entries
+
+
+def balanced(outline: Outline, experts: int) -> Queues:
     """Queues as even as they can be."""
-    tokens = streams * config.tokens * config.top_k
-    return {
-        layer: [(tokens + expert) // config.experts for expert in range(config.experts)] for layer in config.moe_layers
-    }
+    return [[(entries + expert) // experts for expert in range(experts)] for _, entries in loops(outline)]
+
+
+def by_layer(outline: Outline, queues: Queues) -> dict[int, list[int]]:
+    """Tokens of each expert, of all tiles together."""
+    found: dict[int, list[int]] = {}
+    for (layer, _), lengths in zip(loops(outline), queues, strict=True):
+        before = found.get(layer, [0] * len(lengths))
+        found[layer] = [a + b for a, b in zip(before, lengths, strict=True)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,7 @@ class Line:
 class Plan:
     """All passes of so many images through the tasks; `schedule` and `needs` are those of the first pass.
 
+    whole: with which hardware fields the model would not be split.
     routed: the experts' queues are those of given images, and not balanced ones. memory: bytes on the device.
     """
 
@@ -61,6 +83,8 @@ class Plan:
     clock_mhz: float
     schedule: list[Line] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
+    split: Split | None = None
+    whole: dict[str, int] = field(default_factory=dict)
     passes: int = 0
     total: Cost = field(default_factory=Cost)
     floor: float = 0.0
@@ -104,6 +128,8 @@ class Plan:
             "bytes_read": self.total.read,
             "bytes_written": self.total.written,
             "memory_bytes": self.memory,
+            "split": self.split
+            and {"how": str(self.split), "why": [str(need) for need in self.split.why], "set": self.whole},
             "capacities": capacities(self.needs),
             "schedule": [
                 {"part": line.part, "label": line.label, "kind": line.kind, **figures(line.cost)}
@@ -164,14 +190,17 @@ def plan(
     for number, streams in enumerate(passes(config, hardware, images, tasks)):
         shape: Shape = tuple((image - streams[0][0], task) for image, task in streams)
         outline = outlines.setdefault(shape, outlines.get(shape) or compiler.outline(model, shape, hardware))
-        queues = routes[number] if routes is not None else balanced(config, len(shape))
+        queues = routes[number] if routes is not None else balanced(outline, config.experts)
         if routes is not None or shape not in known:
-            costs = predict(outline.instructions, hardware, list(queues.values()), dram)
-            least = floor(config, hardware, model.weight_bits, queues, len(shape), shared=True, images=shape[-1][0] + 1)
+            costs, lengths = predict(outline.instructions, hardware, queues, dram), by_layer(outline, queues)
+            images_of_it = shape[-1][0] + 1
+            least = floor(config, hardware, model.weight_bits, lengths, len(shape), shared=True, images=images_of_it)
             known[shape] = costs, least
         costs, least = known[shape]
         if not number:
-            found.schedule, found.needs = schedule(outline, costs), list(outline.needs)
+            found.schedule, found.needs, found.split = schedule(outline, costs), list(outline.needs), outline.split
+            if outline.split:
+                found.whole = compiler.in_one_piece(model, shape, hardware)
             if device_bytes is not None:
                 found.needs.append(Need("bytes of device memory", outline.memory_size, device_bytes))
                 if found.needs[-1].short:
@@ -220,9 +249,19 @@ def show(found: Plan, every: bool = False) -> None:
         ("limited most by", found.limit.value),
         ("bytes read, written", f"{found.total.read:,}, {found.total.written:,}"),
         ("bytes of device memory", f"{found.memory:,}"),
+        ("split", split_line(found)),
     ]
     show_table("Totals", [row for row in totals if row[1]])
     show_capacities(found.needs)
+
+
+def split_line(found: Plan) -> str:
+    """How the model is cut, why, and with which hardware it would not be."""
+    if not found.split:
+        return ""
+    fields = " ".join(f"--set {name}={value}" for name, value in found.whole.items())
+    remedy = f"; in one piece with {fields}" if fields else ""
+    return f"{found.split}, as it needs {listing(map(str, found.split.why), '; ')}{remedy}"
 
 
 def show_capacities(needs: Sequence[Need]) -> None:
@@ -231,6 +270,6 @@ def show_capacities(needs: Sequence[Need]) -> None:
     show_table("Capacities", rows, ("capacity", "used", "limit", "free"))
 
 
-def emulated(runs: Sequence[Any]) -> list[Queues]:
+def emulated(runs: Sequence[Run]) -> list[Queues]:
     """The queues of each pass, from runs whose device tells its routes."""
-    return [queue_lengths(run) for run in runs]
+    return [[queues.lengths for queues in expert_queues(run.program, run.routes)] for run in runs]

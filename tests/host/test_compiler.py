@@ -18,6 +18,7 @@ from edgemoe.models.graph import graph
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers import quantise
 from edgemoe.models.numbers.linear import Linear
+from edgemoe.models.numbers.sketch import sketch
 
 from ..models.support import ODD, PLAIN, TINY, random_checkpoint
 
@@ -37,7 +38,7 @@ def test_weights_lie_in_the_order_of_their_use_and_do_not_overlap(hardware):
             size = i.beats * compiled.hardware.bus_bytes
             assert size == WeightStream(compiled.hardware, i.chunks, i.columns, 16).size
             end = i.address + (i.expert_stride * (TINY.experts - 1) if i.expert_stride else 0) + size
-    assert end <= compiled.memory.size <= compiled.images[0][0]
+    assert end <= compiled.memory.size <= compiled.images[0][0].offset
     assert compiled.memory_size >= max(b.offset + b.size for r in compiled.results for b in (r.head, r.tokens) if b)
 
 
@@ -114,17 +115,32 @@ def test_streams_of_an_image_share_what_comes_before_the_first_router():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(tokens=16), r"it needs 17 tokens a stream, the limit is 16 \(1 too many\)"),
-        (dict(rows=20), r"it needs 34 token rows \(2 x 17\), the limit is 20 \(14 too many\)"),
-        (dict(width=20), r"it needs 204 residual words, the limit is 200 \(4 too many\)"),
         (dict(experts=5), r"it needs 6 experts, the limit is 5 \(1 too many\)"),
         (dict(top_k=2), r"it needs 3 experts a token \(top_k\), the limit is 2 \(1 too many\)"),
-        (dict(hidden=16), r"activation words at once \(.*\), the limit is 480 \("),
+        (
+            dict(rows=4, tokens=4),
+            r"it needs 8 token rows of a tile, the limit is 4 .*; it fits with --set rows=8",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):
     with pytest.raises(EdgemoeError, match=message):
         program(streams=((0, 0), (0, 1)), hardware=dataclasses.replace(preset("tiny"), **change))
+
+
+@pytest.mark.parametrize(
+    "change, why, tiles",
+    [
+        (dict(tokens=16), "17 tokens a stream, the limit is 16 (1 too many)", 2),
+        (dict(rows=20), "34 token rows (2 x 17), the limit is 20 (14 too many)", 2),
+        (dict(width=20), "204 residual words, the limit is 200 (4 too many)", 2),
+        (dict(hidden=16), "activation words at once", 2),
+    ],
+)
+def test_what_does_not_fit_in_one_piece_is_cut(change, why, tiles):
+    hardware = dataclasses.replace(preset("tiny"), **change)
+    cut = compiler.outline(sketch(TINY), ((0, 0), (0, 1)), hardware).split
+    assert cut and why in str(cut.why[0]) and len(cut.tiles) == tiles
 
 
 def test_bad_calls():

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from edgemoe.host import compiler
 from edgemoe.host.cli import commands
-from edgemoe.host.studies import benchmark
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import PRESETS, HardwareConfig, preset
 from edgemoe.hw.contract.hardware_option import changed, configured, option, to_toml
@@ -22,6 +21,7 @@ from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.numbers.sketch import sketch
 
 from ..models.support import ODD, TINY, random_checkpoint
 from .conftest import Command, refused
@@ -221,22 +221,26 @@ MODELS = [*models.PRESETS.values(), TINY, ODD, LARGE_PATCHES]
 @pytest.mark.parametrize("model", MODELS, ids=lambda c: c.name)
 def test_the_line_that_would_fit_fits(model: models.ModelConfig) -> None:
     """Every model on every preset, one stream and all tasks of four pictures:
-    it fits, or with the fields that the message names.
+    it fits in one piece, or with the fields that are named.
     """
-    quantised = quantise(benchmark.random_checkpoint(model))
+    quantised = sketch(model)
     told = 0
     for hardware in PRESETS.values():
         for streams in ([(0, 0)], [(image, task) for image in range(4) for task in range(len(model.tasks))]):
-            try:
-                compiler.compile(quantised, streams, hardware)
-            except EdgemoeError as error:
-                message = str(error)
-                assert len(message) <= 400
-                named = re.findall(r" --set (\w+=\d+)", message.partition("; it fits with")[2])
-                assert named, message
+            if fields := compiler.in_one_piece(quantised, streams, hardware):
                 told += 1
-                compiler.compile(quantised, streams, changed(hardware, named))
+                larger = changed(hardware, [f"{name}={value}" for name, value in fields.items()])
+                assert compiler.outline(quantised, streams, larger).split is None
     assert told
+
+
+def test_experts_cannot_be_cut() -> None:
+    """What no split mends: the message names the fields, and with them it fits."""
+    with pytest.raises(EdgemoeError, match=r"it needs 16 experts, the limit is 8 .*; it fits with --set") as caught:
+        compiler.outline(sketch(models.PRESETS["m3vit-t"]), [(0, 0)], preset("small"))
+    assert len(str(caught.value)) <= 400
+    named = re.findall(r" --set (\w+=\d+)", str(caught.value).partition("; it fits with")[2])
+    assert compiler.outline(sketch(models.PRESETS["m3vit-t"]), [(0, 0)], changed(preset("small"), named)).instructions
 
 
 def test_where_no_hardware_fits_none_is_named() -> None:

@@ -73,9 +73,9 @@ def planned(
     return study.plan(sketch(config, weight_bits), hardware, tasks=range(tasks), **options)
 
 
-def together(parts: Sequence[Sequence[Sequence[int]]]) -> dict[int, list[int]]:
+def together(parts: Sequence[Sequence[Sequence[int]]]) -> list[list[int]]:
     """The queues of several streams."""
-    return dict(zip(PRESETS["m3vit-t"].moe_layers, np.sum(parts, axis=0).tolist(), strict=True))
+    return np.sum(parts, axis=0).tolist()
 
 
 def headlines() -> list[Any]:
@@ -100,7 +100,7 @@ def test_m3vit_micro_takes_what_it_takes(tasks: int) -> None:
     """On the scene that the RTL was measured with, and on any."""
     cycles = MEASURED[f"m3vit-micro, {tasks} task{'s' if tasks > 1 else ''}"]
     queues = routed(checkpoints.load("m3vit-micro"), scene(UNSEEN_SCENES).image, tasks)
-    found = planned("m3vit-micro", preset("base"), tasks, routes=[queues])
+    found = planned("m3vit-micro", preset("base"), tasks, routes=[list(queues.values())])
     assert found.cycles == pytest.approx(cycles, rel=CLOSE) and found.routed
     found = planned("m3vit-micro", preset("base"), tasks)
     assert found.cycles == pytest.approx(cycles, rel=GUESSED) and not found.routed
@@ -109,7 +109,9 @@ def test_m3vit_micro_takes_what_it_takes(tasks: int) -> None:
 
 def test_m3vit_t_with_random_weights_takes_what_it_takes() -> None:
     model = random_m3vit_t()
-    found = planned(model.config, preset("base"), routes=[routed(model, default_images(model.config, 1)[0], 1)])
+    found = planned(
+        model.config, preset("base"), routes=[list(routed(model, default_images(model.config, 1)[0], 1).values())]
+    )
     assert found.cycles == pytest.approx(MEASURED["m3vit-t with random weights, 1 task"], rel=CLOSE)
 
 
@@ -128,9 +130,10 @@ def test_balanced_queues_are_the_readmes_too() -> None:
     assert cycles
     found = planned("m3vit-t", preset("base"))
     assert found.cycles == pytest.approx(float(cycles[1]) * 1e6, rel=CLOSE) and not found.routed
-    assert study.balanced(TINY, 2) == {1: [17] * 6} and study.balanced(replace(TINY, experts=5), 1) == {
-        1: [10, 10, 10, 10, 11]
-    }
+    outline = compiler.outline(sketch(TINY, "16"), [(0, 0), (0, 1)], preset("base"))
+    assert study.balanced(outline, 6) == [[17] * 6]
+    outline = compiler.outline(sketch(TINY, "16"), [(0, 0)], preset("base"))
+    assert study.balanced(outline, 5) == [[10, 10, 10, 10, 11]]
 
 
 def test_growth_is_the_readmes() -> None:
@@ -254,16 +257,31 @@ def test_passes_and_sums() -> None:
 
 
 def test_all_shortages_at_once() -> None:
+    model = replace(PRESETS["m3vit-t"], top_k=5)
     with pytest.raises(Shortage) as caught:
-        planned("m3vit-t", preset("tiny"), 2)
+        planned(model, preset("tiny"), 2)
     short = [need.what.split(" (")[0] for need in caught.value.needs if need.short]
-    assert short == [
-        "tokens a stream", "token rows", "residual words", "key/value words", "score words", "experts",
-        "channels of a row", "activation words at once",
-    ]  # fmt: skip
-    assert "129 tokens a stream" in str(caught.value) and "and 6 more; it fits with --set " in str(caught.value)
-    mended = changed(preset("tiny"), [f"{name}={value}" for name, value in caught.value.changes.items()])
-    assert all(not need.short for need in planned("m3vit-t", mended).needs)
+    assert short == ["experts", "experts a token"]
+    assert "16 experts, the limit is 8" in str(caught.value) and "it fits with --set " in str(caught.value)
+    mended = changed(preset("ulx3s"), [f"{name}={value}" for name, value in caught.value.changes.items()])
+    assert all(not need.short for need in planned(model, mended).needs)
+
+
+def test_what_is_cut_and_why() -> None:
+    """More heads and rows than the chip holds: the plan says so, and with which fields nothing is cut."""
+    found = planned("m3vit-t", preset("base"), 1)
+    assert found.split is None and found.summary()["split"] is None
+    found = planned("m3vit-t", small := replace(preset("base"), name="less", rows=100, tokens=100, width=96), 2)
+    told = found.summary()["split"]
+    assert told["how"] == "3 tiles of 44 token rows, keys and values of 1 head at a time, 44 rows of scores at once"
+    assert any("129 tokens a stream" in why for why in told["why"])
+    whole = planned("m3vit-t", changed(small, [f"{name}={value}" for name, value in told["set"].items()]), 2)
+    assert whole.split is None and whole.macs <= found.macs and whole.cycles < found.cycles
+    assert found.total.written > 10 * whole.total.written
+    assert {need.what for need in found.needs} >= {"token rows of a tile", "activation words at once"}
+
+
+def test_bytes_of_the_device() -> None:
     with pytest.raises(
         Shortage, match=r"it needs \d+ bytes of device memory, the limit is 1000000 .*; choose a larger"
     ):
@@ -319,7 +337,7 @@ def test_the_commands_routes(edgemoe: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--model", "m3vit-t", "--hardware", "tiny"), ("and 6 more; it fits with --set tokens=129",)),
+        (("--model", "m3vit-t", "--hardware", "tiny"), ("it needs 16 experts", "it fits with --set experts=16")),
         (("--model", "m3vit-x"), ("no model preset 'm3vit-x'", "m3vit-t")),
         (("--model", "m3vit-t", "--checkpoint", "m3vit-micro"), ("not both",)),
         (("--model", "m3vit-t", "--image", "x.png"), ("give --checkpoint",)),
@@ -339,8 +357,8 @@ def test_mistakes(edgemoe: Command, arguments: tuple[str, ...], parts: tuple[str
 def test_a_misfit_as_json(edgemoe: Command) -> None:
     code, text, errors = edgemoe("plan", "--model", "m3vit-t", "--hardware", "tiny", "--json")
     found = json.loads(text)
-    assert code == 2 and "it fits with" in errors and not found["fits"] and len(found["shortages"]) == 8
-    assert found["set"]["tokens"] == 129 and {need["free"] < 0 for need in found["capacities"]} == {True, False}
+    assert code == 2 and "it fits with" in errors and not found["fits"] and len(found["shortages"]) == 1
+    assert found["set"]["experts"] == 16 and {need["free"] < 0 for need in found["capacities"]} == {True, False}
 
 
 def test_it_needs_neither_amaranth_nor_a_simulator() -> None:

@@ -96,7 +96,7 @@ class Embedding:
             writes=[Operand.RESIDUAL],
         )  # fmt: skip
         prefix, done = self.prefix, 0
-        parts = list(rectangles(self.patches, c.patches_per_row, self.most))
+        parts: list[Rectangle | None] = list(rectangles(self.patches, c.patches_per_row, self.most))
         for part in parts or [None]:
             name = f"image {number}"
             if part and part.patches < c.patches:
@@ -134,5 +134,6 @@ class Embedding:
             stream_stride=pixels,
             **walk.into_residual(row, walk.copy),
         )
-        reads, writes = [self.image, Operand.RESIDUAL], [Operand.RESIDUAL, walk.copy]
-        walk.matmul(f"{label}, {name}", self.step.linear, fields, patches, reads, writes)
+        whole = f"{label}, {name}"
+        reads: list[Room | Operand] = [self.image, Operand.RESIDUAL]
+        walk.matmul(whole, self.step.linear, fields, patches, reads, [Operand.RESIDUAL, walk.copy])

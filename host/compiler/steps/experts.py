@@ -13,8 +13,8 @@ from edgemoe.models.steps import RESIDUAL, EachExpert, Route
 def route(walk: Walk, step: Route, label: str, slot: int | None) -> None:
     words = walk.stride(step.logits)
     fields = dict(
-        rows=walk.config.tokens,
-        row_base=(slot or 0) * walk.config.tokens,
+        rows=walk.tokens,
+        row_base=(slot or 0) * walk.tokens,
         stream_base=0,
         stream_stride=words,
         columns=words,
@@ -33,7 +33,7 @@ def each_expert(walk: Walk, step: EachExpert, label: str, slot: int | None) -> N
     Other experts still read the old copy of a row when the first of its experts has updated it. The two copies lie at
     opposite ends of the memory, so that what is free between them stays in one piece.
     """
-    rows = walk.active * walk.config.tokens
+    rows = walk.active * walk.tokens
     walk.updated = None if walk.last else Room("the residual's second copy", rows, walk.width, opposite=walk.copy)
     inside = [walk.room(inner.into, rows) for inner in step.steps if inner.into is not RESIDUAL]
     with walk.loop():

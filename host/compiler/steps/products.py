@@ -19,7 +19,7 @@ SCALES = {RowScale.NONE: Scale.NONE, RowScale.NORM: Scale.NORM, RowScale.EXPERT:
 def normalise(walk: Walk, step: Normalise, label: str, slot: int | None) -> None:
     """Unless the table of row scales holds it already."""
     if step != walk.normalised:
-        fields = dict(rows=walk.active * walk.config.tokens, row_base=0, elements=walk.config.width)
+        fields = dict(rows=walk.active * walk.tokens, row_base=0, elements=walk.config.width)
         fields |= dict(epsilon=step.epsilon, uncentred=int(not step.centred))
         walk.draft(Opcode.LAYERNORM, label, fields, writes=[Operand.NORM])
         walk.normalised = step
@@ -28,7 +28,7 @@ def normalise(walk: Walk, step: Normalise, label: str, slot: int | None) -> None
 @lowers(Product)
 def product(walk: Walk, step: Product, label: str, slot: int | None) -> None:
     """One MATMUL with weights; where streams part, one more for each run of followers."""
-    tokens = walk.config.tokens
+    tokens = walk.tokens
     if slot is not None:
         chosen = step.rows or range(tokens)
         product_of(walk, step, label, slot * tokens + chosen.start, slot * tokens + chosen.start, len(chosen))
