@@ -26,6 +26,7 @@ from edgemoe.models.errors import (
 )
 from edgemoe.models.graph import graph
 from edgemoe.models.numbers.quantise import QuantisedModel, quantise
+from edgemoe.sim.recording import Recording
 from numpy.typing import NDArray
 
 DEVICES = ("verilator", "emulator", "fpga", "serial")
@@ -115,6 +116,14 @@ def _open_board(
     return None
 
 
+def recording(trace: Path | None, instructions: str | None, device: str) -> Recording | None:
+    """From the options --trace and --instructions."""
+    found = Recording.of(trace, instructions)
+    if found and device != "verilator":
+        raise EdgemoeError(f"--trace is for --device verilator: {device} has no waveforms")
+    return found
+
+
 def reset(name: str, bitstream: Path | None = None, port: SerialPort | None = None, uio: str | None = None) -> None:
     """Stop whatever a board's core does: soft reset, drain. EdgemoeError if it does not come to rest."""
     board = _open_board(name, 1, bitstream, port, uio, load=False)
@@ -139,10 +148,11 @@ def open_device(
     bitstream: Path | None = None,
     port: SerialPort | None = None,
     uio: str | None = None,
+    recording: Recording | None = None,
 ) -> Device:
     """A device by name; `dram`: behaviour of the simulated memory (sim.device.Dram); `bitstream`: what PYNQ is to load;
-    `uio`: which UIO device, where several cores are there. Through a board's memory a pattern has gone and come
-    back."""
+    `uio`: which UIO device, where several cores are there; `recording`: which waveforms of a simulation are kept.
+    Through a board's memory a pattern has gone and come back."""
     if board := _open_board(name, memory_size, bitstream, port, uio):
         from edgemoe.host.runtime.loopback import loop_back
 
@@ -156,6 +166,10 @@ def open_device(
         from edgemoe.sim.emulator_device import EmulatorDevice
 
         return EmulatorDevice(hardware, memory_size)
+    if name == "verilator" and recording:
+        from edgemoe.sim.waves import open_recording
+
+        return open_recording(recording, hardware, memory_size, dram)
     if name == "verilator":
         from edgemoe.sim.simulator import open_verilator
 
@@ -332,8 +346,8 @@ class Session:
     shape.
 
     The device is opened with the first pass, whose program says how much memory it needs. dram: behaviour of the
-    simulated memory; bitstream, port, uio: as `open_device` takes them. save_tokens, trace: what programs store besides
-    the heads.
+    simulated memory; bitstream, port, uio, recording: as `open_device` takes them. save_tokens, trace: what programs
+    store besides the heads.
     """
 
     def __init__(
@@ -349,11 +363,12 @@ class Session:
         bitstream: Path | None = None,
         port: SerialPort | None = None,
         uio: str | None = None,
+        recording: Recording | None = None,
         model: QuantisedModel | None = None,
     ) -> None:
         self.checkpoint, self.config, self.device, self.hardware = checkpoint, checkpoint.config, device, hardware
         self.weight_bits, self.save_tokens, self.trace = weight_bits, save_tokens, trace
-        self._open = (dram, bitstream, port, uio)
+        self._open = (dram, bitstream, port, uio, recording)
         self._model = model
         self._programs: dict[tuple[tuple[int, int], ...], CompiledProgram] = {}
         self._opened: Device | None = None
@@ -391,6 +406,8 @@ class Session:
             self.close()
             self._opened = open_device(self.device, self.hardware, program.memory_size, *self._open)
             self._driver = Driver(self._opened, self.hardware)
+            if describe := getattr(self._opened, "describe", None):  # of a device that keeps waveforms
+                describe(program.labels)
         assert self._driver is not None
         if self._loaded is not program:
             self._driver.load(program)

@@ -42,9 +42,10 @@ from xml.etree import ElementTree
 
 from edgemoe.hw import verilog_text
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.sim import build
+from edgemoe.sim import bench_simulator, build
 
 _PARAMETERS = "EDGEMOE_BENCH_PARAMETERS"
+_INPUTS = "_inputs"  # among the parameters
 _RESERVED = {
     "input",
     "output",
@@ -136,8 +137,10 @@ def run_verilog(
     seed: int = 1,
 ) -> None:
     """As :func:`run_bench`, for the Verilog of a module ``name`` whose ``ports`` the bench uses."""
-    folder = build.build_cocotb(verilog, name, list(ports))
-    run_built("verilator", folder, name, test_module, testcase=testcase, parameters=parameters, seed=seed)
+    folder, simulator = bench_simulator.built(verilog, name, ports), bench_simulator.chosen.simulator
+    waves = bench_simulator.chosen.waves is not None
+    given = {**(parameters or {}), _INPUTS: bench_simulator.inputs(verilog, name)}
+    run_built(simulator, folder, name, test_module, testcase=testcase, parameters=given, seed=seed, waves=waves)
 
 
 def run_built(
@@ -200,6 +203,7 @@ def run_built(
                 shutil.copyfile(log, kept)
             raise BenchFailure(f"{name}: {problem}\n\nThe whole log: {kept}")
     finally:
+        bench_simulator.keep_waves(work, name)
         if not os.environ.get("EDGEMOE_KEEP_BENCH"):
             shutil.rmtree(work, ignore_errors=True)
 
@@ -248,6 +252,13 @@ def parameters() -> dict[str, Any]:
     return result
 
 
+def inputs(dut: Any) -> list[Any]:
+    """Handles of the component's inputs, clock and reset among them; nothing else may be set (Icarus shows all that is
+    inside, too, and lets it be overwritten)."""
+    names = parameters().get(_INPUTS)
+    return [handle for handle in dut if not handle.is_const] if names is None else [getattr(dut, n) for n in names]
+
+
 def pack(layout: Any, value: Any) -> int:
     """The bits of a value of an ``amaranth.lib.data`` layout, from a dictionary or list of its fields."""
     from amaranth.hdl import Const
@@ -277,9 +288,9 @@ async def start(dut: Any, *, period: int = 10, cycles: int = 2) -> None:
     from cocotb.clock import Clock
     from cocotb.triggers import RisingEdge
 
-    for handle in dut:
-        # Inputs begin at zero, not at whatever the simulator left in them.
-        if handle._name.endswith(("_valid", "_ready")) and not handle.is_const:
+    for handle in inputs(dut):
+        # They begin at zero, not at whatever the simulator left in them.
+        if handle._name.endswith(("_valid", "_ready")):
             handle.value = 0
     clock: Any = Clock(dut.clk, period, unit="ns")
     clock.start()

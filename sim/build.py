@@ -42,6 +42,9 @@ from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
 
 HARNESS = Path(__file__).with_name("harness.cpp")
+#: HARNESS around a core that keeps its waveforms, and the headers that Verilator's FST writer asks for.
+WAVES = Path(__file__).with_name("waves.cpp")
+FST_HEADERS = Path(__file__).with_name("fst")
 
 #: Called with (what happens, steps done, steps in total).
 Report = Callable[[str, int, int | None], None]
@@ -312,7 +315,8 @@ def progress(title: str, *, after: float = 2.0) -> Iterator[Report]:
 # ---------------------------------------------------------------------------------------------------------------- steps
 
 
-def _run(command: Sequence[object], what: str, **options: Any) -> None:
+def run(command: Sequence[object], what: str, **options: Any) -> None:
+    """Run a tool; EdgemoeError with its first complaint if it fails. `what`: what it does, as people call it."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
     if done.returncode != 0:
         lines = (done.stderr + done.stdout).strip().splitlines()
@@ -345,7 +349,7 @@ def _verilate(sources: Sequence[Path], top: str, folder: Path, extra: Sequence[s
         folder,
         *sources,
     ]
-    _run(command, "Verilator", env={**os.environ, "VERILATOR_ROOT": str(root)})
+    run(command, "Verilator", env={**os.environ, "VERILATOR_ROOT": str(root)})
 
 
 def _includes() -> list[str]:
@@ -364,7 +368,7 @@ def _compile(
         nonlocal done
         source, extra = job
         out = folder / f"{source.stem}.o"
-        _run([*base, *extra, "-c", source, "-o", out], f"compiling {source.name}")
+        run([*base, *extra, "-c", source, "-o", out], f"compiling {source.name}")
         done += 1
         report("compiling", done, len(sources))
         return out
@@ -386,7 +390,7 @@ def _precompile(folder: Path, compiler: Compiler, report: Report) -> dict[str, l
     for name, level in (("fast", _FAST), ("slow", _SLOW)):
         suffix = "gch" if compiler.kind == "gcc" else "pch"
         out = folder / f"{name}.h.{suffix}"
-        _run(
+        run(
             [
                 *compiler.command,
                 *compiler.flags,
@@ -451,20 +455,27 @@ def build_library(
     harness: Path = HARNESS,
     defines: Mapping[str, object] | None = None,
     coverage: bool = False,
+    waves: bool = False,
 ) -> Path:
     """Compile a design and the C++ harness around it to a shared library; from the cache if it was built before.
 
     ``verilog``: the text, or the files (design files only, no includes).  ``defines``: macros for the harness, such as
     ``EDGEMOE_MASTERS``.  ``coverage``: count which lines run and which bits toggle (see :mod:`edgemoe.sim.coverage`);
-    several times slower.  Returns the path of the library.
+    several times slower.  ``waves``: able to write waveforms (see :mod:`edgemoe.sim.waves`, which calls this for it).
+    Returns the path of the library.
     """
     check_runs_programs()
     compiler = replace(find_compiler(), flags=(*find_compiler().flags, _NO_TIME))
     texts = _read(verilog)
     macros = [f"-D{name}={value}" for name, value in sorted((defines or {}).items())]
-    counting = ("--coverage-line", "--coverage-toggle") if coverage else ()
+    counting: tuple[str, ...] = ("--coverage-line", "--coverage-toggle") if coverage else ()
+    lent = (f"-I{FST_HEADERS}",) if waves else ()
     flags = (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags, macros, *([counting] if coverage else []))
-    key = digest(texts, top, harness.read_text(), flags, verilator_version(), compiler.version, os.uname().machine)
+    text = harness.read_text()
+    if waves:
+        harness, counting = WAVES, (*counting, "--trace-fst")
+        text += "".join(path.read_text() for path in (WAVES, *sorted(FST_HEADERS.iterdir())))
+    key = digest(texts, top, text, flags, verilator_version(), compiler.version, os.uname().machine)
 
     def make(folder: Path) -> None:
         with (
@@ -478,10 +489,12 @@ def build_library(
             _verilate(_write(texts, work), top, generated, counting)
             verilated = time.monotonic()
             runtime = _runtime(compiler, (*_RUNTIME, "verilated_cov.cpp") if coverage else _RUNTIME, report)
-            jobs = [(harness, [*_FAST, f"-I{generated}", *macros]), *_generated(generated, compiler, report)]
+            jobs = [(harness, [*_FAST, f"-I{generated}", *lent, *macros]), *_generated(generated, compiler, report)]
+            if waves:
+                jobs.append((verilator_root() / "include" / "verilated_fst_c.cpp", [*_FAST, *lent]))
             objects = _compile(jobs, work, compiler, report)
             report("linking", len(jobs), len(jobs))
-            _run(
+            run(
                 [*compiler.command, "-shared", "-o", folder / "libedgemoe.so", *objects, *runtime, "-lpthread"],
                 "linking",
             )
@@ -502,12 +515,13 @@ def build_library(
     return cached("library", key, make) / "libedgemoe.so"
 
 
-def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
+def build_cocotb(verilog: str, top: str, public: Sequence[str], *, waves: bool = False) -> Path:
     """Compile a component to an executable that runs cocotb tests; from the cache if it was built before.
 
     ``public``: the ports.  Only they are visible to the bench: cocotb's own runner makes every signal public, which
                             costs up to seven times
-    the speed.  Returns the folder that holds the executable, whose name is ``top``.
+    the speed.  ``waves``: able to write a VCD file.  Returns the folder that holds the executable, whose name is
+    ``top``.
     """
     import cocotb_tools.config as installed
 
@@ -522,9 +536,9 @@ def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
         os.uname().machine,
         str(installed.libs_dir),
     )
-    key = digest(
-        verilog, top, control, main.read_text(), (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags), versions
-    )
+    flags = (_VERILATOR_FLAGS, _CXX_FLAGS, _FAST, _SLOW, compiler.flags)
+    tracing = (["--trace-vcd"], ["-UVM_TRACE", "-DVM_TRACE=1"]) if waves else ([], [])  # of Verilator; of the compiler
+    key = digest(verilog, top, control, main.read_text(), flags, versions, *([tracing] if waves else []))
 
     def make(folder: Path) -> None:
         with progress(f"building the bench of {top}") as report, tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -535,13 +549,11 @@ def build_cocotb(verilog: str, top: str, public: Sequence[str]) -> Path:
             files = _write([("ports.vlt", control), ("top.v", verilog)], work)
             # A unit's port may bear a name that C++ reserves (the layer norm's `new`); inside the core it is no port of
             # C++.
-            _verilate(files, top, generated, ["--vpi", "--timescale", "1ns/1ps", "-Wno-SYMRSVDWORD"])
-            runtime = _runtime(compiler, _RUNTIME_VPI, report)
-            jobs = [(main, ["-O1", f"-I{generated}"]), *_generated(generated, compiler, report)]
+            _verilate(files, top, generated, ["--vpi", "--timescale", "1ns/1ps", "-Wno-SYMRSVDWORD", *tracing[0]])
+            runtime = _runtime(compiler, (*_RUNTIME_VPI, *(["verilated_vcd_c.cpp"] if waves else [])), report)
+            jobs = [(main, ["-O1", f"-I{generated}", *tracing[1]]), *_generated(generated, compiler, report)]
             objects = _compile(jobs, work, compiler, report)
             libraries = [f"-L{installed.libs_dir}", f"-Wl,-rpath,{installed.libs_dir}", "-lcocotbvpi_verilator"]
-            _run(
-                [*compiler.command, "-o", folder / top, *objects, *runtime, *libraries, "-lpthread", "-ldl"], "linking"
-            )
+            run([*compiler.command, "-o", folder / top, *objects, *runtime, *libraries, "-lpthread", "-ldl"], "linking")
 
     return cached("bench", key, make)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,20 @@ def doctor(json: Json = False) -> None:
 
 def test(
     full: Annotated[bool, typer.Option("--full", help="Also the long tests.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="These tests alone, without lint and types; may be repeated.", metavar="PATH"),
+    ] = None,
+    waves: Annotated[
+        Path | None, typer.Option("--waves", help="Benches of units leave their waveforms here.", metavar="DIR")
+    ] = None,
+    simulator: Annotated[
+        str | None, typer.Option("--simulator", help="What benches of units run in.", metavar="verilator|icarus")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field of all presets that tests use; for --only.", metavar="FIELD=VALUE"),
+    ] = None,
     arguments: Annotated[
         list[str] | None, typer.Argument(help="Handed to pytest (after --).", metavar="[-- PYTEST...]")
     ] = None,
@@ -31,4 +46,9 @@ def test(
     """Lint, types and all tests."""
     from edgemoe.host.studies.suite import run
 
-    raise typer.Exit(run(full=full, arguments=arguments or []))
+    if changes and not only:
+        raise EdgemoeError("--set is for --only: most of the suite is about the sizes as they are")
+    options = [f"--set={change}" for change in changes or []]
+    options += [f"--waves={waves.absolute()}"] if waves else []
+    options += [f"--simulator={simulator}"] if simulator else []
+    raise typer.Exit(run(full=full, arguments=[*options, *(arguments or []), *(only or [])], whole=not only))

@@ -13,9 +13,11 @@ from edgemoe.host.cli.options import (
     CheckpointName,
     DeviceName,
     Hardware,
+    Instructions,
     Json,
     Resize,
     Resizing,
+    Trace,
     print_json,
     weight_format,
 )
@@ -317,6 +319,8 @@ def check(
         ),
     ] = DeviceName.VERILATOR,
     table: Annotated[bool, typer.Option("--table", help="All weight formats, as a table of the decibels.")] = False,
+    trace: Trace = None,
+    instructions: Instructions = None,
     json: Json = False,
 ) -> None:
     """Compare every instruction's result between emulator and RTL, and both with the float model."""
@@ -333,6 +337,11 @@ def check(
         raise EdgemoeError(
             f"check compares the emulator with verilator, or with the float model alone (emulator), not {device.value}"
         )
+    if trace and table:
+        raise EdgemoeError(
+            "--trace keeps the waveforms of one format of the weights, --table compares all: give one of them"
+        )
+    recording = inference.recording(trace, instructions, device.value)
     chosen = configured(hardware, changes)
     model = checkpoints.load(checkpoint)
     paths = batch.picture_files(image or [])
@@ -353,10 +362,8 @@ def check(
         )
     formats = [bits.value for bits in WeightFormat] if table else [weight_format(weight_bits, chosen)]
     rtl = device is DeviceName.VERILATOR
-    reports = [
-        checking.check(model, given, hardware=chosen, weight_bits=bits, golden=golden, rtl=rtl, names=names)
-        for bits in formats
-    ]
+    comparison: dict[str, Any] = dict(hardware=chosen, golden=golden, rtl=rtl, names=names, recording=recording)
+    reports = [checking.check(model, given, weight_bits=bits, **comparison) for bits in formats]
     if reports[0].calibrated_on:
         found = ", ".join(reports[0].calibrated_on)
         inference.notice(

@@ -84,6 +84,24 @@ Baud = Annotated[int | None, typer.Option("--baud", help=f"--device serial: bits
 Uio = Annotated[
     str | None, typer.Option("--uio", help="--device fpga: which UIO device, where there are several.", metavar="uioN")
 ]
+Trace = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace",
+        help="--device verilator: the core's waveforms, replacing the file; beside it FILE.gtkw for GTKWave, FILE.sucl "
+        "for Surfer.",
+        metavar="FILE.fst",
+    ),
+]
+Instructions = Annotated[
+    str | None,
+    typer.Option(
+        "--instructions",
+        help="--trace: only while these instructions are under way, by their numbers (of check, which stores more, "
+        "other ones than of infer).",
+        metavar="A..B",
+    ),
+]
 
 
 def weight_format(chosen: WeightFormat | None, hardware: HardwareConfig) -> str:

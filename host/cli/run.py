@@ -16,10 +16,12 @@ from edgemoe.host.cli.options import (
     DeviceName,
     Force,
     Hardware,
+    Instructions,
     Json,
     Port,
     Resize,
     Resizing,
+    Trace,
     Uio,
     print_json,
     weight_format,
@@ -104,6 +106,8 @@ def infer(
     port: Port = None,
     baud: Baud = None,
     uio: Uio = None,
+    trace: Trace = None,
+    instructions: Instructions = None,
     json: Json = False,
 ) -> None:
     """Run images through a checkpoint.
@@ -117,6 +121,7 @@ def infer(
     from edgemoe.models import folders
 
     where = inference.SerialPort.of(port, baud)
+    recording = inference.recording(trace, instructions, device.value)
     chosen = configured(hardware, changes)
     model = checkpoints.load(checkpoint)
     tasks = inference.tasks_of(model.config, task)
@@ -137,6 +142,7 @@ def infer(
             bitstream=bitstream,
             port=where,
             uio=uio,
+            recording=recording,
         )
     summary = {
         "device": device.value,

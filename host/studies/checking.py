@@ -24,6 +24,7 @@ from edgemoe.models.numbers.calibrated import seen
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.operations.operation import Context
+from edgemoe.sim.recording import Recording
 from numpy.typing import NDArray
 
 
@@ -226,12 +227,14 @@ def check(
     golden: bool = True,
     rtl: bool = True,
     names: Sequence[str] = (),
+    recording: Recording | None = None,
 ) -> Check:
     """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float
     model.
 
     Of several images, the worst decibels count. rtl: off, only the comparison with the float model is made. names: of
     the images, for the report, which says which of them calibration has seen (None if the checkpoint does not tell).
+    recording: of the first image's RTL.
     """
     config = checkpoint.config
     model = quantise(checkpoint, weight_bits)
@@ -245,7 +248,8 @@ def check(
         )
         emulated = infer(checkpoint, [image], device="emulator", **options)
         if rtl:
-            simulated = infer(checkpoint, [image], device="verilator", **options)
+            simulated = infer(checkpoint, [image], device="verilator", recording=recording, **options)
+            recording = None
             n, wrong, where = differences(emulated, simulated)
             compared, mismatches, labels = compared + n, mismatches + wrong, labels + where
             cycles += simulated.total(lambda r: r.cycles)

@@ -291,7 +291,7 @@ def test_nor_is_it_by_the_programs_that_we_start(hostile: Path, tmp_path: Path) 
     """The compiler of the ziglang wheel and Yosys are Python modules too."""
     script = (
         "from pathlib import Path\nfrom edgemoe.sim import build, yosys\n"
-        "print(build._run([*build.find_compiler().command, '--version'], 'zig'))\n"
+        "print(build.run([*build.find_compiler().command, '--version'], 'zig'))\n"
         "yosys.run_yosys(Path('.'), 'log')\n"
     )
     done = subprocess.run(

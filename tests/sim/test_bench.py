@@ -12,9 +12,12 @@ from typing import Any
 
 import cocotb
 import pytest
+import pywellen
 from amaranth.hdl import Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.sim import bench_simulator
 from edgemoe.sim.bench import (
     BenchFailure,
     StreamDriver,
@@ -27,6 +30,8 @@ from edgemoe.sim.bench import (
     to_verilog,
     unpack,
 )
+
+from ..programs import needed
 
 PAIR = data.StructLayout({"value": signed(8), "last": 1})
 
@@ -92,6 +97,30 @@ async def dies(dut: Any) -> None:
 @pytest.mark.parametrize("idle, stall", list(product((0.0, 0.4), (0.0, 0.4))))
 def test_streams(idle: float, stall: float) -> None:
     run_bench(Adder(3), __name__, testcase="adds", parameters={"amount": 3, "idle": idle, "stall": stall})
+
+
+@pytest.mark.parametrize("simulator", bench_simulator.SIMULATORS)
+def test_either_simulator_leaves_waveforms(simulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bench, unchanged; each run's waveforms under the test's name."""
+    if simulator == "icarus":
+        needed("iverilog", "vvp")
+    monkeypatch.setattr(bench_simulator, "chosen", bench_simulator.Choice(simulator, tmp_path / "waves"))
+    for idle in (0.0, 0.4):
+        run_bench(Adder(3), __name__, testcase="adds", parameters={"amount": 3, "idle": idle, "stall": 0.4})
+    files = sorted((tmp_path / "waves").iterdir())
+    name = f"test_bench-test_either_simulator_leaves_waveforms-{simulator}--adder"
+    suffix = ".vcd" if simulator == "verilator" else ".fst"
+    assert [file.name for file in files] == [f"{name}-2{suffix}", f"{name}{suffix}"]
+    for file in files:
+        waveform = pywellen.Waveform(str(file))
+        taken = next(var for var in waveform.all_vars() if var.full_name.endswith("adder.o_payload"))
+        assert len(taken.signal) > 190
+
+
+def test_an_unknown_simulator_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_simulator, "chosen", bench_simulator.Choice("questa"))
+    with pytest.raises(EdgemoeError, match="unknown simulator 'questa': choose one of verilator, icarus"):
+        run_bench(Adder(3), __name__, testcase="adds")
 
 
 def test_broken_contract_is_found() -> None:

@@ -218,5 +218,5 @@ def test_full_disk_while_a_tool_fails(cache: Path) -> None:
     """Its own message is told even where the log cannot be kept (here: there is no cache folder yet)."""
     begun = time.monotonic()
     with pytest.raises(EdgemoeError, match="^cutting failed: it is an error$"):
-        build._run([sys.executable, "-c", "import sys; sys.exit('it is an error')"], "cutting")
+        build.run([sys.executable, "-c", "import sys; sys.exit('it is an error')"], "cutting")
     assert time.monotonic() - begun < 60
