@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -347,7 +347,7 @@ class Session:
 
     The device is opened with the first pass, whose program says how much memory it needs. dram: behaviour of the
     simulated memory; bitstream, port, uio, recording: as `open_device` takes them. save_tokens, trace: what programs
-    store besides the heads.
+    store besides the heads. program: one that is compiled already, which then is all passes'.
     """
 
     def __init__(
@@ -365,11 +365,12 @@ class Session:
         uio: str | None = None,
         recording: Recording | None = None,
         model: QuantisedModel | None = None,
+        program: CompiledProgram | None = None,
     ) -> None:
         self.checkpoint, self.config, self.device, self.hardware = checkpoint, checkpoint.config, device, hardware
         self.weight_bits, self.save_tokens, self.trace = weight_bits, save_tokens, trace
         self._open = (dram, bitstream, port, uio, recording)
-        self._model = model
+        self._model, self._given = model, program
         self._programs: dict[tuple[tuple[int, int], ...], CompiledProgram] = {}
         self._opened: Device | None = None
         self._driver: Driver | None = None
@@ -388,6 +389,8 @@ class Session:
         self._opened = self._driver = self._loaded = None
 
     def _program(self, shape: tuple[tuple[int, int], ...]) -> CompiledProgram:
+        if self._given:
+            return self._given
         if self._model is None:
             self._model = quantise(self.checkpoint, self.weight_bits)
         if shape not in self._programs:
@@ -426,6 +429,9 @@ class Session:
         progress: called with (pictures done, pictures of this pass) before each pass; gives the function that the pass
         then calls.
         """
+        if self._given:
+            yield from self._passes_of(self._given, images, progress)
+            return
         source, finished = iter(images), 0
         while group := list(islice(source, max(1, images_together(self.config, self.hardware, len(tasks))))):
             planned = passes(self.config, self.hardware, len(group), tasks)
@@ -435,6 +441,25 @@ class Session:
                 run = self.run(tuple(streams), group[first : last + 1], progress(finished + number * share, share))
                 seen = [group[image] for image, _ in streams]
                 yield Pass([(finished + image, task) for image, task in streams], seen, run)
+            finished += len(group)
+
+    def _passes_of(
+        self,
+        program: CompiledProgram,
+        images: Iterable[NDArray[np.uint8]],
+        progress: Callable[[float, float], Progress | None],
+    ) -> Generator[Pass, None, None]:
+        """As `passes`, of a program that takes a number of images: the last one stands in for those that are missing
+        at the end, and what comes of it is left out.
+        """
+        source, finished, room = iter(images), 0, len(program.images)
+        shape = tuple((stream.image, stream.task) for stream in program.streams)
+        while group := list(islice(source, room)):
+            run = self.run(shape, group + group[-1:] * (room - len(group)), progress(finished, len(group)))
+            real = [place for place, (image, _) in enumerate(shape) if image < len(group)]
+            run = replace(run, heads=[run.heads[p] for p in real], tokens=[run.tokens[p] for p in real])
+            streams = [(finished + shape[place][0], shape[place][1]) for place in real]
+            yield Pass(streams, [group[shape[place][0]] for place in real], run)
             finished += len(group)
 
 

@@ -60,3 +60,4 @@ for command in (
     app.command()(command)
 
 app.command("import")(models.import_model)
+app.command("compile")(generate.compile_program)

@@ -7,8 +7,57 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from edgemoe.host.cli.options import Changes, Force, Hardware, Json, ModuleName, print_json
+from edgemoe.host.cli.options import (
+    Bits,
+    Changes,
+    CheckpointName,
+    Force,
+    Hardware,
+    Json,
+    ModuleName,
+    Tasks,
+    print_json,
+    weight_format,
+)
 from edgemoe.models.errors import EdgemoeError
+
+
+def compile_program(
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write, replacing it.", metavar="FILE.emoe")],
+    checkpoint: CheckpointName = "m3vit-micro",
+    task: Tasks = None,
+    images: Annotated[int, typer.Option("--images", help="Pictures that a run takes.", min=1)] = 1,
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    weight_bits: Bits = None,
+    save_tokens: Annotated[bool, typer.Option("--save-tokens", help="Also store the encoder's final tokens.")] = False,
+    json: Json = False,
+) -> None:
+    """Compile a checkpoint to one file: program, weights, buffers and checksums, for infer --program and for C."""
+    from edgemoe.host import inference, outputs, program_file
+    from edgemoe.hw.contract.hardware_option import configured
+    from edgemoe.models import checkpoint as checkpoints
+
+    chosen, model = configured(hardware, changes), checkpoints.load(checkpoint)
+    streams = [(image, number) for image in range(images) for number in inference.tasks_of(model.config, task)]
+    bits = weight_format(weight_bits, chosen)
+    program = program_file.compiled(model, streams, chosen, bits, save_tokens=save_tokens)
+    program_file.save(program, model, out)
+    facts = {
+        "file": str(out),
+        "checkpoint": model.config.name,
+        "hardware": chosen.name,
+        "tasks": list(dict.fromkeys(model.config.tasks[number].name for _, number in streams)),
+        "images": images,
+        "weight_bits": bits,
+        "instructions": len(program.instructions),
+        "bytes": out.stat().st_size,
+        "device_memory": program.memory_size,
+    }
+    if json:
+        print_json(facts)
+    else:
+        outputs.table(f"program of {model.config.name} for {chosen.name}", list(facts.items()))
 
 
 def verilog(

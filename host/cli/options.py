@@ -53,6 +53,9 @@ ModuleName = Annotated[
 CheckpointName = Annotated[
     str, typer.Option("--checkpoint", help="Name of a preset, or a .safetensors file.", metavar="NAME|FILE")
 ]
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", help="A task of the checkpoint; may be repeated. Default: all.")
+]
 Bits = Annotated[
     WeightFormat | None, typer.Option("--weight-bits", help="Format of the weights. Default: the hardware preset's.")
 ]

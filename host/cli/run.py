@@ -21,11 +21,13 @@ from edgemoe.host.cli.options import (
     Port,
     Resize,
     Resizing,
+    Tasks,
     Trace,
     Uio,
     print_json,
     weight_format,
 )
+from edgemoe.models.errors import EdgemoeError
 
 DEMO_SEED = 2_000_020  # a scene that neither training nor calibration sees
 
@@ -85,9 +87,16 @@ def infer(
             help="PNG, JPEG and the like, or .npy of uint8 H x W x 3; a folder of them; a pattern.", metavar="IMAGE..."
         ),
     ],
+    context: typer.Context,
     checkpoint: CheckpointName = "m3vit-micro",
-    task: Annotated[
-        list[str] | None, typer.Option("--task", help="A task of the checkpoint; may be repeated. Default: all.")
+    task: Tasks = None,
+    program: Annotated[
+        Path | None,
+        typer.Option(
+            "--program",
+            help="A file that compile wrote, in place of --checkpoint, --task, --hardware and --weight-bits.",
+            metavar="FILE.emoe",
+        ),
     ] = None,
     device: Annotated[DeviceName, typer.Option("--device", help="What computes.")] = DeviceName.VERILATOR,
     hardware: Hardware = "base",
@@ -115,16 +124,26 @@ def infer(
     Maps are saved as they come, under the picture's name (with its folder's name or a number where names are alike). A
     picture that cannot be read is left out, and the exit code is then 1.
     """
-    from edgemoe.host import batch, inference, outputs
+    from edgemoe.host import batch, inference, outputs, program_file
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import folders
 
     where = inference.SerialPort.of(port, baud)
     recording = inference.recording(trace, instructions, device.value)
-    chosen = configured(hardware, changes)
-    model = checkpoints.load(checkpoint)
-    tasks = inference.tasks_of(model.config, task)
+    if program:
+        given = {name: context.get_parameter_source(name) for name in ("checkpoint", "task", "hardware", "weight_bits")}
+        said = [name for name, source in given.items() if source and source.name == "COMMANDLINE"]
+        if said or changes:
+            raise EdgemoeError(f"--program says it all: leave out --{[*said, 'set'][0].replace('_', '-')}")
+        compiled, model = program_file.load(program)
+        chosen, bits = compiled.hardware, compiled.weight_bits
+        tasks = list(dict.fromkeys(stream.task for stream in compiled.streams))
+        if save_tokens and not all(result.tokens for result in compiled.results):
+            raise EdgemoeError(f"{program} does not store tokens: compile it with --save-tokens")
+    else:
+        compiled, model, chosen = None, checkpoints.load(checkpoint), configured(hardware, changes)
+        tasks, bits = inference.tasks_of(model.config, task), weight_format(weight_bits, chosen)
     paths = batch.picture_files(images)
     with folders.OutputFolder(out, force=force) as folder:
         if save_tokens:
@@ -138,7 +157,8 @@ def infer(
             resize=resize.value,
             tokens=save_tokens,
             device=device.value,
-            weight_bits=weight_format(weight_bits, chosen),
+            weight_bits=bits,
+            program=compiled,
             bitstream=bitstream,
             port=where,
             uio=uio,
