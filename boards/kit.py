@@ -39,7 +39,7 @@ def wheel_name() -> str:
     return f"edgemoe-{importlib.metadata.version('edgemoe')}-py3-none-any.whl"
 
 
-def _sources() -> Iterator[tuple[str, bytes]]:
+def sources() -> Iterator[tuple[str, bytes]]:
     """(path in the wheel, contents) of every file of the packages."""
     front = importlib.util.find_spec("edgemoe")
     for place in (front and front.submodule_search_locations) or ():
@@ -83,7 +83,7 @@ def wheel() -> bytes:
     distribution = installed[0]
     information = f"edgemoe-{distribution.version}.dist-info"
     metadata, entry_points = (distribution.read_text(part) or "" for part in ("METADATA", "entry_points.txt"))
-    files = dict(_sources())
+    files = dict(sources())
     files |= {f"{information}/METADATA": metadata.encode(), f"{information}/WHEEL": WHEEL.encode()}
     files[f"{information}/entry_points.txt"] = entry_points.encode()
     record = ""

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from edgemoe.models.config import ModelConfig
@@ -50,12 +51,30 @@ def read_image(path: Path, config: ModelConfig, resize: str = "stretch") -> tupl
         raise EdgemoeError(f"image {path} is a folder")
     if not os.path.isfile(path):
         raise EdgemoeError(f"image {path} {'is no regular file' if os.path.exists(path) else 'does not exist'}")
+    with open(path, "rb") as file:
+        return decode_image(file, str(path), config, resize)
+
+
+def decode_image(
+    file: BinaryIO, name: str, config: ModelConfig, resize: str = "stretch"
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """As `read_image`, of an open file; name: what an error calls it, with the suffix that says what it holds."""
     remarks: list[str] = []
-    if path.suffix.lower() in (".npy", ".npz"):
-        return _fitted(_read_array(path, config.image_channels, remarks), config, resize, str(path), remarks)
-    with _decoding(str(path)), Image.open(path) as file:
-        picture = _plain(file, str(path), remarks)
-    return _fitted(_channels(picture, config, str(path)), config, resize, str(path), remarks)
+    if name.lower().endswith((".npy", ".npz")):
+        pixels = _as_pixels(read_array(file, name), config.image_channels, name, remarks)
+        return _fitted(pixels, config, resize, name, remarks)
+    with _decoding(name), Image.open(file) as opened:
+        picture = _plain(opened, name, remarks)
+    return _fitted(_channels(picture, config, name), config, resize, name, remarks)
+
+
+def decode_values(file: BinaryIO, name: str) -> NDArray:
+    """The numbers of a file as they stand there, [height, width] or [height, width, channels]: of a palette the
+    indices, of a 16-bit PNG all bits."""
+    if name.lower().endswith((".npy", ".npz")):
+        return read_array(file, name)
+    with _decoding(name), Image.open(file) as opened:
+        return np.asarray(opened)
 
 
 def picture_pixels(
@@ -93,16 +112,17 @@ def _fitted(
 # ------------------------------------------------------------------------------------------------------------- arrays
 
 
-def _read_array(path: Path, channels: int, remarks: list[str]) -> NDArray[np.uint8]:
+def read_array(file: BinaryIO, name: str) -> NDArray:
+    """The array of a .npy file."""
     try:
         # A file from anywhere: its header may hold anything, and numpy.load may then fail with anything.
-        array = np.load(path, allow_pickle=False)
+        array = np.load(file, allow_pickle=False)
     except Exception as error:
-        raise EdgemoeError(f"{path} is no .npy file: {_first_line(error)}") from error
+        raise EdgemoeError(f"{name} is no .npy file: {_first_line(error)}") from error
     if not isinstance(array, np.ndarray):
         array.close()
-        raise EdgemoeError(f"{path} is an .npz archive, expected one array; save that with numpy.save")
-    return _as_pixels(array, channels, str(path), remarks)
+        raise EdgemoeError(f"{name} is an .npz archive, expected one array; save that with numpy.save")
+    return array
 
 
 def _as_pixels(array: NDArray, channels: int, name: str, remarks: list[str]) -> NDArray[np.uint8]:
@@ -274,26 +294,37 @@ def _in_srgb(picture: Image.Image, remarks: list[str]) -> Image.Image:
 # --------------------------------------------------------------------------------------------------------------- size
 
 
-def _resized(pixels: NDArray[np.uint8], width: int, height: int, how: str, remarks: list[str]) -> NDArray[np.uint8]:
-    """uint8 [height, width, C] from [any, any, C]."""
+def _placed(
+    old_width: int, old_height: int, width: int, height: int, how: str
+) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    """(what is taken of the old picture: left, top, right, bottom; width and height of that in the new one, whose
+    middle it takes)."""
     if how not in RESIZES:
         raise EdgemoeError(f"unknown resize {how!r}: choose one of {', '.join(RESIZES)}")
-    old_height, old_width = pixels.shape[:2]
-    if (old_width, old_height) == (width, height):
-        return pixels
     wider = width / old_width / (height / old_height)  # by which a stretch changes width against height
-    shape_changes = max(wider, 1 / wider) > SAME_SHAPE
-    sides = f"from {old_width} x {old_height} to {width} x {height} pixels"
-    box: tuple[float, float, float, float] = (0, 0, old_width, old_height)
-    size = (width, height)
     if how == "crop":
         kept_width, kept_height = old_width * min(1, wider), old_height * min(1, 1 / wider)
         left, top = (old_width - kept_width) / 2, (old_height - kept_height) / 2
-        box = (left, top, left + kept_width, top + kept_height)
+        return (left, top, left + kept_width, top + kept_height), (width, height)
+    size = (width, height)
+    if how == "pad":
+        size = (max(1, round(width * min(1, 1 / wider))), max(1, round(height * min(1, wider))))
+    return (0, 0, old_width, old_height), size
+
+
+def _resized(pixels: NDArray[np.uint8], width: int, height: int, how: str, remarks: list[str]) -> NDArray[np.uint8]:
+    """uint8 [height, width, C] from [any, any, C]."""
+    old_height, old_width = pixels.shape[:2]
+    box, size = _placed(old_width, old_height, width, height, how)
+    if (old_width, old_height) == (width, height):
+        return pixels
+    wider = width / old_width / (height / old_height)
+    shape_changes = max(wider, 1 / wider) > SAME_SHAPE
+    sides = f"from {old_width} x {old_height} to {width} x {height} pixels"
+    if how == "crop":
         lost = "" if not shape_changes else f", its centre only: {1 - min(wider, 1 / wider):.0%} are cut off"
         remarks.append(f"resized {sides}{lost}")
     elif how == "pad":
-        size = (max(1, round(width * min(1, 1 / wider))), max(1, round(height * min(1, wider))))
         black = f": {size[0]} x {size[1]} and black beside it" if size != (width, height) else ""
         remarks.append(f"resized {sides}{black}")
     else:
@@ -306,6 +337,18 @@ def _resized(pixels: NDArray[np.uint8], width: int, height: int, how: str, remar
         plane = Image.fromarray(np.ascontiguousarray(pixels[..., channel]))
         scaled = plane.resize(size, Image.Resampling.BILINEAR, box)
         result[top : top + size[1], left : left + size[0], channel] = np.asarray(scaled)
+    return result
+
+
+def resized_values(values: NDArray, width: int, height: int, how: str, outside: float) -> NDArray:
+    """[height, width] of [any, any]: to each pixel the value nearest to where `_resized` takes it from, `outside` to
+    those that a picture's padding stands for."""
+    (x0, y0, x1, y1), size = _placed(values.shape[1], values.shape[0], width, height, how)
+    columns = (x0 + (np.arange(size[0]) + 0.5) * (x1 - x0) / size[0]).astype(np.int64)
+    rows = (y0 + (np.arange(size[1]) + 0.5) * (y1 - y0) / size[1]).astype(np.int64)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    result = np.full((height, width), outside, values.dtype)
+    result[top : top + size[1], left : left + size[0]] = values[np.ix_(rows, columns)]
     return result
 
 

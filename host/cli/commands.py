@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from edgemoe.host.cli import generate, maintain, measure, models, run
+from edgemoe.host.cli import generate, maintain, measure, models, run, study
 
 app = typer.Typer(
     name="edgemoe",
@@ -51,8 +51,8 @@ for command in (
     measure.report,
     measure.growth,
     measure.check,
-    measure.evaluate,
-    measure.soak,
+    study.evaluate,
+    study.soak,
     models.train,
     maintain.doctor,
     maintain.test,

@@ -21,16 +21,8 @@ from edgemoe.host.cli.options import (
     print_json,
     weight_format,
 )
-from edgemoe.models.compatibility import StrEnum
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.formats import WeightFormat
-
-
-class Stalls(StrEnum):
-    """How the memory behaves in ``soak``."""
-
-    RANDOM = "random"
-    NONE = "none"
 
 
 def bench(
@@ -388,66 +380,4 @@ def check(
                 f"quantisation loses most in {worst.title}: {worst.own_db:.1f} dB alone, {worst.db:.1f} after it"
             )
     if any(found.mismatches for found in reports):
-        raise typer.Exit(1)
-
-
-def evaluate(
-    data: Annotated[
-        str, typer.Option("--data", help="street:N: N generated scenes that the model has never seen.")
-    ] = "street:200",
-    checkpoint: CheckpointName = "m3vit-micro",
-    device: Annotated[
-        DeviceName, typer.Option("--device", help="What computes; all give the same.")
-    ] = DeviceName.EMULATOR,
-    hardware: Hardware = "base",
-    changes: Changes = None,
-    weight_bits: Bits = None,
-    json: Json = False,
-) -> None:
-    """Quality of the maps as the hardware computes them: mean IoU of segmentation, RMSE of depth."""
-    from edgemoe.host import outputs
-    from edgemoe.host.studies import evaluation
-    from edgemoe.hw.contract.hardware_option import configured
-    from edgemoe.models import checkpoint as checkpoints
-
-    chosen, count = configured(hardware, changes), evaluation.pictures_of(data)
-    bits = weight_format(weight_bits, chosen)
-    report = evaluation.evaluate(
-        checkpoints.load(checkpoint), count, hardware=chosen, weight_bits=bits, device=device.value
-    )
-    if json:
-        print_json(report.summary())
-        return
-    rows = [
-        (f"{task}, {name.replace('_', ' ')}", f"{value:.4f}")
-        for task, found in report.metrics.items()
-        for name, value in found.items()
-    ]
-    outputs.table(f"{report.checkpoint}, {report.weight_bits.label}, {data}", rows)
-
-
-def soak(
-    images: Annotated[int, typer.Option("--images", help="How many generated scenes.", min=1)] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="Of the scenes and of the stalls.", min=0)] = 0,
-    stalls: Annotated[
-        Stalls,
-        typer.Option("--stalls", help="Random stalls on every channel of the bus, another memory each image; or none."),
-    ] = Stalls.RANDOM,
-    hardware: Hardware = "base",
-    changes: Changes = None,
-    weight_bits: Bits = None,
-    json: Json = False,
-) -> None:
-    """Many scenes through the RTL over a memory that stalls at random, each compared with the emulator."""
-    from edgemoe.host import outputs
-    from edgemoe.host.studies.soak import soak as run
-    from edgemoe.hw.contract.hardware_option import configured
-
-    chosen = configured(hardware, changes)
-    report = run(images, seed, stalls.value, chosen, weight_format(weight_bits, chosen)).summary()
-    if json:
-        print_json(report)
-    else:
-        outputs.table(f"soak on {chosen.name}", list(report.items()))
-    if report["mismatches"]:
         raise typer.Exit(1)

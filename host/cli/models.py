@@ -36,7 +36,8 @@ def train(
     import time
     from dataclasses import replace
 
-    from edgemoe.host.studies import evaluation
+    from edgemoe.host.studies.data import Street
+    from edgemoe.host.studies.evaluation import evaluate as evaluate_hardware
     from edgemoe.hw.contract.config import preset as hardware_preset
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import folders
@@ -63,7 +64,9 @@ def train(
     checkpoints.save(result, out)
     figures = evaluate(trained)
     computed = {
-        bits: evaluation.evaluate(result, figures.scenes, hardware=hardware_preset("base"), weight_bits=bits).metrics
+        bits: evaluate_hardware(
+            result, Street.of(figures.scenes), hardware=hardware_preset("base"), weight_bits=bits
+        ).metrics
         for bits in HARDWARE_FORMATS
     }
     written = folder.write(model_card, card(trained, figures, computed, seed, steps or STEPS, threads, seconds))

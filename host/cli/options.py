@@ -84,6 +84,17 @@ Port = Annotated[
     str | None, typer.Option("--port", help="--device serial: the board's serial port.", metavar="/dev/ttyUSB0")
 ]
 Baud = Annotated[int | None, typer.Option("--baud", help=f"--device serial: bits a second. Default: {BAUD}.", min=1)]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Processes of this machine that share the work (Dask distributed).", min=1)
+]
+Scheduler = Annotated[
+    str,
+    typer.Option(
+        "--scheduler",
+        help="local, or the address of a Dask scheduler, whose workers do it.",
+        metavar="local|tcp://HOST:PORT",
+    ),
+]
 Uio = Annotated[
     str | None, typer.Option("--uio", help="--device fpga: which UIO device, where there are several.", metavar="uioN")
 ]

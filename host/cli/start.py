@@ -158,12 +158,20 @@ def _say(message: str, code: int) -> int:
     return code
 
 
+def _find_packages() -> None:
+    """What Python's site does, without which the launcher starts."""
+    if sys.flags.no_site:
+        import site
+
+        site.main()
+
+
+if __name__ == "__mp_main__":  # a process that a command starts, which inherits Python's options
+    _find_packages()
+
 if __name__ == "__main__":
     try:
-        if sys.flags.no_site:
-            import site
-
-            site.main()
+        _find_packages()
         from edgemoe.host.cli.start import main as start
     except KeyboardInterrupt:
         sys.exit(_say("interrupted", 130))

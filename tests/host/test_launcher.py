@@ -133,6 +133,10 @@ def clone(tmp_path: Path) -> Clone:
         ("growth", "sim"),
         ("growth --plot x.png", "sim plot"),
         ("soak", "sim"),
+        ("soak --workers 2", "sim workers"),
+        ("evaluate --data street:20", ""),
+        ("evaluate --data x --scheduler tcp://h:1 --rows x.parquet", "workers parquet"),
+        ("evaluate --against float --device verilator --scheduler=local", "sim golden workers"),
         ("train", "golden"),
         ("test", "dev"),
         ("test --full", "dev zoo"),
@@ -413,7 +417,7 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
         case "soak":
             return ["soak", "--images", "1"], ""
         case "evaluate":
-            return [word.replace("street:200", "street:1") for word in words], ""
+            return [re.sub(r"street:\d+", "street:1", word) for word in words], ""
         case "verilog":
             return ["verilog", "--hardware", "tiny", "-o", "verilog"], ""
         case "build":
@@ -534,6 +538,9 @@ def test_a_readme_command_has_what_it_needs(clone: Clone, line: str, model: Path
         (["soak", "--images", "1"], set(), 2, "needs the package verilator: "),
         (["demo"], set(), 2, "needs the package verilator: "),
         (["train"], set(), 2, "needs the package torch: "),
+        (["evaluate", "--data", "street:9", "--workers", "2"], set(), 2, "needs the package distributed: "),
+        (["evaluate", "--data", "street:1", "--rows", "x.parquet"], set(), 2, "needs the package pyarrow: "),
+        (["evaluate", "--data", "street:1", "--against", "float"], set(), 2, "needs the package torch: "),
         (
             ["infer", "x.png", "--device", "serial", "--port", "/dev/null"],
             set(),

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that do the same for many pictures or many configurations, in several processes or on several machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from edgemoe.host.cli.options import (
+    Bits,
+    Changes,
+    CheckpointName,
+    DeviceName,
+    Hardware,
+    Json,
+    Resize,
+    Resizing,
+    Scheduler,
+    Workers,
+    print_json,
+    weight_format,
+)
+from edgemoe.models.compatibility import StrEnum
+
+
+class Layout(StrEnum):
+    """How a folder's pictures and what is true of them are laid out."""
+
+    IMAGEFOLDER = "imagefolder"
+    CITYSCAPES = "cityscapes"
+    NYUD = "nyud"
+    MASKS = "masks"
+
+
+class Against(StrEnum):
+    """What else sees the same pictures."""
+
+    FLOAT = "float"
+
+
+class Stalls(StrEnum):
+    """How the memory behaves in ``soak``."""
+
+    RANDOM = "random"
+    NONE = "none"
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="street:N, N generated scenes that the model has never seen; or a folder.",
+            metavar="street:N|FOLDER",
+        ),
+    ] = "street:200",
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            "--layout",
+            help="Of the folder. Default: by its folders. imagefolder: CLASS/PICTURE; masks: images/NAME.*, "
+            "masks/NAME.*; cityscapes and nyud: as published.",
+        ),
+    ] = None,
+    checkpoint: CheckpointName = "m3vit-micro",
+    device: Annotated[
+        DeviceName, typer.Option("--device", help="What computes; all give the same.")
+    ] = DeviceName.EMULATOR,
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    weight_bits: Bits = None,
+    resize: Resizing = Resize.STRETCH,
+    against: Annotated[
+        Against | None, typer.Option("--against", help="float: the float model's figures on the same pictures, too.")
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            "--rows", help="Write a row of each picture, as JSON lines or Parquet.", metavar="FILE.jsonl|FILE.parquet"
+        ),
+    ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = "local",
+    json: Json = False,
+) -> None:
+    """Quality of the predictions as the hardware computes them, with 95 % confidence: mean IoU, depth errors, accuracy.
+
+    Interrupted, it goes on where it was when the same command comes again.
+    """
+    from edgemoe.host.studies import evaluation
+    from edgemoe.host.studies.data import data_set
+    from edgemoe.host.studies.scheduler import Where
+    from edgemoe.hw.contract.hardware_option import configured
+    from edgemoe.models import checkpoint as checkpoints
+
+    where, chosen = Where(scheduler, workers), configured(hardware, changes)
+    found = data_set(data, layout and layout.value)
+    if rows:
+        evaluation.check_rows_file(rows)
+    report = evaluation.evaluate(
+        checkpoints.load(checkpoint),
+        found,
+        hardware=chosen,
+        weight_bits=weight_format(weight_bits, chosen),
+        device=device.value,
+        resize=resize.value,
+        against=against is not None,
+        where=where,
+    )
+    if rows:
+        evaluation.write_rows(report.rows, rows)
+    if json:
+        print_json(report.summary())
+    else:
+        evaluation.show(report)
+
+
+def soak(
+    images: Annotated[int, typer.Option("--images", help="How many generated scenes.", min=1)] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Of the scenes and of the stalls.", min=0)] = 0,
+    stalls: Annotated[
+        Stalls,
+        typer.Option("--stalls", help="Random stalls on every channel of the bus, another memory each image; or none."),
+    ] = Stalls.RANDOM,
+    hardware: Hardware = "base",
+    changes: Changes = None,
+    weight_bits: Bits = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = "local",
+    json: Json = False,
+) -> None:
+    """Many scenes through the RTL over a memory that stalls at random, each compared with the emulator."""
+    from edgemoe.host import outputs
+    from edgemoe.host.studies.scheduler import Where
+    from edgemoe.host.studies.soak import soak as run
+    from edgemoe.hw.contract.hardware_option import configured
+
+    where, chosen = Where(scheduler, workers), configured(hardware, changes)
+    report = run(images, seed, stalls.value, chosen, weight_format(weight_bits, chosen), where).summary()
+    if json:
+        print_json(report)
+    else:
+        outputs.table(f"soak on {chosen.name}", list(report.items()))
+    if report["mismatches"]:
+        raise typer.Exit(1)
