@@ -11,6 +11,7 @@ from typing import Any, Literal
 from .errors import EdgemoeError, brief, listing
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
+ATTENTION_KINDS = ("softmax", "sigmoid", "relu")  # operations.weighing makes them
 TASK_KINDS = ("segmentation", "depth", "map", "classification", "features", "tokens")
 DECODERS = ("linear", "pup", "onnx")  # of segmentation, depth and maps
 # Of a classifier: what its linear layer sees, and how many times its outputs a row then has.
@@ -159,6 +160,8 @@ class ModelConfig:
     norm            kind of the norms: "layer" (LayerNorm) or "rms" (RMSNorm)
     eps             added to the variance in them
     prefix          rows of a stream before its patches: CLS token, distillation token, registers
+    attention       what weighs the values of n tokens by the scores s = q k / sqrt(d): "softmax", "sigmoid"
+                    (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise)
     """
 
     name: str
@@ -178,6 +181,7 @@ class ModelConfig:
     norm: str = "layer"
     eps: float = 1e-6
     prefix: int = 1
+    attention: str = "softmax"
 
     def __post_init__(self) -> None:
         # Lists (as JSON gives them) become tuples, so that a configuration stays hashable.
@@ -244,6 +248,8 @@ class ModelConfig:
             fail(f"task names are {brief(', '.join(names))}: expected each name once")
         if self.norm not in NORM_KINDS:
             fail(f"norm is {brief(repr(self.norm))}, expected one of {', '.join(NORM_KINDS)}")
+        if self.attention not in ATTENTION_KINDS:
+            fail(f"attention is {brief(repr(self.attention))}, expected one of {', '.join(ATTENTION_KINDS)}")
         if not isinstance(self.eps, float) or not 0 < self.eps < 1:
             fail(f"eps is {brief(repr(self.eps))}, expected a number between 0 and 1")
 
@@ -350,6 +356,10 @@ PRESETS: dict[str, ModelConfig] = {
         ),
     )
 }
+# The same with attention that normalises no row.
+PRESETS["m3vit-micro-sigmoid"] = dataclasses.replace(
+    PRESETS["m3vit-micro"], name="m3vit-micro-sigmoid", attention="sigmoid"
+)
 # The same on a window of the picture, for devices with room for 50 tokens.
 PRESETS["m3vit-nano"] = dataclasses.replace(
     PRESETS["m3vit-micro"], name="m3vit-nano", image_height=112, image_width=112

@@ -9,7 +9,7 @@ k = top_k, S tokens of one expert.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,12 +65,20 @@ class PatchEmbed(nn.Module):
         return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # [B, N, D]
 
 
+# What weighs n values by their scores [B, h, T, n].
+WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda scores: scores.softmax(dim=-1),
+    "sigmoid": lambda scores: (scores - math.log(scores.shape[-1])).sigmoid(),
+    "relu": lambda scores: scores.relu() / scores.shape[-1],
+}
+
+
 class Attention(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V, per head."""
+    """softmax(Q K^T / sqrt(d)) V, per head, or another function of the scores than softmax."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.heads, self.weights = config.heads, WEIGHTS[config.attention]
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
 
@@ -80,7 +88,7 @@ class Attention(nn.Module):
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)  # [B, T, 3, h, d]
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
         scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)  # [B, h, T, T]
-        x = scores.softmax(dim=-1) @ value  # [B, h, T, d]
+        x = self.weights(scores) @ value  # [B, h, T, d]
         x = x.transpose(1, 2).reshape(batch, tokens, width)  # [B, T, D]
         return self.proj(x)  # [B, T, D]
 

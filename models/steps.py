@@ -99,15 +99,27 @@ class Scores(Step):
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Of scores, by the hardware's kinds of attention. exponent_shift: left shift that brings scores to 12 fractional
+    bits; bias: added to each, if the kind does that; normalised: a row is divided by its sum.
+    """
+
+    kind: str
+    normalised: bool
+    exponent_shift: int
+    bias: int
+
+
+@dataclass(frozen=True)
 class Attend(Step):
-    """A group of `into` = softmax in base 2 of the scores times a group of the held values."""
+    """A group of `into` = weights of the scores times a group of the held values."""
 
     scores: Value
     held: Value
     values: int
     into: Value
     head: int
-    exponent_shift: int
+    weights: Weights
     accumulator_shift: int
     output_shift: int
 

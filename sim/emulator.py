@@ -15,12 +15,21 @@ from typing import Any
 
 import numpy as np
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import (
+    INSTRUCTION_BYTES,
+    Attention,
+    ErrorCode,
+    Instruction,
+    Memory,
+    Opcode,
+    Scale,
+    Stationary,
+)
 from edgemoe.hw.contract.rules import Place, violated
 from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import twins as unit
-from edgemoe.models.numbers.arithmetic import probability
+from edgemoe.models.numbers.arithmetic import probability, relu_fine, sigmoid_fine
 from numpy.typing import NDArray
 
 
@@ -336,10 +345,16 @@ class Emulator:
             self._statistics(i, y, old, scattered if i.scatter else i.row_base + np.arange(count))
 
     def _probabilities(self, i: Instruction, count: int) -> NDArray[np.int64]:
-        """2^(score - maximum) of the keys that exist, else 0; the sums' reciprocals go into the scale table."""
+        """Weights of the keys that exist, else 0; the sums' reciprocals go into the scale table."""
         where = self._words(Memory.SCORE, i.stream_base, np.arange(count), i.stream_stride, i.chunks)
         scores = self.memories[Memory.SCORE][where].reshape(count, i.chunks * self.hardware.lanes)
-        p = unit.probabilities(scores, self.maximum[:count], i.exponent_shift)
+        match self.hardware.weighs(i.attention):
+            case Attention.SIGMOID:
+                p = sigmoid_fine(scores.astype(np.int64) + i.score_bias, i.exponent_shift)
+            case Attention.RELU:
+                p = relu_fine(scores)
+            case _:
+                p = unit.probabilities(scores, self.maximum[:count], i.exponent_shift)
         p[:, i.keys :] = 0
         self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(p.sum(axis=1))
         return probability(p)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from edgemoe.hw.contract.config import CHOICES, HardwareConfig
+from edgemoe.hw.contract.config import CHOICES, PRESETS, HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError, listing
@@ -80,6 +80,12 @@ def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator
     slots: streams with rows of their own.
     """
     c, h = config, hardware
+    if c.attention not in h.attention:
+        built = next((p.name for p in PRESETS.values() if c.attention in p.attention), "")
+        raise EdgemoeError(
+            f"model {c.name} has {c.attention} attention, hardware {h.name!r} is built without: choose one that has "
+            f"it, as the preset {built!r}"
+        )
     lanes, rows = h.lanes, slots * c.tokens
     head_words = h.words(c.head_width)
     yield Need("tokens a stream", c.tokens, h.tokens, dict(tokens=c.tokens, rows=max(rows, h.rows)))

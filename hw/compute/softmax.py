@@ -26,10 +26,11 @@ from edgemoe.hw.compute.lane_tree import add, larger, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
+from edgemoe.hw.compute.score_functions import ScoreFunctions
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.layouts import index_shape
-from edgemoe.models.numbers.words import PROBABILITY_SUM_BITS
+from edgemoe.models.numbers.words import PROBABILITY_BITS, PROBABILITY_SUM_BITS
 
 LOWEST = -(1 << WORD_BITS - 1)
 
@@ -64,12 +65,15 @@ class ScoreStream(wiring.Signature):
     """A word of scores of query `index` that is to become probabilities, as its source sees it.
 
     `lanes`: how many lanes count, from lane 0 on; `shift`: 2^(shift - 12) is the unit of a score; `accumulate`: the sum
-    of the row counts this word, which is then the `first` or the `last` of the row or neither.
+    of the row counts this word, which is then the `first` or the `last` of the row or neither. Where a build has other
+    kinds of attention than softmax: `kind`, and what is added to every score, `bias`.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
+        choice = {"kind": Out(layouts.ATTENTION_BITS), "bias": Out(signed(WORD_BITS))} if len(config.attention) > 1 else {}
         super().__init__(
-            {
+            choice
+            | {
                 "valid": Out(1),
                 "index": Out(index_shape(config.tokens)),
                 "word": Out(layouts.word(config)),
@@ -91,7 +95,7 @@ class Probabilities(wiring.Signature):
 
 class Softmax(wiring.Component):
     """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i]
-    of these p.
+    of these p. A build with other kinds of attention makes p with `ScoreFunctions`, where a word asks for that.
 
     What meets where on the probability side:
 
@@ -123,8 +127,8 @@ class Softmax(wiring.Component):
         index, on either side.
     Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of
         2^-18.
-    Limits: index < config.tokens; a row's sum is of at most MOST_KEYS lanes, one of them the maximum (so the sum is
-        never 0). A lane that counts is never above max[i].
+    Limits: index < config.tokens; a row's sum is of at most MOST_KEYS lanes; of softmax one of them is the maximum, so
+        that it is never 0 (of others, 0 counts as 1). Of softmax, a lane that counts is never above max[i].
     Twin: `models.numbers.twins.probabilities` and `models.numbers.twins.softmax_scale`.
     """
 
@@ -196,8 +200,29 @@ class Softmax(wiring.Component):
             exponential.shift.eq(delay(m, self.stream.shift, 2, name="shift")),
             self.out.valid.eq(exponential.out_valid),
         ]
+        if len(self.config.attention) > 1:
+            return self.chosen(m, exponential)
         m.d.comb += [self.out.word[lane].eq(exponential.probability[lane]) for lane in range(lanes)]
         return exponential.fine
+
+    def chosen(self, m: Module, exponential: Exponential) -> data.View:
+        """The exponentials, or another function of the scores, as the word's kind asks."""
+        m.submodules.functions = functions = ScoreFunctions(self.config)
+        stream, fine = self.stream, Signal.like(exponential.fine)
+        valid = delay(m, stream.valid, 1, name="functions_valid", reset_less=False)
+        m.d.comb += [
+            functions.valid.eq(valid),
+            functions.word.eq(delay(m, stream.word, 1, name="functions_word")),
+            functions.mask.eq(lane_mask(delay(m, stream.lanes, 1, name="functions_lanes"), self.config.lanes)),
+            functions.kind.eq(delay(m, stream.kind, 1, name="functions_kind")),
+            functions.bias.eq(delay(m, stream.bias, 1, name="functions_bias")),
+            functions.shift.eq(delay(m, stream.shift, 1, name="functions_shift")),
+            fine.eq(Mux(functions.chosen, functions.fine, exponential.fine)),
+        ]
+        chosen = Mux(functions.chosen, functions.probability, exponential.probability)
+        for lane in range(self.config.lanes):
+            m.d.comb += self.out.word[lane].eq(chosen.word_select(lane, PROBABILITY_BITS))
+        return fine
 
     def update_sums(self, m: Module, fine: data.View) -> None:
         config = self.config
@@ -220,6 +245,7 @@ class Softmax(wiring.Component):
             read.en.eq(reading.counts),
         ]
         total = Signal(bits)
+        nothing = (total == 0) if len(config.attention) > 1 else 0  # softmax has its maximum in every sum
         m.d.comb += [
             total.eq(partial + Mux(adding.first, 0, read.data)),
             write.en.eq(adding.counts),
@@ -229,7 +255,7 @@ class Softmax(wiring.Component):
         m.submodules.reciprocal = reciprocal = Reciprocal()
         total_1 = Signal(bits, reset_less=True)
         with m.If(finished):
-            m.d.sync += total_1.eq(total)
+            m.d.sync += total_1.eq(total | nothing)
         m.d.comb += [
             reciprocal.valid.eq(delay(m, finished, 1, name="total_valid", reset_less=False)),
             reciprocal.value.eq(total_1),

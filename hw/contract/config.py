@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from edgemoe.hw.contract.isa import BY_NAME
+from edgemoe.hw.contract.isa import BY_NAME, Attention
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.words import ACCUMULATOR_BITS, FINE_BITS, MOST_KEYS, WORD_BITS
@@ -26,6 +26,7 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "data_bits": (64, 128, 256),
     "weight_bits": tuple(f.value for f in WeightFormat),
 }
+ATTENTION: Sequence[str] = tuple(kind.name.lower() for kind in Attention)  # in the order of their codes
 RANGES: Mapping[str, tuple[int, int]] = {
     "rows": (1, 4096),  # layouts.ROW_BITS
     "tokens": (1, MOST_KEYS),
@@ -37,6 +38,14 @@ RANGES: Mapping[str, tuple[int, int]] = {
     "burst_beats": (16, 256),  # AXI4
     "outstanding": (1, 256),
 }
+
+
+def kinds_of_attention() -> list[tuple[str, ...]]:
+    """All that a build may have: softmax, and any of the others, in their order."""
+    found = [ATTENTION[:1]]
+    for kind in ATTENTION[1:]:
+        found += [(*kinds, kind) for kinds in found]
+    return [tuple(kinds) for kinds in found]
 
 
 def _joined(head: str, found: Sequence[str]) -> str:
@@ -71,6 +80,7 @@ class HardwareConfig:
     burst_beats: int = 64
     outstanding: int = 8  # read bursts in flight
     weight_bits: str = WeightFormat.SIXTEEN  # the format of programs unless told otherwise
+    attention: tuple[str, ...] = ATTENTION[:1]  # kinds of weights that it can make of scores
 
     def __post_init__(self) -> None:
         found = self.shortages()
@@ -96,6 +106,8 @@ class HardwareConfig:
         given |= {name: value for name, value in values.items() if name in known}
         if type(given.get("weight_bits")) is int and given["weight_bits"] in (8, 16):
             given["weight_bits"] = str(given["weight_bits"])
+        if isinstance(given.get("attention"), list):  # as JSON and TOML have it
+            given["attention"] = tuple(given["attention"])
         missing = [f.name for f in known.values() if f.default is MISSING and f.name not in given]
         found += [f"{name} is missing" for name in missing]
         trial = object.__new__(cls)  # unchecked, so that its shortages can be named beside the misspelt fields
@@ -125,6 +137,11 @@ class HardwareConfig:
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 found.append(f"{name} must be an integer of {least} to {most}, not {value!r}")
+        if self.attention not in kinds_of_attention():
+            found.append(
+                f"attention must be {ATTENTION[0]!r} and perhaps others of {', '.join(ATTENTION[1:])}, each once and in "
+                f"this order, not {self.attention!r}"
+            )
         return found if found or ignored else [text for holds, text in self._rules() if not holds]
 
     def _rules(self) -> list[tuple[bool, str]]:
@@ -237,9 +254,17 @@ class HardwareConfig:
         return int.from_bytes(hashlib.sha256(json.dumps(self.sizes, sort_keys=True).encode()).digest()[:4], "little")
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """What the generated hardware depends on: not its name, nor the format of the programs that it runs."""
-        return {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits")}
+    def sizes(self) -> dict[str, int | str]:
+        """What the generated hardware depends on: not its name, nor the format of the programs that it runs. Softmax
+        goes without saying.
+        """
+        found = {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits", "attention")}
+        return found | ({"attention": "+".join(self.attention)} if len(self.attention) > 1 else {})
+
+    def weighs(self, code: int) -> Attention:
+        """The kind of attention that a field of an instruction asks for, as this build does it."""
+        known = code < len(ATTENTION) and ATTENTION[code] in self.attention
+        return Attention(code) if known else Attention.SOFTMAX
 
 
 __all__ = ["ACCUMULATOR_BITS", "FINE_BITS", "PARAMETER_WORDS", "PRESETS", "WORD_BITS", "HardwareConfig", "preset"]
@@ -296,6 +321,19 @@ PRESETS = {
             top_k=4,
             prefetch_beats=64,
             burst_beats=16,
+        ),
+        # Every kind of attention, for models of the sizes of m3vit-micro.
+        HardwareConfig(
+            "family",
+            lanes=8,
+            rows=264,
+            tokens=136,
+            width=96,
+            hidden=768,
+            experts=8,
+            top_k=2,
+            prefetch_beats=256,
+            attention=tuple(ATTENTION),
         ),
     )
 }

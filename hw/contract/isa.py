@@ -51,6 +51,14 @@ class Scale(IntEnum):
     EXPERT = 3
 
 
+class Attention(IntEnum):
+    """What becomes of a score on its way to the values. A kind that a build lacks is SOFTMAX there."""
+
+    SOFTMAX = 0
+    SIGMOID = 1
+    RELU = 2
+
+
 class ErrorCode(IntEnum):
     NONE = 0
     ILLEGAL_INSTRUCTION = 1
@@ -112,8 +120,17 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
         {
             Scale.NONE: "one",
             Scale.NORM: "1/sigma of the row (LAYERNORM)",
-            Scale.SOFTMAX: "1/sum of the row's probabilities",
+            Scale.SOFTMAX: "1/sum of the row's weights",
             Scale.EXPERT: "the router's score of this queue entry",
+        },
+    ),
+    Enumeration(
+        "attention",
+        "how `probabilities` weigh values; a kind that the build lacks is SOFTMAX there",
+        {
+            Attention.SOFTMAX: "2^(score - row maximum)",
+            Attention.SIGMOID: "1 / (1 + exp(-(score + score_bias)))",
+            Attention.RELU: "max(score, 0), in the score's own unit",
         },
     ),
     Enumeration(
@@ -152,7 +169,7 @@ FIELDS = (
         1,
         "do not read stationary operands on chip before every earlier instruction has written its results",
     ),
-    Field("probabilities", 1, "stream 2^(score - row maximum) from score memory instead of activation words"),
+    Field("probabilities", 1, "stream weights from score memory, made of scores as `attention` says, instead of activation words"),
     Field("stationary", 2, "Stationary: what the array holds"),
     Field("gather", 1, "streamed rows follow the expert's queue; rows = its length"),
     Field("scatter", 1, "destination rows follow the expert's queue; rows = its length"),
@@ -209,6 +226,8 @@ FIELDS = (
     Field("patch", 6, "IMAGE: pixels a patch side"),
     Field("uncentred", 1, "LAYERNORM: leave the rows' sums out, as RMSNorm does"),
     Field("append", 1, "row maxima (memory = SCORE) or row sums (RESIDUAL) go on from those that are there"),
+    Field("attention", 3, "Attention: what a weight is"),
+    Field("score_bias", 16, "SIGMOID: added to every score, in the score's own unit", signed=True),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

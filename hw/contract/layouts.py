@@ -16,6 +16,7 @@ STRIDE_BITS = BY_NAME["destination_stride"].bits
 CHUNK_BITS = BY_NAME["chunks"].bits
 COLUMN_BITS = BY_NAME["columns"].bits
 DRAM_OFFSET_BITS = BY_NAME["address"].bits  # linear byte offset
+ATTENTION_BITS = BY_NAME["attention"].bits
 BEAT_COUNT_BITS = BY_NAME["beats"].bits
 SEQUENCE_BITS = 8  # instructions are numbered modulo 256
 

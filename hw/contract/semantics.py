@@ -11,7 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import (
+    INSTRUCTION_BYTES,
+    Attention,
+    ErrorCode,
+    Instruction,
+    Memory,
+    Opcode,
+    Scale,
+    Stationary,
+)
 from edgemoe.hw.contract.rules import Place, violated
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import arithmetic
@@ -32,7 +41,7 @@ class Machine:
     dram      bytes, from the memory base on
     sums, squares   of each residual row: the sum of its numbers, and of their squares
     sigma     1/sigma of each row: (mantissa, exponent), as all scales are: mantissa x 2^-16 x 2^-exponent
-    maximum   of each row of scores; softmax: 1/sum of each row's probabilities
+    maximum   of each row of scores; softmax: 1/sum of each row's weights
     queues    of each expert: entries (row, score)
     """
 
@@ -85,6 +94,11 @@ def wrap(x: int, bits: int) -> int:
 def exp2(distance: int, shift: int) -> int:
     """2^(-distance x 2^shift / 2^12) in units of 2^-18, from a table."""
     return int(arithmetic.exp2_fine(distance, shift))
+
+
+def sigmoid(x: int, shift: int) -> int:
+    """1 / (1 + exp(-x 2^shift / 2^12)) in units of 2^-18, from a table."""
+    return int(arithmetic.sigmoid_fine(x, shift))
 
 
 def reciprocal(x: int) -> tuple[int, int]:
@@ -226,11 +240,21 @@ def weight_stream(m: Machine, i: Instruction, e: int) -> tuple[list[list[int]], 
 
 
 def probabilities(m: Machine, i: Instruction, n: int) -> list[int]:
-    """2^(score - maximum) in units of 2^-15, from row n of the scores. The sum is taken of finer ones, in 2^-18."""
+    """Weights of row n of the scores, in units of 2^-15. Their sum is taken of finer ones, in 2^-18."""
     scores = m.row(Memory.SCORE, i.stream_base + n * i.stream_stride, i.chunks)
-    fine = [exp2(m.maximum[n] - s, i.exponent_shift) if k < i.keys else 0 for k, s in enumerate(scores)]
-    m.softmax[n] = reciprocal(sum(fine))
+    fine = [weight(m, i, m.maximum[n], s) if k < i.keys else 0 for k, s in enumerate(scores)]
+    m.softmax[n] = reciprocal(max(1, sum(fine)))
     return [min(round_shift(p, 3), 32767) for p in fine]
+
+
+def weight(m: Machine, i: Instruction, maximum: int, score: int) -> int:
+    """What becomes of a score."""
+    match m.config.weighs(i.attention):
+        case Attention.SIGMOID:
+            return sigmoid(score + i.score_bias, i.exponent_shift)
+        case Attention.RELU:
+            return max(score, 0) << 3
+    return exp2(maximum - score, i.exponent_shift)
 
 
 def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int, added: int) -> int:
@@ -375,7 +399,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
     ),
     Opcode.MATMUL: Operation(
         matmul,
-        (matmul, rows_of, stationary, weight_stream, probabilities, scale_of, epilogue, keep_statistics),
+        (matmul, rows_of, stationary, weight_stream, probabilities, weight, scale_of, epilogue, keep_statistics),
         "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that "
         "one is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a "
         "row's maximum or scale comes from the MATMUL before. With `wait_load` the first key or value is read when "
@@ -389,6 +413,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "control/loader.py",
             "memory/weights.py",
             "compute/softmax.py",
+            "compute/score_functions.py",
             "compute/array.py",
             "compute/accumulator.py",
             "compute/epilogue.py",

@@ -55,7 +55,9 @@ class StreamPath(wiring.Component):
         streamed, issue, scores, probabilities = self.streamed, self.streamed.issue, self.scores, self.probabilities
         lanes, tag = self.config.lanes, self.row.tag
         late = delay(m, issue, self.probability_latency, name="probability_issue", reset_less=False)
-        direct = Signal()
+        direct, instruction = Signal(), streamed.contexts[issue.tag.context].instruction
+        if len(self.config.attention) > 1:
+            m.d.comb += [scores.kind.eq(instruction.attention), scores.bias.eq(instruction.score_bias)]
         m.d.comb += [
             self.activation.address.eq(streamed.address),
             self.score.address.eq(streamed.address),
@@ -63,7 +65,7 @@ class StreamPath(wiring.Component):
             scores.index.eq(issue.tag.index),
             scores.word.eq(self.score.data),
             scores.lanes.eq(Mux(issue.lanes_left > lanes, lanes, issue.lanes_left)),
-            scores.shift.eq(streamed.contexts[issue.tag.context].instruction.exponent_shift),
+            scores.shift.eq(instruction.exponent_shift),
             scores.first.eq(issue.tag.first),
             scores.last.eq(issue.tag.last),
             scores.accumulate.eq(issue.tag.column == 0),

@@ -23,6 +23,8 @@ from .words import (
 Ints = NDArray[np.int64]
 
 EXP2_SEGMENT_BITS = 5  # of 12 fractional bits: 2^7 segments
+SIGMOID_SEGMENT_BITS = 6  # of 12 fractional bits: segments of 1/64
+SIGMOID_LIMIT = 16 << SCORE_FRACTION  # |x| from which it is 0 or 1
 ROOT_SEGMENT_BITS = 12  # below the 8 (1/x) or 7 (1/sqrt(x)) bits that choose the segment
 ROOT_TABLE_FRACTION = 18  # of 1/x and 1/sqrt(x) in their tables
 GELU_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
@@ -60,6 +62,30 @@ def exp2_fine(distance, shift) -> Ints:
     whole, fraction = value >> SCORE_FRACTION, value & ((1 << SCORE_FRACTION) - 1)
     start, drop = exp2_table()
     return round_shift(_line(start, drop, fraction, EXP2_SEGMENT_BITS, -1), np.minimum(whole, 31))
+
+
+@cache
+def sigmoid_table() -> tuple[Ints, Ints]:
+    """1 / (1 + exp(x)) at x = i/64 in units of 2^-18, and its drop to the next entry; 0 at x = 16."""
+    nodes = np.round((1 << FINE_PROBABILITY_BITS) / (1 + np.exp(np.arange(1025) / 64))).astype(np.int64)
+    return nodes[:-1], nodes[:-1] - nodes[1:]
+
+
+def sigmoid_fine(value, shift) -> Ints:
+    """1 / (1 + exp(-value * 2^shift / 2^12)) in units of 2^-18, so 1.0 is 2^18; value signed 17 bit.
+
+    One table for both signs, as the two add up to 1; 10 bits of the magnitude choose the segment, 6 interpolate.
+    """
+    value = np.asarray(value, np.int64)
+    magnitude = np.abs(value) << shift
+    below = _line(*sigmoid_table(), np.minimum(magnitude, SIGMOID_LIMIT - 1), SIGMOID_SEGMENT_BITS, -1)
+    below = np.where(magnitude >= SIGMOID_LIMIT, 0, below)
+    return np.where(value < 0, below, (1 << FINE_PROBABILITY_BITS) - below)
+
+
+def relu_fine(score) -> Ints:
+    """max(score, 0), with as many bits below its unit as 2^-18 has below 2^-15."""
+    return np.maximum(np.asarray(score, np.int64), 0) << FINE_PROBABILITY_BITS - PROBABILITY_BITS
 
 
 def probability(fine) -> Ints:

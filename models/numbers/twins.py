@@ -130,7 +130,7 @@ def probabilities(scores: NDArray, maximum: NDArray, shift: int) -> Ints:
 
 
 def softmax_scale(sums: NDArray) -> tuple[Ints, Ints]:
-    """(mantissa, exponent) of 1 / sum of a row's probabilities."""
+    """(mantissa, exponent) of 1 / sum of a row's weights; of a row of nothing but zeros, 1."""
     return reciprocal(sums)
 
 

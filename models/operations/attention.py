@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""x + proj(softmax(Q K^T / sqrt(d)) V) of the normalised x, head by head.
+"""x + proj(softmax(Q K^T / sqrt(d)) V) of the normalised x, head by head; or with other weights than softmax's.
 
-Folded: log2(e) / sqrt(d) into W_q, as the softmax is in base 2. Softmax does not see what all keys share, so keys are
-centred on their calibrated mean (the bias disappears); probabilities add up to 1, so values are centred, too, and
-W_proj * mean goes into the projection's bias: both give the 16 bits to what carries information. Channel by channel,
-queries and keys are scaled against each other to equal range, which their product does not see.
+Folded: 1 / sqrt(d) into W_q, and log2(e), as the softmax is in base 2. Softmax does not see what all keys share, so
+keys are centred on their calibrated mean (the bias disappears); probabilities add up to 1, so values are centred, too,
+and W_proj * mean goes into the projection's bias: both give the 16 bits to what carries information. Channel by
+channel, queries and keys are scaled against each other to equal range, which their product does not see.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from ..numbers.words import (
     SCORE_FRACTION,
     WORD_BITS,
 )
-from ..steps import RESIDUAL, Attend, EachStream, Place, Product, RowScale, Scores, Step, Value
+from ..steps import RESIDUAL, Attend, EachStream, Place, Product, RowScale, Scores, Step, Value, Weights
 from .norm import Norm
 from .norms import norm
-from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, affine, linear, softmax
+from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, affine, linear
+from .weighing import KINDS, Weighing
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
@@ -61,6 +62,15 @@ class Attention(Operation):
     @property
     def norm(self) -> Norm:
         return norm(self.config, f"blocks.{self.layer}.norm1", self.key(Role.NORM_1))
+
+    @property
+    def weighing(self) -> Weighing:
+        return KINDS[self.config.attention](self.config.tokens)
+
+    @property
+    def score_unit(self) -> float:
+        """What the hardware's scores are times as much as q k."""
+        return self.weighing.unit / math.sqrt(self.config.head_width)
 
     def key(self, role: Role) -> Key:
         return Key(role, self.layer)
@@ -104,7 +114,7 @@ class Attention(Operation):
         for role, tensor in ((Role.QUERY, query), (Role.KEY, key), (Role.VALUE, value)):
             see.sample(self.key(role), tensor)
         scores = query @ key.transpose(0, 1, 3, 2) * context.dtype(1 / math.sqrt(c.head_width))
-        attention = softmax(scores) @ value
+        attention = self.weighing.weights(scores) @ value
         see.sample(self.key(Role.ATTENTION), attention)
         attention = attention.transpose(0, 2, 1, 3).reshape(batch, c.tokens, c.width)
         see.rows(self.key(Role.ATTENTION), attention)
@@ -117,12 +127,13 @@ class Attention(Operation):
     def channels(self, query: NDArray, key: NDArray, value: NDArray, attention: NDArray) -> tuple[Channels, float]:
         """What the channels of sampled queries, keys, values and results reach.
 
-        The second: how far the scores do, in base 2.
+        The second: how far the scores do, in the hardware's unit.
         """
-        mean_key, mean_value = key.mean(axis=(0, 2), keepdims=True), value.mean(axis=(0, 2), keepdims=True)
+        mean_key = key.mean(axis=(0, 2), keepdims=True) * self.weighing.shifted
+        mean_value = value.mean(axis=(0, 2), keepdims=True) * self.weighing.normalised
         key, value, attention = key - mean_key, value - mean_value, attention - mean_value
         scores = max(float(np.abs(q @ k.transpose(0, 2, 1)).max()) for q, k in zip(query, key, strict=True))
-        scale = math.log2(math.e) / math.sqrt(self.config.head_width)
+        scale = self.score_unit
 
         def reach(x: NDArray) -> NDArray:
             return np.abs(x).max(axis=(0, 2)).ravel()
@@ -140,7 +151,7 @@ class Attention(Operation):
         bias = tensors[self.name("qkv.bias")].reshape(3, c.width)
         balance = np.sqrt(np.maximum(channel.key, SILENT) / np.maximum(channel.query, SILENT))  # channel by channel
         balance = np.where((channel.key > SILENT) & (channel.query > SILENT), balance, 1.0)
-        scale = balance * (math.log2(math.e) / math.sqrt(c.head_width))
+        scale = balance * self.score_unit
         query = self.norm.fold(tensors, matrix[0] * scale[:, None], bias[0] * scale)
         key = self.norm.fold(tensors, matrix[1] / balance[:, None], (bias[1] - channel.mean_key) / balance)
         boost = value_boost(channel)
@@ -173,10 +184,18 @@ class Attention(Operation):
         output = np.repeat([key, value], c.width)
         key_value_linear = q.linear(keys_values, reach=reach, output=output, **common)
 
-        scores = min(SCORE_FRACTION, query + key, q.exponent(q.reach(self.key(Role.SCORES)), low=-3))
+        weighing = self.weighing
+        reach = max(q.reach(self.key(Role.SCORES)), abs(weighing.bias))
+        scores = min(weighing.finest, query + key, q.exponent(reach, low=-3))
         q.note(self.key(Role.SCORES), scores)
         guard = min(q.GUARD_BITS, query + key - scores)
-        attention = q.note(self.key(Role.ATTENTION), min(q.exponent(float(attended.max())), value + AVERAGING_BITS))
+        finest = value + (AVERAGING_BITS if weighing.normalised else weighing.fraction(scores))
+        attention = q.note(self.key(Role.ATTENTION), min(q.exponent(float(attended.max())), finest))
+        if weighing.normalised:
+            fraction, value_output_shift = QUOTIENT_FRACTION, value + VALUE_GUARD - attention
+        else:  # the sums' exponent goes into both shifts
+            fraction = weighing.fraction(scores)
+            value_output_shift = min(VALUE_GUARD, fraction + value - attention)
         after = q.note(self.result, min(after, q.cap(projections, attention)))
         projection = q.linear(
             projections, fraction=attention, reach=q.reach(self.key(Role.PROJECTION)), output=after, old=before
@@ -189,9 +208,10 @@ class Attention(Operation):
             projection,
             score_accumulator_shift=query + key - scores - guard,
             score_output_shift=guard,
-            exponent_shift=SCORE_FRACTION - scores,
-            value_accumulator_shift=QUOTIENT_FRACTION - VALUE_GUARD,
-            value_output_shift=value + VALUE_GUARD - attention,
+            exponent_shift=max(0, SCORE_FRACTION - scores),
+            score_bias=round(weighing.bias * 2**scores),
+            value_accumulator_shift=fraction + value - attention - value_output_shift,
+            value_output_shift=value_output_shift,
         ), after
 
 
@@ -207,6 +227,7 @@ class QuantisedAttention(Quantised):
     score_accumulator_shift: int
     score_output_shift: int
     exponent_shift: int
+    score_bias: int
     value_accumulator_shift: int
     value_output_shift: int
 
@@ -219,6 +240,9 @@ class QuantisedAttention(Quantised):
         queries = Value("queries", c.head_width, c.heads)
         scores = Value("scores", c.tokens, place=Place.SCORE)
         attended = Value("attention's results", c.head_width, c.heads)
+
+        weighing = self.operation.weighing
+        weights = Weights(weighing.kind, weighing.normalised, self.exponent_shift, self.score_bias)
 
         def heads(task: int) -> Iterator[Step]:
             for head in range(c.heads):
@@ -235,8 +259,8 @@ class QuantisedAttention(Quantised):
                     self.score_output_shift,
                 )
                 yield Attend(
-                    where, " values", scores, keys_values, c.heads + head, attended, head,
-                    self.exponent_shift, self.value_accumulator_shift, self.value_output_shift,
+                    where, " values", scores, keys_values, c.heads + head, attended, head, weights,
+                    self.value_accumulator_shift, self.value_output_shift,
                 )  # fmt: skip
 
         yield self.operation.norm.step(f"{name} norm 1", self.epsilon)

@@ -23,6 +23,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -40,6 +41,8 @@ from edgemoe.hw.compute.lane_tree import tree_stages
 from edgemoe.hw.compute.logit_scan import LogitScan
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
+from edgemoe.hw.compute.score_functions import ScoreFunctions
+from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.control.hazards import Hazards
 from edgemoe.hw.control.register_file import RegisterFile
@@ -70,6 +73,8 @@ CONFIG = preset("tiny")
 SECTIONS = ("Ports", "Latency", "Interval", "Format", "Limits", "Twin")
 INSTANCES: dict[type, Callable[[], Any]] = {
     Exponential: partial(Exponential, CONFIG.lanes),
+    Sigmoid: partial(Sigmoid, CONFIG.lanes),
+    ScoreFunctions: partial(ScoreFunctions, replace(CONFIG, attention=preset("family").attention)),
     Reciprocal: Reciprocal,
     ReciprocalSquareRoot: ReciprocalSquareRoot,
     LogitScan: partial(LogitScan, CONFIG, ExpertChoice(CONFIG).LATENCY),

@@ -25,6 +25,7 @@ import test_reciprocal
 import test_register_file
 import test_router
 import test_rules
+import test_score_functions
 import test_softmax
 import test_uart
 from edgemoe.hw.compute.accumulator import Accumulator
@@ -36,6 +37,7 @@ from edgemoe.hw.compute.gelu import Gelu
 from edgemoe.hw.compute.layernorm import LayerNorm
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.router import Router
+from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.control.fetch import Fetch
 from edgemoe.hw.control.legality import Legality
@@ -78,6 +80,15 @@ BENCHES = [
         {
             "lanes that do not count do": Mutant(" | ~self.mask[lane]", ""),
             "a result is told early": Mutant("self.out_valid.eq(valids[-1])", "self.out_valid.eq(valids[-2])"),
+        },
+    ),
+    Bench(
+        Sigmoid,
+        (partial(test_score_functions.test_kinds, test_score_functions.FAMILY, "gaps"),),
+        {
+            "lanes that do not count do": Mutant("Mux(mask[4], ", "Mux(mask[4] | 1, "),
+            "the bias is left out above": Mutant("plus, minus = score + self.bias", "plus, minus = score"),
+            "the sign is of another word": Mutant("Mux(above[4], ", "Mux(above[5], "),
         },
     ),
     Bench(

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Bench, config_of, elements, padded, vector
 from edgemoe.hw.compute.softmax import Softmax
-from edgemoe.models.numbers.arithmetic import exp2_fine, probability, reciprocal
+from edgemoe.hw.contract.isa import Attention
+from edgemoe.models.numbers.arithmetic import exp2_fine, probability, reciprocal, relu_fine, sigmoid_fine
 from edgemoe.sim.bench import parameters, run_bench
+from test_score_functions import FAMILY
 
 
 class Rows:
@@ -34,9 +36,9 @@ class Rows:
         if valid:
             self.words.append(elements(bench.get("out_word"), 16, self.lanes))
 
-    async def run(self, scores: np.ndarray, shift: int, repeat: int = 2, row_major: bool = False):
+    async def run(self, scores: np.ndarray, shift: int, repeat: int = 2, row_major: bool = False, **choice: int):
         """scores [rows, keys] -> probabilities [repeat, rows, keys], mantissas, exponents [rows];
-        row-major revisits a row at once.
+        row-major revisits a row at once. `choice`: of another kind than softmax.
         """
         bench, (rows, keys) = self.bench, scores.shape
         blocks = padded(scores, self.lanes)
@@ -63,7 +65,7 @@ class Rows:
                 # What is only multiplied leaves the sums and the scales alone, whatever it says of first and last.
                 counts = turn == 0
                 first, last = (c == 0, c == columns - 1) if counts else (bench.random.random() < 0.5 for _ in range(2))
-                flags = {"stream_first": first, "stream_last": last, "stream_accumulate": counts}
+                flags = {"stream_first": first, "stream_last": last, "stream_accumulate": counts, **choice}
                 await bench.send(
                     "stream_valid", stream_index=i, stream_word=word, stream_lanes=lanes[c], stream_shift=shift, **flags
                 )
@@ -104,6 +106,29 @@ async def compare(dut):
 
 
 @cocotb.test()
+async def kinds(dut):
+    """Rows of every kind, one after the other; some of nothing but zeros."""
+    random = np.random.default_rng(6)
+    rows = Rows(dut, Softmax(FAMILY), parameters()["gap"])
+    await rows.bench.begin()
+    for kind in (*Attention, *reversed(Attention)):
+        scores = random.integers(-2000, 2001, (7, 19))
+        scores[:2] = -np.abs(scores[:2])  # whose positive parts add up to nothing
+        bias = int(random.integers(-5000, 5001))
+        got, mantissas, exponents = await rows.run(scores, 2, repeat=1, stream_kind=kind, stream_bias=bias)
+        match kind:
+            case Attention.SOFTMAX:
+                fine = exp2_fine(scores.max(1, keepdims=True) - scores, 2)
+            case Attention.SIGMOID:
+                fine = sigmoid_fine(scores + bias, 2)
+            case Attention.RELU:
+                fine = relu_fine(scores)
+        assert (got[0] == probability(fine)).all()
+        twin = reciprocal(fine.sum(1))
+        assert (mantissas == twin[0]).all() and (exponents == twin[1]).all()
+
+
+@cocotb.test()
 async def pytorch(dut):
     """129 scores of standard deviation 2, normalised by the scale:
     at most 1e-4 from PyTorch's softmax, 5e-6 on average.
@@ -138,6 +163,11 @@ def test_rows(lanes, gap):
         parameters={"lanes": lanes, "gap": GAPS[gap], "sizes": sizes},
         name=f"softmax_{lanes}",
     )
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_kinds(gap):
+    run_bench(Softmax(FAMILY), __name__, testcase="kinds", parameters={"gap": GAPS[gap]}, name="softmax_family")
 
 
 def test_against_pytorch():

@@ -35,6 +35,10 @@ def probability() -> NDArray[np.float64]:
     )
 
 
+def sigmoid() -> NDArray[np.float64]:
+    return np.abs(arithmetic.sigmoid_fine(SIGNED, 1) / 2.0**words.FINE_PROBABILITY_BITS - 1 / (1 + np.exp(-SIGNED / 2048)))
+
+
 def reciprocal() -> NDArray[np.float64]:
     mantissa, exponent = arithmetic.reciprocal(POSITIVE)
     return np.abs(mantissa * np.exp2(-16.0 - exponent) * POSITIVE - 1)
@@ -50,6 +54,7 @@ FUNCTIONS = {
     "gelu": ("GELU(x)", "x = i / 4096, i = -32768..32767", "absolute", gelu, 5e-5),
     "exponential, as it is added up": ("2^-x", "x = i / 4096, i = 0..65535", "absolute", exponential, 1e-5),
     "exponential, as it is multiplied": ("2^-x", "x = i / 4096, i = 0..65535", "absolute", probability, 3.2e-5),
+    "sigmoid, as it is added up": ("1 / (1 + exp(-x))", "x = i / 2048, i = -32768..32767", "absolute", sigmoid, 1e-5),
     "reciprocal": ("1 / x", "x = 1..65535", "relative", reciprocal, 3e-5),
     "rsqrt": ("1 / sqrt(x)", "x = 1..65535", "relative", rsqrt, 3e-5),
 }

@@ -54,7 +54,13 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
         parts = []
         for head in range(config.heads):
             s = slice(head * d, head * d + d)
-            parts.append(softmax(q[:, s] @ k[:, s].T / math.sqrt(d)) @ v[:, s])
+            scores = q[:, s] @ k[:, s].T / math.sqrt(d)
+            weights = {
+                "softmax": softmax(scores),
+                "sigmoid": 1 / (1 + np.exp(math.log(config.tokens) - scores)),
+                "relu": np.maximum(scores, 0) / config.tokens,
+            }
+            parts.append(weights[config.attention] @ v[:, s])
         x = x + np.concatenate(parts, axis=1) @ w[f"{b}.attn.proj.weight"].T + w[f"{b}.attn.proj.bias"]
         y = norm(x, f"{b}.norm2")
         if config.is_moe(layer):

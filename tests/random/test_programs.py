@@ -16,6 +16,7 @@ from .support import dram_of, emulate, simulate
 from .test_models import WIDER
 
 TINY = preset("tiny")
+FAMILY = dataclasses.replace(TINY, attention=preset("family").attention)
 
 
 def check(program: Program, seed: int) -> Emulator:
@@ -38,6 +39,10 @@ def run(hardware: HardwareConfig, seeds: range, length: int = 30) -> None:
 @pytest.mark.parametrize("first", [0, 40, 80])
 def test_random_programs(first):
     run(TINY, range(first, first + 40))
+
+
+def test_random_programs_with_every_kind_of_attention():
+    run(FAMILY, range(200, 230))
 
 
 @pytest.mark.full

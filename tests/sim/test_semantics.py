@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from edgemoe.hw.contract.config import HardwareConfig, preset
@@ -17,6 +19,7 @@ from ..random.programs import Program, random_program
 from ..random.test_corrupted import small_program
 
 TINY = preset("tiny")
+FAMILY = replace(TINY, attention=preset("family").attention)
 SEEDS = range(20)
 
 
@@ -48,6 +51,11 @@ def same(memory: NDArray[np.uint8], config: HardwareConfig = TINY) -> Machine:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_programs(seed: int) -> None:
     same(program_of(seed).link())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_programs_with_every_kind_of_attention(seed: int) -> None:
+    same(random_program(FAMILY, seed, length=20).link(), FAMILY)
 
 
 def test_a_compiled_model() -> None:

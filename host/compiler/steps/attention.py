@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgemoe.host.compiler.draft import At, Operand
 from edgemoe.host.compiler.walk import Walk, lowers
-from edgemoe.hw.contract.isa import Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import Attention, Memory, Opcode, Scale, Stationary
 from edgemoe.models.steps import Attend, Scores
 
 
@@ -72,8 +72,10 @@ def value_product(
         stationary_base=values.base,
         stationary_stride=values.stride,
         probabilities=1,
-        exponent_shift=step.exponent_shift,
-        scale=Scale.SOFTMAX,
+        attention=Attention[step.weights.kind.upper()],
+        exponent_shift=step.weights.exponent_shift,
+        score_bias=step.weights.bias,
+        scale=Scale.SOFTMAX if step.weights.normalised else Scale.NONE,
         memory=Memory.ACTIVATION,
         destination_base=attended,
         destination_stride=attended.room.stride,

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What weighs the values of attention by the scores: the kinds that a model may have, and what the integers must know of
+each.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..numbers.words import PROBABILITY_BITS, SCORE_FRACTION
+from .operation import softmax
+
+
+class Weighing(ABC):
+    """Weights of n values from their scores, the last axis of what `weights` is given.
+
+    kind        of the hardware's, by name
+    normalised  a row's weights are divided by their sum. Then they add up to 1: what all values share goes through as
+                it is.
+    shifted     a number that all scores of a row share changes nothing: what all keys share may go
+    finest      the largest exponent that scores may have
+    """
+
+    kind: str
+    normalised = False
+    shifted = False
+    finest = SCORE_FRACTION
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    @property
+    def unit(self) -> float:
+        """What the hardware's scores are times as much as the formula's."""
+        return 1.0
+
+    @property
+    def bias(self) -> float:
+        """What the hardware adds to each score."""
+        return 0.0
+
+    def fraction(self, scores: int) -> int:
+        """Exponent of a weight, given that of the scores."""
+        return PROBABILITY_BITS
+
+    @abstractmethod
+    def weights(self, scores: NDArray) -> NDArray:
+        """The formula."""
+
+
+class Softmax(Weighing):
+    """exp(s) / sum of exp(s), in base 2."""
+
+    kind, normalised, shifted = "softmax", True, True
+
+    @property
+    def unit(self) -> float:
+        return math.log2(math.e)
+
+    def weights(self, scores: NDArray) -> NDArray:
+        return softmax(scores)
+
+
+class Sigmoid(Weighing):
+    """1 / (1 + exp(-(s - ln n))), as in "Theory, Analysis, and Best Practices for Sigmoid Self-Attention"."""
+
+    kind = "sigmoid"
+
+    @property
+    def bias(self) -> float:
+        return -math.log(self.tokens)
+
+    def weights(self, scores: NDArray) -> NDArray:
+        return 1 / (1 + np.exp(-scores - scores.dtype.type(self.bias)))
+
+
+class Relu(Weighing):
+    """max(s, 0) / n, as in "Replacing softmax with ReLU in Vision Transformers"; 1/n goes into the scores."""
+
+    kind = "relu"
+    finest = 24  # any: no table is read by them
+
+    @property
+    def unit(self) -> float:
+        return 1 / self.tokens
+
+    def fraction(self, scores: int) -> int:
+        return scores
+
+    def weights(self, scores: NDArray) -> NDArray:
+        return np.maximum(scores, 0) / self.tokens
+
+
+KINDS: dict[str, type[Weighing]] = {kind.kind: kind for kind in (Softmax, Sigmoid, Relu)}

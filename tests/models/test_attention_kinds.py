@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every kind of attention: the float models agree with its formula, the integers with the float models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from edgemoe.host import compiler
+from edgemoe.host.compiler.capacities import needs
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.hardware_option import changed
+from edgemoe.hw.contract.isa import Attention
+from edgemoe.models.config import ATTENTION_KINDS, ModelConfig
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.forward import forward
+from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.operations.weighing import KINDS
+
+from ..top.support import emulated, images_of
+from .small import PLAIN, SMALL, random_checkpoint, random_images
+from .support import random_checkpoint as calibrated
+from .support import sqnr
+
+torch = pytest.importorskip("torch")
+FAMILY = preset("family")
+LEAST = {"softmax": 65.0, "sigmoid": 60.0, "relu": 65.0}  # dB
+
+
+def of(kind: str, config: ModelConfig = PLAIN) -> ModelConfig:
+    return replace(config, name=kind, attention=kind)
+
+
+def test_every_kind_is_made() -> None:
+    assert set(ATTENTION_KINDS) == set(KINDS) == set(LEAST)
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+def test_float_models_agree(kind: str) -> None:
+    golden = pytest.importorskip("edgemoe.models.golden").Golden
+    from .test_golden import numpy_forward
+
+    checkpoint, images = random_checkpoint(of(kind, SMALL)), random_images(SMALL, 1)
+    expected = golden(checkpoint).double()(images, 1).tokens[0].detach().numpy()
+    np.testing.assert_allclose(forward(checkpoint, images, 1).tokens[0], expected, atol=1e-8)
+    np.testing.assert_allclose(numpy_forward(checkpoint, images[0], 1)[0], expected, atol=1e-8)
+
+
+def test_formulas() -> None:
+    """Against PyTorch's own functions, on rows of 129 and 1,201 scores, of equal ones, with one that is huge."""
+    for count in (1, 129, 1201):
+        scores = np.random.default_rng(count).normal(0, 2, (4, count))
+        scores[1], scores[2, -1] = 3.0, 500.0
+        rows = torch.from_numpy(scores)
+        expected = {
+            "softmax": torch.softmax(rows, 1),
+            "sigmoid": torch.sigmoid(rows - np.log(count)),
+            "relu": torch.relu(rows) / count,
+        }
+        for kind, weights in expected.items():
+            np.testing.assert_allclose(KINDS[kind](count).weights(scores), weights, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+def test_integers_are_near(kind: str) -> None:
+    checkpoint = calibrated(of(kind))
+    image = images_of(checkpoint.config, 1)[0]
+    model = quantise(checkpoint, "16")
+    program = compiler.compile(model, ((0, 0),), FAMILY, save_tokens=True)
+    found = emulated(program, [image]).tokens[0]
+    assert found is not None and model.saturated == 0
+    assert sqnr(forward(checkpoint, image).tokens[0], found) >= LEAST[kind]
+    assert {i.attention for i in program.instructions if i.probabilities} == {Attention[kind.upper()]}
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS[1:])
+def test_a_build_without_it_refuses(kind: str) -> None:
+    with pytest.raises(EdgemoeError, match=f"{kind} attention, hardware 'tiny' is built without.*'family'"):
+        list(needs(of(kind), preset("tiny"), 1))
+    assert list(needs(of(kind), changed(preset("tiny"), [f"attention=softmax,{kind}"]), 1))
+
+
+@pytest.mark.parametrize("given", ["sigmoid", "softmax,", "softmax,sigmoid,sigmoid", "relu,softmax", "softmax,hardmax"])
+def test_builds_that_there_are_not(given: str) -> None:
+    with pytest.raises(EdgemoeError, match="attention must be 'softmax' and perhaps others of sigmoid, relu"):
+        changed(preset("tiny"), [f"attention={given}"])
+
+
+def test_softmax_alone_goes_without_saying() -> None:
+    tiny = preset("tiny")
+    assert "attention" not in tiny.sizes and HardwareConfig.from_fields({"attention": ["softmax"]}, tiny) == tiny
+    assert changed(tiny, ["attention=softmax,relu"]).hash != tiny.hash
+    assert [tiny.weighs(code) for code in range(8)] == [Attention.SOFTMAX] * 8
+    assert [FAMILY.weighs(code) for code in range(8)] == [*Attention, *[Attention.SOFTMAX] * (8 - len(Attention))]

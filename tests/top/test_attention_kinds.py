@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small model of every kind of attention on the RTL: the emulator's to the last bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from edgemoe.host import compiler
+from edgemoe.hw.contract.config import preset
+from edgemoe.models.config import ATTENTION_KINDS
+from edgemoe.sim.device import Dram
+
+from .support import NANO, quantised
+from .test_small_models import compare
+
+FAMILY = replace(preset("tiny"), attention=preset("family").attention)
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+def test_equals_the_emulator(kind: str) -> None:
+    config = replace(NANO, name=kind, attention=kind)
+    program = compiler.compile(quantised(config), ((0, 0), (0, 1)), FAMILY, trace=True, save_tokens=True)
+    compare(program, 1, Dram())
