@@ -69,7 +69,7 @@ def outline(
 
 def in_one_piece(
     model: QuantisedModel, streams: Sequence[Stream | tuple[int, int | str]], hardware: HardwareConfig
-) -> dict[str, int]:
+) -> dict[str, int | str]:
     """Fields of the hardware to change, and to what, so that the model need not be cut; none if none are known."""
     listed = _listed(model, streams)
 

@@ -23,7 +23,7 @@ class Need:
     what: str
     amount: int
     limit: int
-    remedy: Mapping[str, int] = field(default_factory=dict)
+    remedy: Mapping[str, int | str] = field(default_factory=dict)
 
     @property
     def short(self) -> bool:
@@ -31,6 +31,13 @@ class Need:
 
     def __str__(self) -> str:
         return f"{self.amount} {self.what}, the limit is {self.limit} ({self.amount - self.limit} too many)"
+
+
+class Missing(Need):
+    """A function that the build does not have."""
+
+    def __str__(self) -> str:
+        return f"{self.what}, which is not built in"
 
 
 class Shortage(EdgemoeError):
@@ -44,9 +51,9 @@ class Shortage(EdgemoeError):
         named = listing(map(str, short), "; ", length=MOST)
         super().__init__(f"model {model} does not fit hardware {hardware.name!r}: it needs {named}")
         self.remedy = dict(short[0].remedy)
-        self.changes: dict[str, int] = {}
+        self.changes: dict[str, int | str] = {}
 
-    def advised(self, changes: Mapping[str, int]) -> Shortage:
+    def advised(self, changes: Mapping[str, int | str]) -> Shortage:
         """The same, saying with which hardware fields the model fits; none of them: that no such hardware is known."""
         self.changes = dict(changes)
         advice = "choose a larger hardware preset, fewer streams or a smaller model"
@@ -66,6 +73,10 @@ def limits(config: ModelConfig, hardware: HardwareConfig) -> Iterator[Need]:
     if c.moe_layers:
         yield Need("experts", c.experts, h.experts, dict(experts=c.experts))
         yield Need("experts a token (top_k)", c.top_k, h.top_k, dict(top_k=c.top_k))
+    if c.attention not in h.weighings:
+        built = next((p.name for p in PRESETS.values() if c.attention in p.weighings), "none")
+        kinds = ",".join((*h.weighings, c.attention))
+        yield Missing(f"{c.attention} attention (preset {built!r} has it)", 1, 0, dict(attention=kinds))
     yield Need("channels of a row", c.width, BY_NAME["elements"].limit)
     inside = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * h.words(c.head_width) * h.lanes)
     widest, most = max(inside, *(t.head_outputs for t in c.tasks)), BY_NAME["columns"].limit
@@ -80,12 +91,6 @@ def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator
     slots: streams with rows of their own.
     """
     c, h = config, hardware
-    if c.attention not in h.attention:
-        built = next((p.name for p in PRESETS.values() if c.attention in p.attention), "")
-        raise EdgemoeError(
-            f"model {c.name} has {c.attention} attention, hardware {h.name!r} is built without: choose one that has "
-            f"it, as the preset {built!r}"
-        )
     lanes, rows = h.lanes, slots * c.tokens
     head_words = h.words(c.head_width)
     yield Need("tokens a stream", c.tokens, h.tokens, dict(tokens=c.tokens, rows=max(rows, h.rows)))
@@ -104,12 +109,12 @@ def _more_lanes(suits: Callable[[int], bool]) -> dict[str, int]:
 
 def remedy_of(
     shortage: Shortage, attempt: Callable[[HardwareConfig], object], hardware: HardwareConfig
-) -> dict[str, int]:
+) -> dict[str, int | str]:
     """Hardware fields to change, and to what, so that `attempt` succeeds.
 
     None if no legal hardware was found that way.
     """
-    changes: dict[str, int] = {}
+    changes: dict[str, int | str] = {}
     while shortage.remedy and shortage.remedy.items() - changes.items():
         changes |= shortage.remedy
         try:

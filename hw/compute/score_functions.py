@@ -59,7 +59,7 @@ class ScoreFunctions(wiring.Component):
         kind = delay(m, self.kind, self.LATENCY, name="kind")
         makers = {Attention.SIGMOID: self._sigmoid, Attention.RELU: self._relu}
         for code, make in makers.items():
-            if ATTENTION[code] in self.config.attention:
+            if ATTENTION[code] in self.config.weighings:
                 fine, probability = make(m)
                 with m.If(kind == code):
                     m.d.comb += [self.chosen.eq(1), self.fine.eq(fine), self.probability.eq(probability)]

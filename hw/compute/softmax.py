@@ -70,7 +70,9 @@ class ScoreStream(wiring.Signature):
     """
 
     def __init__(self, config: HardwareConfig) -> None:
-        choice = {"kind": Out(layouts.ATTENTION_BITS), "bias": Out(signed(WORD_BITS))} if len(config.attention) > 1 else {}
+        choice = (
+            {"kind": Out(layouts.ATTENTION_BITS), "bias": Out(signed(WORD_BITS))} if len(config.weighings) > 1 else {}
+        )
         super().__init__(
             choice
             | {
@@ -200,7 +202,7 @@ class Softmax(wiring.Component):
             exponential.shift.eq(delay(m, self.stream.shift, 2, name="shift")),
             self.out.valid.eq(exponential.out_valid),
         ]
-        if len(self.config.attention) > 1:
+        if len(self.config.weighings) > 1:
             return self.chosen(m, exponential)
         m.d.comb += [self.out.word[lane].eq(exponential.probability[lane]) for lane in range(lanes)]
         return exponential.fine
@@ -245,7 +247,7 @@ class Softmax(wiring.Component):
             read.en.eq(reading.counts),
         ]
         total = Signal(bits)
-        nothing = (total == 0) if len(config.attention) > 1 else 0  # softmax has its maximum in every sum
+        nothing = (total == 0) if len(config.weighings) > 1 else 0  # softmax has its maximum in every sum
         m.d.comb += [
             total.eq(partial + Mux(adding.first, 0, read.data)),
             write.en.eq(adding.counts),

@@ -26,7 +26,8 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "data_bits": (64, 128, 256),
     "weight_bits": tuple(f.value for f in WeightFormat),
 }
-ATTENTION: Sequence[str] = tuple(kind.name.lower() for kind in Attention)  # in the order of their codes
+ATTENTION: tuple[str, ...] = tuple(kind.name.lower() for kind in Attention)  # in the order of their codes
+LISTS: Mapping[str, tuple[str, ...]] = {"attention": ATTENTION}  # texts: some of these, with commas between them
 RANGES: Mapping[str, tuple[int, int]] = {
     "rows": (1, 4096),  # layouts.ROW_BITS
     "tokens": (1, MOST_KEYS),
@@ -38,14 +39,6 @@ RANGES: Mapping[str, tuple[int, int]] = {
     "burst_beats": (16, 256),  # AXI4
     "outstanding": (1, 256),
 }
-
-
-def kinds_of_attention() -> list[tuple[str, ...]]:
-    """All that a build may have: softmax, and any of the others, in their order."""
-    found = [ATTENTION[:1]]
-    for kind in ATTENTION[1:]:
-        found += [(*kinds, kind) for kinds in found]
-    return [tuple(kinds) for kinds in found]
 
 
 def _joined(head: str, found: Sequence[str]) -> str:
@@ -80,12 +73,15 @@ class HardwareConfig:
     burst_beats: int = 64
     outstanding: int = 8  # read bursts in flight
     weight_bits: str = WeightFormat.SIXTEEN  # the format of programs unless told otherwise
-    attention: tuple[str, ...] = ATTENTION[:1]  # kinds of weights that it can make of scores
+    attention: str = ATTENTION[0]  # kinds of weights that it can make of scores, with commas between them
 
     def __post_init__(self) -> None:
         found = self.shortages()
         if found:
             raise EdgemoeError(_joined(f"hardware {self.name!r}: ", found))
+        for name, known in LISTS.items():  # in one order: two builds with the same functions are the same hardware
+            given = [part.strip() for part in getattr(self, name).split(",")]
+            object.__setattr__(self, name, ",".join(part for part in known if part in given))
 
     @classmethod
     def from_fields(cls, values: Mapping[str, object], base: HardwareConfig | None = None) -> HardwareConfig:
@@ -106,8 +102,6 @@ class HardwareConfig:
         given |= {name: value for name, value in values.items() if name in known}
         if type(given.get("weight_bits")) is int and given["weight_bits"] in (8, 16):
             given["weight_bits"] = str(given["weight_bits"])
-        if isinstance(given.get("attention"), list):  # as JSON and TOML have it
-            given["attention"] = tuple(given["attention"])
         missing = [f.name for f in known.values() if f.default is MISSING and f.name not in given]
         found += [f"{name} is missing" for name in missing]
         trial = object.__new__(cls)  # unchecked, so that its shortages can be named beside the misspelt fields
@@ -133,15 +127,16 @@ class HardwareConfig:
             ):
                 allowed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
                 found.append(f"{name} must be {allowed}, not {value!r}")
+        for name, known in LISTS.items():
+            value = getattr(self, name)
+            if name not in ignored and (
+                not isinstance(value, str) or not {part.strip() for part in value.split(",")} <= {*known}
+            ):
+                found.append(f"{name} must be some of {', '.join(known)}, with commas between them, not {value!r}")
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 found.append(f"{name} must be an integer of {least} to {most}, not {value!r}")
-        if self.attention not in kinds_of_attention():
-            found.append(
-                f"attention must be {ATTENTION[0]!r} and perhaps others of {', '.join(ATTENTION[1:])}, each once and in "
-                f"this order, not {self.attention!r}"
-            )
         return found if found or ignored else [text for holds, text in self._rules() if not holds]
 
     def _rules(self) -> list[tuple[bool, str]]:
@@ -159,6 +154,10 @@ class HardwareConfig:
             (
                 self.bus_bytes <= 4 * self.lanes,
                 f"a bus of {self.bus_bytes} bytes is wider than two words of {self.lanes} lanes",
+            ),
+            (
+                ATTENTION[0] in self.weighings,
+                f"attention must have {ATTENTION[0]} among its kinds, not {self.attention!r} alone",
             ),
             (self.tokens <= self.rows, f"tokens must be 1..rows ({self.rows}), not {self.tokens}"),
             (
@@ -259,11 +258,16 @@ class HardwareConfig:
         goes without saying.
         """
         found = {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits", "attention")}
-        return found | ({"attention": "+".join(self.attention)} if len(self.attention) > 1 else {})
+        return found | ({"attention": self.attention} if len(self.weighings) > 1 else {})
+
+    @property
+    def weighings(self) -> tuple[str, ...]:
+        """`attention`, one by one."""
+        return tuple(kind.strip() for kind in self.attention.split(","))
 
     def weighs(self, code: int) -> Attention:
         """The kind of attention that a field of an instruction asks for, as this build does it."""
-        known = code < len(ATTENTION) and ATTENTION[code] in self.attention
+        known = code < len(ATTENTION) and ATTENTION[code] in self.weighings
         return Attention(code) if known else Attention.SOFTMAX
 
 
@@ -333,7 +337,7 @@ PRESETS = {
             experts=8,
             top_k=2,
             prefetch_beats=256,
-            attention=tuple(ATTENTION),
+            attention=",".join(ATTENTION),
         ),
     )
 }

@@ -16,12 +16,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edgemoe.hw.contract.config import PRESETS, HardwareConfig, preset
+from edgemoe.hw.contract.config import LISTS, PRESETS, HardwareConfig, preset
 from edgemoe.models.compatibility import tomllib
 from edgemoe.models.errors import EdgemoeError
 
-TEXTS = ("name", "weight_bits")  # fields that are no number
-LISTS = ("attention",)  # fields that hold several words, with commas between them
+TEXTS = ("name", "weight_bits", *LISTS)  # fields that are no number
 
 
 def configured(given: str, changes: Sequence[str] | None = None) -> HardwareConfig:
@@ -38,7 +37,7 @@ def changed(base: HardwareConfig, changes: Sequence[str] | None) -> HardwareConf
         name, equals, value = (part.strip() for part in change.partition("="))
         if not (name and equals and value):
             raise EdgemoeError(f"--set {change[:60]!r}: expected FIELD=VALUE, as in rows=400")
-        values[name] = value.split(",") if name in LISTS else value if name in TEXTS else _number(value)
+        values[name] = value if name in TEXTS else _number(value)
     if not values:
         return base
     # Under the name that it will have, for messages.

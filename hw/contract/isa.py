@@ -169,7 +169,11 @@ FIELDS = (
         1,
         "do not read stationary operands on chip before every earlier instruction has written its results",
     ),
-    Field("probabilities", 1, "stream weights from score memory, made of scores as `attention` says, instead of activation words"),
+    Field(
+        "probabilities",
+        1,
+        "stream weights from score memory, made of scores as `attention` says, instead of activation words",
+    ),
     Field("stationary", 2, "Stationary: what the array holds"),
     Field("gather", 1, "streamed rows follow the expert's queue; rows = its length"),
     Field("scatter", 1, "destination rows follow the expert's queue; rows = its length"),

@@ -56,7 +56,7 @@ class StreamPath(wiring.Component):
         lanes, tag = self.config.lanes, self.row.tag
         late = delay(m, issue, self.probability_latency, name="probability_issue", reset_less=False)
         direct, instruction = Signal(), streamed.contexts[issue.tag.context].instruction
-        if len(self.config.attention) > 1:
+        if len(self.config.weighings) > 1:
             m.d.comb += [scores.kind.eq(instruction.attention), scores.bias.eq(instruction.score_bias)]
         m.d.comb += [
             self.activation.address.eq(streamed.address),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What weighs the values of attention by the scores: the kinds that a model may have, and what the integers must know of
+"""What weighs the values of attention by the scores: the kinds that a model may have, and what integers must know of
 each.
 """
 

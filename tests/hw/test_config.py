@@ -4,7 +4,7 @@
 from dataclasses import asdict, replace
 
 import pytest
-from edgemoe.hw.contract.config import CHOICES, MESSAGE_LENGTH, PRESETS, RANGES, HardwareConfig
+from edgemoe.hw.contract.config import CHOICES, LISTS, MESSAGE_LENGTH, PRESETS, RANGES, HardwareConfig
 from edgemoe.models.errors import EdgemoeError
 
 BASE = PRESETS["base"]
@@ -21,7 +21,7 @@ def refusal(**values: object) -> str:
 
 
 def test_every_field_has_its_limits():
-    assert {"name", *CHOICES, *RANGES} == set(asdict(BASE))
+    assert {"name", *CHOICES, *LISTS, *RANGES} == set(asdict(BASE))
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -39,6 +39,17 @@ def test_choices(name, allowed):
         assert f"{name} must be {allowed}, not {value!r}" in refusal(**{name: value})
     for value in CHOICES[name]:
         assert getattr(replace(ROOMY, **{name: value}), name) == value
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists(name):
+    known = LISTS[name]
+    for value in (5, None, "", "five", f"{known[0]};{known[1]}", f"{known[0]},"):
+        assert f"{name} must be some of {', '.join(known)}, with commas between them, not {value!r}" in refusal(
+            **{name: value}
+        )
+    backwards, twice = (replace(BASE, **{name: text}) for text in (", ".join(known[::-1]), ",".join(known * 2)))
+    assert backwards == twice == replace(BASE, **{name: ",".join(known)})
 
 
 def test_either_end_of_every_range_that_can_stand_alone():

@@ -19,7 +19,7 @@ from numpy.testing import assert_array_equal
 LANES = 64  # of the exhaustive test
 HELD = ("fine", "probability")
 FAMILY = replace(preset("tiny"), attention=preset("family").attention)
-ONE_MORE = {kind: replace(FAMILY, attention=("softmax", kind)) for kind in ("sigmoid", "relu")}
+ONE_MORE = {kind: replace(FAMILY, attention=f"softmax,{kind}") for kind in ("sigmoid", "relu")}
 
 
 def test_every_sum() -> None:
@@ -60,7 +60,7 @@ def random_rows(lanes: int, count: int = 400) -> dict[str, np.ndarray]:
 def test_kinds(config, gap) -> None:
     rows = random_rows(config.lanes)
     out = rtl(ScoreFunctions(config), rows, stalls=GAPS[gap])
-    built = [code for code in Attention if code.name.lower() in config.attention[1:]]
+    built = [code for code in Attention if code.name.lower() in config.weighings[1:]]
     assert_array_equal(out["chosen"], np.isin(rows["kind"], built))
     counts = rows["mask"][:, None] >> np.arange(config.lanes) & 1
     sigmoid = sigmoid_fine(rows["word"] + rows["bias"][:, None], rows["shift"][:, None]) * counts

@@ -36,7 +36,8 @@ def probability() -> NDArray[np.float64]:
 
 
 def sigmoid() -> NDArray[np.float64]:
-    return np.abs(arithmetic.sigmoid_fine(SIGNED, 1) / 2.0**words.FINE_PROBABILITY_BITS - 1 / (1 + np.exp(-SIGNED / 2048)))
+    exact = 1 / (1 + np.exp(-SIGNED / 2048))  # -16..16
+    return np.abs(arithmetic.sigmoid_fine(SIGNED, 1) / 2.0**words.FINE_PROBABILITY_BITS - exact)
 
 
 def reciprocal() -> NDArray[np.float64]:

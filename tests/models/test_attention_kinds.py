@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from edgemoe.host import compiler
-from edgemoe.host.compiler.capacities import needs
-from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.hardware_option import changed
 from edgemoe.hw.contract.isa import Attention
 from edgemoe.models.config import ATTENTION_KINDS, ModelConfig
@@ -76,20 +75,19 @@ def test_integers_are_near(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS[1:])
 def test_a_build_without_it_refuses(kind: str) -> None:
-    with pytest.raises(EdgemoeError, match=f"{kind} attention, hardware 'tiny' is built without.*'family'"):
-        list(needs(of(kind), preset("tiny"), 1))
-    assert list(needs(of(kind), changed(preset("tiny"), [f"attention=softmax,{kind}"]), 1))
+    model = quantise(calibrated(of(kind)), "16")
+    with pytest.raises(
+        EdgemoeError, match=rf"needs {kind} attention \(preset 'family' has it\).* with --set attention=softmax,{kind}$"
+    ):
+        compiler.compile(model, ((0, 0),), preset("tiny"))
+    assert compiler.compile(model, ((0, 0),), changed(preset("tiny"), [f"attention=softmax,{kind}"]))
 
 
-@pytest.mark.parametrize("given", ["sigmoid", "softmax,", "softmax,sigmoid,sigmoid", "relu,softmax", "softmax,hardmax"])
-def test_builds_that_there_are_not(given: str) -> None:
-    with pytest.raises(EdgemoeError, match="attention must be 'softmax' and perhaps others of sigmoid, relu"):
-        changed(preset("tiny"), [f"attention={given}"])
-
-
-def test_softmax_alone_goes_without_saying() -> None:
+def test_builds() -> None:
     tiny = preset("tiny")
-    assert "attention" not in tiny.sizes and HardwareConfig.from_fields({"attention": ["softmax"]}, tiny) == tiny
+    with pytest.raises(EdgemoeError, match="attention must have softmax among its kinds, not 'relu' alone"):
+        changed(tiny, ["attention=relu"])
+    assert "attention" not in tiny.sizes, "softmax alone goes without saying"
     assert changed(tiny, ["attention=softmax,relu"]).hash != tiny.hash
     assert [tiny.weighs(code) for code in range(8)] == [Attention.SOFTMAX] * 8
     assert [FAMILY.weighs(code) for code in range(8)] == [*Attention, *[Attention.SOFTMAX] * (8 - len(Attention))]

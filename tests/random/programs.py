@@ -263,7 +263,7 @@ class Generator:
             return False
         fields.update(stream_base=place[0], stream_stride=place[1], stationary=stationary, chunks=chunks)
         fields["probabilities"] = int(probabilities)
-        if probabilities and len(h.attention) > 1:
+        if probabilities and len(h.weighings) > 1:
             fields.update(attention=int(self.rng.integers(8)), score_bias=int(self.numbers(1, 16)[0]))
         loaded = None
         if stationary in ON_CHIP:
