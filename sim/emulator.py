@@ -17,7 +17,6 @@ import numpy as np
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import (
     INSTRUCTION_BYTES,
-    Attention,
     ErrorCode,
     Instruction,
     Memory,
@@ -29,7 +28,7 @@ from edgemoe.hw.contract.rules import Place, violated
 from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import twins as unit
-from edgemoe.models.numbers.arithmetic import probability, relu_fine, sigmoid_fine
+from edgemoe.models.numbers.arithmetic import probability
 from numpy.typing import NDArray
 
 
@@ -348,13 +347,8 @@ class Emulator:
         """Weights of the keys that exist, else 0; the sums' reciprocals go into the scale table."""
         where = self._words(Memory.SCORE, i.stream_base, np.arange(count), i.stream_stride, i.chunks)
         scores = self.memories[Memory.SCORE][where].reshape(count, i.chunks * self.hardware.lanes)
-        match self.hardware.weighs(i.attention):
-            case Attention.SIGMOID:
-                p = sigmoid_fine(scores.astype(np.int64) + i.score_bias, i.exponent_shift)
-            case Attention.RELU:
-                p = relu_fine(scores)
-            case _:
-                p = unit.probabilities(scores, self.maximum[:count], i.exponent_shift)
+        kind = self.hardware.weighs(i.attention).name.lower()
+        p = unit.weights(kind, scores, self.maximum[:count], i.exponent_shift, i.score_bias)
         p[:, i.keys :] = 0
         self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(p.sum(axis=1))
         return probability(p)

@@ -99,12 +99,17 @@ def synthesise(
     return results
 
 
-def results_of(config: HardwareConfig, depth: str) -> tuple[dict[str, Module], dict[str, dict[str, Any]]]:
-    """The core's modules and, by their names, results that hold `depth`; synthesises what is kept nowhere."""
+def results_of(
+    config: HardwareConfig, depth: str, unit: str | None = None
+) -> tuple[dict[str, Module], dict[str, dict[str, Any]]]:
+    """The core's modules and, by their names, results that hold `depth`; synthesises what is kept nowhere. `unit`: of
+    its modules alone.
+    """
     modules = split(verilog(config))
+    wanted = {name for path, name in instances(modules) if unit is None or unit_of(path) == unit}
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, Module] = {}
-    for module in modules.values():
+    for module in (modules[name] for name in sorted(wanted)):
         # What multiplies nothing needs no DSP slice: most modules change without a synthesis.
         entry = {"dsp": 0} if depth == "dsp" and not module.multiplies else _kept(module.key, depth)
         if entry is None:
@@ -128,7 +133,7 @@ def results_of(config: HardwareConfig, depth: str) -> tuple[dict[str, Module], d
                     (folder / "result.json").write_text(text)
 
                 build.cached("synthesis", f"{module.key}-{stage}", write)
-        for module in modules.values():
+        for module in (modules[name] for name in sorted(wanted)):
             if module.name not in results:  # synthesised now, perhaps under the name of a twin
                 entry = _kept(module.key, depth)
                 assert entry is not None
@@ -176,6 +181,19 @@ def resources(config: HardwareConfig) -> dict[str, dict[str, float]]:
         for kind in KINDS:
             entry[kind] += results[module][kind]
     return units
+
+
+def parts(config: HardwareConfig, unit: str) -> dict[str, dict[str, float]]:
+    """The same of one unit: itself (by the empty name), and what stands directly in it, by instance."""
+    modules, results = results_of(config, "lut", unit)
+    found: dict[str, dict[str, float]] = {}
+    for path, module in instances(modules):
+        if unit_of(path) == unit:
+            inside = path.partition(f"{unit}.")[2].split(".")[0]
+            entry = found.setdefault(inside, dict.fromkeys(KINDS, 0))
+            for kind in KINDS:
+                entry[kind] += results[module][kind]
+    return found
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from edgemoe.host.cli.options import (
@@ -23,6 +23,9 @@ from edgemoe.host.cli.options import (
 )
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.formats import WeightFormat
+
+if TYPE_CHECKING:
+    from edgemoe.hw.contract.config import HardwareConfig
 
 
 def bench(
@@ -60,6 +63,14 @@ def bench(
             "--table", help="The README's table: presets, weight formats, one and two tasks, without and with stalls."
         ),
     ] = False,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            "--attention",
+            help="Kinds of attention side by side, on a small model: errors, cycles, resources (--hardware family).",
+            metavar="all|KIND",
+        ),
+    ] = None,
     resize: Resizing = Resize.STRETCH,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Stacked bars of what the cycles went into.", metavar="FILE.png")
@@ -78,6 +89,13 @@ def bench(
 
     if checkpoint and model:
         raise EdgemoeError("give --checkpoint or --model, not both")
+    if attention:
+        if checkpoint or model or image or images or table or stalls or weight_bits or tasks != 1:
+            raise EdgemoeError(
+                "--attention has a model of its own: it takes --hardware, --set, --plot and --json"
+            )
+        _attention(attention, configured("family" if hardware == "base" else hardware, changes), plot, json)
+        return
     if table and (plot or stalls or weight_bits or tasks != 1 or hardware != "base" or changes):
         raise EdgemoeError(
             "--table has rows of its own: it takes --checkpoint or --model, --image, --images and --latency alone"
@@ -109,6 +127,22 @@ def bench(
         print_json(report.summary())
     else:
         benchmark.table(report)
+
+
+def _attention(wanted: str, hardware: HardwareConfig, plot: Path | None, json: bool) -> None:
+    """Kinds of attention side by side."""
+    from edgemoe.host.studies import attention, benchmark
+
+    kinds = attention.kinds_of(wanted, hardware)
+    if plot:
+        benchmark.plottable(plot)
+    found = attention.study(kinds, hardware)
+    if plot:
+        attention.plot(found, plot)
+    if json:
+        print_json({"hardware": hardware.name, "kinds": [kind.summary() for kind in found]})
+    else:
+        attention.table(found, hardware)
 
 
 def plan(

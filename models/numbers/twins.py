@@ -18,8 +18,10 @@ from .arithmetic import (
     exp2_fine,
     gelu_table,
     reciprocal,
+    relu_fine,
     round_shift,
     rsqrt,
+    sigmoid_fine,
 )
 from .words import ACCUMULATOR_BITS, FINE_BITS, MULTIPLIER_LIMIT, SCALE_FRACTION, SCALE_ONE, WORD_BITS
 
@@ -127,6 +129,15 @@ def probabilities(scores: NDArray, maximum: NDArray, shift: int) -> Ints:
     Added up as they are; `arithmetic.probability` of them is what the array multiplies.
     """
     return exp2_fine(maximum[:, None].astype(np.int64) - scores, shift)
+
+
+def weights(attention: str, scores: NDArray, maximum: NDArray, shift: int, bias: int) -> Ints:
+    """Of a kind of attention, in units of 2^-18, as they are added up: scores [rows, keys], maximum [rows]."""
+    if attention == "sigmoid":
+        return sigmoid_fine(scores.astype(np.int64) + bias, shift)
+    if attention == "relu":
+        return relu_fine(scores)
+    return probabilities(scores, maximum, shift)
 
 
 def softmax_scale(sums: NDArray) -> tuple[Ints, Ints]:

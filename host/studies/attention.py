@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of attention side by side: how far their weights are from the formula, what they take, and whether the
+hardware agrees with the emulator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgemoe.host import inference
+from edgemoe.host.studies import benchmark
+from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.models.config import ModelConfig, TaskConfig
+from edgemoe.models.console import show_table
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers import twins
+from edgemoe.models.numbers.arithmetic import probability
+from edgemoe.models.numbers.calibrate import default_images
+from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.numbers.words import (
+    FINE_PROBABILITY_BITS,
+    PROBABILITY_BITS,
+    RECIPROCAL_FRACTION,
+    SCORE_FRACTION,
+    WORD_LIMIT,
+)
+from edgemoe.models.operations.weighing import KINDS, Weighing
+from numpy.typing import NDArray
+
+LENGTHS = (129, 1201)  # scores a row
+SPREADS = (1, 2, 8)  # their standard deviations
+ROWS = 32  # of each
+HUGE = 500.0  # one score among others of standard deviation 1
+# In which part of the softmax unit a kind's weights are made.
+PARTS = {"softmax": "exponential", "sigmoid": "functions", "relu": "functions"}
+# 129 tokens through two layers.
+MODEL = ModelConfig(
+    name="attention",
+    image_height=128,
+    image_width=256,
+    width=64,
+    heads=2,
+    layers=2,
+    hidden=64,
+    experts=0,
+    expert_hidden=0,
+    top_k=0,
+    moe_layers=(),
+    tasks=(TaskConfig(name="tokens", kind="tokens"),),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one kind. errors: of the weights, the largest in each case; mismatches: values of the model's tokens in which
+    RTL and emulator differ; cycles: of all MATMULs with keys or values of the model, and of the whole pass; lut, dsp,
+    bram: of what makes the weights, None if they were not counted.
+    """
+
+    kind: str
+    mismatches: int
+    cycles: int
+    pass_cycles: int
+    errors: dict[str, float]
+    lut: float | None
+    dsp: float | None
+    bram: float | None
+
+    @property
+    def max_error(self) -> float:
+        return max(self.errors.values())
+
+    def summary(self) -> dict[str, Any]:
+        """What --json shows."""
+        return asdict(self) | {"max_error": self.max_error}
+
+
+def cases() -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Name and rows of scores [rows, n]."""
+    for count in LENGTHS:
+        random = np.random.default_rng(count)
+        for spread in SPREADS:
+            yield f"{count} scores, sigma {spread}", random.normal(0, spread, (ROWS, count))
+        rows = random.normal(0, 1, (ROWS, count))
+        yield f"{count} equal scores", np.repeat(rows[:, :1], count, axis=1)
+        huge, last = rows.copy(), rows.copy()
+        huge[:, count // 3], last[:, -1] = HUGE, 2 * np.abs(rows).max()
+        yield f"{count} scores, one of {HUGE:g}", huge
+        yield f"{count} scores, the maximum last", last
+    yield "1 score", rows[:, :1]
+    yield "2 scores", rows[:, :2]
+
+
+def weights(weighing: Weighing, scores: NDArray[np.float64], masked: bool = False) -> tuple[NDArray, NDArray]:
+    """(as the hardware has them, exact) of rows of scores that are first rounded to 16 bits, as they come out of the
+    product. masked: no key exists.
+    """
+    scaled = scores * weighing.unit
+    reach = max(float(np.abs(scaled).max()), abs(weighing.bias))
+    exponent = min(weighing.finest, math.floor(math.log2(WORD_LIMIT / reach)))
+    words = np.round(scaled * 2.0**exponent).astype(np.int64)
+    shift, bias = max(0, SCORE_FRACTION - exponent), round(weighing.bias * 2.0**exponent)
+    fine = twins.weights(weighing.kind, words, words.max(axis=1), shift, bias) * (not masked)
+    found = probability(fine) * 2.0 ** -weighing.fraction(exponent)
+    if weighing.normalised:
+        mantissa, power = twins.softmax_scale(fine.sum(axis=1))
+        sums = mantissa * 2.0 ** (FINE_PROBABILITY_BITS - RECIPROCAL_FRACTION - power)
+        found = probability(fine) * 2.0**-PROBABILITY_BITS * sums[:, None]
+    exact = weighing.weights(words * 2.0**-exponent / weighing.unit)
+    return found, exact * (not masked)
+
+
+def errors(kind: str) -> dict[str, float]:
+    """The largest error of a weight in each case."""
+    found = {}
+    for name, scores in cases():
+        got, exact = weights(KINDS[kind](scores.shape[1]), scores)
+        found[name] = float(np.abs(got - exact).max())
+    got, exact = weights(KINDS[kind](LENGTHS[0]), next(cases())[1], masked=True)
+    return found | {"a masked row": float(np.abs(got - exact).max())}
+
+
+def run(kind: str, hardware: HardwareConfig) -> tuple[int, int, int]:
+    """(mismatches, cycles of attention's products, of the pass) of a model with random weights."""
+    checkpoint = benchmark.random_checkpoint(replace(MODEL, attention=kind))
+    common: dict[str, Any] = dict(tasks=[0], hardware=hardware, model=quantise(checkpoint, "16"), tokens=True)
+    images = list(default_images(checkpoint.config, 1))
+    told = inference.infer(checkpoint, images, device="emulator", **common)
+    ran = inference.infer(checkpoint, images, device="verilator", **common)
+    pairs = zip(told.runs, ran.runs, strict=True)
+    mismatches = sum(
+        int(np.count_nonzero(np.asarray(mine) != np.asarray(theirs)))
+        for a, b in pairs
+        for mine, theirs in zip(a.tokens, b.tokens, strict=True)
+    )
+    spent = benchmark.breakdown(ran.runs)["kinds"]
+    products = sum(sum(spent[product].values()) for product in ("keys", "values"))
+    return mismatches, products, ran.total(lambda run: run.cycles)
+
+
+def resources(hardware: HardwareConfig) -> dict[str, dict[str, float]]:
+    """Part of the softmax unit -> its resources; nothing, with a notice, where they cannot be counted."""
+    from edgemoe.sim import synthesis
+
+    try:
+        return synthesis.parts(hardware, "softmax")
+    except EdgemoeError as error:
+        inference.notice(f"resources not counted: {error}")
+        return {}
+
+
+def kinds_of(wanted: str, hardware: HardwareConfig) -> list[str]:
+    """ "all" that a build has, or one; EdgemoeError if it has not."""
+    if wanted != "all" and wanted not in hardware.weighings:
+        raise EdgemoeError(
+            f"hardware {hardware.name!r} has no {wanted!r} attention: choose all, or one of "
+            f"{', '.join(hardware.weighings)}"
+        )
+    return list(hardware.weighings) if wanted == "all" else [wanted]
+
+
+def study(
+    kinds: Sequence[str], hardware: HardwareConfig, note: Callable[[str], None] = inference.notice
+) -> list[Found]:
+    """Every kind on one and the same build."""
+    counted, found = resources(hardware), []
+    for kind in kinds:
+        note(f"{kind} attention")
+        part: dict[str, Any] = counted.get(PARTS[kind], {})
+        spent = (part.get("lut"), part.get("dsp"), part.get("bram"))
+        found.append(Found(kind, *run(kind, hardware), errors(kind), *spent))
+    return found
+
+
+def table(found: Sequence[Found], hardware: HardwareConfig) -> None:
+    """On standard output: what they take, and their errors case by case."""
+
+    def shown(count: float | None) -> str:
+        return "not counted" if count is None else f"{math.ceil(count):,}"
+
+    rows = [
+        (f.kind, str(f.mismatches), f"{f.cycles:,}", f"{f.pass_cycles:,}", f"{f.max_error:.2e}")
+        + tuple(map(shown, (f.lut, f.dsp, f.bram)))
+        for f in found
+    ]
+    title = f"Attention on {hardware.name}: {MODEL.tokens} tokens, {MODEL.layers} layers, {MODEL.heads} heads"
+    columns = ("kind", "mismatches", "cycles", "of the pass", "largest error", "LUT", "DSP", "block RAM")
+    show_table(title, rows, columns)
+    errors = [(case, *(f"{f.errors[case]:.2e}" for f in found)) for case in found[0].errors]
+    show_table("Largest error of a weight, against the formula", errors, ("case", *(f.kind for f in found)))
+
+
+def plot(found: Sequence[Found], path: Path) -> None:
+    """Cycles of attention's products, and the errors in each case."""
+    plt = benchmark.pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained", width_ratios=(1, 2))
+    left.bar([f.kind for f in found], [f.cycles / 1e3 for f in found])
+    left.set_ylabel("thousand cycles of attention's products")
+    names = list(found[0].errors)
+    for f in found:
+        right.plot(range(len(names)), [max(f.errors[name], 1e-7) for name in names], marker="o", label=f.kind)
+    right.set_yscale("log")
+    right.set_ylabel("largest error of a weight")
+    right.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+    right.legend()
+    benchmark.save_figure(figure, path)
