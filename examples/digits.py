@@ -2,6 +2,7 @@
 """A classifier from its training to the hardware, on real data: scikit-learn's 1,797 handwritten digits, 8 x 8 pixels.
 
     python examples/digits.py                 (half a minute; --pictures 64 simulates fewer)
+    python examples/digits.py --attention all (each kind of attention is trained, and all stand in one table)
 
 A small Vision Transformer in plain PyTorch is trained for some seconds, saved as anyone saves a model, imported,
 calibrated on pictures of its training, and tried on the third of the pictures that it never saw: in floating point, in
@@ -19,14 +20,16 @@ Needs PyTorch and scikit-learn: `pip install -e '.[sim,golden]' scikit-learn`.
 from __future__ import annotations
 
 import argparse
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import edgemoe
 import numpy as np
 import torch
+from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.importers import layouts, sources
@@ -48,6 +51,14 @@ CALIBRATION = 64  # pictures
 EPS = 1e-6  # of timm's norms
 
 
+# What weighs the values of n tokens by their scores [B, h, T, n].
+WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda scores: scores.softmax(-1),
+    "sigmoid": lambda scores: (scores - math.log(scores.shape[-1])).sigmoid(),
+    "relu": lambda scores: scores.relu() / scores.shape[-1],
+}
+
+
 class PatchEmbed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -58,14 +69,16 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
+        self.weights = WEIGHTS[kind]
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
         self.proj = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
         q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # [B, T, D]
+        x = self.weights(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5) @ v  # [B, h, T, d]
+        return self.proj(x.transpose(1, 2).flatten(2))  # [B, T, D]
 
 
 class Mlp(nn.Module):
@@ -79,9 +92,9 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(WIDTH, eps=EPS), Attention()
+        self.norm1, self.attn = nn.LayerNorm(WIDTH, eps=EPS), Attention(kind)
         self.norm2, self.mlp = nn.LayerNorm(WIDTH, eps=EPS), Mlp()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,12 +105,12 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Attributes are named as timm's, hence the tensors of its state_dict: that is all that the importer asks for."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "softmax") -> None:
         super().__init__()
         self.patch_embed = PatchEmbed()
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, WIDTH))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + (SIDE // PATCH) ** 2, WIDTH))
-        self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
+        self.blocks = nn.Sequential(*(Block(kind) for _ in range(LAYERS)))
         self.norm = nn.LayerNorm(WIDTH, eps=EPS)
         self.head = nn.Linear(WIDTH, CLASSES)
 
@@ -117,11 +130,11 @@ def pictures_and_labels() -> list[NDArray]:
     return train_test_split(pictures, digits.target, test_size=1 / 3, random_state=0, stratify=digits.target)
 
 
-def train(pictures: NDArray[np.uint8], labels: NDArray[np.int64], epochs: int) -> VisionTransformer:
+def train(pictures: NDArray[np.uint8], labels: NDArray[np.int64], epochs: int, kind: str) -> VisionTransformer:
     """The same weights at every run on the same machine."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # of this size it is fastest, and sums have one order
-    model, x, y = VisionTransformer(), torch.from_numpy(pictures), torch.from_numpy(labels)
+    model, x, y = VisionTransformer(kind), torch.from_numpy(pictures), torch.from_numpy(labels)
     batches = len(x) // BATCH
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=epochs * batches)
@@ -135,13 +148,13 @@ def train(pictures: NDArray[np.uint8], labels: NDArray[np.int64], epochs: int) -
     return model.eval()
 
 
-def bring(path: Path, pictures: NDArray[np.uint8]) -> Checkpoint:
+def bring(path: Path, pictures: NDArray[np.uint8], kind: str) -> Checkpoint:
     """What `edgemoe import` does: a file of tensors -> a checkpoint, calibrated on some of these pictures."""
     source = sources.read(path)
     layout, evidence = layouts.recognise(source)
     print(f"{path.name} is {layout.what}, as {evidence} shows")
     labels = tuple(str(digit) for digit in range(CLASSES))
-    options = Options(name="digits", heads=HEADS, mean=(MEAN,), std=(STD,), labels=labels)
+    options = Options(name="digits", heads=HEADS, mean=(MEAN,), std=(STD,), labels=labels, attention=kind)
     checkpoint = layout.convert(source).to_checkpoint(options)
     return replace(checkpoint, calibration=calibrate(checkpoint, pictures[:CALIBRATION]))
 
@@ -150,37 +163,46 @@ def through(
     device: str, checkpoint: Checkpoint, pictures: NDArray[np.uint8], weight_bits: str
 ) -> tuple[Sequence[edgemoe.Prediction], float]:
     """(what a device says of each picture, cycles a picture)."""
-    with edgemoe.open(checkpoint, device=device, hardware="tiny", weight_bits=weight_bits, tokens=True) as session:
+    hardware = preset("tiny")
+    if checkpoint.config.attention != "softmax":  # one build for all others
+        hardware = replace(hardware, attention=preset("family").attention)
+    with edgemoe.open(checkpoint, device=device, hardware=hardware, weight_bits=weight_bits, tokens=True) as session:
         results = session.infer([picture.transpose(1, 2, 0) for picture in pictures])
     return [result["classification"] for result in results], sum(result.cycles or 0 for result in results) / len(
         results
     )
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Classes of the held-out pictures: in floating point, of the emulator, of the RTL (of the first so many); cycles a
+    picture; seconds of training and of simulation.
+    """
+
+    floating: NDArray
+    emulated: NDArray
+    simulated: NDArray
+    cycles: float
+    training: float
+    simulation: float
+
+
 def accuracy(found: NDArray, labels: NDArray[np.int64]) -> str:
     """In percent."""
-    return f"{100 * (found == labels).mean():6.2f} %"
+    return f"{100 * (found == labels[: len(found)]).mean():6.2f} %"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--pictures", type=int, help="so many on the simulated hardware (default: all held out)")
-    parser.add_argument("--weight-bits", default="16", choices=("16", "8"))
-    parser.add_argument("--out", type=Path, default=Path("out/digits"))
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-
-    seen, unseen, seen_labels, labels = pictures_and_labels()
+def way(kind: str, given: argparse.Namespace, data: Sequence[NDArray]) -> Outcome:
+    """From the training to the hardware, with a kind of attention."""
+    seen, unseen, seen_labels, _ = data
     started = time.monotonic()
-    model = train(seen, seen_labels, given.epochs)
-    print(f"{len(seen)} pictures, {given.epochs} epochs, {time.monotonic() - started:.0f} s")
-    torch.save(model.state_dict(), given.out / "digits.pth")
-    checkpoint = bring(given.out / "digits.pth", seen)
-    checkpoints.save(checkpoint, given.out / "digits.safetensors")
-
-    for digit in range(CLASSES):
-        Image.fromarray(unseen[labels == digit][0, 0]).save(given.out / f"{digit}.png")
+    model = train(seen, seen_labels, given.epochs, kind)
+    training = time.monotonic() - started
+    print(f"{kind} attention: {len(seen)} pictures, {given.epochs} epochs, {training:.0f} s")
+    name = "digits" if kind == "softmax" else f"digits-{kind}"
+    torch.save(model.state_dict(), given.out / f"{name}.pth")
+    checkpoint = bring(given.out / f"{name}.pth", seen, kind)
+    checkpoints.save(checkpoint, given.out / f"{name}.safetensors")
 
     with torch.no_grad():
         floating = model(torch.from_numpy(unseen)).argmax(-1).numpy()
@@ -188,21 +210,63 @@ def main() -> None:
     count = min(given.pictures or len(unseen), len(unseen))
     started = time.monotonic()
     simulated, cycles = through("verilator", checkpoint, unseen[:count], given.weight_bits)
-    seconds = time.monotonic() - started
+    simulation = time.monotonic() - started
     for number, (mine, theirs) in enumerate(zip(simulated, emulated, strict=False)):
         if not (np.array_equal(mine.map, theirs.map) and np.array_equal(mine.tokens, theirs.tokens)):
             raise SystemExit(f"picture {number}: RTL and emulator differ")
-
     guess, on_rtl = (np.array([prediction.map.argmax() for prediction in found]) for found in (emulated, simulated))
+    return Outcome(floating, guess, on_rtl, cycles, training, simulation)
+
+
+def show(found: Outcome, labels: NDArray[np.int64], weight_bits: str) -> None:
+    """One kind, row by row."""
+    count = len(found.simulated)
+    took = f"{found.cycles:,.0f} cycles each, {found.simulation:.0f} s of simulation"
     print(f"""
 | held-out pictures    |      | accuracy |
 |----------------------|------|----------|
-| PyTorch, float       | {len(unseen):4} | {accuracy(floating, labels)} |
-| emulator, {given.weight_bits:>2} bit     | {len(unseen):4} | {accuracy(guess, labels)} |
-| RTL, {given.weight_bits:>2} bit          | {count:4} | {accuracy(on_rtl, labels[:count])} |
+| PyTorch, float       | {len(labels):4} | {accuracy(found.floating, labels)} |
+| emulator, {weight_bits:>2} bit     | {len(labels):4} | {accuracy(found.emulated, labels)} |
+| RTL, {weight_bits:>2} bit          | {count:4} | {accuracy(found.simulated, labels)} |
 
-{(guess != floating).sum()} classes of {len(unseen)} are not PyTorch's
-RTL = emulator in every value of {count} pictures; {cycles:,.0f} cycles each, {seconds:.0f} s of simulation""")
+{(found.emulated != found.floating).sum()} classes of {len(labels)} are not PyTorch's
+RTL = emulator in every value of {count} pictures; {took}""")
+
+
+def compare(found: dict[str, Outcome], labels: NDArray[np.int64], weight_bits: str) -> None:
+    """All kinds, a row each."""
+    count = len(next(iter(found.values())).simulated)
+    print(f"""
+{len(labels)} held-out pictures, {count} of them on the RTL; {weight_bits} bit
+
+| attention | float    | emulator | RTL      | cycles | training |
+|-----------|----------|----------|----------|--------|----------|""")
+    for kind, o in found.items():
+        shares = " | ".join(accuracy(classes, labels) for classes in (o.floating, o.emulated, o.simulated))
+        print(f"| {kind:9} | {shares} | {o.cycles:6,.0f} | {o.training:6.0f} s |")
+    print(f"\nRTL = emulator in every value of {count} pictures of each kind")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--pictures", type=int, help="so many on the simulated hardware (default: all held out)")
+    parser.add_argument("--weight-bits", default="16", choices=("16", "8"))
+    parser.add_argument("--attention", default="softmax", choices=(*WEIGHTS, "all"))
+    parser.add_argument("--out", type=Path, default=Path("out/digits"))
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+
+    data = pictures_and_labels()
+    _, unseen, _, labels = data
+    for digit in range(CLASSES):
+        Image.fromarray(unseen[labels == digit][0, 0]).save(given.out / f"{digit}.png")
+    kinds = WEIGHTS if given.attention == "all" else [given.attention]
+    found = {kind: way(kind, given, data) for kind in kinds}
+    if given.attention == "all":
+        compare(found, labels, given.weight_bits)
+    else:
+        show(found[given.attention], labels, given.weight_bits)
 
 
 if __name__ == "__main__":

@@ -91,9 +91,7 @@ def bench(
         raise EdgemoeError("give --checkpoint or --model, not both")
     if attention:
         if checkpoint or model or image or images or table or stalls or weight_bits or tasks != 1:
-            raise EdgemoeError(
-                "--attention has a model of its own: it takes --hardware, --set, --plot and --json"
-            )
+            raise EdgemoeError("--attention has a model of its own: it takes --hardware, --set, --plot and --json")
         _attention(attention, configured("family" if hardware == "base" else hardware, changes), plot, json)
         return
     if table and (plot or stalls or weight_bits or tasks != 1 or hardware != "base" or changes):

@@ -111,6 +111,12 @@ def import_model(
     top_k: Annotated[
         int | None, typer.Option("--top-k", help="Experts a token, of M3ViT; default 2.", min=1, metavar="K")
     ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            "--attention", help="What weighs values, where it is not softmax: sigmoid or relu.", metavar="KIND"
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the file's.", metavar="NAME")] = None,
     calibrate: Annotated[
         list[Path] | None,
@@ -161,11 +167,13 @@ def import_model(
         labels=importing.read_labels(labels) if labels else None,
         tasks=tuple(task) if task else None,
         top_k=top_k or 2,
+        attention=attention or "softmax",
     )
     if kind == "auto" and importing.edge_moe.is_folder(path):
         kind = importing.EDGE_MOE
     given: dict[str, object] = {"--heads": heads, "--image-size": image_size, "--labels": labels, "--mean": mean}
     given |= {"--std": std, "--task": task, "--top-k": top_k, "--name": name}
+    given |= {"--attention": attention}
     other: dict[str, object] = {"--fill-missing": fill_missing, "--save-image": save_image}
     for option, value in (given if kind == importing.EDGE_MOE else other).items():
         if value is not None:

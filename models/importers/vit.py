@@ -70,6 +70,7 @@ class Options:
     labels: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
     top_k: int = 2
+    attention: str = "softmax"
 
 
 @dataclass
@@ -188,6 +189,7 @@ class Vit:
             name=options.name, image_height=size[0], image_width=size[1], image_channels=channels, patch=patch,
             width=width, heads=heads, layers=layers, hidden=hidden, experts=experts, expert_hidden=expert_hidden,
             top_k=options.top_k if moe else 0, moe_layers=tuple(moe), tasks=tasks, eps=self.eps, prefix=prefix,
+            attention=options.attention,
         )  # fmt: skip
         tensors = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
         check_tensors(config, tensors, "the imported model")

