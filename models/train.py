@@ -4,7 +4,8 @@
 Loss, for every image and both tasks: cross-entropy of the classes, L1 of the logarithm of depth, and per MoE layer a
 load-balancing term E * sum over experts e of f_e * P_e, with f_e the share of routes and P_e the mean probability of
 expert e. It is taken mostly over the tokens of all tasks together, which keeps every expert in use and leaves each task
-free to prefer its own, and a little over each task's alone, so that the tasks also have experts in common.
+free to prefer its own, and a little over each task's alone, so that the tasks also have experts in common. On request also the z-loss, a small
+multiple of the mean square of log sum exp of the classes' logits, which keeps them from drifting.
 """
 
 from __future__ import annotations
@@ -154,10 +155,10 @@ def _cells(head: Tensor, config: ModelConfig, task: TaskConfig) -> Tensor:
 
 
 def losses(
-    model: Golden, images: Tensor, labels: Tensor, log_depth: Tensor, offset: tuple[int, int]
+    model: Golden, images: Tensor, labels: Tensor, log_depth: Tensor, offset: tuple[int, int], z_loss: float = 0.0
 ) -> tuple[list[Tensor], Tensor]:
     """Loss of each task, and the balancing term. `offset` (0..1, 0..1 of a cell's pixels) picks the pixel each cell is
-    held to.
+    held to. `z_loss`: the share of a segmentation's z-loss in its loss.
     """
     config = model.config
     values, routes = forward_tasks(model, images)
@@ -170,7 +171,8 @@ def losses(
         cells = _cells(head.float(), config, task)
         if task.kind == "segmentation":
             weights = torch.tensor(CLASS_WEIGHTS)
-            result.append(F.cross_entropy(cells, labels[:, rows, columns].long(), weights))
+            loss = F.cross_entropy(cells, labels[:, rows, columns].long(), weights)
+            result.append(loss + z_loss * cells.logsumexp(dim=1).square().mean() if z_loss else loss)
         else:
             result.append(F.l1_loss(cells[:, 0], log_depth[:, rows, columns].float()))
     balance = torch.zeros(())
@@ -197,6 +199,7 @@ def train(
     scene_count: int = SCENES,
     bfloat16: bool = True,
     learning_rate: float = LEARNING_RATE,
+    z_loss: float = 0.0,
 ) -> tuple[Checkpoint, list[float]]:
     """Trains and returns the checkpoint and the loss of every step; writes it to `out`, if given.
 
@@ -209,7 +212,7 @@ def train(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _train(config, seed, out, steps, minutes, progress, scene_count, bfloat16, learning_rate)
+        return _train(config, seed, out, steps, minutes, progress, scene_count, bfloat16, learning_rate, z_loss)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -224,6 +227,7 @@ def _train(
     scene_count: int,
     bfloat16: bool,
     learning_rate: float,
+    z_loss: float,
 ) -> tuple[Checkpoint, list[float]]:
     data = make_scenes(scene_count, seed % (HELD_OUT // SCENES) * SCENES, progress)
     torch.manual_seed(seed)
@@ -259,7 +263,7 @@ def _train(
             offset = (int(rng.integers(config.patch)), int(rng.integers(config.patch)))
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 batch_tensors = (torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(log_depth))
-                parts, balance = losses(model, *batch_tensors, offset)
+                parts, balance = losses(model, *batch_tensors, offset, z_loss)
             loss = sum(parts) + BALANCE * balance
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

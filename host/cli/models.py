@@ -27,6 +27,10 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and order.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: the recipe's.", min=1)] = None,
+    z_loss: Annotated[
+        float,
+        typer.Option("--z-loss", help="Weight of the classes' z-loss, 1e-5 to 1e-3. Default: none.", min=0, max=1),
+    ] = 0.0,
     threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = 1,
     force: Force = False,
 ) -> None:
@@ -58,7 +62,7 @@ def train(
             raise EdgemoeError(f"{config} is cut from {WINDOWED[config]}, no step is taken: leave out --steps")
         trained = windowed(checkpoints.load(WINDOWED[config]), chosen)
     else:
-        trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS)
+        trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS, z_loss=z_loss)
     seconds = time.monotonic() - started
     result = replace(trained, calibration=calibrate(trained))
     checkpoints.save(result, out)
