@@ -4,8 +4,9 @@
 Loss, for every image and both tasks: cross-entropy of the classes, L1 of the logarithm of depth, and per MoE layer a
 load-balancing term E * sum over experts e of f_e * P_e, with f_e the share of routes and P_e the mean probability of
 expert e. It is taken mostly over the tokens of all tasks together, which keeps every expert in use and leaves each task
-free to prefer its own, and a little over each task's alone, so that the tasks also have experts in common. On request also the z-loss, a small
-multiple of the mean square of log sum exp of the classes' logits, which keeps them from drifting.
+free to prefer its own, and a little over each task's alone, so that the tasks also have experts in common. On request
+also the z-loss, a small multiple of the mean square of log sum exp of the classes' logits, which keeps them from
+drifting.
 """
 
 from __future__ import annotations

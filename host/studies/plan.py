@@ -84,7 +84,7 @@ class Plan:
     schedule: list[Line] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
     split: Split | None = None
-    whole: dict[str, int] = field(default_factory=dict)
+    whole: dict[str, int | str] = field(default_factory=dict)
     passes: int = 0
     total: Cost = field(default_factory=Cost)
     floor: float = 0.0

@@ -33,16 +33,15 @@ def test_twenty_steps_help_and_repeat_exactly(tmp_path):
 def test_z_loss():
     """c times the mean square of log sum exp of the classes' logits, in the segmentation's loss alone."""
     torch = pytest.importorskip("torch")
-    train = pytest.importorskip("edgemoe.models.train")
     torch.manual_seed(0)
-    model, data = train.Golden(preset("m3vit-micro")), train.make_scenes(1, 0)
+    model, data = train.Golden(MICRO), train.make_scenes(1, 0)
     batch = tuple(map(torch.from_numpy, (data.images, data.labels, data.log_depth)))
     (plain, depth), _ = train.losses(model, *batch, (1, 0))
     (more, same), _ = train.losses(model, *batch, (1, 0), z_loss=0.25)
     config = model.config
     cells = train._cells(model(data.images, "segmentation").head, config, config.tasks[0])
     expected = 0.25 * torch.logsumexp(cells, dim=1).square().mean()
-    assert same == depth and float(more - plain) == pytest.approx(float(expected), rel=1e-4)
+    assert same == depth and (more - plain).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_training_refuses_what_it_cannot_train():

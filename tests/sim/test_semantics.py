@@ -20,7 +20,7 @@ from ..random.test_corrupted import small_program
 
 TINY = preset("tiny")
 FAMILY = replace(TINY, attention=preset("family").attention)
-SEEDS = range(20)
+SEEDS = range(24)
 
 
 def program_of(seed: int) -> Program:
