@@ -128,7 +128,7 @@ def errors(kind: str) -> dict[str, float]:
 def run(kind: str, hardware: HardwareConfig) -> tuple[int, int, int]:
     """(mismatches, cycles of attention's products, of the pass) of a model with random weights."""
     checkpoint = benchmark.random_checkpoint(replace(MODEL, attention=kind))
-    common: dict[str, Any] = dict(tasks=[0], hardware=hardware, model=quantise(checkpoint, "16"), tokens=True)
+    common: dict[str, Any] = dict(tasks=[0], hardware=hardware, weight_bits="16", model=quantise(checkpoint, "16"))
     images = list(default_images(checkpoint.config, 1))
     told = inference.infer(checkpoint, images, device="emulator", **common)
     ran = inference.infer(checkpoint, images, device="verilator", **common)
