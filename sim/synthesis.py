@@ -184,13 +184,12 @@ def resources(config: HardwareConfig) -> dict[str, dict[str, float]]:
 
 
 def parts(config: HardwareConfig, unit: str) -> dict[str, dict[str, float]]:
-    """The same of one unit: itself (by the empty name), and what stands directly in it, by instance."""
+    """The same of one unit: itself (by the empty path), and whatever stands in it, by the path from there."""
     modules, results = results_of(config, "lut", unit)
     found: dict[str, dict[str, float]] = {}
     for path, module in instances(modules):
         if unit_of(path) == unit:
-            inside = path.partition(f"{unit}.")[2].split(".")[0]
-            entry = found.setdefault(inside, dict.fromkeys(KINDS, 0))
+            entry = found.setdefault(path.partition(f"{unit}.")[2], dict.fromkeys(KINDS, 0))
             for kind in KINDS:
                 entry[kind] += results[module][kind]
     return found

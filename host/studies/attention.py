@@ -36,8 +36,8 @@ LENGTHS = (129, 1201)  # scores a row
 SPREADS = (1, 2, 8)  # their standard deviations
 ROWS = 32  # of each
 HUGE = 500.0  # one score among others of standard deviation 1
-# In which part of the softmax unit a kind's weights are made.
-PARTS = {"softmax": "exponential", "sigmoid": "functions", "relu": "functions"}
+# In which part of the softmax unit a kind's weights are made; within it, what another kind has is that one's.
+PARTS = {"softmax": "exponential", "sigmoid": "functions.sigmoid", "relu": "functions"}
 # 129 tokens through two layers.
 MODEL = ModelConfig(
     name="attention",
@@ -144,14 +144,23 @@ def run(kind: str, hardware: HardwareConfig) -> tuple[int, int, int]:
 
 
 def resources(hardware: HardwareConfig) -> dict[str, dict[str, float]]:
-    """Part of the softmax unit -> its resources; nothing, with a notice, where they cannot be counted."""
+    """Kind -> resources of what makes its weights; nothing, with a notice, where they cannot be counted."""
     from edgemoe.sim import synthesis
 
     try:
-        return synthesis.parts(hardware, "softmax")
+        parts = synthesis.parts(hardware, "softmax")
     except EdgemoeError as error:
         inference.notice(f"resources not counted: {error}")
         return {}
+    found: dict[str, dict[str, float]] = {}
+    for path, counts in parts.items():
+        kinds = [kind for kind, part in PARTS.items() if f"{path}.".startswith(f"{part}.")]
+        if kinds:
+            kind = max(kinds, key=lambda kind: len(PARTS[kind]))
+            entry = found.setdefault(kind, dict.fromkeys(counts, 0.0))
+            for name, count in counts.items():
+                entry[name] += count
+    return found
 
 
 def kinds_of(wanted: str, hardware: HardwareConfig) -> list[str]:
@@ -171,7 +180,7 @@ def study(
     counted, found = resources(hardware), []
     for kind in kinds:
         note(f"{kind} attention")
-        part: dict[str, Any] = counted.get(PARTS[kind], {})
+        part: dict[str, Any] = counted.get(kind, {})
         spent = (part.get("lut"), part.get("dsp"), part.get("bram"))
         found.append(Found(kind, *run(kind, hardware), errors(kind), *spent))
     return found

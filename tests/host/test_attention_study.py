@@ -40,7 +40,7 @@ def test_every_kind_has_its_place() -> None:
 def test_table_plot_and_json(tmp_path: Path, edgemoe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the simulation gives stands in for it."""
     monkeypatch.setattr(attention, "run", lambda kind, hardware: (0, 1234, 56789))
-    monkeypatch.setattr(attention, "resources", lambda hardware: {"functions": {"lut": 700.5, "dsp": 8, "bram": 4}})
+    monkeypatch.setattr(attention, "resources", lambda hardware: {"sigmoid": {"lut": 700.5, "dsp": 8, "bram": 4}})
     code, shown, _ = edgemoe("bench", "--attention", "all", "--plot", tmp_path / "kinds.png")
     assert code == 0 and all(text in shown for text in ("sigmoid", "1,234", "56,789", "701", "not counted", "a masked"))
     with Image.open(tmp_path / "kinds.png") as picture:
