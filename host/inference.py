@@ -398,6 +398,8 @@ class Session:
             self._programs[shape] = compiler.compile(
                 self._model, streams, self.hardware, trace=self.trace, save_tokens=self.save_tokens
             )
+            if (how := self._programs[shape].split) and len(self._programs) == 1:
+                notice(f"{self.config.name} does not fit hardware {self.hardware.name!r} in one piece: {how}")
         return self._programs[shape]
 
     def run(

@@ -118,6 +118,7 @@ def save(program: CompiledProgram, checkpoint: Checkpoint, path: str | os.PathLi
         "image_bytes": program.image_bytes,
         "slots": program.slots,
         "origins": program.origins,
+        "split": program.split,
     }
     used = {c.tasks[stream.task].name for stream in program.streams}
     tensors: dict[str, NDArray[Any]] = {
@@ -221,6 +222,7 @@ def _program(
         exponents={},
         slots=described["slots"],
         origins=described["origins"],
+        split=described["split"],
     )
 
 

@@ -118,6 +118,7 @@ def link(outline: Outline, model: QuantisedModel, hardware: HardwareConfig) -> C
         exponents=model.exponents,
         slots=lowered.slots,
         origins=[draft.origin for draft in drafts],
+        split=str(outline.split) if outline.split else "",
     )
 
 

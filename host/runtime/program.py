@@ -94,6 +94,7 @@ class CompiledProgram:
     images        of each image the pieces that it is written in
     slots         of each stream: its token rows are slot * tokens and following
     origins       of each instruction the token row that row 0 on chip is; not 0 only where rows come in tiles
+    split         how the model is cut, as people are told, if it does not fit in one piece
     macs          multiplications that the mathematics asks for, without padding
     weight_bytes  of all weight streams, each counted once; `bytes` fetched can be less (experts without tokens)
     """
@@ -116,6 +117,7 @@ class CompiledProgram:
     exponents: dict[Key, int]
     slots: list[int]
     origins: list[int]
+    split: str = ""
 
     @property
     def hardware_hash(self) -> int:
