@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from edgemoe.host import compiler
 from edgemoe.host.runtime.program import CompiledProgram, Stream
@@ -14,6 +16,7 @@ from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
 from numpy.typing import NDArray
 
+MOST_INSTRUCTIONS = 2000  # of a program in tiles
 KINDS = (("segmentation", 3), ("segmentation", 7), ("depth", 1), ("tokens", 0), ("features", 0), ("classification", 5))
 
 
@@ -81,24 +84,28 @@ def random_weights(config: ModelConfig, rng: np.random.Generator) -> Checkpoint:
 
 
 def random_model(
-    hardware: HardwareConfig, seed: int, trace: bool = True
+    hardware: HardwareConfig, seed: int, trace: bool = True, cut: bool = False
 ) -> tuple[CompiledProgram, list[NDArray[np.uint8]]]:
-    """A compiled program, traced, of the first shape of the seed that fits the build, and its images."""
-    rng = np.random.default_rng([seed, 17])
+    """A compiled program, traced, of the first shape of the seed that fits the build, and its images.
+
+    cut: of the first that does not fit in one piece.
+    """
+    rng = np.random.default_rng([seed, 17, int(cut)] if cut else [seed, 17])
+    larger = replace(hardware, rows=3 * hardware.rows, tokens=3 * hardware.tokens, width=3 * hardware.width)
     while True:
-        config = random_config(hardware, rng)
+        config = random_config(larger if cut else hardware, rng)
         room = hardware.rows // config.tokens
         # The least of a picture that is on chip at once: a row of patches beside the residual's copy.
         row_of_patches = (1 + config.patches_per_row) * hardware.words(config.patch_size_words)
         least = row_of_patches + config.tokens * hardware.words(config.width)
-        if room < 1 or least > hardware.activation_words:
+        if (room < 1 or least > hardware.activation_words) and not cut:
             continue
         streams = [
             Stream(image, task)
             for image in range(int(rng.integers(1, 4)))
             for task in range(len(config.tasks))
             if rng.random() < 0.8
-        ][: max(1, room)]
+        ][: 2 if cut else max(1, room)]
         if not streams:
             continue
         # Images are numbered without gaps.
@@ -112,6 +119,8 @@ def random_model(
         except EdgemoeError as error:
             if "does not fit" not in str(error):
                 raise
+            continue
+        if cut and (not program.split or len(program.instructions) > MOST_INSTRUCTIONS):
             continue
         shape = (config.image_channels, config.image_height, config.image_width)
         return program, [rng.integers(0, 256, shape, np.uint8) for _ in range(len(numbers))]

@@ -20,9 +20,9 @@ from .support import dram_of
 WIDER = dataclasses.replace(preset("tiny"), name="wider", lanes=8, masters=2, data_bits=64, width=40, hidden=72)
 
 
-def compare(hardware: HardwareConfig, seed: int) -> int:
+def compare(hardware: HardwareConfig, seed: int, cut: bool = False) -> int:
     """Traced instructions compared, of the seed's model."""
-    return compare_program(hardware, *random_model(hardware, seed), seed)
+    return compare_program(hardware, *random_model(hardware, seed, cut=cut), seed)
 
 
 def compare_program(
@@ -56,6 +56,13 @@ def compare_program(
 def test_random_shapes(first):
     """Among them equal logits everywhere, inputs that never vary, and followers of several images."""
     assert sum(compare(preset("tiny"), seed) for seed in range(first, first + 7)) > 50
+
+
+@pytest.mark.parametrize("first", [0, pytest.param(100, marks=pytest.mark.full)])
+def test_random_shapes_that_are_cut(first):
+    """Models that do not fit in one piece: tiles, groups of heads, keys in parts."""
+    for seed in range(first, first + (20 if first else 4)):
+        compare(preset("tiny"), seed, cut=True)
 
 
 @pytest.mark.full
