@@ -6,6 +6,7 @@ it.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import re
 import shlex
 import sys
@@ -21,6 +22,7 @@ _BRINGS = {
     "cocotb_tools": "cocotb",
     "find_libpython": "cocotb",
     "serial": "pyserial",
+    "vl_convert": "vl-convert-python",
     "xdist": "pytest-xdist",
     "z3": "z3-solver",
 }
@@ -76,6 +78,11 @@ def missing(package: str, what: str, extra: str | None = None) -> EdgemoeError:
     found = extra_of(package) if extra is None else extra
     how = f": {remedy(found)}" if found is not None else ", which is not installed"
     return EdgemoeError(f"{what} needs the package {package}{how}")
+
+
+def present(module: str) -> bool:
+    """Whether a module can be imported, without doing it."""
+    return importlib.util.find_spec(module) is not None
 
 
 def package_of(module: str) -> str:

@@ -8,7 +8,13 @@ import shutil
 
 import pytest
 
-PACKAGES = {"iverilog": "iverilog", "vvp": "iverilog", "dtc": "device-tree-compiler", "make": "make"}
+PACKAGES = {
+    "iverilog": "iverilog",
+    "vvp": "iverilog",
+    "dtc": "device-tree-compiler",
+    "make": "make",
+    "chromium": "chromium",
+}
 
 
 def needed(*programs: str) -> None:

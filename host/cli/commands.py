@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from edgemoe.host.cli import generate, maintain, measure, models, run, study
+from edgemoe.host.cli import generate, maintain, measure, models, profile, run, study
 
 app = typer.Typer(
     name="edgemoe",
@@ -53,6 +53,7 @@ for command in (
     measure.check,
     study.evaluate,
     study.soak,
+    profile.profile,
     models.train,
     maintain.doctor,
     maintain.test,

@@ -298,18 +298,34 @@ class Core:
             self.operation(i, cost, issued, rows)
 
 
-def predict(
+@dataclass(frozen=True)
+class Execution:
+    """An instruction, executed once. number: in the program; expert, rows: of the queue that it is repeated for."""
+
+    number: int
+    cost: Cost
+    expert: int | None = None
+    rows: int | None = None
+
+
+def follow(
     instructions: Sequence[Instruction],
     hardware: HardwareConfig,
     queues: Sequence[Sequence[int]] = (),
     dram: Dram = STEADY,
-) -> list[Cost]:
-    """What each instruction takes. queues: of each EXPERTS, in order, how many rows every expert gets."""
-    core, costs, lengths, number = Core(hardware, dram), [Cost() for _ in instructions], iter(queues), 0
+) -> Iterator[Execution]:
+    """Every execution, in order. queues: of each EXPERTS, in order, how many rows every expert gets."""
+    core, lengths, number = Core(hardware, dram), iter(queues), 0
+
+    def execute(number: int, expert: int | None = None, rows: int | None = None) -> Execution:
+        cost = Cost()
+        core.execute(instructions[number], cost, expert or 0, rows)
+        return Execution(number, cost, expert, rows)
+
     core.jump(1)
     while number < len(instructions):
         i = instructions[number]
-        core.execute(i, costs[number])
+        yield execute(number)
         number += 1
         if i.opcode == Opcode.EXPERTS:
             body = range(number, number + i.length)
@@ -317,7 +333,19 @@ def predict(
                 if length:
                     core.jump(core.sequencer + 2)
                     for inner in body:
-                        core.execute(instructions[inner], costs[inner], expert, length)
+                        yield execute(inner, expert, length)
             core.jump(core.sequencer + 2)
             number = body.stop
+
+
+def predict(
+    instructions: Sequence[Instruction],
+    hardware: HardwareConfig,
+    queues: Sequence[Sequence[int]] = (),
+    dram: Dram = STEADY,
+) -> list[Cost]:
+    """What each instruction takes, all its executions (as `follow` gives them) together."""
+    costs = [Cost() for _ in instructions]
+    for execution in follow(instructions, hardware, queues, dram):
+        costs[execution.number].add(execution.cost)
     return costs

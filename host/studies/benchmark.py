@@ -16,9 +16,9 @@ from edgemoe.host import inference
 from edgemoe.host.compiler.floor import floor
 from edgemoe.host.runtime.driver import Run
 from edgemoe.host.runtime.routing import expert_queues
+from edgemoe.host.studies.traffic import traffic
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Opcode
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
 from edgemoe.models import extras, folders
@@ -113,30 +113,10 @@ def queue_figures(lengths: Sequence[dict[int, list[int]]], config: models.ModelC
     }
 
 
-def compulsory_bytes(run: Run, lengths: dict[int, list[int]]) -> int:
-    """What a pass cannot do without: program, constants, the weights of every matrix and non-empty expert once, images,
-    results.
-    """
-    program = run.program
-    beat = program.hardware.bus_bytes
-    once: dict[int, int] = {}  # address -> bytes
-    total = len(program.instructions) * INSTRUCTION_BYTES
-    inside = 0
-    for i, key in zip(program.instructions, program.keys, strict=True):
-        size = i.values.get("beats", 0) * beat
-        address = i.values.get("address", 0)
-        if i.opcode == Opcode.EXPERTS:
-            inside = i.length + 1
-        elif i.opcode == Opcode.IMAGE:
-            total += size
-        elif i.opcode == Opcode.MATMUL and size and inside:
-            assert key is not None and key.layer is not None
-            once[address] = size * sum(1 for length in lengths[key.layer] if length)
-        elif i.opcode == Opcode.MATMUL and size or i.opcode == Opcode.LOAD and address < program.memory.size:
-            once[address] = size
-        inside = max(0, inside - 1)
-    results = sum(buffer.size for result in program.results for buffer in (result.head, result.tokens) if buffer)
-    return total + sum(once.values()) + results
+def compulsory_bytes(run: Run) -> int:
+    """What a pass cannot do without, as `traffic` says, from a run whose device tells its routes."""
+    queues = [one.lengths for one in expert_queues(run.program, run.routes)]
+    return sum(found.minimum for found in traffic(run.program, queues).values())
 
 
 def floor_of(run: Run, lengths: dict[int, list[int]]) -> float:
@@ -262,7 +242,7 @@ def benchmark(
         floor=sum(floor_of(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
         macs=ran.total(lambda run: run.program.macs),
         bytes=ran.total(lambda run: run.bytes_read + run.bytes_written),
-        bytes_minimum=sum(compulsory_bytes(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
+        bytes_minimum=sum(map(compulsory_bytes, told.runs)),
         seconds=ran.total(lambda run: run.seconds),
         queues=queue_figures(lengths, config),
         breakdown=breakdown(ran.runs),

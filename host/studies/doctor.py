@@ -42,6 +42,7 @@ _ROLES: dict[str, tuple[str, dict[str, str]]] = {
     "serial boards": ("serial", {"pyserial": "boards behind a serial port"}),
     "float model": ("golden", {"torch": "training, comparison with the float model"}),
     "plots": ("plot", {"matplotlib": "plots"}),
+    "pages": ("page", {"altair": "pages of profile", "vl-convert-python": "pages of profile"}),
     "workers": ("workers", {"distributed": "studies on several processes or machines"}),
     "rows": ("parquet", {"pyarrow": "figures of each picture as Parquet"}),
     "tests": ("dev", {"cocotb": "tests of units", "pytest": "tests"}),

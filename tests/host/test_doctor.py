@@ -80,7 +80,7 @@ def test_remedies_are_whole_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     found = examine(monkeypatch)
     doctor.show(list(found.values()), as_json=False)
     shown = capsys.readouterr().out
-    for extra in ("hw", "sim", "synth", "ecp5", "serial", "golden", "plot", "dev"):
+    for extra in ("hw", "sim", "synth", "ecp5", "serial", "golden", "plot", "page", "dev"):
         assert [line for line in shown.splitlines() if line.endswith(f": {extras.remedy(extra)}")], extra
     assert "…" not in shown
 

@@ -121,6 +121,8 @@ def clone(tmp_path: Path) -> Clone:
         ("reset --device fpga --uio uio1", ""),
         ("infer --device=serial --port=/dev/ttyUSB0 x.png", "serial"),
         ("check", "sim golden"),
+        ("profile --html x.html", "page golden sim"),
+        ("profile --html x.html --device emulator", "page golden"),
         ("verilog -o x", "hw"),
         ("build --board zcu102 -o x", "hw"),
         ("build --board ulx3s --bitstream -o x", "hw ecp5"),
@@ -412,6 +414,8 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
             return ["check"], ""
         case "bench":
             return ["bench", *tiny, *plot], ""
+        case "profile":
+            return ["profile", *tiny, "--html", "x.html"], ""
         case "growth":
             return ["growth", *plot], NO_STUDY
         case "soak":
@@ -469,6 +473,7 @@ def test_the_readme_shows_every_command() -> None:
         "doctor",
         "growth",
         "import",
+        "profile",
         "reset",
     }
     assert any("--plot" in line for line in commands()) and any("--bitstream" in line for line in commands())
@@ -541,6 +546,8 @@ def test_a_readme_command_has_what_it_needs(clone: Clone, line: str, model: Path
         (["evaluate", "--data", "street:9", "--workers", "2"], set(), 2, "needs the package distributed: "),
         (["evaluate", "--data", "street:1", "--rows", "x.parquet"], set(), 2, "needs the package pyarrow: "),
         (["evaluate", "--data", "street:1", "--against", "float"], set(), 2, "needs the package torch: "),
+        (["profile", "--html", "x.html", "--hardware", "tiny"], set(), 2, "the page needs the package altair: "),
+        (["profile", "--json", "--hardware", "tiny"], set(), 0, "cycles are the planner's: amaranth is not installed"),
         (
             ["infer", "x.png", "--device", "serial", "--port", "/dev/null"],
             set(),
@@ -555,7 +562,7 @@ def test_without_a_package(
 ) -> None:
     """One line with a remedy to paste (and the test above would have noticed)."""
     place(tmp_path)
-    if "tiny" in words and words[0] in ("check", "infer", "bench"):
+    if "tiny" in words and words[0] in ("check", "infer", "bench", "profile"):
         words = [*words, "--checkpoint", str(model)]
     done = run_with(names, words, tmp_path, NOTHING_COUNTED)
     assert done.returncode == code and message in done.stderr, done.stderr
