@@ -70,6 +70,15 @@ def test_what_is_named_exists() -> None:
     assert not wrong
 
 
+def test_the_picture_of_attention() -> None:
+    """It is what its command draws: stages of the units, weights of the integers, every kind."""
+    from edgemoe.hw import attention_picture
+    from edgemoe.hw.contract.config import ATTENTION
+
+    assert tuple(kind.name for kind in attention_picture.KINDS) == ATTENTION
+    assert attention_picture.PICTURE.read_text() == attention_picture.picture()
+
+
 def test_the_picture_of_the_house() -> None:
     """Its rooms are those of the code, and from each of them arrows lead to all rooms that it uses, and to no other."""
     text = (ROOT / "house.svg").read_text()

@@ -67,10 +67,10 @@ def train(
     result = replace(trained, calibration=calibrate(trained))
     checkpoints.save(result, out)
     figures = evaluate(trained)
+    kinds = dict.fromkeys(("softmax", chosen.attention))
+    hardware = replace(hardware_preset("base"), attention=",".join(kinds))
     computed = {
-        bits: evaluate_hardware(
-            result, Street.of(figures.scenes), hardware=hardware_preset("base"), weight_bits=bits
-        ).metrics
+        bits: evaluate_hardware(result, Street.of(figures.scenes), hardware=hardware, weight_bits=bits).metrics
         for bits in HARDWARE_FORMATS
     }
     written = folder.write(model_card, card(trained, figures, computed, seed, steps or STEPS, threads, seconds))
