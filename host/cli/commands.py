@@ -52,6 +52,7 @@ for command in (
     measure.growth,
     measure.check,
     study.evaluate,
+    study.explore,
     study.soak,
     profile.profile,
     models.train,

@@ -144,3 +144,72 @@ def soak(
         outputs.table(f"soak on {chosen.name}", list(report.items()))
     if report["mismatches"]:
         raise typer.Exit(1)
+
+
+def explore(
+    board: Annotated[str, typer.Option("--board", help="The board that it is to fit.", metavar="NAME")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="A model preset, with random weights where any are needed.", metavar="NAME"),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint", help="Name of a preset, or a .safetensors file. Default: m3vit-micro.", metavar="NAME|FILE"
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="A task of the model; may be repeated. Default: all.")
+    ] = None,
+    weight_bits: Bits = None,
+    measure: Annotated[
+        int, typer.Option("--measure", help="Run the fastest so many of the best on the RTL, too.", min=0)
+    ] = 0,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Milliseconds against DSP slices.", metavar="FILE.png")
+    ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = "local",
+    json: Json = False,
+) -> None:
+    """Which configuration for a model on a board? Array sides, masters, streams, prefetch and formats are planned, and
+    their resources predicted; what remains is what no other beats in milliseconds, DSP slices, block RAM and decibels.
+    """
+    import importlib.util
+
+    from edgemoe.boards.facts import board as board_named
+    from edgemoe.host import inference
+    from edgemoe.host.studies import benchmark
+    from edgemoe.host.studies import explore as study
+    from edgemoe.host.studies.scheduler import Where
+    from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models import config as models
+    from edgemoe.models import extras
+    from edgemoe.models.errors import EdgemoeError
+    from edgemoe.models.numbers.formats import WeightFormat
+
+    if checkpoint and model:
+        raise EdgemoeError("give --checkpoint or --model, not both")
+    where, device = Where(scheduler, workers), board_named(board)
+    if plot:
+        benchmark.plottable(plot)
+    used = None if model else checkpoints.load(checkpoint or "m3vit-micro")
+    config = used.config if used else models.preset(model or "")
+    formats = [weight_bits] if weight_bits else [f for f in WeightFormat if config.experts or f != WeightFormat.MIXED]
+    decibels = None
+    if importlib.util.find_spec("torch") is None:
+        inference.notice(f"PyTorch is not installed: no decibels (to have them: {extras.remedy('golden')})")
+    elif used:
+        decibels = study.decibels(used, formats, device.hardware)
+    else:
+        inference.notice("a model without weights has no decibels: --checkpoint has them")
+    tasks = inference.tasks_of(config, task)
+    report = study.explore(config, device, tasks=tasks, formats=formats, decibels=decibels, where=where)
+    if measure:
+        study.measure(report, used or benchmark.random_checkpoint(config), measure)
+    if plot:
+        study.plot(report, plot)
+    if json:
+        print_json(report)
+    else:
+        study.show(report)

