@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from edgemoe.host import compiler
+from edgemoe.host.studies.profile.attention import attention
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.hardware_option import changed
 from edgemoe.hw.contract.isa import Attention
 from edgemoe.models.config import ATTENTION_KINDS, ModelConfig
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.forward import forward
 from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.operations.operation import Observer
 from edgemoe.models.operations.weighing import KINDS
 
 from ..top.support import emulated, images_of
@@ -71,6 +74,26 @@ def test_integers_are_near(kind: str) -> None:
     assert found is not None and model.saturated == 0
     assert sqnr(forward(checkpoint, image).tokens[0], found) >= LEAST[kind]
     assert {i.attention for i in program.instructions if i.probabilities} == {Attention[kind.upper()]}
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+def test_profile_shows_its_weights(kind: str) -> None:
+    """The shares of the first layer's weights that a profile shows are the formula's."""
+    checkpoint = calibrated(of(kind))
+    config, image = checkpoint.config, images_of(checkpoint.config, 1)[0]
+    run = emulated(compiler.compile(quantise(checkpoint, "16"), ((0, 0),), FAMILY, trace=True), [image])
+    seen: dict[Role, np.ndarray] = {}
+
+    class Sees(Observer):
+        def sample(self, key: Key, value: np.ndarray) -> None:
+            if key.layer == 0:
+                seen[key.role] = value[0]
+
+    forward(checkpoint, image, observer=Sees())
+    scores = seen[Role.QUERY] @ seen[Role.KEY].transpose(0, 2, 1) / np.sqrt(config.head_width)
+    expected = KINDS[kind](config.tokens).weights(scores)
+    expected /= np.maximum(expected.sum(axis=-1, keepdims=True), 1e-9)
+    np.testing.assert_allclose(attention(run)[0, 0], expected, atol=0.01)
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS[1:])

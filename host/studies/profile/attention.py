@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who looked at whom: the probabilities of attention, from the scores that the core itself computed."""
+"""Who looked at whom: the weights of attention, from the scores that the core itself computed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 from edgemoe.host.runtime.driver import Run
-from edgemoe.hw.contract.isa import Opcode, Stationary
+from edgemoe.hw.contract.isa import Instruction, Opcode, Stationary
 from edgemoe.models.numbers import twins
 from numpy.typing import NDArray
 
@@ -15,16 +15,17 @@ PLACE = re.compile(r"layer (\d+) head (\d+)")  # in the labels of both products 
 
 
 def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
-    """(stream, layer) -> probabilities [heads, queries, keys], of a run with traces and one picture.
+    """(stream, layer) -> shares of each query's weights [heads, queries, keys], of a run with traces and one picture:
+    softmax's probabilities; where rows are not normalised, what they would be.
 
     Before the first router its streams are one, that of slot 0, and have the same.
     """
     program, config = run.program, run.program.config
-    shifts: dict[int, int] = {}  # of each layer
+    products: dict[int, Instruction] = {}  # of each layer, one of those with values
     rows: dict[tuple[int, int, int], list[NDArray[np.int64]]] = {}  # slot, layer, head -> scores of its tiles
     for i in program.instructions:
         if i.opcode == Opcode.MATMUL and i.probabilities:
-            shifts[_place(i.label)[0]] = i.exponent_shift
+            products[_place(i.label)[0]] = i
     for trace, data in zip(program.traces, run.traces, strict=True):
         i = program.instructions[trace.instruction]
         if i.stationary != Stationary.KEYS:
@@ -39,11 +40,12 @@ def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
             tiles.append(part)
 
     def of(slot: int, layer: int) -> NDArray[np.float64]:
-        heads = []
+        heads, i = [], products[layer]
+        kind = program.hardware.weighs(i.attention).name.lower()
         for head in range(config.heads):
             score = np.concatenate(rows[slot, layer, head])
-            p = twins.probabilities(score, score.max(axis=1), shifts[layer])
-            heads.append(p / p.sum(axis=1, keepdims=True))
+            p = twins.weights(kind, score, score.max(axis=1), i.exponent_shift, i.score_bias)
+            heads.append(p / np.maximum(p.sum(axis=1, keepdims=True), 1))
         return np.stack(heads)
 
     return {
