@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import EdgemoeError, brief, listing
+from . import reparam
 from .decoders import is_pup
 from .sources import Source, Tensors
 from .vit import Scaling, Vit, foreign
@@ -76,7 +77,10 @@ def timm(source: Source) -> Vit:
     """timm's VisionTransformer, and DeiT's and DINOv2's own files, which have its names."""
     before, tensors, others = _stripped(source.tensors, "patch_embed.proj.weight")
     tensors = _renamed(tensors, {r"register_tokens$": "reg_token", r"mask_token$": None})
-    vit = Vit("timm", tensors, graph=source.graph, before=before)
+    reparametrised = reparam.is_reparametrised(tensors)
+    vit = Vit("timm", reparam.folded(tensors) if reparametrised else tensors, graph=source.graph, before=before)
+    if reparametrised:
+        vit.notes.append("weights are sigma W / |W| (sigmaReparam): they are folded")
     _left_out(vit, [] if source.graph else others, "outside the model")
     return _usual_heads(vit, "timm")
 

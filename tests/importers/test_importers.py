@@ -102,6 +102,29 @@ def test_timm(kind: str, tmp_path: Path) -> None:
     agrees(checkpoint, model, picture(SIDE))
 
 
+@pytest.mark.parametrize("watched", [False, True], ids=["learned", "only watched"])
+def test_sigma_reparam(watched: bool, tmp_path: Path) -> None:
+    """Layers that keep direction and size apart, the patches' as a matrix: the model is that of the folded weights."""
+    plain = shaken(libraries().Vit(**SMALL_VIT)).state_dict()
+    parted = dict(plain)
+    for name in [n.removesuffix(".weight") for n, t in plain.items() if n.endswith("weight") and t.ndim in (2, 4)]:
+        weight = plain[f"{name}.weight"].flatten(1)
+        _, values, rows = torch.linalg.svd(weight, full_matrices=False)
+        factor = 1.0 if watched else 3.0
+        parted[f"{name}.weight"] = parted[f"{name}.spectral_normed_weight.weight"] = factor * weight
+        parted[f"{name}.spectral_normed_weight.u"] = rows[0].contiguous()
+        parted[f"{name}.spectral_normed_weight.spectral_norm"] = factor * values[:1].clone()
+        parted[f"{name}.effective_spectral_norm"] = values[:1].clone()
+        if not watched:
+            parted[f"{name}.sigma"] = values[:1].clone()
+    torch.save(plain, tmp_path / "plain.pth")
+    torch.save(parted, tmp_path / "parted.pth")
+    (expected, _), (found, notes) = (imported(tmp_path / f"{name}.pth", heads=3) for name in ("plain", "parted"))
+    assert found.config == expected.config and any("sigmaReparam" in note for note in notes)
+    for name, tensor in expected.tensors.items():
+        np.testing.assert_allclose(found.tensors[name], tensor, rtol=1e-4, atol=1e-6)
+
+
 def test_distilled(tmp_path: Path) -> None:
     """DeiT's second head: logits are averaged."""
     model = shaken(libraries().Distilled(**SMALL_VIT))
