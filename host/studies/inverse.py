@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What two kinds of attention that are not built would need: SOFT, whose rows of landmarks want an inverse by Newton's
+iteration, and Sinkformer, which normalises rows and columns in turn. On queries, keys and values of a trained model.
+
+    python -m edgemoe.host.studies.inverse
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.console import show_table
+from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers.calibrate import unseen_images
+from edgemoe.models.numbers.forward import forward
+from edgemoe.models.operations.operation import Observer
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+WORDS = (16, 20, 24, 27, 32)  # bits of a number, with one exponent for each matrix, as the array has them
+STEPS = 20  # of Newton's iteration
+RIDGE = 0.01  # added to the diagonal
+GRID = 2  # a landmark is the mean of so many by so many patches
+ROUNDS = (1, 2, 3, 5)  # Sinkformer: rows and then columns, so many times
+
+
+class _Heads(Observer):
+    """Queries, keys and values [heads, tokens, width] of every layer."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[int | None, Role], Floats] = {}
+
+    def sample(self, key: Key, value: NDArray) -> None:
+        self.seen[key.layer, key.role] = value[0]
+
+
+def heads_of(checkpoint: Checkpoint, images: int = 1) -> list[tuple[Floats, Floats, Floats]]:
+    """(query, key, value) [tokens, width] of each head of each layer, on pictures that no training saw."""
+    found = []
+    for image in unseen_images(checkpoint.config, images):
+        observer = _Heads()
+        forward(checkpoint, image, observer=observer)
+        for layer in range(checkpoint.config.layers):
+            parts = (observer.seen[layer, role] for role in (Role.QUERY, Role.KEY, Role.VALUE))
+            found += list(zip(*parts, strict=True))
+    return found
+
+
+def rounded(x: Floats, bits: int | None) -> Floats:
+    """Numbers of so many bits with the exponent that the largest magnitude asks for; None: as they are."""
+    reach = float(np.abs(x).max())
+    if bits is None or reach == 0:
+        return x
+    step = 2.0 ** (np.ceil(np.log2(reach)) - bits + 1)
+    return np.clip(np.round(x / step), -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) * step
+
+
+def kernel(a: Floats, b: Floats) -> Floats:
+    """exp(-|a - b|^2 / 2) of all rows of either."""
+    return np.exp(-np.square(a[:, None] - b[None]).sum(-1) / 2)
+
+
+def newton(p: Floats, bits: int | None = None, steps: int = STEPS) -> Floats:
+    """The inverse of a symmetric positive matrix by V <- 2 V - V P V."""
+    v = rounded(p * (1.8 / np.abs(p).sum(axis=1).max() ** 2), bits)
+    for _ in range(steps):
+        v = rounded(2 * v - rounded(v @ rounded(p @ v, bits), bits), bits)
+    return v
+
+
+def landmarks(query: Floats, grid: tuple[int, int]) -> Floats:
+    """Means of GRID x GRID patches; tokens before the patches have none. (SOFT learns a convolution for it.)"""
+    rows, columns = (n // GRID * GRID for n in grid)
+    patches = query[len(query) - grid[0] * grid[1] :].reshape(*grid, -1)[:rows, :columns]
+    return patches.reshape(rows // GRID, GRID, columns // GRID, GRID, -1).mean(axis=(1, 3)).reshape(-1, query.shape[1])
+
+
+def soft(query: Floats, value: Floats, grid: tuple[int, int], bits: int | None = None) -> Floats:
+    """K1 (K2 + RIDGE I)^-1 (K1^T v): softmax-free attention, whose keys are its queries. Without `bits`, exact."""
+    q = query / query.shape[1] ** 0.25
+    p = landmarks(q, grid)
+    k1, k2 = rounded(kernel(q, p), bits), rounded(kernel(p, p) + RIDGE * np.eye(len(p)), bits)
+    inverse = np.linalg.inv(k2) if bits is None else newton(k2, bits)
+    return rounded(k1 @ rounded(inverse @ rounded(k1.T @ value, bits), bits), bits)
+
+
+def sinkhorn(scores: Floats, rounds: int) -> Floats:
+    """exp(s), its rows and then its columns divided by their sums, so many times; rows last."""
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    for _ in range(rounds):
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        weights = weights / weights.sum(axis=0, keepdims=True)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def decibels(exact: Floats, found: Floats) -> float:
+    """Signal over error."""
+    return float(10 * np.log10(np.square(exact).sum() / max(np.square(exact - found).sum(), 1e-300)))
+
+
+@dataclass(frozen=True)
+class Study:
+    """Over all heads. soft: bits -> decibels of the result in the worst and in the middle head; converged: the same of
+    Newton's iteration in floating point; condition: the largest of a landmark kernel; uneven: rounds of Sinkformer ->
+    how far a column's sum is from 1 at most.
+    """
+
+    soft: dict[int, tuple[float, float]]
+    converged: tuple[float, float]
+    condition: float
+    uneven: dict[int, float]
+
+
+def study(checkpoint: Checkpoint, words: Sequence[int] = WORDS) -> Study:
+    """On the heads of a model."""
+    config = checkpoint.config
+    grid, heads = (config.patches_per_column, config.patches_per_row), heads_of(checkpoint)
+
+    def spread(bits: int) -> tuple[float, float]:
+        each = [decibels(soft(q, v, grid), soft(q, v, grid, bits)) for q, _, v in heads]
+        return min(each), float(np.median(each))
+
+    condition, uneven = 0.0, dict.fromkeys(ROUNDS, 0.0)
+    for q, k, _ in heads:
+        p = landmarks(q / q.shape[1] ** 0.25, grid)
+        condition = max(condition, float(np.linalg.cond(kernel(p, p) + RIDGE * np.eye(len(p)))))
+        scores = q @ k.T / np.sqrt(q.shape[1])
+        for rounds in ROUNDS:
+            columns = sinkhorn(scores, rounds).sum(axis=0)
+            uneven[rounds] = max(uneven[rounds], float(np.abs(columns - 1).max()))
+    return Study({bits: spread(bits) for bits in words}, spread(64), condition, uneven)
+
+
+def table(found: Study) -> None:
+    """On standard output."""
+    rows = [(f"{bits} bits", f"{worst:.1f}", f"{middle:.1f}") for bits, (worst, middle) in found.soft.items()]
+    rows.append(("float64", f"{found.converged[0]:.1f}", f"{found.converged[1]:.1f}"))
+    title = f"SOFT by {STEPS} steps of Newton, against the exact inverse (condition up to {found.condition:.0f}), dB"
+    show_table(title, rows, ("numbers", "worst head", "median head"))
+    uneven = [(str(rounds), f"{error:.3f}") for rounds, error in found.uneven.items()]
+    show_table("Sinkformer: how far a column's sum is from 1", uneven, ("rounds", "largest"))
+
+
+if __name__ == "__main__":
+    table(study(checkpoints.load("m3vit-micro")))
