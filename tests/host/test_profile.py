@@ -17,7 +17,7 @@ import torch
 from edgemoe.host import inference
 from edgemoe.host.compiler.timing import Cost, Execution
 from edgemoe.host.studies import benchmark, checking
-from edgemoe.host.studies.profile import page, timeline
+from edgemoe.host.studies.profile import page, pictures, timeline
 from edgemoe.host.studies.profile.attention import attention
 from edgemoe.host.studies.profile.gather import profile
 from edgemoe.host.studies.profile.recorder import NOTED
@@ -155,6 +155,11 @@ def test_attention_is_the_float_models(told: inference.Inference, rtl: Mapping[s
         with Image.open(io.BytesIO(base64.b64decode(row["png"].partition(",")[2]))) as picture:
             grey = np.asarray(picture).reshape(ours.shape)
         assert np.abs(grey / 255 - ours / ours.max(-1, keepdims=True)).max() <= 0.5 / 255 + 1e-9
+
+
+def test_a_query_that_looks_at_nothing_is_black() -> None:
+    shares = np.array([[[0.5, 0.25], [0.0, 0.0]]])
+    assert pictures.grey(shares).tolist() == [[255, 128], [0, 0]]
 
 
 def test_decibels_are_the_checks(rtl: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Profile:
     timeline     a row an execution (`timeline.Span`); activity: a row a slice of time
     parts        cycles by part of the model and state; kinds: by kind of instruction and state
     queues       tokens of each expert, layer and task; routes: experts of every token, the first choice first
-    attention    probabilities as grey pictures (`pictures.grey`)
+    attention    shares as grey pictures (`pictures.grey`)
     decibels     after every operation, None without PyTorch; accuracy: of final tokens and routes, by task
     bytes        by what they are for, moved and unavoidable; experts: of the weights of one, by layer
     """
@@ -209,9 +209,9 @@ def _routes(found: Profile, run: Run) -> None:
 
 def _attention(found: Profile, run: Run) -> None:
     config = run.program.config
-    for (stream, layer), probabilities in attention(run).items():
+    for (stream, layer), shares in attention(run).items():
         task = config.tasks[run.program.streams[stream].task].name
-        found.attention.append({"task": task, "layer": layer, "png": pictures.address(pictures.grey(probabilities))})
+        found.attention.append({"task": task, "layer": layer, "png": pictures.address(pictures.grey(shares))})
 
 
 def _accuracy(found: Profile, check: checking.Check) -> None:

@@ -76,7 +76,10 @@ def _hex(colour: NDArray[np.uint8]) -> str:
     return "#" + "".join(f"{int(part):02x}" for part in colour)
 
 
-def grey(probabilities: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """[heads, queries, keys] -> uint8 [heads * queries, keys]: of every row, white is what it looked at most."""
-    rows = probabilities.reshape(-1, probabilities.shape[-1])
-    return (255 * rows / rows.max(axis=1, keepdims=True)).round().astype(np.uint8)
+def grey(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """[heads, queries, keys] -> uint8 [heads * queries, keys]: of every row, white is what it looked at most; one that
+    looked at nothing is black.
+    """
+    rows = shares.reshape(-1, shares.shape[-1])
+    most = rows.max(axis=1, keepdims=True)
+    return (255 * rows / np.where(most > 0, most, 1)).round().astype(np.uint8)

@@ -73,13 +73,13 @@ if (canvas) {
     const side = Math.max(width < 500 ? 9 : 13, Math.min(cell, room / longest));
     const perLine = Math.floor(room / side);
     const top = Math.ceil(names.length / beside) * (pictureHeight + 6) + 6;
-    let y = top;
+    let y = top + 18;
     const rows = queues.map((queue) => {
       const row = y;
       y += Math.max(LINE, Math.ceil(queue.length / perLine) * side) + 7;
       return row;
     });
-    return { width, height: y + 2, beside, pictureWidth, cell, pictureHeight, side, perLine, rows };
+    return { width, height: y + 2, top, beside, pictureWidth, cell, pictureHeight, side, perLine, rows };
   }
 
   const ease = (x) => (x <= 0 ? 0 : x >= 1 ? 1 : x * x * (3 - 2 * x));
@@ -150,6 +150,8 @@ if (canvas) {
       context.globalAlpha = 1;
       if (t > chip.chosen && t < 2) frame(context, colours[chip.expert], x, y, at.cell, Math.max(1.5, at.cell / 8));
     }
+    context.fillStyle = ink;
+    context.fillText("queues, one for each expert", 0, at.top);
     // The queues: a numbered line each; the one whose expert runs is marked.
     at.rows.forEach((y, expert) => {
       const active = running[turn] === expert && t < 3;
@@ -182,12 +184,15 @@ if (canvas) {
   function say(t, turn) {
     const fetched = turn + 1;
     const longest = queues[running[Math.max(turn, 0)]].length;
+    const tokens = chips.length / names.length / (chips[chips.length - 1].choice + 1);
     const texts = [
-      `The router looks at ${chips.length / names.length / (chips[chips.length - 1].choice + 1)} tokens of ${names.join(" and ")} and chooses experts for each: the frame has the colour of the first choice.`,
-      `Every token is entered into the queues of its experts. Nothing is computed yet; these are row numbers and scores.`,
+      `${names.length > 1 ? "For each task, the" : "The"} router looks at all ${tokens} tokens and chooses experts for each: ` +
+        `the frame has the colour of the first choice${prefix === 1 ? " (C: the CLS token)" : ""}.`,
+      "Every token is entered into the queues of its experts. Nothing is computed yet; these are row numbers and scores.",
       t >= 3
         ? `All ${running.length} experts with tokens have run; each fetched its weights once.`
-        : `Expert ${running[Math.max(turn, 0)]} runs: its weights are fetched, for all of its ${longest} tokens (${fetched} of ${running.length} fetches).`,
+        : `Expert ${running[Math.max(turn, 0)]} runs: its weights are fetched, for all of its ${longest} tokens ` +
+          `(${fetched} of ${running.length} fetches). Patches are bright again when all their results have come.`,
     ];
     const stage = Math.min(2, Math.floor(t));
     if (caption.textContent !== texts[stage]) caption.textContent = texts[stage];
