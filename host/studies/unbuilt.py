@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What two kinds of attention that are not built would need: SOFT, whose rows of landmarks want an inverse by Newton's
-iteration, and Sinkformer, which normalises rows and columns in turn. On queries, keys and values of a trained model.
+"""What kinds of attention that are not built would need or cost: SOFT, whose rows of landmarks want an inverse by
+Newton's iteration; Sinkformer, which normalises rows and columns in turn; SageAttention, whose queries and keys have 8
+bits. On queries, keys and values of a trained model.
 
-    python -m edgemoe.host.studies.inverse
+    python -m edgemoe.host.studies.unbuilt
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edgemoe.models.console import show_table
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.calibrate import unseen_images
 from edgemoe.models.numbers.forward import forward
-from edgemoe.models.operations.operation import Observer
+from edgemoe.models.operations.operation import Observer, softmax
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -25,6 +26,7 @@ WORDS = (16, 20, 24, 27, 32)  # bits of a number, with one exponent for each mat
 STEPS = 20  # of Newton's iteration
 RIDGE = 0.01  # added to the diagonal
 GRID = 2  # a landmark is the mean of so many by so many patches
+BLOCKS = (128, 64)  # SageAttention: so many queries, and so many keys, share a scale
 ROUNDS = (1, 2, 3, 5)  # Sinkformer: rows and then columns, so many times
 
 
@@ -97,6 +99,22 @@ def sinkhorn(scores: Floats, rounds: int) -> Floats:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
+def eight_bits(x: Floats, rows: int) -> Floats:
+    """Rows in blocks, each of integers -127..127 times a scale of its own; halves away from zero."""
+    parts = []
+    for block in (x[start : start + rows] for start in range(0, len(x), rows)):
+        scale = max(float(np.abs(block).max()), 1e-30) / 127
+        parts.append(np.sign(block) * np.floor(np.abs(block) / scale + 0.5) * scale)
+    return np.concatenate(parts)
+
+
+def sage(query: Floats, key: Floats, value: Floats, centred: bool) -> Floats:
+    """Softmax attention with queries and keys of 8 bits; `centred`: keys lose their mean first."""
+    keys = key - key.mean(axis=0) if centred else key
+    scores = eight_bits(query, BLOCKS[0]) @ eight_bits(keys, BLOCKS[1]).T / np.sqrt(query.shape[1])
+    return softmax(scores) @ value
+
+
 def decibels(exact: Floats, found: Floats) -> float:
     """Signal over error."""
     return float(10 * np.log10(np.square(exact).sum() / max(np.square(exact - found).sum(), 1e-300)))
@@ -104,15 +122,18 @@ def decibels(exact: Floats, found: Floats) -> float:
 
 @dataclass(frozen=True)
 class Study:
-    """Over all heads. soft: bits -> decibels of the result in the worst and in the middle head; converged: the same of
-    Newton's iteration in floating point; condition: the largest of a landmark kernel; uneven: rounds of Sinkformer ->
-    how far a column's sum is from 1 at most.
+    """Over all heads; a pair is decibels in the worst and in the middle one.
+
+    soft: by the bits of its numbers; converged: by Newton's iteration in floating point; condition: the largest of a
+    landmark kernel; uneven: by rounds of Sinkformer, how far a column's sum is from 1 at most; sage: with centred keys
+    or not.
     """
 
     soft: dict[int, tuple[float, float]]
     converged: tuple[float, float]
     condition: float
     uneven: dict[int, float]
+    sage: dict[bool, tuple[float, float]]
 
 
 def study(checkpoint: Checkpoint, words: Sequence[int] = WORDS) -> Study:
@@ -124,6 +145,10 @@ def study(checkpoint: Checkpoint, words: Sequence[int] = WORDS) -> Study:
         each = [decibels(soft(q, v, grid), soft(q, v, grid, bits)) for q, _, v in heads]
         return min(each), float(np.median(each))
 
+    def with_eight(centred: bool) -> tuple[float, float]:
+        each = [decibels(softmax(q @ k.T / np.sqrt(q.shape[1])) @ v, sage(q, k, v, centred)) for q, k, v in heads]
+        return min(each), float(np.median(each))
+
     condition, uneven = 0.0, dict.fromkeys(ROUNDS, 0.0)
     for q, k, _ in heads:
         p = landmarks(q / q.shape[1] ** 0.25, grid)
@@ -132,7 +157,8 @@ def study(checkpoint: Checkpoint, words: Sequence[int] = WORDS) -> Study:
         for rounds in ROUNDS:
             columns = sinkhorn(scores, rounds).sum(axis=0)
             uneven[rounds] = max(uneven[rounds], float(np.abs(columns - 1).max()))
-    return Study({bits: spread(bits) for bits in words}, spread(64), condition, uneven)
+    eight = {centred: with_eight(centred) for centred in (False, True)}
+    return Study({bits: spread(bits) for bits in words}, spread(64), condition, uneven, eight)
 
 
 def table(found: Study) -> None:
@@ -143,6 +169,11 @@ def table(found: Study) -> None:
     show_table(title, rows, ("numbers", "worst head", "median head"))
     uneven = [(str(rounds), f"{error:.3f}") for rounds, error in found.uneven.items()]
     show_table("Sinkformer: how far a column's sum is from 1", uneven, ("rounds", "largest"))
+    eight = [
+        ("without their mean" if centred else "as they are", f"{worst:.1f}", f"{middle:.1f}")
+        for centred, (worst, middle) in found.sage.items()
+    ]
+    show_table("SageAttention: queries and keys of 8 bits, dB", eight, ("keys", "worst head", "median head"))
 
 
 if __name__ == "__main__":
