@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from edgemoe.models import extras
 
@@ -145,6 +147,19 @@ def _programs() -> Iterator[Finding]:
         yield Finding(name, path is not None, False, shown[0] if shown else path or "", purpose, remedy, role)
 
 
+def _held(folder: Path) -> tuple[int, int]:
+    """(simulators, bytes) in the build cache. Another process may be building: what is gone when it is looked at does
+    not count.
+    """
+    count = size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(place, name)).st_size
+                count += name == "build.json"
+    return count, size
+
+
 def _cache(needed: bool) -> Iterator[Finding]:
     from edgemoe.models.errors import EdgemoeError
     from edgemoe.sim import build
@@ -158,9 +173,7 @@ def _cache(needed: bool) -> Iterator[Finding]:
     except EdgemoeError:
         yield Finding("build cache", False, needed, "no home folder", purpose, remedy, "build cache")
         return
-    files = [path for path in folder.rglob("*") if path.is_file()] if os.access(folder, os.R_OK) else []
-    count = sum(path.name == "build.json" for path in files)
-    size = sum(path.stat().st_size for path in files)
+    count, size = _held(folder)
     # The nearest folder that exists decides whether ours can be made.
     nearest = build.nearest(folder)
     usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) and build.runs_programs(folder)

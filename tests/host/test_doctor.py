@@ -85,6 +85,23 @@ def test_remedies_are_whole_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "…" not in shown
 
 
+def test_a_cache_that_another_process_builds_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that goes between being listed and being looked at is no fault; the others are counted."""
+    for name in ("build.json", "passing", "library.so"):
+        (tmp_path / name).write_bytes(bytes(1 << 20))
+    real = os.lstat
+
+    def lstat(path: str, **options: int) -> os.stat_result:
+        if os.path.basename(path) == "passing":
+            (tmp_path / "passing").unlink(missing_ok=True)
+        return real(path, **options)
+
+    monkeypatch.setenv("EDGEMOE_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "lstat", lstat)
+    cache = next(finding for finding in doctor.examine() if finding.name == "build cache")
+    assert cache.present and cache.version.startswith("1 simulators, 2 MiB")
+
+
 def test_no_home_and_no_user() -> None:
     """As in a container that was started under a number: no HOME, no entry among the users."""
     environment = {
