@@ -7,7 +7,7 @@ import glob
 import os
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,6 +144,23 @@ class Batch:
     failed: list[dict[str, str]] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
+
+    def rows(self, clock_mhz: float, host: Mapping[str, str]) -> list[tuple[str, str]]:
+        """What people want to know of the whole; host: by the name of the task, what the host computes of it."""
+        sums, hardware = self.totals, self.hardware
+        rows = [("pictures", f"{self.pictures - len(self.failed)} of {self.pictures}"), ("hardware", hardware.name)]
+        if sums.cycles:
+            share = sums.summary(hardware)["mac_utilisation"]
+            rows += [
+                ("cycles", f"{sums.cycles:,}, {sums.cycles / clock_mhz / 1e3:,.2f} ms at {clock_mhz:g} MHz, a target"),
+                ("multipliers", f"{100 * share:.1f} % of their cycles useful"),
+            ]
+        rows += [
+            ("memory traffic", f"{sums.bytes_read / 1e6:,.2f} MB read, {sums.bytes_written / 1e6:,.3f} MB written"),
+            ("device took", f"{sums.seconds:,.2f} s"),
+            ("host took", f"{sums.host_seconds:,.2f} s"),
+        ]
+        return rows + [(f"host, {name}", work) for name, work in host.items() if work]
 
 
 def infer_files(

@@ -30,6 +30,7 @@ from edgemoe.sim.recording import Recording
 from numpy.typing import NDArray
 
 DEVICES = ("verilator", "emulator", "fpga", "serial")
+CLOCK_MHZ = 300  # at which milliseconds are told where no board is named: a target, not a measurement
 
 
 class Notices:

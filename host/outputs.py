@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands leave on disk: maps, raw predictions, the demo's sheet, the hardware as files."""
+"""What the commands leave on disk: maps and raw predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from edgemoe.host.images import depth_png, npy, png
 from edgemoe.host.inference import colourised
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.console import show_table
 from edgemoe.models.folders import OutputFolder
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 
 def map_files(config: ModelConfig, task: int) -> dict[str, Callable[[NDArray[Any]], bytes]]:
@@ -48,23 +47,26 @@ def save_maps(
     return [str(folder.write(base + end, encode(values))) for end, encode in map_files(config, task).items()]
 
 
-def sheet(rows: list[list[tuple[str, NDArray[np.uint8]]]], zoom: int = 2) -> NDArray[np.uint8]:
-    """Pictures (uint8 [H, W, 3]), each pixel `zoom` pixels wide, with a caption above each, one row below the other."""
-    caption, gap = 30, 10
-    rows = [[(text, pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)) for text, pixels in row] for row in rows]
-    height, width = rows[0][0][1].shape[:2]
-    columns = max(len(row) for row in rows)
-    canvas = Image.new("RGB", (gap + columns * (width + gap), gap + len(rows) * (height + caption + gap)), "white")
-    draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=20)
-    for r, row in enumerate(rows):
-        for c, (text, pixels) in enumerate(row):
-            x, y = gap + c * (width + gap), gap + r * (height + caption + gap)
-            draw.text((x, y), text, fill="black", font=font)
-            canvas.paste(Image.fromarray(pixels), (x, y + caption))
-    return np.asarray(canvas)
-
-
 def table(title: str, rows: list[tuple[str, Any]]) -> None:
     """A two-column table on standard output."""
     show_table(title, [(name, str(value)) for name, value in rows])
+
+
+LONGEST = 20  # pictures that a table lists
+
+
+def pictures_table(streams: Sequence[Mapping[str, Any]]) -> None:
+    """A line a picture: its file, its tasks, and where their files are."""
+    lines: dict[int, tuple[str, list[str], list[str]]] = {}
+    for stream in streams:
+        name, tasks, files = lines.setdefault(stream["image"], (Path(stream["file"]).name, [], []))
+        tasks.append(stream["task"])
+        files += stream["outputs"]
+    rows: list[tuple[str, str, str]] = []
+    for name, tasks, files in list(lines.values())[:LONGEST]:
+        folders = sorted({str(Path(file).parent) for file in files})
+        what = f"{len(files)} file{'s' * (len(files) > 1)} in {', '.join(folders)}" if files else "none"
+        rows.append((name, ", ".join(tasks), what))
+    if len(lines) > LONGEST:
+        rows.append((f"and {len(lines) - LONGEST} more", "", ""))
+    show_table("Pictures", rows, ("picture", "tasks", "maps"))

@@ -22,8 +22,10 @@ from .errors import EdgemoeError
 DEPTH_UNIT = 10.0  # metres at head value 0
 DEPTH_LIMITS = (0.5, 100.0)  # metres; what depth_map clips to
 
-SEGMENTATION_COLOURS = np.array(  # Cityscapes': sky, road, building, car, person, vegetation, pole
-    [(70, 130, 180), (128, 64, 128), (70, 70, 70), (0, 0, 142), (220, 20, 60), (107, 142, 35), (153, 153, 153)],
+# Cityscapes' colours of sky, road, building, car, person, vegetation, pole; but its red of people is vegetation's green
+# to one man in twelve, so they are yellow here.
+SEGMENTATION_COLOURS = np.array(
+    [(70, 130, 180), (128, 64, 128), (70, 70, 70), (0, 0, 142), (255, 215, 0), (107, 142, 35), (153, 153, 153)],
     np.uint8,
 )
 # Nine equidistant points of a map with even steps in lightness, from near (bright) to far (dark).

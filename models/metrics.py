@@ -30,8 +30,25 @@ def mean_iou(prediction: np.ndarray, labels: np.ndarray, classes: int) -> float:
     return float(np.nanmean(class_iou(confusion(prediction, labels, classes))))
 
 
-def depth_rmse(prediction: np.ndarray, depth: np.ndarray) -> float:
-    """sqrt(mean((prediction - depth)^2)) in the unit of the arguments, metres here."""
+def _same(prediction: np.ndarray, depth: np.ndarray) -> None:
     if prediction.shape != depth.shape:
         raise ValueError(f"prediction has shape {prediction.shape}, depth {depth.shape}: expected the same")
+
+
+def depth_rmse(prediction: np.ndarray, depth: np.ndarray) -> float:
+    """sqrt(mean((prediction - depth)^2)) in the unit of the arguments, metres here."""
+    _same(prediction, depth)
     return float(np.sqrt(np.mean((prediction.astype(np.float64) - depth) ** 2)))
+
+
+def depth_abs_rel(prediction: np.ndarray, depth: np.ndarray) -> float:
+    """mean(|prediction - depth| / depth), as papers on depth call it AbsRel."""
+    _same(prediction, depth)
+    return float(np.mean(np.abs(prediction.astype(np.float64) - depth) / depth))
+
+
+def depth_delta(prediction: np.ndarray, depth: np.ndarray, limit: float = 1.25) -> float:
+    """Share of the pixels, 0..1, where the larger of prediction and depth is less than `limit` times the smaller."""
+    _same(prediction, depth)
+    ratio = prediction.astype(np.float64) / depth
+    return float(np.mean(np.maximum(ratio, 1 / ratio) < limit))

@@ -18,6 +18,7 @@ from edgemoe.host.cli.options import (
     Resize,
     Resizing,
     Trace,
+    clock_mhz,
     print_json,
     weight_format,
 )
@@ -81,7 +82,7 @@ def bench(
     from dataclasses import replace
 
     from edgemoe.host import batch
-    from edgemoe.host.studies import benchmark
+    from edgemoe.host.studies import benchmark, drawing
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import config as models
@@ -100,7 +101,7 @@ def bench(
         )
     chosen = configured(hardware, changes)
     if plot:
-        benchmark.plottable(plot)
+        drawing.plottable(plot)
     used = benchmark.random_checkpoint(models.preset(model)) if model else checkpoints.load(checkpoint or "m3vit-micro")
     given = batch.read_images(image or [], used.config, resize.value)
     count = images or len(given) or 1
@@ -124,16 +125,16 @@ def bench(
     if json:
         print_json(report.summary())
     else:
-        benchmark.table(report)
+        benchmark.table(report, clock_mhz(chosen))
 
 
 def _attention(wanted: str, hardware: HardwareConfig, plot: Path | None, json: bool) -> None:
     """Kinds of attention side by side."""
-    from edgemoe.host.studies import attention, benchmark
+    from edgemoe.host.studies import attention, drawing
 
     kinds = attention.kinds_of(wanted, hardware)
     if plot:
-        benchmark.plottable(plot)
+        drawing.plottable(plot)
     found = attention.study(kinds, hardware)
     if plot:
         attention.plot(found, plot)
@@ -262,7 +263,7 @@ def report(
     """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest
     paths.
     """
-    from edgemoe.host.studies import benchmark, reporting
+    from edgemoe.host.studies import drawing, reporting
     from edgemoe.hw.contract.hardware_option import changed, configured
 
     if plot and not board:
@@ -273,7 +274,7 @@ def report(
 
         device = board_named(board)
         if plot:
-            benchmark.plottable(plot)
+            drawing.plottable(plot)
         chosen = configured(hardware, changes) if hardware else changed(device.hardware, changes)
         resources = fit.report(device, chosen)
         if plot:
@@ -305,11 +306,11 @@ def growth(
     """
     from dataclasses import asdict
 
-    from edgemoe.host.studies import benchmark
+    from edgemoe.host.studies import drawing
     from edgemoe.host.studies import growth as study
 
     if plot:
-        benchmark.plottable(plot)
+        drawing.plottable(plot)
     points = study.study(tuple(lanes) if lanes else study.LANES)
     if plot:
         study.plot(points, plot)
@@ -350,7 +351,7 @@ def check(
     """Compare every instruction's result between emulator and RTL, and both with the float model."""
     import importlib.util
 
-    from edgemoe.host import batch, inference, outputs
+    from edgemoe.host import batch, inference
     from edgemoe.host.studies import checking
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
@@ -399,17 +400,6 @@ def check(
     elif table:
         typer.echo(checking.accuracy_table(reports))
     else:
-        rows = reports[0].summary()
-        if accuracy := reports[0].accuracy:
-            del rows["worst"]
-            rows["layers"] = "\n".join(
-                f"{one.title}: {one.db:.1f} dB, alone {one.own_db:.1f}" for one in accuracy.layers
-            )
-        outputs.table(f"{reports[0].checkpoint} on {reports[0].hardware}", list(rows.items()))
-        if accuracy:
-            worst = accuracy.worst
-            typer.echo(
-                f"quantisation loses most in {worst.title}: {worst.own_db:.1f} dB alone, {worst.db:.1f} after it"
-            )
+        checking.show(reports[0])
     if any(found.mismatches for found in reports):
         raise typer.Exit(1)

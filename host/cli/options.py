@@ -123,6 +123,15 @@ def weight_format(chosen: WeightFormat | None, hardware: HardwareConfig) -> str:
     return chosen or hardware.weight_bits
 
 
+def clock_mhz(hardware: HardwareConfig) -> float:
+    """The clock at which milliseconds are told: the board's for which a preset is made, else the target."""
+    from edgemoe.boards.facts import BOARDS
+    from edgemoe.host.inference import CLOCK_MHZ
+
+    board = BOARDS.get(hardware.name)
+    return board.clock_mhz if board else CLOCK_MHZ
+
+
 def print_json(value: object) -> None:
     """The whole of standard output with --json."""
     import json

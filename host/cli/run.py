@@ -24,60 +24,54 @@ from edgemoe.host.cli.options import (
     Tasks,
     Trace,
     Uio,
+    clock_mhz,
     print_json,
     weight_format,
 )
 from edgemoe.models.errors import EdgemoeError
 
-DEMO_SEED = 2_000_020  # a scene that neither training nor calibration sees
-
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("out/demo"),
+    scene: Annotated[
+        int | None, typer.Option("--scene", help="Seed of another scene; those from 2000000 on are held out.", min=0)
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option("--rank", help="Instead, rank so many held-out scenes: how the demo's was chosen.", min=1),
+    ] = None,
     hardware: Hardware = "base",
     changes: Changes = None,
     force: Force = False,
 ) -> None:
-    """A street scene through the generated hardware: segmentation and depth, simulated cycle by cycle."""
-    import numpy as np
-    from edgemoe.host import images, inference, outputs
+    """A street scene through the generated hardware, simulated cycle by cycle, as a picture and a film."""
+    from edgemoe.host import images, outputs
+    from edgemoe.host.studies import demo as study
     from edgemoe.hw.contract.hardware_option import configured
-    from edgemoe.models import checkpoint, folders, heads, metrics
-    from edgemoe.models.scenes import scene
+    from edgemoe.models import folders
+
+    if rank:
+        study.show_ranks(study.rank(rank))
+        return
+    from edgemoe.host.studies import drawing
+
+    drawing.pyplot("the demo's picture")
+    from edgemoe.host.studies import demo_picture, queue_film
 
     chosen = configured(hardware, changes)
-    model = checkpoint.load("m3vit-micro")
-    config = model.config
-    street = scene(DEMO_SEED)
-    truth = {"segmentation": heads.colourise_segmentation(street.labels), "depth": heads.colourise_depth(street.depth)}
-    blank = np.full((config.image_height, config.image_width, 3), 255, np.uint8)
-    rows: list[tuple[str, object]] = []
-    row = [("input", street.image.transpose(1, 2, 0))]
     with folders.OutputFolder(out, force=force) as folder:
-        folder.check(["demo.png", "scene.png", *outputs.map_names("scene", config, range(len(config.tasks)))])
-        result = inference.infer(model, [street.image], hardware=chosen)
-        for stream, (_, task) in enumerate(result.streams):
-            kind, prediction = config.tasks[task].kind, result.map(stream)
-            assert prediction is not None
-            coloured = inference.colourised(config, task, prediction)
-            row += [(f"{kind}, computed by the RTL", coloured), (f"{kind}, ground truth", truth[kind])]
-            if kind == "segmentation":
-                share = metrics.mean_iou(prediction, street.labels, config.tasks[task].channels)
-                rows.append(("segmentation, mean IoU", f"{100 * share:.1f} %"))
-            else:
-                rows.append(("depth, RMSE", f"{metrics.depth_rmse(prediction, street.depth):.2f} m"))
-            outputs.save_maps(folder, "scene", config, task, prediction)
-        picture = folder.write("demo.png", images.png(outputs.sheet([row[:1] + row[1::2], [("", blank), *row[2::2]]])))
-        folder.write("scene.png", images.png(street.image.transpose(1, 2, 0)))
-    summary = result.totals().summary(chosen)
-    rows += [
-        ("clock cycles, both tasks", f"{summary['cycles']:,}"),
-        ("at 300 MHz", f"{summary['cycles'] / 300e3:.2f} ms"),
-        ("multiplier utilisation", f"{100 * summary['mac_utilisation']:.0f} %"),
-        ("simulated in", f"{summary['seconds']:.1f} s"),
-        ("look at", picture),
-    ]
-    outputs.table(f"m3vit-micro on the generated hardware ({chosen.name})", rows)
+        maps = outputs.map_names("scene", study.config(), range(len(study.config().tasks)))
+        folder.check(["demo.png", "queues.gif", "scene.png", *maps])
+        found = study.run(study.SEED if scene is None else scene, chosen)
+        picture = folder.write("demo.png", demo_picture.picture(found))
+        film = folder.write("queues.gif", queue_film.film(found))
+        folder.write("scene.png", images.png(found.scene.image.transpose(1, 2, 0)))
+        outputs.save_maps(folder, "scene", found.config, found.config.task_index("segmentation"), found.classes)
+        outputs.save_maps(folder, "scene", found.config, found.config.task_index("depth"), found.depth)
+    outputs.table(f"{study.MODEL} on the generated hardware ({chosen.name})", [*found.rows(), ("look at", picture)])
+    typer.echo(f"patches filling the experts' queues: {film}")
+    if found.mismatching:
+        raise typer.Exit(1)
 
 
 def infer(
@@ -184,11 +178,8 @@ def infer(
             }
         )
     else:
-        rows = [*summary.items(), *((f"host, {name}", work) for name, work in host.items())]
-        rows.append(("pictures", f"{len(paths) - len(result.failed)} of {len(paths)}"))
-        more = [f"and {len(result.outputs) - 12} more"] if len(result.outputs) > 12 else []
-        rows.append(("outputs", "\n".join(result.outputs[:12] + more)))
-        outputs.table(f"{model.config.name} on {device.value}", rows)
+        outputs.table(f"{model.config.name} on {device.value}", result.rows(clock_mhz(chosen), host))
+        outputs.pictures_table(result.streams)
         for stream in result.streams:
             if "classes" in stream:
                 title = f"{Path(stream['file']).name}, {stream['task']}"

@@ -131,18 +131,17 @@ def soak(
     json: Json = False,
 ) -> None:
     """Many scenes through the RTL over a memory that stalls at random, each compared with the emulator."""
-    from edgemoe.host import outputs
+    from edgemoe.host.studies import soak as study
     from edgemoe.host.studies.scheduler import Where
-    from edgemoe.host.studies.soak import soak as run
     from edgemoe.hw.contract.hardware_option import configured
 
     where, chosen = Where(scheduler, workers), configured(hardware, changes)
-    report = run(images, seed, stalls.value, chosen, weight_format(weight_bits, chosen), where).summary()
+    report = study.soak(images, seed, stalls.value, chosen, weight_format(weight_bits, chosen), where)
     if json:
-        print_json(report)
+        print_json(report.summary())
     else:
-        outputs.table(f"soak on {chosen.name}", list(report.items()))
-    if report["mismatches"]:
+        study.show(report)
+    if report.mismatches:
         raise typer.Exit(1)
 
 

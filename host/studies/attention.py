@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host import inference
-from edgemoe.host.studies import benchmark
+from edgemoe.host.studies import benchmark, drawing
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.console import show_table
@@ -206,7 +206,7 @@ def table(found: Sequence[Found], hardware: HardwareConfig) -> None:
 
 def plot(found: Sequence[Found], path: Path) -> None:
     """Cycles of attention's products, and the errors in each case."""
-    plt = benchmark.pyplot()
+    plt = drawing.pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained", width_ratios=(1, 2))
     left.bar([f.kind for f in found], [f.cycles / 1e3 for f in found])
     left.set_ylabel("thousand cycles of attention's products")
@@ -217,4 +217,4 @@ def plot(found: Sequence[Found], path: Path) -> None:
     right.set_ylabel("largest error of a weight")
     right.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
     right.legend()
-    benchmark.save_figure(figure, path)
+    drawing.save_figure(figure, path)

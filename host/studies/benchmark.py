@@ -5,7 +5,6 @@ floor.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,17 +13,17 @@ from typing import Any
 import numpy as np
 from edgemoe.host import inference
 from edgemoe.host.compiler.floor import floor
+from edgemoe.host.inference import CLOCK_MHZ
 from edgemoe.host.runtime.driver import Run
 from edgemoe.host.runtime.routing import expert_queues
+from edgemoe.host.studies import drawing
 from edgemoe.host.studies.traffic import traffic
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
-from edgemoe.models import extras, folders
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.files import write_whole
 from edgemoe.models.keys import Key
 from edgemoe.models.numbers.calibrate import calibrate, default_images
 from edgemoe.models.numbers.formats import WeightFormat
@@ -48,6 +47,29 @@ KINDS = {
     **{kind.lower(): kind for kind in registers.MATMUL_KINDS},
     **{kind.lower(): kind for kind in registers.OPERATIONS},
     "other": "",
+}
+
+
+# As people call them.
+STATE_LABELS = {
+    "array_active": "array at work",
+    "weight_stall": "waiting for weights",
+    "operand_stall": "waiting for operands",
+    "drain": "array drains",
+    "dma": "rows and maps moved",
+    "layernorm": "1/sigma computed",
+    "route": "experts chosen",
+    "other": "other",
+}
+KIND_LABELS = {
+    "weights": "weights held",
+    "expert": "an expert's weights held",
+    "keys": "keys held (scores)",
+    "values": "values held (attention)",
+    "dma": "LOAD, STORE, IMAGE",
+    "layernorm": "LayerNorm",
+    "route": "routing",
+    "other": "other",
 }
 
 
@@ -260,35 +282,55 @@ def count_dsp(hardware: HardwareConfig) -> int | None:
         return None
 
 
-def table(report: Benchmark) -> None:
-    """The report on standard output."""
+def table(report: Benchmark, clock_mhz: float) -> None:
+    """The report on standard output, with milliseconds at a clock."""
     from edgemoe.models.console import show_table
 
-    rows: list[tuple[str, Any]] = []
-    for name, value in report.summary().items():
-        if name not in ("breakdown", "queues"):
-            if isinstance(value, int | float):
-                value = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
-            rows.append((name.replace("_", " "), value))
+    each, streams = report.cycles_each, report.streams
+    counted = ((report.images, "picture"), (report.tasks, "task"))
+    ran = ", ".join(f"{count:,} {what}{'s' * (count > 1)}" for count, what in counted)
+    stalls = f", {100 * report.stalls:g} % stalls" if report.stalls else ""
+    beyond = (report.bytes - report.bytes_minimum) / 1e6
+    rows = [
+        ("what ran", f"{ran}; weights {report.weight_bits.label}"),
+        ("memory", f"{report.latency} cycles latency{stalls}"),
+        ("cycles", f"{report.cycles:,}"),
+        ("a picture and task", f"{each:,.0f} cycles, {each / clock_mhz / 1e3:.2f} ms at {clock_mhz:g} MHz, a target"),
+        ("floor", f"{report.floor:,.0f} cycles; the RTL takes {report.floor_ratio:.3f} times as many"),
+        (
+            "multipliers",
+            f"{100 * report.mac_utilisation:.1f} % of their cycles useful",
+        ),
+        (
+            "DRAM traffic",
+            f"{report.bytes / 1e6:,.2f} MB, {beyond:,.2f} MB beyond the minimum",
+        ),
+        ("DSP slices", "not counted" if report.dsp is None else f"{report.dsp:,}"),
+        ("simulated in", f"{report.seconds:.1f} s"),
+    ]
     if q := report.queues:
         used = f"{q['experts_used']:.1f} of {q['experts']} experts a layer"
         rows.append(("queues", f"{used}, {q['shortest']} to {q['longest']} tokens (median {q['median']:g})"))
-    show_table(f"{report.model} on {report.hardware}", [(name, str(value)) for name, value in rows])
-    shown = []
+    title = f"{report.model} on {report.hardware}"
+    show_table(title if streams == 1 else f"{title}, {streams} results", rows)
+    shown: list[tuple[str, ...] | None] = []
     parts = report.breakdown
+    states_met = [name for name in STATES if parts["total"].get(name)]
     for kind, states in [*parts["kinds"].items(), ("total", parts["total"])]:
         total = sum(states.values())
-        counts = [f"{states[name]:,}" if states.get(name) else "" for name in STATES]
-        shown.append((kind, *counts, f"{total:,}", f"{total / report.cycles:.1%}"))
-    show_table(
-        "What the cycles went into", shown, ("cycles", *(state.replace("_", " ") for state in STATES), "sum", "share")
-    )
+        if not total:
+            continue
+        if kind == "total":
+            shown.append(None)
+        counts = [f"{states[name]:,}" if states.get(name) else "" for name in states_met]
+        shown.append((KIND_LABELS.get(kind, kind), *counts, f"{total:,}", f"{100 * total / report.cycles:.1f} %"))
+    headers = ("cycles", *(STATE_LABELS[state] for state in states_met), "sum", "share")
+    show_table("What the cycles went into", shown, headers)
 
 
 # What the README's table shows: (hardware, weight format), each with one task and with two in a pass.
 HEADLINES = (("base", WeightFormat.SIXTEEN), ("zcu102", WeightFormat.SIXTEEN), ("zcu102", WeightFormat.MIXED))
 HEADLINE_STALLS = 0.1
-CLOCK_MHZ = 300
 
 
 def headlines(
@@ -340,57 +382,34 @@ def headline_table(reports: Sequence[Benchmark]) -> str:
 
 
 def plot(report: Benchmark, path: Path) -> None:
-    """A stacked bar for each kind of instruction and for the total, with the floor as a line."""
-    plt = pyplot()
-    parts = report.breakdown
-    bars = {**parts["kinds"], "total": parts["total"]}
-    bars = {kind: states for kind, states in bars.items() if sum(states.values())}
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    bottom = np.zeros(len(bars))
-    for name in STATES:
-        height = np.array([states.get(name, 0) for states in bars.values()]) / 1e6
-        if height.any():
-            axes.bar(list(bars), height, bottom=bottom, label=name.replace("_", " "))
-            bottom += height
-    axes.axhline(report.floor / 1e6, color="black", linestyle="--", linewidth=1, label="floor")
-    axes.set_ylabel("million cycles")
+    """A bar for each kind of instruction, the longest on top, and below them the whole, with its floor marked."""
+    plt = drawing.pyplot()
+    kinds = {kind: states for kind, states in report.breakdown["kinds"].items() if sum(states.values())}
+    ordered = sorted(kinds, key=lambda kind: -sum(kinds[kind].values()))
+    bars = {**{kind: kinds[kind] for kind in ordered}, "total": report.breakdown["total"]}
+    names = [KIND_LABELS.get(kind, kind) for kind in bars]
+    figure, axes = plt.subplots(figsize=(9.5, 1.4 + 0.36 * len(bars)), layout="constrained")
+    left = np.zeros(len(bars))
+    for (name, label), colour in zip(STATE_LABELS.items(), drawing.COLOURS, strict=True):
+        width = np.array([states.get(name, 0) for states in bars.values()]) / 1e6
+        if width.any():
+            axes.barh(names, width, left=left, color=colour, label=label, height=0.7)
+            left += width
+    for number, end in enumerate(left):
+        share = 1e8 * end / report.cycles
+        axes.annotate(
+            f"{share:.1f} %", (end, number), (4, 0), textcoords="offset points", va="center", fontsize="x-small"
+        )
+    last, floor = len(bars) - 1, report.floor / 1e6
+    axes.plot([floor, floor], [last - 0.5, last + 0.5], color="black", linewidth=2, label="floor of the whole")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.09 * left.max())
+    axes.set_xlabel("million cycles")
     axes.set_title(
-        f"{report.model} on {report.hardware}: {report.cycles / 1e6:.3f} M cycles, {report.floor_ratio:.3f} x floor"
+        f"{report.model} on {report.hardware}: {report.cycles / 1e6:.3f} M cycles, "
+        f"{report.floor_ratio:.3f} times the floor",
+        loc="left",
     )
-    axes.legend()
-    save_figure(figure, path)
-
-
-def pyplot() -> Any:
-    """Matplotlib's plotting functions, without a display."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise extras.missing("matplotlib", "--plot", "plot") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def plottable(path: Path) -> None:
-    """Say, before any long work, if a plot cannot be made: no Matplotlib, no such format, no place to write."""
-    pyplot()
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    kinds = FigureCanvasBase.filetypes
-    if _format(path) not in kinds:
-        raise EdgemoeError(f"cannot write {path}: its suffix is none of {', '.join(sorted(kinds))}")
-    folders.writable_file(path)
-
-
-def _format(path: Path) -> str:
-    return path.suffix.lower().lstrip(".") or "png"
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as a picture, in the format of the path's suffix."""
-    plottable(path)
-    data = io.BytesIO()
-    figure.savefig(data, dpi=120, format=_format(path))
-    write_whole(path, data.getvalue())
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small", loc="center right")
+    drawing.save_figure(figure, path)

@@ -17,6 +17,7 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
+from edgemoe.models.console import show_table
 from edgemoe.models.graph import graph
 from edgemoe.models.heads import class_logits
 from edgemoe.models.keys import Key
@@ -325,6 +326,36 @@ def combined(config: ModelConfig, by_task: Mapping[str, Sequence[Mapping[str, An
         layers=layers,
         worst=min(layers, key=lambda one: one.own_db),
     )
+
+
+def show(report: Check) -> None:
+    """The report on standard output: bits first, then decibels."""
+    rows = [("pictures", ", ".join(report.pictures)), ("weights", report.weight_bits.label)]
+    if report.instructions:
+        equal = report.instructions - report.mismatches
+        rows += [
+            ("RTL against emulator", f"{equal} of {report.instructions} products bit-exact"),
+            ("cycles", f"{report.cycles:,}, storing every product included"),
+        ]
+    rows += [("differs in", label) for label in report.mismatching]
+    show_table(f"{report.checkpoint} on {report.hardware}", rows)
+    if accuracy := report.accuracy:
+        shown = [
+            (
+                task,
+                f"{accuracy.sqnr_db_routed[task]:.1f} dB",
+                f"{accuracy.sqnr_db[task]:.1f} dB",
+                f"{accuracy.routes_different[task]:,} of {accuracy.routes[task]:,}",
+            )
+            for task in accuracy.sqnr_db
+        ]
+        show_table(
+            "Against the float model, final tokens", shown, ("task", "routing held", "raw", "routes that differ")
+        )
+        parts = [(one.title, f"{one.db:.1f} dB", f"{one.own_db:.1f} dB") for one in accuracy.layers]
+        show_table("Left after each part, routing held", parts, ("part", "all so far", "its own error alone"))
+        worst = accuracy.worst
+        print(f"quantisation loses most in {worst.title}: {worst.own_db:.1f} dB alone, {worst.db:.1f} after it")
 
 
 def accuracy_table(reports: Sequence[Check]) -> str:

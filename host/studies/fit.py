@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.facts import Board, Family, ZynqBoard, in_ultra_ram, ultra_ram_blocks
-from edgemoe.host.studies import reporting
+from edgemoe.host.studies import drawing, reporting
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.console import show_table
 from edgemoe.models.errors import EdgemoeError
@@ -147,28 +147,45 @@ def report(board: Board, hardware: HardwareConfig | None = None) -> dict[str, An
 def show(report: Mapping[str, Any], board: Board) -> None:
     """A table on standard output."""
     kinds = [kind for kind in report["total"] if report["device"][kind] or report["total"][kind]]
-    counted = [*report["units"].items(), ("total", report["total"]), ("device", report["device"])]
-    rows = [(unit, *(f"{counts[kind]:,}" for kind in kinds)) for unit, counts in counted]
+    counted = [*reporting.tree(report["units"]), ("total", report["total"]), ("device", report["device"])]
+    rows: list[tuple[str, ...] | None] = [(unit, *(f"{counts[kind]:,}" for kind in kinds)) for unit, counts in counted]
     rows.append(("share", *(f"{100 * report['share'][kind]:.1f} %" for kind in kinds)))
     title = f"{report['hardware']} on {board.title} ({report['part']}), by Yosys"
     show_table(title, rows, ("unit", *(NAMES[board.family][kind] for kind in kinds)))
 
 
-def plot(report: Mapping[str, Any], board: Board, file: Path) -> None:
-    """A bar for each resource, its parts the units, its length the share of the device."""
-    from edgemoe.host.studies.benchmark import pyplot, save_figure
+LARGEST = 7  # units that have a colour of their own in a plot
 
-    figure, axes = pyplot().subplots(figsize=(9, 3.5), layout="constrained")
-    kinds = list(report["share"])
-    left = dict.fromkeys(kinds, 0.0)
-    for unit, counts in sorted(report["units"].items() or [("core", report["total"])]):
-        widths = [100 * counts[kind] / report["device"][kind] for kind in kinds]
-        axes.barh(
-            [NAMES[board.family][kind] for kind in kinds], widths, left=[left[kind] for kind in kinds], label=unit
-        )
-        left = {kind: left[kind] + width for kind, width in zip(kinds, widths, strict=True)}
+
+def plot(report: Mapping[str, Any], board: Board, file: Path) -> None:
+    """A bar for each resource, the fullest on top: its parts the units, its length the share of the device.
+
+    The units that take most of the device have a colour each, from the largest on; the others are one part.
+    """
+    kinds = sorted(report["share"], key=lambda kind: report["share"][kind])
+    units = report["units"] or {"core": report["total"]}
+
+    def shares(counts: Mapping[str, int]) -> list[float]:
+        return [100 * counts[kind] / report["device"][kind] for kind in kinds]
+
+    ordered = sorted(units, key=lambda unit: -sum(shares(units[unit])))
+    parts = [
+        (unit, shares(units[unit]), colour) for unit, colour in zip(ordered, drawing.COLOURS[:LARGEST], strict=False)
+    ]
+    if rest := [shares(units[unit]) for unit in ordered[LARGEST:] if any(units[unit].values())]:
+        parts.append((f"{len(rest)} others", [sum(column) for column in zip(*rest, strict=True)], drawing.GREY))
+    figure, axes = drawing.pyplot().subplots(figsize=(9, 0.9 + 0.62 * len(kinds)), layout="constrained")
+    names = [NAMES[board.family][kind] for kind in kinds]
+    left = [0.0] * len(kinds)
+    for unit, widths, colour in parts:
+        axes.barh(names, widths, left=left, color=colour, label=unit, height=0.68, edgecolor="white", linewidth=0.8)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    for number, (kind, end) in enumerate(zip(kinds, left, strict=True)):
+        count, available = report["total"][kind], report["device"][kind]
+        axes.text(end + 1, number, f"{end:.1f} %   {count:,} of {available:,}", va="center", fontsize="small")
     axes.set_xlim(0, 100)
-    axes.set_xlabel(f"% of {board.part}")
-    axes.set_title(f"{report['hardware']} on {board.title}")
-    axes.legend(fontsize="x-small", ncols=2, loc="lower right")
-    save_figure(figure, file)
+    axes.set_xlabel(f"% of the {board.part}")
+    axes.set_title(f"{report['hardware']} on {board.title}: what takes how much of the device", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title="units")
+    drawing.save_figure(figure, file)

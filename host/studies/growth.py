@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.host import inference
-from edgemoe.host.studies import benchmark
+from edgemoe.host.studies import benchmark, drawing
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.console import show_table
@@ -102,24 +102,54 @@ def table(points: list[Point]) -> None:
     show_table(title, shown, ("varied", "value", "cycles", "floor", "ratio", "utilisation"))
 
 
+LABELS = {
+    "tokens": "tokens (image of so many patches, and one)",
+    "experts": "experts in a layer",
+    "streams": "streams (tasks in one pass)",
+    "latency": "memory latency, cycles",
+    "array side": "array side, multipliers",
+}
+LINEAR = ("streams",)  # the others double from point to point
+
+
 def plot(points: list[Point], path: Path) -> None:
-    """A panel for each quantity: cycles and floor against its value."""
-    plt = benchmark.pyplot()
+    """For each quantity a panel of cycles and floor against its value, and below it how many times the floor."""
+    plt = drawing.pyplot()
     quantities = list(dict.fromkeys(p.quantity for p in points))
     figure, panels = plt.subplots(
-        1, len(quantities), figsize=(3.2 * len(quantities), 3.4), layout="constrained", squeeze=False
+        2,
+        len(quantities),
+        figsize=(3.3 * len(quantities), 5.2),
+        layout="constrained",
+        squeeze=False,
+        sharex="col",
+        gridspec_kw={"height_ratios": (3, 1.4)},
     )
-    for axes, quantity in zip(panels[0], quantities, strict=True):
+    worst = max(p.cycles / p.floor for p in points)
+    blue, orange = drawing.COLOURS[0], drawing.COLOURS[5]
+    for (axes, ratio), quantity in zip(panels.T, quantities, strict=True):
         mine = [p for p in points if p.quantity == quantity]
         values = [p.value for p in mine]
-        axes.plot(values, [p.cycles / 1e3 for p in mine], marker="o", label="RTL")
-        axes.plot(values, [p.floor / 1e3 for p in mine], linestyle="--", color="black", label="floor")
-        if quantity != "streams":
+        axes.plot(values, [p.cycles / 1e3 for p in mine], marker="o", color=blue, label="RTL", clip_on=False)
+        axes.plot(values, [p.floor / 1e3 for p in mine], linestyle="--", marker=".", color="black", label="floor")
+        ratios = [p.cycles / p.floor for p in mine]
+        ratio.plot(values, ratios, marker="o", color=orange, clip_on=False)
+        for value, times in zip(values, ratios, strict=True):
+            ratio.annotate(
+                f"{times:.2f}", (value, times), (0, 6), textcoords="offset points", ha="center", fontsize="x-small"
+            )
+        if quantity not in LINEAR:
             axes.set_xscale("log", base=2)
-        axes.set_xticks(values, [str(value) for value in values])
+        ratio.set_xticks(values, [str(value) for value in values])
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(quantity)
+        axes.margins(x=0.12)
+        axes.set_ylim(0, 1.08 * max(p.cycles for p in mine) / 1e3)
+        ratio.set_ylim(1, 1 + 1.35 * (worst - 1))
+        ratio.set_xlabel(LABELS.get(quantity, quantity), fontsize="small")
+        for one in (axes, ratio):
+            one.grid(axis="y", color="#dddddd", linewidth=0.7)
+            one.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("thousand cycles")
-    panels[0][0].legend()
-    benchmark.save_figure(figure, path)
+    panels[1][0].set_ylabel("times the floor")
+    panels[0][0].legend(frameon=False)
+    drawing.save_figure(figure, path)

@@ -4,11 +4,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgemoe.hw.contract.config import HardwareConfig
 
+# What stands in the core and in the engine, by the room of its file; the rest is control.
+ROOMS = {
+    "compute": ("accumulator", "array", "epilogue", "layernorm", "router", "softmax"),
+    "memory": ("dma", "memories", "reader", "weights", "writer"),
+}
+OTHERS = "control"
 MOST_LEVELS = 8  # about 300 MHz on UltraScale+, with the wires that belong to them
 
 
@@ -58,13 +64,32 @@ def resources(
     return {"hardware": hardware.name, "units": units, "total": total}
 
 
+def tree(units: Mapping[str, Mapping[str, int]]) -> list[tuple[str, dict[str, int]]]:
+    """(line of a tree, resources): each room with its sum, below it its units, the largest first; without what only
+    holds others."""
+    rooms: dict[str, dict[str, Mapping[str, int]]] = {room: {} for room in (*ROOMS, OTHERS)}
+    for unit, counts in units.items():
+        if any(counts.values()):
+            rooms[next((room for room, members in ROOMS.items() if unit in members), OTHERS)][unit] = counts
+    rows: list[tuple[str, dict[str, int]]] = []
+    for room, members in rooms.items():
+        if not members:
+            continue
+        kinds = next(iter(members.values()))
+        rows.append((room, {kind: sum(counts[kind] for counts in members.values()) for kind in kinds}))
+        ordered = sorted(members.items(), key=lambda item: tuple(-count for count in item[1].values()))
+        for number, (unit, counts) in enumerate(ordered, 1):
+            rows.append((f"{'└' if number == len(ordered) else '├'} {unit}", dict(counts)))
+    return rows
+
+
 def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] | None) -> None:
     """Tables on standard output."""
     from edgemoe.models.console import show_table
 
     if resource_report:
         kinds = list(resource_report["total"])
-        counted = [*resource_report["units"].items(), ("total", resource_report["total"])]
+        counted = [*tree(resource_report["units"]), ("total", resource_report["total"])]
         rows = [(unit, *(f"{counts[kind]:,}" for kind in kinds)) for unit, counts in counted]
         show_table(
             f"Resources of {resource_report['hardware']} (Yosys, xcup)",

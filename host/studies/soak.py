@@ -18,8 +18,10 @@ from edgemoe.host.studies import scheduler
 from edgemoe.host.studies.scheduler import HERE, Study, Where
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models import checkpoint as checkpoints
+from edgemoe.models.console import show_table
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.calibrate import UNSEEN_SCENES
+from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.scenes import scene
 from edgemoe.sim.build import digest
@@ -156,3 +158,20 @@ def soak(images: int, seed: int, stalls: str, hardware: HardwareConfig, weight_b
             report.mismatches += 1
             report.mismatching.append(found)
     return report
+
+
+def show(report: Soak) -> None:
+    """The report on standard output."""
+    equal = report.images - report.mismatches
+    rows = [
+        ("pictures", f"{equal} of {report.images} bit-exact with the emulator, each over a memory of its own"),
+        ("weights", WeightFormat.of(report.weight_bits).label),
+        ("seed", str(report.seed)),
+        ("cycles", f"{report.cycles:,}"),
+        (
+            "stalls",
+            f"{report.stalls}; {report.stalled_beats:,} cycles put off" if report.stalled_beats else report.stalls,
+        ),
+    ]
+    rows += [(f"picture {wrong['image']}", "; ".join(wrong["what"])) for wrong in report.mismatching]
+    show_table(f"Soak on {report.hardware}", rows)

@@ -46,6 +46,8 @@ def test_metrics_are_those_of_the_maps() -> None:
     labels, depth = np.stack([s.labels for s in streets]), np.stack([s.depth for s in streets])
     assert found.metrics["segmentation"]["mean_iou"] == pytest.approx(metrics.mean_iou(np.stack(by_task[0]), labels, 7))
     assert found.metrics["depth"]["rmse_m"] == pytest.approx(metrics.depth_rmse(np.stack(by_task[1]), depth))
+    each = [(metrics.depth_abs_rel(a, b), metrics.depth_delta(a, b)) for a, b in zip(by_task[1], depth, strict=True)]
+    assert [found.metrics["depth"][key] for key in ("abs_rel", "delta")] == pytest.approx(np.mean(each, axis=0))
     assert found.pictures == 3 and found.seeds == (2_000_000, 2_000_002)
 
 
@@ -57,7 +59,7 @@ def test_evaluate_as_a_command(edgemoe: Command) -> None:
         report["pictures"] == 1 and report["weight_bits"] == "8" and set(report["metrics"]) == {"segmentation", "depth"}
     )
     code, text, _ = edgemoe("evaluate", "--data", "street:1")
-    assert code == 0 and "segmentation, mean iou" in text and "depth, rmse m" in text
+    assert code == 0 and all(text.count(word) == 1 for word in ("mean IoU", "RMSE", "AbsRel", "1.25"))
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +153,7 @@ def test_check_says_which_pictures_were_calibrated_on(edgemoe: Command, tmp_path
     report = json.loads(text)
     assert report["calibrated_on"] == [] and len(report["pictures"]) == 2 and "flatter" not in errors
     code, text, errors = edgemoe(*options[:-1])
-    assert code == 0 and re.search(r"layer 1 experts: \d+\.\d dB, alone \d+\.\d ", text)
+    assert code == 0 and re.search(r"layer 1 experts +\S +\d+\.\d dB +\S +\d+\.\d dB", text)
     assert re.search(r"^quantisation loses most in .+: \d+\.\d dB alone, \d+\.\d after it$", text, re.M)
     code, text, errors = edgemoe(*options[:-1], "--table")
     assert code == 0 and [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [

@@ -109,8 +109,8 @@ def clone(tmp_path: Path) -> Clone:
         ("doctor --json", ""),
         ("fly", ""),
         ("import edge-moe DIR -o x.safetensors", ""),
-        ("demo", "sim"),
-        ("demo --out x", "sim"),
+        ("demo", "sim plot"),
+        ("demo --out x", "sim plot"),
         ("infer x.png", "sim"),
         ("infer x.png --device verilator", "sim"),
         ("infer x.png --device emulator", ""),
@@ -160,11 +160,11 @@ def test_what_a_command_fetches(clone: Clone, line: str, wanted: str) -> None:
 def test_extras_add_up(clone: Clone) -> None:
     """Only what is not there yet is fetched, for good."""
     assert clone.fetched("doctor") == set()
-    assert clone.fetched("demo") == {"sim"}
+    assert clone.fetched("demo") == {"sim", "plot"}
     assert clone.fetched("verilog", "-o", "x") is None  # comes with the simulator
     assert clone.fetched("check") == {"golden"}
     assert clone.fetched("train") is None
-    assert clone.fetched("bench", "--plot", "x.png") == {"synth", "plot"}
+    assert clone.fetched("bench", "--plot", "x.png") == {"synth"}
     assert clone.fetched("demo") is None and clone.fetched("train", "--help") is None
     assert clone.fetched("test") == {"dev"}
     assert clone.fetched("infer", "--device", "serial") is None  # an installation for development holds everything
@@ -240,7 +240,7 @@ def test_a_failed_installation_is_tried_again(clone: Clone) -> None:
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.endswith("edgemoe: error: pip could not install the packages; its message stands above\n")
     python.write_text(working)
-    assert clone.fetched("demo") == {"sim"}
+    assert clone.fetched("demo") == {"sim", "plot"}
 
 
 def test_ctrl_c_while_fetching(clone: Clone) -> None:

@@ -95,3 +95,7 @@ def test_metrics():
     assert metrics.depth_rmse(np.array([1.0, 5.0]), np.array([4.0, 9.0])) == pytest.approx(np.sqrt(12.5))
     with pytest.raises(ValueError, match="expected the same"):
         metrics.depth_rmse(np.zeros(2), np.zeros(3))
+    found, depth = np.array([1.0, 5.0, 10.0]), np.array([2.0, 4.5, 10.0])
+    assert metrics.depth_abs_rel(found, depth) == pytest.approx((1 / 2 + 0.5 / 4.5) / 3)
+    assert metrics.depth_delta(found, depth) == pytest.approx(2 / 3)
+    assert metrics.depth_delta(found, depth, limit=1.1) == pytest.approx(1 / 3)
