@@ -57,6 +57,7 @@ for command in (
     profile.profile,
     models.train,
     maintain.doctor,
+    maintain.docs,
     maintain.test,
 ):
     app.command()(command)

@@ -23,6 +23,15 @@ def doctor(json: Json = False) -> None:
         raise EdgemoeError(f"{first.name} is missing or cannot be used ({first.purpose}): {first.remedy}{others}")
 
 
+def docs(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")] = Path("out/docs"),
+) -> None:
+    """Build the documentation as a site; a warning is an error."""
+    from edgemoe.host.studies import site
+
+    typer.echo(site.build(out))
+
+
 def test(
     full: Annotated[bool, typer.Option("--full", help="Also the long tests.")] = False,
     only: Annotated[

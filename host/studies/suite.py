@@ -28,7 +28,7 @@ def run(*, full: bool, arguments: list[str], whole: bool = True) -> int:
         )
     failed = []
     for task in ("check", "format --check") if whole else ():
-        if _step(f"ruff {task}", ["ruff", *task.split(), "--quiet", *PACKAGES, "tests", "examples"]):
+        if _step(f"ruff {task}", ["ruff", *task.split(), "--quiet", *PACKAGES, "tests", "examples", "docs"]):
             failed.append(f"ruff {task}")
     if whole and _types():
         failed.append("mypy")
