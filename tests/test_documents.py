@@ -15,12 +15,12 @@ from .host.test_layers import USES, room
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = "models|hw|sim|host|boards"
-FOLDERS = [ROOT / name for name in (*ROOMS.split("|"), "tests", "examples", ".github")]
+FOLDERS = [ROOT / name for name in (*ROOMS.split("|"), "tests", "examples", "docs", ".github")]
 ENDINGS = {".md", ".py", ".in", ".toml", ".v", ".cpp", ".yml", ".ipynb"}
 TEXTS = sorted(
     path
     for path in (*ROOT.glob("*"), *(path for folder in FOLDERS for path in folder.rglob("*")))
-    if path.suffix in ENDINGS and path.is_file()
+    if path.suffix in ENDINGS and path.is_file() and "generated" not in path.parts
 )
 
 

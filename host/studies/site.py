@@ -24,7 +24,8 @@ from edgemoe.models.errors import EdgemoeError
 
 PAGES = Path("docs")
 GENERATED = PAGES / "generated"
-COPIES = {  # document of the repository -> its page in GENERATED
+ROOMS = ("compute", "memory", "control", "periphery")
+COPIES = {  # document, or folder of units -> its page in GENERATED
     "hw/README.md": "hardware.md",
     "hw/MANUAL.md": "manual.md",
     "hw/ACCURACY.md": "accuracy.md",
@@ -37,8 +38,8 @@ COPIES = {  # document of the repository -> its page in GENERATED
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "README.md": "../index.md",
+    **{f"hw/{room}": f"units-{room}.md" for room in ROOMS},
 }
-ROOMS = {"compute": "Compute", "memory": "Memory", "control": "Control", "periphery": "Periphery"}
 SECTIONS = ("Ports", "Latency", "Interval", "Format", "Limits", "Twin")
 
 
@@ -66,8 +67,8 @@ def write(root: Path) -> None:
     hardware = preset("base")
     pages["registers.md"] = f"{registers.to_markdown(hardware)}\nAs of preset `{hardware.name}`.\n"
     pages["instructions.md"] = isa.to_markdown()
-    for room, title in ROOMS.items():
-        pages[f"units-{room}.md"] = data_sheets(root, room, title)
+    for room in ROOMS:
+        pages[f"units-{room}.md"] = data_sheets(root, room)
     folder = root / GENERATED
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.md"):
@@ -80,7 +81,7 @@ def write(root: Path) -> None:
 
 def copies() -> Iterator[tuple[str, str]]:
     """(document, page) of all that are copied as they are."""
-    return ((source, page) for source, page in COPIES.items() if not page.startswith(".."))
+    return ((source, page) for source, page in COPIES.items() if source.endswith(".md") and not page.startswith(".."))
 
 
 def relinked(text: str, source: str | Path, page: Path, root: Path) -> str:
@@ -105,9 +106,14 @@ def relinked(text: str, source: str | Path, page: Path, root: Path) -> str:
     return re.sub(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)", replaced, text)
 
 
-def data_sheets(root: Path, room: str, title: str) -> str:
+def data_sheets(root: Path, room: str) -> str:
     """A page of the units in a room of the hardware: of each its contract, as its docstring has it."""
-    lines = [f"# {title}", "", "Of each unit what it computes and its contract; tests hold the unit to both.", ""]
+    lines = [
+        f"# Data sheets: {room}",
+        "",
+        "Of each unit what it computes and its contract; tests hold the unit to both.",
+        "",
+    ]
     for path in sorted((root / "hw" / room).glob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if not isinstance(node, ast.ClassDef) or not any("Component" in ast.unparse(base) for base in node.bases):

@@ -387,9 +387,10 @@ def test_import_names_every_missing_file(edgemoe: Command, tmp_path: Path) -> No
     assert not target.exists()
 
 
-# ------------------------------------------------------------------------------------------------ README
+# ------------------------------------------------------------------------------------------------ documents
 
-README = ROOT / "README.md"
+# The README and the pages of the site; the walks are run step by step in test_docs.py.
+DOCUMENTS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if "walk-" not in path.name)]
 LONG = (
     "demo",
     "test",
@@ -401,14 +402,15 @@ LONG = (
     "evaluate",
     "explore",
     "reset",  # needs a board
+    "docs",  # test_docs.py builds the site
 )  # their options are checked; what they do has tests of its own
-MADE = (".safetensors",)  # what an earlier command of the README makes
+MADE = (".safetensors",)  # what an earlier command of the document makes
 
 
-def readme_commands() -> list[str]:
-    """Lines of the README's sh blocks that start the launcher."""
+def documented_commands() -> list[str]:
+    """Lines of the documents' sh blocks that start the launcher."""
     lines, inside = [], False
-    for line in README.read_text().splitlines():
+    for line in "\n".join(path.read_text() for path in DOCUMENTS).splitlines():
         if line.strip().startswith("```"):
             inside = line.strip() == "```sh"
         elif inside and line.strip().startswith("./edgemoe"):
@@ -416,19 +418,20 @@ def readme_commands() -> list[str]:
     return sorted(set(lines))
 
 
-def test_the_readme_has_commands() -> None:
-    commands = [line.split()[1] for line in readme_commands() if len(line.split()) > 1]
+def test_the_documents_have_commands() -> None:
+    commands = [line.split()[1] for line in documented_commands() if len(line.split()) > 1]
     assert {"demo", "test", "infer", "check", "verilog"} <= set(commands)
 
 
 def test_commands_stand_where_they_can_be_pasted_from() -> None:
     """In sh blocks alone, without prose between them."""
-    assert not [line for line in README.read_text().splitlines() if line.startswith("    ./edgemoe")]
-    assert not [line for line in readme_commands() if any(c in line for c in "()…")]
+    lines = [line for path in DOCUMENTS for line in path.read_text().splitlines()]
+    assert not [line for line in lines if line.startswith("    ./edgemoe")]
+    assert not [line for line in documented_commands() if any(c in line for c in "()…")]
 
 
-@pytest.mark.parametrize("line", readme_commands())
-def test_readme_commands(edgemoe: Command, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands(edgemoe: Command, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The quick ones run as they stand; of the long ones and of placeholders, command and options must exist."""
     monkeypatch.chdir(tmp_path)
     words = shlex.split(line)[1:]

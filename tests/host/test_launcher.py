@@ -21,7 +21,7 @@ from PIL import Image
 from ..models.support import TINY, random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HANDOVER = "-I -S {root}/host/cli/start.py"
 # What a user's environment may hold to Python's and pip's cost.
 HOSTILE = {
@@ -142,6 +142,7 @@ def clone(tmp_path: Path) -> Clone:
         ("evaluate --data x --scheduler tcp://h:1 --rows x.parquet", "workers parquet"),
         ("evaluate --against float --device verilator --scheduler=local", "sim golden workers"),
         ("train", "golden"),
+        ("docs -o x", "docs"),
         ("test", "dev"),
         ("test --full", "dev zoo"),
         ("import timm x.pth -o x.safetensors", "golden"),
@@ -322,7 +323,7 @@ def test_every_python_that_we_start_is_isolated() -> None:
     assert all(after.startswith('"-I"') for _, after in found), found
 
 
-# ------------------------------------------------------------------------------------------------ README
+# ------------------------------------------------------------------------------------------------ documents
 
 # Runs the command line as if nothing were installed but the base and some extras.
 WITH_EXTRAS = """
@@ -396,8 +397,8 @@ def run_with(names: set[str], words: list[str], cwd: Path, patch: str = "") -> s
 
 
 def commands() -> list[str]:
-    """Every command of the README, in blocks and within sentences."""
-    text = README.read_text()
+    """Every command of the README and of the site's pages, in blocks and within sentences."""
+    text = "\n".join(path.read_text() for path in DOCUMENTS)
     found = re.findall(r"`\./edgemoe ([^`\n]+)`", text) + re.findall(r"^(?: {4})?\./edgemoe ([^#\n]+)", text, re.M)
     return sorted({line.split("   ")[0].split(" (")[0].strip() for line in found})
 
@@ -440,6 +441,8 @@ def smaller(words: list[str], model: Path) -> tuple[list[str], str]:
             ], NO_PLACE_AND_ROUTE
         case "report":
             return ["report", "--hardware", "base", *plot], ""
+        case "docs":
+            return ["docs", "-o", "site"], ""
         case "train":
             return ["train", "no-such-preset"], ""
         case "import":
@@ -460,7 +463,7 @@ REFUSED = {
 }
 
 
-def test_the_readme_shows_every_command() -> None:
+def test_the_documents_show_every_command() -> None:
     shown = {line.split()[0] for line in commands()}
     assert shown >= {
         "demo",
@@ -479,6 +482,8 @@ def test_the_readme_shows_every_command() -> None:
         "import",
         "profile",
         "reset",
+        "docs",
+        "evaluate",
     }
     assert any("--plot" in line for line in commands()) and any("--bitstream" in line for line in commands())
 
@@ -493,7 +498,7 @@ def place(folder: Path) -> None:
 
 
 def different() -> list[str]:
-    """The README's commands, one of those that come down to the same here; `test` is what runs this."""
+    """The documents' commands, one of those that come down to the same here; `test` is what runs this."""
     chosen = {
         str(smaller(shlex.split(line), Path("x"))): line for line in reversed(commands()) if line.split()[0] != "test"
     }
@@ -501,7 +506,7 @@ def different() -> list[str]:
 
 
 @pytest.mark.parametrize("line", different())
-def test_a_readme_command_has_what_it_needs(clone: Clone, line: str, model: Path, tmp_path: Path) -> None:
+def test_a_documented_command_has_what_it_needs(clone: Clone, line: str, model: Path, tmp_path: Path) -> None:
     """With the extras that the launcher fetches for it and nothing else, it does all that it does:
     no error, no notice of less.
     """

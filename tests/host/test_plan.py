@@ -44,8 +44,8 @@ CLOSE = 0.01
 GUESSED = 0.05  # where queues are taken as balanced
 WIDENED = 0.04  # where a matrix of experts turned out to need 16 bits, which no plan without weights knows
 MEASURED: Mapping[str, int] = json.loads(FILE.read_text())
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-# Of the README's table: how many tokens the experts of each MoE layer get there, by task.
+RESULTS = (Path(__file__).resolve().parents[2] / "docs" / "results.md").read_text()
+# Of the table of results: how many tokens the experts of each MoE layer get there, by task.
 ROUTED = (
     (
         (0, 6, 0, 32, 0, 27, 15, 24, 22, 19, 0, 22, 11, 33, 32, 15),
@@ -79,8 +79,8 @@ def together(parts: Sequence[Sequence[Sequence[int]]]) -> list[list[int]]:
 
 
 def headlines() -> list[Any]:
-    """Preset, weights, tasks and cycles an image and task, from the README's table."""
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\d) \| ([\d.]+) M \|", README, re.M)
+    """Preset, weights, tasks and cycles an image and task, from the table of results."""
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\d) \| ([\d.]+) M \|", RESULTS, re.M)
     assert len(rows) == 6
     return [(name, "16" if bits == "16 bit" else "mixed", int(tasks), float(m) * 1e6) for name, bits, tasks, m in rows]
 
@@ -120,13 +120,13 @@ def test_every_committed_count_has_its_plan_here() -> None:
 
 
 @pytest.mark.parametrize(("hardware", "weight_bits", "tasks", "each"), headlines())
-def test_the_readmes_table(hardware: str, weight_bits: str, tasks: int, each: float) -> None:
+def test_the_table_of_results(hardware: str, weight_bits: str, tasks: int, each: float) -> None:
     found = planned("m3vit-t", preset(hardware), tasks, weight_bits, routes=[together(ROUTED[:tasks])])
     assert found.cycles / tasks == pytest.approx(each, rel=CLOSE if weight_bits == "16" else WIDENED)
 
 
-def test_balanced_queues_are_the_readmes_too() -> None:
-    cycles = re.search(r"which use all 16, and takes ([\d.]+) M cycles", README)
+def test_balanced_queues_are_the_results_too() -> None:
+    cycles = re.search(r"which use all 16, and takes ([\d.]+) M cycles", RESULTS)
     assert cycles
     found = planned("m3vit-t", preset("base"))
     assert found.cycles == pytest.approx(float(cycles[1]) * 1e6, rel=CLOSE) and not found.routed
@@ -136,9 +136,9 @@ def test_balanced_queues_are_the_readmes_too() -> None:
     assert study.balanced(outline, 5) == [[10, 10, 10, 10, 11]]
 
 
-def test_growth_is_the_readmes() -> None:
+def test_growth_is_that_of_the_results() -> None:
     """Times the floor, for tokens, experts, streams, latency and the array's side."""
-    text = README.partition("One quantity varies at a time")[2].partition("\n\n")[0]
+    text = RESULTS.partition("One quantity varies at a time")[2].partition("\n\n")[0]
     figures = dict(re.findall(r"(\w+): ([^:]*?)\.(?=\s|$)", text.partition("Tokens")[1] + text.partition("Tokens")[2]))
     told = {name: [float(x) for x in re.findall(r"\b1\.\d\d\b", line)] for name, line in figures.items()}
 
