@@ -25,6 +25,13 @@ from edgemoe.sim.build import digest
 from numpy.typing import NDArray
 
 FLOAT = "float"
+LABELS = {
+    "mean_iou": "mean IoU",
+    "iou": "IoU",
+    "rmse_m": "RMSE (m)",
+    "abs_rel": "AbsRel",
+    "within_1.25": "within 1.25 times",
+}
 PASSES = {"emulator": 8}  # in a part; of slower devices one
 BOARDS = ("fpga", "serial")
 
@@ -294,7 +301,11 @@ def show(report: Quality) -> None:
     rows, other = [], report.against
     for task, metrics in report.metrics.items():
         for name, value in metrics.items():
-            shown = [f"{task}, {name.replace('_', ' ')}", _text(value), _range(report.intervals[task][name])]
+            shown = [
+                f"{task}, {LABELS.get(name, name.replace('_', ' '))}",
+                _text(value),
+                _range(report.intervals[task][name]),
+            ]
             if other:
                 apart = other["difference"][task][name]
                 shown += [
@@ -311,7 +322,7 @@ def show(report: Quality) -> None:
         for name, entry in classes.items():
             theirs = [_text(other["classes"][task][name][figure])] if other else []
             lines.append((name, _text(entry[figure]), _range(entry["interval"]), *theirs))
-        show_table(task, lines, ("class", figure, "95 % interval", *(["float"] if other else [])))
+        show_table(task, lines, ("class", LABELS.get(figure, figure), "95 % interval", *(["float"] if other else [])))
     if report.pictures_per_second:
         notice(f"{report.pictures} pictures, {report.pictures_per_second:.3g} a second")
 
