@@ -29,6 +29,7 @@ COPIES = {  # document, or folder of units -> its page in GENERATED
     "hw/README.md": "hardware.md",
     "hw/MANUAL.md": "manual.md",
     "hw/ACCURACY.md": "accuracy.md",
+    "hw/ATTENTION.md": "attention.md",
     "models/checkpoints/m3vit-micro.md": "m3vit-micro.md",
     "models/checkpoints/m3vit-nano.md": "m3vit-nano.md",
     "tests/README.md": "tests.md",
