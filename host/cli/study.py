@@ -178,7 +178,7 @@ def explore(
 
     from edgemoe.boards.facts import board as board_named
     from edgemoe.host import inference
-    from edgemoe.host.studies import benchmark
+    from edgemoe.host.studies import benchmark, drawing
     from edgemoe.host.studies import explore as study
     from edgemoe.host.studies.scheduler import Where
     from edgemoe.models import checkpoint as checkpoints
@@ -191,7 +191,7 @@ def explore(
         raise EdgemoeError("give --checkpoint or --model, not both")
     where, device = Where(scheduler, workers), board_named(board)
     if plot:
-        benchmark.plottable(plot)
+        drawing.plottable(plot)
     used = None if model else checkpoints.load(checkpoint or "m3vit-micro")
     config = used.config if used else models.preset(model or "")
     formats = [weight_bits] if weight_bits else [f for f in WeightFormat if config.experts or f != WeightFormat.MIXED]

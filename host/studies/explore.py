@@ -219,7 +219,7 @@ def show(report: Mapping[str, Any]) -> None:
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
     """Milliseconds against DSP slices, colour by block RAM; what none other beats is joined."""
-    from edgemoe.host.studies.benchmark import pyplot, save_figure
+    from edgemoe.host.studies.drawing import pyplot, save_figure
 
     figure, axes = pyplot().subplots(figsize=(8, 5), layout="constrained")
     found, best = report["found"], report["pareto"]
