@@ -404,9 +404,13 @@ class Session:
         return self._programs[shape]
 
     def run(
-        self, shape: tuple[tuple[int, int], ...], images: Sequence[NDArray[np.uint8]], progress: Progress | None = None
+        self,
+        shape: tuple[tuple[int, int], ...],
+        images: Sequence[NDArray[np.uint8]],
+        progress: Progress | None = None,
+        following: Callable[[], Sequence[NDArray[np.uint8]] | None] | None = None,
     ) -> Run:
-        """One pass over (image, task) streams of these images."""
+        """One pass over (image, task) streams of these images. following: as `Driver.run` asks it."""
         program = self._program(shape)
         if self._opened is None or self._opened.memory.size < program.memory_size:
             self.close()
@@ -418,7 +422,7 @@ class Session:
         if self._loaded is not program:
             self._driver.load(program)
             self._loaded = program
-        return self._driver.run(program, images, progress=progress)
+        return self._driver.run(program, images, progress=progress, following=following)
 
     def passes(
         self,

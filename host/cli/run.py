@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from edgemoe.host.cli.options import (
@@ -29,6 +29,11 @@ from edgemoe.host.cli.options import (
     weight_format,
 )
 from edgemoe.models.errors import EdgemoeError
+
+if TYPE_CHECKING:
+    from edgemoe.host.inference import SerialPort
+    from edgemoe.hw.contract.config import HardwareConfig
+    from edgemoe.models.checkpoint import Checkpoint
 
 
 def demo(
@@ -76,12 +81,27 @@ def demo(
 
 def infer(
     images: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            help="PNG, JPEG and the like, or .npy of uint8 H x W x 3; a folder of them; a pattern.", metavar="IMAGE..."
+            help="PNG, JPEG and the like, or .npy of uint8 H x W x 3; a folder of them; a pattern. Or -: frames from "
+            "standard input, with --frame.",
+            metavar="IMAGE...",
         ),
-    ],
-    context: typer.Context,
+    ] = None,
+    context: typer.Context = None,  # type: ignore[assignment]  # Typer gives it
+    watch: Annotated[
+        Path | None,
+        typer.Option(
+            "--watch", help="The pictures of this folder, also those to come, until Ctrl-C.", metavar="FOLDER"
+        ),
+    ] = None,
+    frame: Annotated[
+        str | None,
+        typer.Option("--frame", help="Size of the raw RGB frames on standard input.", metavar="WIDTHxHEIGHT"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="With --watch or -: end after so many pictures.", min=1)
+    ] = None,
     checkpoint: CheckpointName = "m3vit-micro",
     task: Tasks = None,
     program: Annotated[
@@ -124,6 +144,13 @@ def infer(
     from edgemoe.models import folders
 
     where = inference.SerialPort.of(port, baud)
+    streamed = watch is not None or images == [Path("-")]
+    if watch and images or not (streamed or images):
+        raise EdgemoeError("give pictures, or --watch FOLDER, or - with --frame: one of them")
+    if streamed and (program or save_tokens or trace):
+        raise EdgemoeError("a stream takes neither --program nor --save-tokens nor --trace")
+    if bool(frame) != (images == [Path("-")]) or limit and not streamed:
+        raise EdgemoeError("--frame is for frames from standard input (-), --limit for them or for --watch")
     recording = inference.recording(trace, instructions, device.value)
     if program:
         given = {name: context.get_parameter_source(name) for name in ("checkpoint", "task", "hardware", "weight_bits")}
@@ -138,7 +165,12 @@ def infer(
     else:
         compiled, model, chosen = None, checkpoints.load(checkpoint), configured(hardware, changes)
         tasks, bits = inference.tasks_of(model.config, task), weight_format(weight_bits, chosen)
-    paths = batch.picture_files(images)
+    if streamed:
+        _stream(
+            model, tasks, chosen, bits, watch, frame, limit, resize, out, force, device, bitstream, where, uio, json
+        )
+        return
+    paths = batch.picture_files(images or [])
     with folders.OutputFolder(out, force=force) as folder:
         if save_tokens:
             folders.writable_file(save_tokens)
@@ -191,6 +223,79 @@ def infer(
         inference.notice(
             f"error: {len(result.failed)} of {len(paths)} pictures could not be read{hidden}; the others are done"
         )
+        raise typer.Exit(1)
+
+
+def _stream(
+    model: Checkpoint,
+    tasks: list[int],
+    hardware: HardwareConfig,
+    bits: str,
+    watch: Path | None,
+    frame: str | None,
+    limit: int | None,
+    resize: Resize,
+    out: Path,
+    force: bool,
+    device: DeviceName,
+    bitstream: Path | None,
+    port: SerialPort | None,
+    uio: str | None,
+    json: bool,
+) -> None:
+    """`infer` of pictures without an end."""
+    import re
+    import sys
+
+    from edgemoe.host import inference, outputs, streaming
+    from edgemoe.host.studies import plan as study
+    from edgemoe.models import folders
+    from edgemoe.models.numbers.sketch import sketch
+
+    if watch:
+        source = streaming.watched(watch, model.config, resize.value)
+    else:
+        size = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", frame or "")
+        if not size:
+            raise EdgemoeError(f"--frame is {frame!r}, expected WIDTHxHEIGHT, as 1280x720")
+        source = streaming.raw_frames(sys.stdin.buffer, int(size[1]), int(size[2]), model.config, resize.value)
+    with folders.OutputFolder(out, force=force) as folder:
+        found = streaming.stream(
+            model,
+            source,
+            folder,
+            tasks=tasks,
+            hardware=hardware,
+            limit=limit,
+            endless=watch is not None,
+            device=device.value,
+            weight_bits=bits,
+            bitstream=bitstream,
+            port=port,
+            uio=uio,
+        )
+    found.totals.host_seconds = found.seconds["map"]
+    planned = study.plan(sketch(model.config, bits), hardware, tasks=tasks)
+    board = found.on_board(planned.cycles / planned.clock_mhz / 1e3)
+    summary = {
+        "device": device.value,
+        "hardware": hardware.name,
+        "checkpoint": model.config.name,
+        "pictures": found.pictures,
+        "pictures_per_second": found.rate,
+        **found.totals.summary(hardware),
+        "work_seconds": found.seconds,
+        f"at_{planned.clock_mhz:g}_mhz": board,
+        "failed": found.failed,
+    }
+    if json:
+        print_json(summary)
+    else:
+        outputs.table(f"{model.config.name} on {device.value}", list(summary.items())[:-1])
+    if found.failed:
+        for failed in found.failed[:5]:
+            inference.notice(failed["error"])
+        inference.notice(f"error: {len(found.failed)} pictures could not be read; the others are done")
         raise typer.Exit(1)
 
 

@@ -13,7 +13,7 @@ from edgemoe.host.runtime.device import Device
 from edgemoe.host.runtime.program import Buffer, CompiledProgram, image_buffers
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import ErrorCode
+from edgemoe.hw.contract.isa import ErrorCode, Opcode
 from edgemoe.models.errors import EdgemoeError
 from numpy.typing import NDArray
 
@@ -77,6 +77,7 @@ class Driver:
 
     def __init__(self, device: Device, hardware: HardwareConfig) -> None:
         self.device, self.hardware = device, hardware
+        self._ahead: Sequence[NDArray[np.uint8]] | None = None  # images of the next run, which are there already
         expected = registers.constants(hardware)
         found = {name: self.read(name) for name in expected}
         if found["MAGIC"] != expected["MAGIC"]:
@@ -127,22 +128,47 @@ class Driver:
                 f"the program needs {program.memory_size} bytes of device memory, {memory.size} are there"
             )
         memory.write(memory.base, program.memory)
+        self._ahead = None
+
+    def _upload(self, program: CompiledProgram, images: Sequence[NDArray[np.uint8]]) -> None:
+        memory = self.device.memory
+        for number, image in enumerate(images):
+            for offset, strip in image_buffers(program, number, image):
+                memory.write(memory.base + offset, strip)
 
     def run(
-        self, program: CompiledProgram, images: Sequence[NDArray[np.uint8]], *, progress: Progress | None = None
+        self,
+        program: CompiledProgram,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        progress: Progress | None = None,
+        following: Callable[[], Sequence[NDArray[np.uint8]] | None] | None = None,
     ) -> Run:
         """Load the images (uint8 C x H x W each), start, wait for the interrupt, read the results.
         `load` must have been called.
+
+        following: asked, when the program has read its images and goes on computing, for those of the next run of the
+        same program, which are then loaded meanwhile; None: they are not there yet.
         """
         memory = self.device.memory
         if len(images) != len(program.images):
             raise EdgemoeError(f"the program is for {len(program.images)} images, got {len(images)}")
-        for number, image in enumerate(images):
-            for offset, strip in image_buffers(program, number, image):
-                memory.write(memory.base + offset, strip)
+        if self._ahead is None or any(mine is not its for mine, its in zip(images, self._ahead, strict=True)):
+            self._upload(program, images)
+        self._ahead = None
+        last = max((n for n, i in enumerate(program.instructions) if i.opcode == Opcode.IMAGE), default=-1)
+
+        def report(number: int, total: int, label: str) -> None:
+            if progress:
+                progress(number, total, label)
+            # The next instruction may have begun while the last picture's rows are on their way; one later is sure.
+            if following and self._ahead is None and last + 1 < number < total and (coming := following()) is not None:
+                self._upload(program, coming)
+                self._ahead = coming
+
         for trace in program.traces:  # experts without tokens store nothing
             memory.write(memory.base + trace.offset, np.zeros(trace.size, np.uint8))
-        seconds = self.execute(program.program, program.labels, progress=progress)
+        seconds = self.execute(program.program, program.labels, progress=report)
         counters = {name: self.read_long(name) for name in registers.COUNTERS} | {
             name: self.read(name) for name in registers.KIND_COUNTERS
         }

@@ -442,7 +442,7 @@ def test_documented_commands(edgemoe: Command, line: str, tmp_path: Path, monkey
     if (
         not words
         or words[0] in LONG
-        or any(word.startswith(("DIR", "IMAGE", "FILE", "<")) or word.endswith(MADE) for word in words)
+        or any(word.startswith(("DIR", "IMAGE", "FILE", "FOLDER", "<")) or word.endswith(MADE) for word in words)
     ):
         names = words[: min(depth, 2 if words and words[0] == "import" else 1)]
         monkeypatch.setenv("COLUMNS", "200")
