@@ -19,7 +19,7 @@ from edgemoe.host.compiler.packing import stream_of
 from edgemoe.host.runtime.program import CompiledProgram
 from edgemoe.hw.contract import isa, registers, semantics
 from edgemoe.hw.contract.config import HardwareConfig, preset
-from edgemoe.hw.contract.isa import BY_NAME, FIELDS, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import BY_NAME, FIELDS, Activation, Instruction, Memory, Opcode, Scale, Stationary
 from edgemoe.hw.contract.rules import RULES
 from edgemoe.hw.contract.semantics import OPERATIONS
 from edgemoe.models import checkpoint
@@ -36,7 +36,7 @@ ARITHMETIC = (
     semantics.exp2,
     semantics.reciprocal,
     semantics.rsqrt,
-    semantics.gelu,
+    semantics.activated,
 )
 
 REGISTERS = {
@@ -127,7 +127,7 @@ def told(i: Instruction, h: HardwareConfig) -> str:
             empty = "the queues are emptied first" if i.reset_queues else "the queues go on"
             return (
                 f"score[{i.stream_base} + {i.stream_stride} r], {i.experts} logits, for {i.rows} rows; the best "
-                f"{i.top_k} of each; {empty}."
+                f"{i.top_k} of each{', weighed among themselves' if i.among_chosen else ''}; {empty}."
             )
         case Opcode.EXPERTS:
             return f"A body of {i.length} instructions."
@@ -149,7 +149,7 @@ def told(i: Instruction, h: HardwareConfig) -> str:
         held += f" at {i.address:#x}{share}, {i.beats} beats"
     scale = {Scale.NORM: ", x 1/sigma", Scale.SOFTMAX: ", x 1/sum", Scale.EXPERT: ", x score", Scale.NONE: ""}
     how = [f"{streamed}; past {held}; {'added ' if i.residual else ''}into {written}, {i.columns} words"]
-    how[0] += scale[Scale(i.scale)] + (", through GELU" if i.gelu else "")
+    how[0] += scale[Scale(i.scale)] + (f", through {Activation(i.activation).name}" if i.activation else "")
     if i.copy:
         how.append(f"copy to activation[{i.copy_base} + {i.copy_stride} {'row(r)' if i.scatter else 'r'}]")
     waits = [name for name in ("wait_stream", "wait_load") if getattr(i, name)]

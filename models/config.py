@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import EdgemoeError, brief, listing
+from .numbers.activation import ACTIVATIONS
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
 ATTENTION_KINDS = ("softmax", "sigmoid", "relu")  # operations.weighing makes them
+GATES = ("all", "top-k")
 TASK_KINDS = ("segmentation", "depth", "map", "classification", "features", "tokens")
 DECODERS = ("linear", "pup", "onnx")  # of segmentation, depth and maps
 # Of a classifier: what its linear layer sees, and how many times its outputs a row then has.
@@ -35,7 +37,8 @@ class TaskConfig:
     name      letters, digits, "_" or "-": it is a part of the tensor names
     kind      by a decoder: "segmentation" (logits of `channels` classes), "depth" (one channel, see `heads`), "map"
               (`channels` values, as they are); "classification" (of the picture, into `channels` classes), "features"
-              (the tokens behind the final norm), "tokens" (no head: those before it)
+              (the tokens behind the final norm, or `channels` values of each by a matrix behind that), "tokens" (no
+              head: those before it)
     channels  values per cell of the grid; classes
     decoder   "linear" (of each patch, on the array), or on the host: "pup" (M3ViT's convolutions), "onnx" (the graph
               that the checkpoint keeps for this task; "map" alone)
@@ -96,8 +99,13 @@ class TaskConfig:
         elif self.pool or self.labels:
             raise EdgemoeError(f"task {self.name}: pool and labels are for kind 'classification', not {self.kind!r}")
         elif self.kind in ("tokens", "features"):
-            if self.channels or self.grid:
-                raise EdgemoeError(f"task {self.name}: kind {self.kind!r} has no head; leave channels and grid at 0")
+            if self.kind == "tokens" and (self.channels or self.grid):
+                raise EdgemoeError(f"task {self.name}: kind 'tokens' has no head; leave channels and grid at 0")
+            if self.channels < 0 or self.grid:
+                raise EdgemoeError(
+                    f"task {self.name}: kind 'features' needs grid 0 and channels of 0 (no projection) or more, got "
+                    f"{self.grid} and {self.channels}"
+                )
         elif self.decoder != "linear":
             self._check_host_decoder()
         elif self.channels < 1 or self.grid < 1:
@@ -159,6 +167,10 @@ class ModelConfig:
     tasks           at least one
     norm            kind of the norms: "layer" (LayerNorm) or "rms" (RMSNorm)
     eps             added to the variance in them
+    gate            what scores are the softmax of: "all" experts, or of the "top-k" chosen ones
+    gate_bias       whether routers have a bias
+    pre_norm        whether there is a norm of the embedded rows, before the layers
+    activation      function between the two matrices of an MLP or an expert, see numbers.activation
     prefix          rows of a stream before its patches: CLS token, distillation token, registers
     attention       what weighs the values of n tokens by the scores s = q k / sqrt(d): "softmax", "sigmoid"
                     (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise)
@@ -182,6 +194,10 @@ class ModelConfig:
     eps: float = 1e-6
     prefix: int = 1
     attention: str = "softmax"
+    activation: str = "gelu"
+    gate: str = "all"
+    gate_bias: bool = False
+    pre_norm: bool = False
 
     def __post_init__(self) -> None:
         # Lists (as JSON gives them) become tuples, so that a configuration stays hashable.
@@ -250,6 +266,13 @@ class ModelConfig:
             fail(f"norm is {brief(repr(self.norm))}, expected one of {', '.join(NORM_KINDS)}")
         if self.attention not in ATTENTION_KINDS:
             fail(f"attention is {brief(repr(self.attention))}, expected one of {', '.join(ATTENTION_KINDS)}")
+        if self.gate not in GATES:
+            fail(f"gate is {brief(repr(self.gate))}, expected one of {', '.join(GATES)}")
+        for field in ("gate_bias", "pre_norm"):
+            if not isinstance(getattr(self, field), bool):
+                fail(f"{field} is {brief(repr(getattr(self, field)))}, expected true or false")
+        if self.activation not in ACTIVATIONS:
+            fail(f"activation is {brief(repr(self.activation))}, expected one of {', '.join(ACTIVATIONS)}")
         if not isinstance(self.eps, float) or not 0 < self.eps < 1:
             fail(f"eps is {brief(repr(self.eps))}, expected a number between 0 and 1")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,13 +30,14 @@ class Output:
     tokens         [B, T, D]  the residual stream after the last layer; no norm follows in the trunk
     head           [B, N, s * s * channels]  the task's linear decoder; [B, 16 rows, 16 columns, channels] of M3ViT's
                    convolutions; a classifier's linear layer [B, rows, outputs] of the rows that it sees, before logits
-                   are averaged; features [B, T, D]; None for kind "tokens", and where a graph decodes these
+                   are averaged; features [B, T, D or channels]; None for kind "tokens", and where a graph decodes these
     routing        layer -> [B, T, k]  expert indices, highest score first
-    scores         layer -> [B, T, k]  their softmax probabilities (over all E experts, not renormalised)
+    scores         layer -> [B, T, k]  their softmax probabilities, over what the model's gate says
     probabilities  layer -> [B, T, E]  the router's whole softmax; only with trace
     attended       [B, T, D] each: the residual stream after each layer's attention; only with trace
     layers         [B, T, D] each: the residual stream after each layer; only with trace
-    embedded       [B, T, D]  the residual stream before layer 0; only with trace
+    embedded       [B, T, D]  the residual stream before layer 0, and before the norm there; only with trace
+    normalised     [B, T, D]  behind that norm; only with trace, and None of models without one
     """
 
     tokens: Tensor
@@ -46,6 +48,7 @@ class Output:
     attended: list[Tensor] = field(default_factory=list)
     layers: list[Tensor] = field(default_factory=list)
     embedded: Tensor | None = None
+    normalised: Tensor | None = None
 
 
 class PatchEmbed(nn.Module):
@@ -93,29 +96,41 @@ class Attention(nn.Module):
         return self.proj(x)  # [B, T, D]
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,  # x * (1 + erf(x / sqrt(2))) / 2
+    "gelu-tanh": partial(F.gelu, approximate="tanh"),
+    "quick-gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "silu": F.silu,
+    "relu": F.relu,
+}
+
+
 class Mlp(nn.Module):
-    """fc2(GELU(fc1(x))) with the exact GELU, x * (1 + erf(x / sqrt(2))) / 2."""
+    """fc2(f(fc1(x))) with the activation function f."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
         self.fc1 = nn.Linear(config.width, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.fc1(x))  # [B, T, M]
+        x = self.activation(self.fc1(x))  # [B, T, M]
         return self.fc2(x)  # [B, T, D]
 
 
 class Router(nn.Module):
-    """softmax(x @ w_gate) over all experts; no bias."""
+    """softmax(x @ w_gate) over all experts; M3ViT's own gates have no bias, those of a task's representation do."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.w_gate = nn.Parameter(torch.empty(config.width, config.experts))
+        self.bias = nn.Parameter(torch.zeros(config.experts)) if config.gate_bias else None
         nn.init.normal_(self.w_gate, std=0.5 / math.sqrt(config.width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x @ self.w_gate).softmax(dim=-1)  # [..., E]
+        logits = x @ self.w_gate  # [..., E]
+        return (logits if self.bias is None else logits + self.bias).softmax(dim=-1)  # [..., E]
 
 
 class ExpertLinear(nn.Module):
@@ -131,17 +146,18 @@ class ExpertLinear(nn.Module):
 class Experts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
         self.htoh4 = ExpertLinear(config.experts, config.expert_hidden, config.width)
         self.h4toh = ExpertLinear(config.experts, config.width, config.expert_hidden)
 
     def forward(self, expert: int, x: Tensor) -> Tensor:
-        x = F.gelu(F.linear(x, self.htoh4.weight[expert], self.htoh4.bias[expert]))  # [S, X]
+        x = self.activation(F.linear(x, self.htoh4.weight[expert], self.htoh4.bias[expert]))  # [S, X]
         return F.linear(x, self.h4toh.weight[expert], self.h4toh.bias[expert])  # [S, D]
 
 
 class MixtureOfExperts(nn.Module):
     """y = sum over the token's k experts e of p_e * expert_e(x), with p the softmax over all E experts, not
-    renormalised.
+    renormalised, or, of the gate "top-k", over the k chosen ones.
 
     One router per task; the experts are common. Experts run one after another over the queue of their tokens, as in
     hardware.
@@ -149,7 +165,7 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.top_k = config.top_k
+        self.top_k, self.among_chosen = config.top_k, config.gate == "top-k"
         self.gate = nn.ModuleList(Router(config) for _ in config.tasks)
         self.experts = Experts(config)
 
@@ -162,6 +178,8 @@ class MixtureOfExperts(nn.Module):
             # A stable sort, not topk: of equal probabilities the lowest expert index goes first.
             chosen = probabilities.sort(dim=-1, descending=True, stable=True).indices[..., : self.top_k]  # [B, T, k]
         scores = probabilities.gather(-1, chosen)  # [B, T, k]
+        if self.among_chosen:
+            scores = scores / scores.sum(dim=-1, keepdim=True)  # [B, T, k]
 
         rows = x.flatten(0, 1)  # [B*T, D]
         order = chosen.flatten().argsort(stable=True)  # [B*T*k] queue entries, expert by expert, tokens in order
@@ -205,13 +223,15 @@ class Head(nn.Module):
             self.conv2 = nn.Conv2d(inner, inner, 3, padding=1)
             self.conv3 = nn.Conv2d(inner, inner, 3, padding=1)
             self.conv4 = nn.Conv2d(inner, task.channels, 1)
-        elif task.kind != "features":
+        elif task.kind == "features":
+            self.proj = nn.Linear(config.width, task.channels) if task.channels else nn.Identity()
+        else:
             self.proj = nn.Linear(config.width, task.head_outputs or task.channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         patches = tokens[:, self.prefix :]  # [B, N, D]
         if self.kind == "features":
-            return self.norm(tokens)  # [B, T, D]
+            return self.proj(self.norm(tokens))  # [B, T, D or channels]
         if self.decoder == "pup":
             return self.upsample(self.norm(patches))  # [B, 16 rows, 16 columns, channels]
         if self.pool == "mean-first":
@@ -245,6 +265,7 @@ class Golden(nn.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config)
         self.pos_embed = nn.Parameter(torch.empty(config.tokens, config.width))
+        self.norm_pre = NORMS[config.norm](config.width, eps=config.eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.heads = nn.ModuleDict({t.name: Head(config, t) for t in config.tasks if has_head(t)})
         nn.init.normal_(self.pos_embed, std=0.02)
@@ -304,6 +325,8 @@ class Golden(nn.Module):
         index = self.config.task_index(task)
         x = self.embed(images)  # [B, T, D]
         output = Output(tokens=x, embedded=x if trace else None)
+        x = self.norm_pre(x)  # [B, T, D]
+        output.normalised = x if trace and self.config.pre_norm else None
         for layer, block in enumerate(self.layers()):
             x = x + block.attn(block.norm1(x))  # [B, T, D]
             if trace:

@@ -19,6 +19,7 @@ from .operations.mlp import Mlp
 from .operations.moe import MixtureOfExperts
 from .operations.operation import Matrix, Operation, Over
 from .operations.patch import PatchEmbedding
+from .operations.pre_norm import PreNorm
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Graph:
 def graph(config: ModelConfig) -> Graph:
     """The operations of a configuration."""
     trunk: list[Operation] = [PatchEmbedding(config)]
+    if config.pre_norm:
+        trunk.append(PreNorm(config))
     for layer in range(config.layers):
         trunk += [Attention(config, layer), (MixtureOfExperts if config.is_moe(layer) else Mlp)(config, layer)]
     return Graph(

@@ -22,6 +22,10 @@ class Role(StrEnum):
     PATCH_OUTPUT = "patch.output"
     POSITION = "position"
     EMBEDDED = "residual.embed"
+    # norm before the layers
+    PRE_NORM = "norm_pre"
+    DIAGONAL = "diagonal"
+    NORMALISED = "residual.norm"
     # attention
     NORM_1 = "norm1"
     QUERY = "query"

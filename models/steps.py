@@ -76,13 +76,18 @@ class Normalise(Step):
 
 @dataclass(frozen=True)
 class Product(Step):
-    """into = linear(reads) * scale. rows: of one stream, those that are meant; all of them if none are named."""
+    """into = linear(reads) * scale.
+
+    rows: of one stream, those that are meant; all of them if none are named. replaces: what is written into the
+    residual is not added to it.
+    """
 
     linear: Linear
     reads: Value
     into: Value
     scale: RowScale = RowScale.NONE
     rows: range | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,13 +131,17 @@ class Attend(Step):
 
 @dataclass(frozen=True)
 class Route(Step):
-    """The best top_k experts of each row of logits get the row and its score into their queues."""
+    """The best top_k experts of each row of logits get the row and its score into their queues.
+
+    among_chosen: the softmax is over these, not over all experts.
+    """
 
     key: Key
     logits: Value
     experts: int
     top_k: int
     exponent_shift: int
+    among_chosen: bool
 
 
 @dataclass(frozen=True)

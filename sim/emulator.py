@@ -17,6 +17,7 @@ import numpy as np
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import (
     INSTRUCTION_BYTES,
+    Activation,
     ErrorCode,
     Instruction,
     Memory,
@@ -252,7 +253,7 @@ class Emulator:
         h = self.hardware
         where = self._words(Memory.SCORE, i.stream_base, np.arange(i.rows), i.stream_stride, i.columns)
         logits = self.memories[Memory.SCORE][where].reshape(i.rows, i.columns * h.lanes)[:, : i.experts]
-        chosen, scores = unit.route(logits, i.exponent_shift, i.top_k)
+        chosen, scores = unit.route(logits, i.exponent_shift, i.top_k, i.among_chosen)
         if i.reset_queues:
             self.queues.reset()
         self.queues.push(i.row_base, chosen, scores)
@@ -326,7 +327,7 @@ class Emulator:
             old=old if i.residual else None,
             residual_shift=i.residual_shift,
             output_shift=i.output_shift,
-            use_gelu=bool(i.gelu),
+            function=Activation(i.activation).function,
         )
         saturated = int(np.count_nonzero((y == 32767) | (y == -32768)))
         if saturated:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A unit of the hardware as a function of its rows, run by Verilator::
 
-    out = rtl(Gelu(config), {"value": words, "enable": flags})
-    assert_array_equal(out["result"], gelu(words))
+    out = rtl(Reciprocal(), {"value": x}, stalls=0.4)
+    assert_array_equal(out["mantissa"], reciprocal(x)[0])
 
 The table of inputs is played and all outputs are kept, cycle by cycle; what they mean is decided here, in NumPy.
 """

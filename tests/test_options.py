@@ -19,9 +19,9 @@ def test_only_runs_neither_lint_nor_types(monkeypatch: pytest.MonkeyPatch, tmp_p
     steps: list[list[str]] = []
     monkeypatch.setattr(suite, "_step", lambda name, module, **environment: steps.append(module) or 0)
     with pytest.raises(typer.Exit) as stop:
-        maintain.test(only=["tests/hw/test_gelu.py"], waves=tmp_path, simulator="icarus", changes=["lanes=8"])
+        maintain.test(only=["tests/hw/test_activation.py"], waves=tmp_path, simulator="icarus", changes=["lanes=8"])
     assert stop.value.exit_code == 0
-    chosen = ["--set=lanes=8", f"--waves={tmp_path}", "--simulator=icarus", "tests/hw/test_gelu.py"]
+    chosen = ["--set=lanes=8", f"--waves={tmp_path}", "--simulator=icarus", "tests/hw/test_activation.py"]
     assert [step[0] for step in steps] == ["pytest"] and steps[0][-4:] == chosen
     steps.clear()
     with pytest.raises(typer.Exit):

@@ -83,7 +83,7 @@ def import_model(
         str,
         typer.Argument(
             help="What wrote it: auto (by its tensors' names; may be left out), edge-moe, m3vit, timm, torchvision, "
-            "huggingface or onnx.",
+            "huggingface, clip or onnx.",
             metavar="[LAYOUT]",
         ),
     ],
@@ -121,6 +121,20 @@ def import_model(
             "--attention", help="What weighs values, where it is not softmax: sigmoid or relu.", metavar="KIND"
         ),
     ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            help="Function of the MLPs, where files do not say: gelu (default), gelu-tanh, quick-gelu, silu, relu.",
+            metavar="NAME",
+        ),
+    ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            help="What M3ViT's scores are the softmax of: all experts, or the top-k chosen; default: as tensors show.",
+            metavar="all|top-k",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the file's.", metavar="NAME")] = None,
     calibrate: Annotated[
         list[Path] | None,
@@ -152,8 +166,8 @@ def import_model(
 ) -> None:
     """Make a checkpoint of someone else's Vision Transformer, calibrated for the hardware.
 
-    timm's ViT and DeiT, torchvision's vit_*, Hugging Face's ViT, DeiT and DINOv2, the same as ONNX, trainings of M3ViT,
-    and Edge-MoE's raw files (folder `weights` of https://github.com/sharc-lab/Edge-MoE).
+    timm's ViT and DeiT, torchvision's vit_*, Hugging Face's ViT, DeiT, DINOv2 and CLIP, ViTs as ONNX, trainings of
+    M3ViT, and Edge-MoE's raw files (folder `weights` of https://github.com/sharc-lab/Edge-MoE).
     """
     from edgemoe.host import importing, outputs
     from edgemoe.models import folders
@@ -172,12 +186,14 @@ def import_model(
         tasks=tuple(task) if task else None,
         top_k=top_k or 2,
         attention=attention or "softmax",
+        activation=activation,
+        gate=gate,
     )
     if kind == "auto" and importing.edge_moe.is_folder(path):
         kind = importing.EDGE_MOE
     given: dict[str, object] = {"--heads": heads, "--image-size": image_size, "--labels": labels, "--mean": mean}
-    given |= {"--std": std, "--task": task, "--top-k": top_k, "--name": name}
-    given |= {"--attention": attention}
+    given |= {"--std": std, "--task": task, "--top-k": top_k, "--name": name, "--activation": activation}
+    given |= {"--gate": gate, "--attention": attention}
     other: dict[str, object] = {"--fill-missing": fill_missing, "--save-image": save_image}
     for option, value in (given if kind == importing.EDGE_MOE else other).items():
         if value is not None:

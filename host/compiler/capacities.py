@@ -77,6 +77,9 @@ def limits(config: ModelConfig, hardware: HardwareConfig) -> Iterator[Need]:
         built = next((p.name for p in PRESETS.values() if c.attention in p.weighings), "none")
         kinds = ",".join((*h.weighings, c.attention))
         yield Missing(f"{c.attention} attention (preset {built!r} has it)", 1, 0, dict(attention=kinds))
+    if c.activation not in h.functions:
+        functions = ",".join((*h.functions, c.activation))
+        yield Missing(f"the activation function {c.activation}", 1, 0, dict(activations=functions))
     yield Need("channels of a row", c.width, BY_NAME["elements"].limit)
     inside = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * h.words(c.head_width) * h.lanes)
     widest, most = max(inside, *(t.head_outputs for t in c.tasks)), BY_NAME["columns"].limit

@@ -205,7 +205,8 @@ class Core:
             cycles = rows + SWEEP
         elif i.opcode == Opcode.ROUTE:  # as Router says
             stages = tree_stages(h.lanes)
-            cycles = i.top_k * max(words, i.columns + 4 + stages) + words + 17 + stages
+            passes = i.top_k * (1 + i.among_chosen)
+            cycles = passes * max(words, i.columns + 4 + stages) + words + 17 + stages
         else:
             beats = -(-words * h.word_bytes // h.bus_bytes)
             if i.opcode == Opcode.IMAGE:

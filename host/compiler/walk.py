@@ -12,7 +12,7 @@ from edgemoe.host.compiler.packing import stream_of
 from edgemoe.host.compiler.streams import Placement
 from edgemoe.host.runtime.program import Stream
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import Memory, Opcode, Stationary
+from edgemoe.hw.contract.isa import Activation, Memory, Opcode, Stationary
 from edgemoe.models.numbers.linear import Linear
 from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.steps import RESIDUAL, EachStream, Normalise, Place, Step, Value
@@ -117,7 +117,7 @@ class Walk:
             beats=stream.beats,
             bias_first=int(linear.bias_first),
             bias_shift=linear.bias_shift,
-            gelu=int(linear.gelu),
+            activation=Activation.of(linear.activation),
             expert_stride=stream.stride if linear.weights.ndim == 3 else 0,
         )
         self.out.macs += rows * linear.products

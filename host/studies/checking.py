@@ -25,6 +25,7 @@ from edgemoe.models.numbers.calibrated import seen
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.operations.operation import Context
+from edgemoe.models.operations.patch import counted
 from edgemoe.sim.recording import Recording
 from numpy.typing import NDArray
 
@@ -77,7 +78,9 @@ def against_golden(
     )
     assert held.embedded is not None
     halves = [x for layer in zip(held.attended, held.layers, strict=True) for x in layer]
-    exact = [x[0].numpy() for x in (held.embedded, *halves, *([] if held.head is None else [held.head]))]
+    before = [] if held.normalised is None else [held.normalised]
+    exact = [x[0].numpy() for x in (held.embedded, *before, *halves, *([] if held.head is None else [held.head]))]
+    exact[0] = counted(checkpoint.config, exact[0])
     return {
         "sqnr_db": sqnr_db(free.tokens[0].numpy(), tokens),
         "sqnr_db_routed": sqnr_db(held.tokens[0].numpy(), tokens),

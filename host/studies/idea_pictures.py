@@ -90,7 +90,7 @@ def gelu() -> Any:
     left.plot(real, exact, color=BLUE, linewidth=2, label="GELU(x)")
     left.plot(real, np.maximum(real, 0) - exact, color=RED, label="delta(|x|), in a table of 512 lines")
     left.legend(frameon=False, fontsize=9)
-    found = arithmetic.gelu(x << words.GELU_FRACTION - 12) / 2.0**words.GELU_FRACTION
+    found = arithmetic.activation(x << words.ACTIVATION_FRACTION - 12, "gelu") / 2.0**words.ACTIVATION_FRACTION
     right.plot(real, (found - exact) * 1e5, color=RED, linewidth=0.8)
     right.set(ylabel="error, 1e-5", title="the hardware's values less the exact ones")
     for axes in (left, right):

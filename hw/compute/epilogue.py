@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From exact 48-bit sums to 16-bit words: row scale, column scale, bias or residual, GELU, N lanes a cycle."""
+"""From exact 48-bit sums to 16-bit words, N lanes a cycle: row scale, column scale, bias or residual, activation
+function.
+"""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.accumulator import RowSums
+from edgemoe.hw.compute.activation import KIND_BITS, VALUE_BITS, ActivationFunction
 from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift, saturate
-from edgemoe.hw.compute.gelu import VALUE_BITS, Gelu
 from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
@@ -24,7 +26,7 @@ class EpilogueControl(data.Struct):
     accumulator_shift: signed(7)
     residual: 1
     bias_first: 1
-    gelu: 1
+    activation: KIND_BITS
     residual_shift: 4
     output_shift: 4
     use_parameters: 1  # 0: multiplier 2^15 and bias 0 (no parameters in a stream of keys or values)
@@ -64,7 +66,7 @@ class Epilogue(wiring.Component):
         b = sat27(round_shift(a * mantissa, 15))
         m = sat27(round_shift(b * multiplier, 15))
         w = m + (residual ? old << residual_shift : bias_first ? 0 : bias)
-        out.word = sat16(round_shift(gelu ? GELU(w) : w, output_shift))
+        out.word = sat16(round_shift(activation(w), output_shift))
 
     What meets where (a stage is a register; beside it stand the values of its row that the next stage needs):
 
@@ -82,8 +84,8 @@ class Epilogue(wiring.Component):
     column product    b * multiplier                                         old, residual_shift, bank
     column rounded    / 2^15                                                 residual, bias, old shifted
     m                 27 bits                                                addend
-    w                 m + addend                                             gelu
-    gelu 1..6         GELU(w) or w                                           output_shift
+    w                 m + addend                                             activation
+    activation 1..6   f(w) or w                                              output_shift
     narrow            2 w >> output_shift
     close             17 bits, one of them for rounding
     word              16 bits
@@ -111,7 +113,7 @@ class Epilogue(wiring.Component):
     STAGES = Stages(
         *("amount", "coarse", "fine", "limited", "a"),
         *("row product", "row rounded", "b", "column product", "column rounded", "m"),
-        *("w", *(f"gelu {i}" for i in range(1, Gelu.LATENCY + 1))),
+        *("w", *(f"activation {i}" for i in range(1, ActivationFunction.LATENCY + 1))),
         *("narrow", "close", "word"),
     )
     LATENCY = len(STAGES)
@@ -135,7 +137,7 @@ class Epilogue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.gelu = gelu = Gelu(self.config)
+        m.submodules.activation = activation = ActivationFunction(self.config)
         control = self.control
         biases, multipliers = self.parameters(m)
 
@@ -162,9 +164,9 @@ class Epilogue(wiring.Component):
         bias = self.register(m, "bias", data.ArrayLayout(signed(FINE_BITS), self.config.lanes), bias)
         residual = beside("column rounded", "residual")
         residual_shift, old = beside("column product", "residual_shift"), beside("column product", "old")
-        output_shift = beside(f"gelu {Gelu.LATENCY}", "output_shift")
+        output_shift = beside(f"activation {ActivationFunction.LATENCY}", "output_shift")
 
-        m.d.comb += gelu.enable.eq(beside("w", "gelu"))
+        m.d.comb += activation.kind.eq(beside("w", "activation"))
         sums = beside("amount", "sums")
         for lane in range(self.config.lanes):
 
@@ -184,9 +186,9 @@ class Epilogue(wiring.Component):
             scaled = self.scale(m, f"column_{lane}", b, multiplier[lane])
             old_shifted = register("old_shifted", signed(WORD_BITS + 15), old[lane] << residual_shift)
             addend = register("addend", signed(WORD_BITS + 15), Mux(residual, old_shifted, bias[lane]))
-            m.d.comb += gelu.value[lane].eq(register("w", signed(VALUE_BITS), scaled + addend))
+            m.d.comb += activation.value[lane].eq(register("w", signed(VALUE_BITS), scaled + addend))
 
-            narrow = register("narrow", signed(VALUE_BITS + 1), half_shift(gelu.result[lane], output_shift))
+            narrow = register("narrow", signed(VALUE_BITS + 1), half_shift(activation.result[lane], output_shift))
             close = register("close", signed(WORD_BITS + 1), saturate(narrow, WORD_BITS + 1))
             m.d.sync += self.out.word[lane].eq(saturate(round_half(close), WORD_BITS))
 

@@ -29,7 +29,7 @@ def choice_key(logit: Value, expert: Value) -> Value:
 
 class ExpertChoice(wiring.Component):
     """choice[row] = the largest key below the row's last choice, over the row's logits; in the first pass the largest
-    of all.
+    of all. Of each row it keeps the last choice that got no score: with all choices made twice, the worst of them.
 
     Eligible in a pass are the keys behind the last choice in the order (larger logit, lower expert): no set of chosen
     experts is kept. The first pass's choice is the row's maximum; the second pass starts afresh, so that its choice is
@@ -40,7 +40,8 @@ class ExpertChoice(wiring.Component):
         word (in): it, one cycle later.
         experts (in): how many lanes of a row count; held.
         seen_valid, seen_token, seen_word (out): the same word SEEN cycles after its address,
-        seen_maximum (out): with the row's maximum (meaningless in the first pass).
+        seen_maximum, seen_worst (out): with the row's maximum and its last choice without a score (meaningless in the
+            first pass).
         chosen, chosen_token, choice (out): pulse: a row's choice is `choice`,
         chosen_maximum (out): with the row's maximum.
     Latency: LATENCY = 4 + tree cycles from the address of a row's last word to `chosen`: memories and word, keys, tree,
@@ -70,6 +71,7 @@ class ExpertChoice(wiring.Component):
                 "seen_token": Out(token),
                 "seen_word": Out(word),
                 "seen_maximum": Out(signed(WORD_BITS)),
+                "seen_worst": Out(KEY),
                 "chosen": Out(1),
                 "chosen_token": Out(token),
                 "chosen_maximum": Out(signed(WORD_BITS)),
@@ -83,18 +85,21 @@ class ExpertChoice(wiring.Component):
         valids = chain(m, self.valid, self.LATENCY, name="valid", reset_less=False)
         # fields that nobody reads any more are removed by synthesis
         tokens = chain(m, self.token, self.LATENCY, name="token")
-        # Row tables: maximum (written by the first pass), last choice.
+        # Row tables: maximum (written by the first pass), last choice, last choice without a score.
         m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=max(2, config.tokens), init=[])
         m.submodules.choices = choices = Memory(shape=KEY, depth=max(2, config.tokens), init=[])
+        m.submodules.unscored = unscored = Memory(shape=KEY, depth=max(2, config.tokens), init=[])
         write_maximum, read_maximum = maxima.write_port(), maxima.read_port()
+        write_worst, read_worst = unscored.write_port(), unscored.read_port()
         write_choice, read_choice = choices.write_port(), choices.read_port()
-        for read in (read_maximum, read_choice):
+        for read in (read_maximum, read_choice, read_worst):
             m.d.comb += [read.addr.eq(self.token.row), read.en.eq(self.valid)]
         # Memory outputs -> registers.
         word, before = Signal.like(self.word, reset_less=True), Signal(KEY, reset_less=True)
         maximum = Signal(signed(WORD_BITS), reset_less=True)
         with m.If(valids[1]):
             m.d.sync += [word.eq(self.word), maximum.eq(read_maximum.data), before.eq(read_choice.data)]
+            m.d.sync += self.seen_worst.eq(read_worst.data)
         seen = self.SEEN
         m.d.comb += [self.seen_valid.eq(valids[seen]), self.seen_token.eq(tokens[seen]), self.seen_word.eq(word)]
         m.d.comb += self.seen_maximum.eq(maximum)
@@ -124,6 +129,9 @@ class ExpertChoice(wiring.Component):
             write_maximum.addr.eq(self.chosen_token.row),
             write_maximum.data.eq(self.choice[EXPERT_BITS:]),
             write_maximum.en.eq(self.chosen & self.chosen_token.maximum),
+            write_worst.addr.eq(self.chosen_token.row),
+            write_worst.data.eq(self.choice),
+            write_worst.en.eq(self.chosen & ~self.chosen_token.scored),
         ]
         return m
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Router, third part: the score of a choice, its softmax over all experts of the row."""
+"""Router, third part: the score of a choice, its softmax over all experts of the row, or over those chosen."""
 
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-from edgemoe.hw.compute.expert_choice import KEY, expert_of_lane
+from edgemoe.hw.compute.expert_choice import KEY, choice_key, expert_of_lane
 from edgemoe.hw.compute.exponential import FINE_BITS, Exponential
 from edgemoe.hw.compute.fixed import half_shift, round_half
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
@@ -19,13 +19,13 @@ from edgemoe.hw.contract.layouts import EXPERT_BITS, SCORE_BITS, count_shape, in
 
 class ExpertScore(wiring.Component):
     """score = min(65535, round_shift(2^(l_e - max) * mantissa, exponent + 1)) with 1 / sum over e of 2^(l_e - max) =
-    (mantissa, exponent).
+    (mantissa, exponent); e are all experts, or, with `among_chosen`, those that are no worse than the worst choice.
 
     Ports:
-        seen_valid, seen_token, seen_word, seen_maximum (in): words of logits, as `ExpertChoice` gives them. Nothing
-            comes of the first pass.
-        experts, shift, row_base (in): held: how many lanes of a row count; 2^(shift - 12) is the unit of a logit; the
-            number of row 0.
+        seen_valid, seen_token, seen_word, seen_maximum, seen_worst (in): words of logits, as `ExpertChoice` gives them.
+            Nothing comes of passes without scores.
+        experts, among_chosen, shift, row_base (in): held: how many lanes of a row count; whether only those chosen are
+            added up; 2^(shift - 12) is the unit of a logit; the number of row 0.
         chosen, choice, chosen_maximum (in): a row's choice, in its own cycle, `choice_delay` after its last word was
             seen.
         scored (out): pulse, with
@@ -55,7 +55,9 @@ class ExpertScore(wiring.Component):
                 "seen_token": In(token),
                 "seen_word": In(word),
                 "seen_maximum": In(signed(WORD_BITS)),
+                "seen_worst": In(KEY),
                 "experts": In(count_shape(config.experts)),
+                "among_chosen": In(1),
                 "shift": In(4),
                 "row_base": In(index_shape(config.rows)),
                 "chosen": In(1),
@@ -70,7 +72,7 @@ class ExpertScore(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valids = chain(m, self.seen_valid & ~self.seen_token.maximum, self.LATENCY, name="valid", reset_less=False)
+        valids = chain(m, self.seen_valid & self.seen_token.scored, self.LATENCY, name="valid", reset_less=False)
         tokens = chain(m, self.seen_token, self.LATENCY, name="token")
         m.submodules.reciprocal = reciprocal = Reciprocal()
         m.d.comb += [
@@ -98,10 +100,12 @@ class ExpertScore(wiring.Component):
         m.submodules.exponential = exponential = Exponential(lanes)
         distances, present = Signal(exponential.distance.shape(), reset_less=True), Signal(lanes, reset_less=True)
         for lane in range(lanes):
+            expert = expert_of_lane(self.seen_token.column, lane, lanes)
+            chosen = choice_key(self.seen_word[lane], expert) >= self.seen_worst
             with m.If(valids[0]):
                 m.d.sync += [
                     distances[lane].eq(self.seen_maximum - self.seen_word[lane]),
-                    present[lane].eq(expert_of_lane(self.seen_token.column, lane, lanes) < self.experts),
+                    present[lane].eq((expert < self.experts) & (~self.among_chosen | chosen)),
                 ]
         m.d.comb += [exponential.valid.eq(valids[1]), exponential.distance.eq(distances)]
         m.d.comb += [exponential.mask.eq(present), exponential.shift.eq(self.shift)]

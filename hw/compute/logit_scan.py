@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Router, first part: which word of logits is read when."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
@@ -21,25 +21,26 @@ def logit_token(config: HardwareConfig) -> data.StructLayout:
             "last": 1,
             "fresh": 1,  # nothing of the row has been chosen yet
             "maximum": 1,  # the pass that finds the maxima
+            "scored": 1,  # what is chosen in this pass gets its score
         }
     )
 
 
 class LogitScan(wiring.Component):
-    """Addresses of all words of all rows, base + i * stride + column, top_k + 1 times: once for the maxima, then once
-    for each choice.
+    """Addresses of all words of all rows, base + i * stride + column, passes + 1 times: once for the maxima, then once
+    for each choice; with `among_chosen` all choices are made twice, as none has a score before the last one is known.
 
     A pass begins when the last choice of its first row is known, `turn` cycles behind the end of that row in the pass
     before.
 
     Ports:
         start (in): pulse.
-        rows, columns, base, stride, top_k (in): held until `finished`.
+        rows, columns, base, stride, top_k, among_chosen (in): held until `finished`.
         valid, address (out): the word at `address` is read in this cycle,
         token (out): and this says what it is.
         finished (out): pulse: the last word was read in the cycle before.
-    Latency: LATENCY = 1 cycle from start to the first word; to `finished` top_k * max(rows * columns, columns + turn) +
-        rows * columns + 1.
+    Latency: LATENCY = 1 cycle from start to the first word; to `finished` passes * max(rows * columns, columns + turn)
+        + rows * columns + 1, with passes = top_k, or 2 * top_k with `among_chosen`.
     Interval: INTERVAL = 1 cycle between words within a pass.
     Limits: rows, columns and top_k are at least 1; addresses modulo 2^20.
     Twin: none (no arithmetic); the order is that of `models.numbers.twins.route`, choice by choice.
@@ -58,6 +59,7 @@ class LogitScan(wiring.Component):
                 "base": In(ADDRESS_BITS),
                 "stride": In(STRIDE_BITS),
                 "top_k": In(count_shape(config.top_k)),
+                "among_chosen": In(1),
                 "valid": Out(1),
                 "token": Out(logit_token(config)),
                 "address": Out(ADDRESS_BITS),
@@ -69,14 +71,14 @@ class LogitScan(wiring.Component):
         m = Module()
         config, token = self.config, self.token
         running, streaming = Signal(), Signal()
-        choice, row_address = Signal.like(self.top_k), Signal(ADDRESS_BITS)
+        choice, row_address = Signal(len(self.top_k) + 1), Signal(ADDRESS_BITS)
         row, column = Signal.like(token.row, name="row"), Signal.like(token.column, name="column")
         elapsed = Signal(range(2 * self.turn + config.words(config.experts)))
         last_word, last_row, last_pass = Signal(), Signal(), Signal()
         m.d.comb += [
             last_word.eq(column + 1 == self.columns),
             last_row.eq(row + 1 == self.rows),
-            last_pass.eq(choice == self.top_k),
+            last_pass.eq(choice == Mux(self.among_chosen, self.top_k << 1, self.top_k)),
             self.valid.eq(streaming),
             self.address.eq(row_address + column),
             token.row.eq(row),
@@ -84,7 +86,8 @@ class LogitScan(wiring.Component):
             token.first.eq(column == 0),
             token.last.eq(last_word),
             token.maximum.eq(choice == 0),
-            token.fresh.eq(choice <= 1),
+            token.fresh.eq((choice <= 1) | self.among_chosen & (choice == self.top_k + 1)),
+            token.scored.eq(Mux(self.among_chosen, choice > self.top_k, choice != 0)),
         ]
         ready = Signal()  # the table holds what the next pass reads of its first row
         m.d.comb += ready.eq(elapsed >= self.columns + (self.turn - 1))

@@ -49,6 +49,7 @@ class RouterCommand(wiring.Signature):
                 "top_k": Out(count_shape(config.top_k)),
                 "shift": Out(4),
                 "reset_queues": Out(1),
+                "among_chosen": Out(1),
                 "done": In(1),
             }
         )
@@ -56,11 +57,13 @@ class RouterCommand(wiring.Signature):
 
 class Router(wiring.Component):
     """For `rows` rows: p_e = 2^(l_e - max l), the `top_k` largest logits, score_e = round_shift(p_e * mantissa,
-    exponent + 1) of 1 / sum p = (mantissa, exponent).
+    exponent + 1) of 1 / sum p = (mantissa, exponent); the sum is over all experts, or with `among_chosen` over the
+    `top_k`.
 
     The score memory is read once for the maxima of the rows, then once for each choice (so the queues' order is pass-
-    major). Eligible in a pass are the logits behind the row's last choice in the order (larger logit, lower expert): no
-    set of chosen experts is kept. Choices compare logits, not the probabilities rounded from them.
+    major). With `among_chosen` the choices are made twice: first to know the worst, then to score them. Eligible in a
+    pass are the logits behind the row's last choice in the order (larger logit, lower expert): no set of chosen experts
+    is kept. Choices compare logits, not the probabilities rounded from them.
 
     Ports:
         command (in RouterCommand): the logits of row i are the first `experts` lanes of score memory's words base + i *
@@ -68,8 +71,8 @@ class Router(wiring.Component):
         logits (out ReadPort): score memory.
         entry (in EntryPort): reads an entry of a queue.
         query (in QueueQuery): asks for lengths of queues.
-    Latency: varies: from start to done top_k * max(rows * columns, columns + TURN) + rows * columns + DRAIN, with TURN
-        = 4 + tree cycles and DRAIN = 17 + tree cycles.
+    Latency: varies: from start to done passes * max(rows * columns, columns + TURN) + rows * columns + DRAIN, with
+        passes = top_k, or 2 * top_k with `among_chosen`, TURN = 4 + tree cycles and DRAIN = 17 + tree cycles.
     Interval: none (one command at a time).
     Format: logits signed 16 bit; score unsigned 16 bit, 2^15 is 1.0.
     Limits: 1 <= rows <= config.tokens; 1 <= top_k <= experts <= min(config.experts, columns * lanes); config.rows
@@ -111,6 +114,7 @@ class Router(wiring.Component):
             scan.base.eq(command.base),
             scan.stride.eq(command.stride),
             scan.top_k.eq(command.top_k),
+            scan.among_chosen.eq(command.among_chosen),
             self.logits.address.eq(scan.address),
             command.done.eq(delay(m, scan.finished, self.DRAIN - 1, name="finish", reset_less=False)),
             choice.valid.eq(scan.valid),
@@ -118,6 +122,7 @@ class Router(wiring.Component):
             choice.word.eq(self.logits.data),
             choice.experts.eq(command.experts),
             scores.experts.eq(command.experts),
+            scores.among_chosen.eq(command.among_chosen),
             scores.shift.eq(command.shift),
             scores.row_base.eq(command.row_base),
             queues.reset.eq(command.start & command.reset_queues),
@@ -135,6 +140,7 @@ class Router(wiring.Component):
             query.next_found.eq(queues.next_found),
             query.next_expert.eq(queues.next_expert),
         ]
-        for name in ("seen_valid", "seen_token", "seen_word", "seen_maximum", "chosen", "choice", "chosen_maximum"):
+        seen = ("seen_valid", "seen_token", "seen_word", "seen_maximum", "seen_worst")
+        for name in (*seen, "chosen", "choice", "chosen_maximum"):
             m.d.comb += getattr(scores, name).eq(getattr(choice, name))
         return m

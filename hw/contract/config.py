@@ -12,6 +12,7 @@ from typing import Any
 
 from edgemoe.hw.contract.isa import BY_NAME, Attention
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.activation import ACTIVATIONS
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.words import ACCUMULATOR_BITS, FINE_BITS, MOST_KEYS, WORD_BITS
 
@@ -27,7 +28,8 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "weight_bits": tuple(f.value for f in WeightFormat),
 }
 ATTENTION: tuple[str, ...] = tuple(kind.name.lower() for kind in Attention)  # in the order of their codes
-LISTS: Mapping[str, tuple[str, ...]] = {"attention": ATTENTION}  # texts: some of these, with commas between them
+# Texts: some of these, with commas between them.
+LISTS: Mapping[str, tuple[str, ...]] = {"attention": ATTENTION, "activations": ACTIVATIONS}
 RANGES: Mapping[str, tuple[int, int]] = {
     "rows": (1, 4096),  # layouts.ROW_BITS
     "tokens": (1, MOST_KEYS),
@@ -72,6 +74,7 @@ class HardwareConfig:
     prefetch_beats: int = 512  # weight FIFO
     burst_beats: int = 64
     outstanding: int = 8  # read bursts in flight
+    activations: str = ",".join(ACTIVATIONS)  # functions of the epilogue, with commas between them
     weight_bits: str = WeightFormat.SIXTEEN  # the format of programs unless told otherwise
     attention: str = ATTENTION[0]  # kinds of weights that it can make of scores, with commas between them
 
@@ -226,6 +229,11 @@ class HardwareConfig:
         return -(-elements // self.lanes)
 
     @property
+    def functions(self) -> tuple[str, ...]:
+        """`activations`, one by one."""
+        return tuple(self.activations.split(","))
+
+    @property
     def activation_words(self) -> int:
         """Activation memory: the residual copy (width) and the widest intermediate (hidden) of every row."""
         return self.rows * (self.words(self.width) + self.words(self.hidden))
@@ -298,6 +306,7 @@ PRESETS = {
             prefetch_beats=64,
             burst_beats=16,
             outstanding=4,
+            activations="gelu",
         ),
         # The same for 112 x 112, for a 45 k ECP5.
         HardwareConfig(
@@ -313,6 +322,7 @@ PRESETS = {
             prefetch_beats=64,
             burst_beats=16,
             outstanding=4,
+            activations="gelu",
         ),
         HardwareConfig(
             "tiny",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.activation import ACTIVATIONS
 from edgemoe.models.numbers.words import ACCUMULATOR_SHIFT_BITS, EPSILON_BITS
 
 INSTRUCTION_BYTES = 64
@@ -57,6 +58,26 @@ class Attention(IntEnum):
     SOFTMAX = 0
     SIGMOID = 1
     RELU = 2
+
+
+class Activation(IntEnum):
+    """The function of a result before it becomes 16 bit."""
+
+    NONE = 0
+    GELU = 1
+    GELU_TANH = 2
+    QUICK_GELU = 3
+    SILU = 4
+    RELU = 5
+
+    @classmethod
+    def of(cls, function: str) -> "Activation":
+        """That of a model's activation function, or of none: ""."""
+        return cls(1 + ACTIVATIONS.index(function)) if function else cls.NONE
+
+    @property
+    def function(self) -> str:
+        return ACTIVATIONS[self - 1] if self else ""
 
 
 class ErrorCode(IntEnum):
@@ -134,6 +155,18 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
         },
     ),
     Enumeration(
+        "activation",
+        "the function of a result before it becomes 16 bit",
+        {
+            Activation.NONE: "the result as it is",
+            Activation.GELU: "x (1 + erf(x / sqrt(2))) / 2",
+            Activation.GELU_TANH: "x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2",
+            Activation.QUICK_GELU: "x / (1 + exp(-1.702 x))",
+            Activation.SILU: "x / (1 + exp(-x))",
+            Activation.RELU: "max(x, 0)",
+        },
+    ),
+    Enumeration(
         "error_code",
         "why a run stopped, and what ERROR_ADDRESS then holds",
         {
@@ -183,7 +216,7 @@ FIELDS = (
     Field("copy", 1, "write the result to activation memory too, at copy_base"),
     Field("scale", 2, "Scale: the factor of a whole output row"),
     Field("bias_first", 1, "bias enters the accumulator (scaled with the row) instead of the result"),
-    Field("gelu", 1, "apply GELU"),
+    Field("activation", 3, "Activation: the function applied to the result"),
     Field("reset_queues", 1, "ROUTE: empty all queues first"),
     Field(
         "accumulator_shift",
@@ -232,6 +265,7 @@ FIELDS = (
     Field("append", 1, "row maxima (memory = SCORE) or row sums (RESIDUAL) go on from those that are there"),
     Field("attention", 3, "Attention: what a weight is"),
     Field("score_bias", 16, "SIGMOID: added to every score, in the score's own unit", signed=True),
+    Field("among_chosen", 1, "ROUTE: scores are the softmax over the chosen experts, not over all of them"),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
 
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import BY_NAME, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import BY_NAME, Activation, ErrorCode, Instruction, Memory, Opcode, Scale, Stationary
 from edgemoe.models.numbers.words import MOST_KEYS
 
 TRANSFERS = (Opcode.LOAD, Opcode.STORE, Opcode.IMAGE)
@@ -56,7 +57,7 @@ class Place:
 Condition = Callable[[Any, HardwareConfig, Place], Any]
 
 
-def one_of(value: Any, choices: tuple[Opcode, ...]) -> Any:
+def one_of(value: Any, choices: tuple[IntEnum, ...]) -> Any:
     """Whether a value is one of these."""
     return reduce(or_, (value == choice for choice in choices))
 
@@ -208,6 +209,12 @@ CONDITIONS: tuple[Rule, ...] = (
         MATMUL,
         "`scale` = EXPERT goes with `gather`, `scatter` or `queued`",
         lambda i, h, at: (i.scale == Scale.EXPERT) & (_queued(i) == 0),
+    ),
+    _capacity(
+        "activation",
+        MATMUL,
+        "`activation` is NONE or one of the build's `activations`",
+        lambda i, h, at: one_of(i.activation, (Activation.NONE, *map(Activation.of, h.functions))) == 0,
     ),
     _capacity(
         "rows",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import (
     INSTRUCTION_BYTES,
+    Activation,
     Attention,
     ErrorCode,
     Instruction,
@@ -113,9 +114,9 @@ def rsqrt(x: int) -> tuple[int, int]:
     return int(mantissa), int(exponent)
 
 
-def gelu(x: int) -> int:
-    """GELU(x), argument and value in units of 2^-16, from a table."""
-    return int(arithmetic.gelu(x))
+def activated(x: int, kind: int) -> int:
+    """x, or the function of it that `kind` names; argument and value in units of 2^-16, from a table."""
+    return int(arithmetic.activation(x, Activation(kind).function)) if kind else x
 
 
 # ---------------------------------------------------------------------------------------------------- rows
@@ -263,7 +264,7 @@ def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int
     a = saturate(round_shift(total, max(0, i.accumulator_shift + exponent)), 27)
     b = saturate(round_shift(a * mantissa, 15), 27)
     w = saturate(round_shift(b * multiplier, 15), 27) + added
-    return saturate(round_shift(gelu(w) if i.gelu else w, i.output_shift), 16)
+    return saturate(round_shift(activated(w, i.activation), i.output_shift), 16)
 
 
 def keep_statistics(m: Machine, i: Instruction, n: int, written: int, old: list[int], new: list[int]) -> None:
@@ -290,8 +291,8 @@ def route(m: Machine, i: Instruction, e: int) -> None:
     for n in range(i.rows):
         logits = m.row(Memory.SCORE, i.stream_base + n * i.stream_stride, i.columns)[: i.experts]
         p = [exp2(max(logits) - logit, i.exponent_shift) for logit in logits]
-        mantissa, exponent = reciprocal(sum(p))
         best = sorted(range(i.experts), key=lambda k: -logits[k])[: i.top_k]  # of equal ones the lowest comes first
+        mantissa, exponent = reciprocal(sum(p[k] for k in best) if i.among_chosen else sum(p))
         choices.append([(k, min(round_shift(p[k] * mantissa, exponent + 1), 65535)) for k in best])
     for choice in range(i.top_k):  # all first choices stand before all second ones
         for n in range(i.rows):
@@ -433,7 +434,8 @@ OPERATIONS: Mapping[Opcode, Operation] = {
         route,
         (route,),
         ALONE,
-        "`top_k` x max(`rows` x `columns`, `columns` + TURN) + `rows` x `columns` + DRAIN, the constants of the unit.",
+        "passes x max(`rows` x `columns`, `columns` + TURN) + `rows` x `columns` + DRAIN, the constants of the unit; "
+        "`top_k` passes, with `among_chosen` twice as many.",
         ("compute/router.py", "compute/logit_scan.py", "compute/expert_choice.py", "compute/expert_score.py",
          "compute/expert_queues.py"),
     ),

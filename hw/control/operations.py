@@ -62,6 +62,7 @@ class Operations(wiring.Component):
             route.top_k.eq(instruction.top_k),
             route.shift.eq(instruction.exponent_shift),
             route.reset_queues.eq(instruction.reset_queues),
+            route.among_chosen.eq(instruction.among_chosen),
             dma.start.eq(start & ~(is_norm | is_route)),
             dma.job.eq(job),
             self.operation.done.eq(layernorm.done | route.done | dma.done),

@@ -157,7 +157,7 @@ class RowPipeline(wiring.Component):
             self.control.accumulator_shift.eq(entering.accumulator_shift),
             self.control.residual.eq(entering.residual),
             self.control.bias_first.eq(entering.bias_first),
-            self.control.gelu.eq(entering.gelu),
+            self.control.activation.eq(entering.activation),
             self.control.residual_shift.eq(entering.residual_shift),
             self.control.output_shift.eq(entering.output_shift),
             self.control.use_parameters.eq(~entering.stationary[1]),

@@ -6,10 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import EdgemoeError, brief, listing
+from ..numbers.activation import gelu
 from . import reparam
 from .decoders import is_pup
 from .sources import Source, Tensors
@@ -18,7 +20,14 @@ from .vit import Scaling, Vit, foreign
 PLAIN = Scaling((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 256)  # M3ViT's pixels on Cityscapes
 # Heads of timm's and torchvision's models, which their files do not say.
 USUAL_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-EXACT_GELU = ("gelu", "gelu_python")
+# What configurations call activation functions, and their name here.
+ACTIVATION_NAMES = {
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"), "gelu-tanh"),
+    **dict.fromkeys(("quick_gelu", "quickgelu"), "quick-gelu"),
+    **dict.fromkeys(("silu", "swish"), "silu"),
+    "relu": "relu",
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,10 @@ def timm(source: Source) -> Vit:
     vit = Vit("timm", reparam.folded(tensors) if reparametrised else tensors, graph=source.graph, before=before)
     if reparametrised:
         vit.notes.append("weights are sigma W / |W| (sigmaReparam): they are folded")
+    if source.graph is not None and "hidden_act" in source.config:
+        _activation(vit, source.config["hidden_act"])
+    elif "quickgelu" in str(source.config.get("architecture", "")):  # as timm names such models
+        vit.activation = "quick-gelu"
     _left_out(vit, [] if source.graph else others, "outside the model")
     return _usual_heads(vit, "timm")
 
@@ -148,7 +161,37 @@ def huggingface(source: Source) -> Vit:
     vit.graph, vit.before = source.graph, before
     if source.graph is None:
         _left_out(vit, [name for name in sorted(others) if not re.match("|".join(HEADS), name)], "behind the encoder")
-    _facts(vit, source)
+    _facts(vit, source.config, source.preprocessor)
+    return vit
+
+
+CLIP: dict[str, str | None] = {
+    r"embeddings\.class_embedding$": "cls_token",
+    r"embeddings\.position_embedding\.weight$": "pos_embed",
+    r"embeddings\.position_ids$": None,
+    r"embeddings\.patch_embedding\.": "patch_embed.proj.",
+    r"pre_layrnorm\.": "norm_pre.",
+    r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.": r"blocks.\1.attn.query.",
+    r"encoder\.layers\.(\d+)\.self_attn\.k_proj\.": r"blocks.\1.attn.key.",
+    r"encoder\.layers\.(\d+)\.self_attn\.v_proj\.": r"blocks.\1.attn.value.",
+    r"encoder\.layers\.(\d+)\.self_attn\.out_proj\.": r"blocks.\1.attn.proj.",
+    r"encoder\.layers\.(\d+)\.layer_norm([12])\.": r"blocks.\1.norm\2.",
+    r"encoder\.layers\.(\d+)\.mlp\.": r"blocks.\1.mlp.",
+    r"post_layernorm\.": "norm.",
+}
+
+
+def clip(source: Source) -> Vit:
+    """The vision tower of Hugging Face's CLIP, alone or in the whole model; its projection is that of the features."""
+    before, tensors, others = _stripped(source.tensors, "embeddings.patch_embedding.weight")
+    tensors = _renamed(tensors, CLIP)
+    projection = "visual_projection.weight"
+    tensors |= {"projection.weight": source.tensors[projection]} if projection in source.tensors else {}
+    vit = Vit("CLIP", _joined(tensors), eps=1e-5, activation="quick-gelu", antialias=False)
+    vit.before = before
+    _left_out(vit, [name for name in others if name != projection], "outside the vision tower")
+    config = source.config.get("vision_config")
+    _facts(vit, config if isinstance(config, dict) else source.config, source.preprocessor)
     return vit
 
 
@@ -180,12 +223,20 @@ def _pair(value: object) -> tuple[int, int] | None:
     return None
 
 
-def _facts(vit: Vit, source: Source) -> None:
+def _activation(vit: Vit, name: object) -> None:
+    """By the name that its configuration has for it."""
+    if name not in ACTIVATION_NAMES:
+        raise vit.fail(
+            f"its activation is {brief(repr(name))} (hidden_act), which is not run here; known are "
+            f"{', '.join(ACTIVATION_NAMES)}"
+        )
+    vit.activation = ACTIVATION_NAMES[str(name)]
+
+
+def _facts(vit: Vit, config: dict[str, Any], pre: dict[str, Any]) -> None:
     """What config.json and preprocessor_config.json say."""
-    config, pre = source.config, source.preprocessor
-    activation = config.get("hidden_act", "gelu")
-    if activation not in EXACT_GELU:
-        raise vit.fail(f"its activation is {brief(repr(activation))} (hidden_act), which this hardware does not run")
+    if "hidden_act" in config:
+        _activation(vit, config["hidden_act"])
     if isinstance(heads := config.get("num_attention_heads"), int):
         vit.heads = heads
     if isinstance(eps := config.get("layer_norm_eps"), float):
@@ -208,7 +259,7 @@ def _facts(vit: Vit, source: Source) -> None:
 
 
 M3VIT: dict[str, str | None] = {
-    r"(blocks\.\d+\.mlp\.gate\.)w_gate$": r"\g<1>0.w_gate",
+    r"(blocks\.\d+\.mlp\.gate\.)(w_gate|w_noise)$": r"\g<1>0.\2",
     r".*_aux(\.|$)": None,
 }
 
@@ -216,17 +267,16 @@ M3VIT: dict[str, str | None] = {
 def m3vit(source: Source) -> Vit:
     """A training of M3ViT: its backbone, and its decoders where they are the usual ones."""
     before, tensors, others = _stripped(source.tensors, "patch_embed.proj.weight")
-    if noisy := next((name for name in tensors if name.endswith("w_noise")), ""):
-        raise EdgemoeError(
-            f"this M3ViT checkpoint cannot be imported: {noisy} shows gates that choose first and weigh those chosen "
-            "(`noisy`); this hardware weighs all experts, then chooses (`noisy_vmoe`)"
-        )
-    if conditioned := next((name for name in tensors if name.startswith("gate_task_represent")), ""):
-        raise EdgemoeError(
-            f"this M3ViT checkpoint cannot be imported: {conditioned} shows gates conditioned on the task, which this "
-            "hardware does not run; a gate for each task (--multi_gate) it does"
-        )
     vit = Vit("M3ViT", _renamed(tensors, M3VIT), scaling=PLAIN)
+    # Noise is for training; only gates that choose first have it.
+    noise = [name for name in vit.tensors if name.endswith(".w_noise")]
+    for name in noise:
+        del vit.tensors[name]
+    vit.gate = "top-k" if noise else "all"
+    shown = f"{noise[0]} shows it" if noise else "no w_noise is there"
+    what = {"top-k": "choose experts, then weigh those (`noisy`)", "all": "weigh all experts (`noisy_vmoe`)"}[vit.gate]
+    vit.notes.append(f"its gates {what}: {shown} (--gate says otherwise)")
+    _condition(vit)
     vit.notes.append("pixels are divided by 256, as M3ViT does on Cityscapes (--mean, --std say otherwise)")
     for name, tensor in source.tensors.items():
         if match := re.fullmatch(r"(?:.*\.)?decoders\.([^.]+)\.(.+)", name):
@@ -234,6 +284,31 @@ def m3vit(source: Source) -> Vit:
     known = any(map(is_pup, vit.decoders.values()))
     _left_out(vit, [name for name in others if not (known and "decoders." in name)], "outside the backbone")
     return vit
+
+
+def _condition(vit: Vit) -> None:
+    """Gates that see, beside a token, what an MLP with a norm makes of the task's number: a constant of the task, whose
+    product with its part of the gate is a bias.
+    """
+    inside = "gate_task_represent."
+    if not any(name.startswith(inside) for name in vit.tensors):
+        return
+    width = vit.tensors["patch_embed.proj.weight"].shape[0]
+    first, offset = vit.take(f"{inside}fc1.weight", (None, None)), vit.take(f"{inside}fc1.bias", (None,))
+    second, shift = vit.take(f"{inside}fc2.weight", (None, len(offset))), vit.take(f"{inside}fc2.bias", (None,))
+    size = len(shift)
+    gamma, beta = (vit.take(f"{inside}norm.{part}", (size,)) for part in ("weight", "bias"))
+    hidden = gelu(first.T.astype(np.float64) + offset)  # [tasks, hidden]: of 1 at the task's place, 0 elsewhere
+    made = hidden @ second.T + shift
+    centred = made - made.mean(axis=1, keepdims=True)
+    tasks = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6) * gamma + beta  # [tasks, size]
+    for name in [name for name in vit.tensors if name.endswith(".mlp.gate.0.w_gate")]:
+        gate = vit.take(name, (width + size, None))
+        for task, row in enumerate(tasks):
+            place = name.replace(".gate.0.", f".gate.{task}.")
+            vit.tensors[place] = gate[:width]
+            vit.tensors[place.replace(".w_gate", ".bias")] = (row @ gate[width:]).astype(np.float32)
+    vit.notes.append(f"its gate sees the task: of {len(tasks)} tasks, each gets a gate of its own, with a bias")
 
 
 LAYOUTS = {
@@ -247,6 +322,7 @@ LAYOUTS = {
             r"embeddings\.patch_embeddings\.projection\.",
             huggingface,
         ),
+        Layout("clip", "CLIP's vision tower of Hugging Face", r"embeddings\.patch_embedding\.weight$", clip),
         Layout("timm", "timm's ViT and DeiT", r"blocks\.0\.norm1\.weight$", timm),
     )
 }

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from .. import extras
 from ..errors import EdgemoeError, brief
+from ..numbers.activation import QUICK
 from .sources import Tensors
 
 PROJECTION = "patch_embeddings.projection.weight"
 QUERY = re.compile(r"(query|q_proj)\.bias$")
+FIRST = re.compile(r"(intermediate\.dense|mlp\.fc1)\.bias$")
 NORM = re.compile(r"(norm1|layernorm_before)(\.weight)?$")
 
 
@@ -143,9 +145,41 @@ class Graph:
             if node.op_type == "Add" and NORM.search(module) and (value := self.values.get(node.input[1])) is not None:
                 if value.size == 1:
                     facts.setdefault("layer_norm_eps", float(value.ravel()[0]))
+        if activation := self.activation():
+            facts["hidden_act"] = activation
         if len(self.input) == 4 and min(self.input[2:]) > 0:
             facts["image_size"] = self.input[2:]
         return facts
+
+    def activation(self) -> str:
+        """The function between the matrices of the MLPs, by Hugging Face's name; "": the graph does not show them."""
+        firsts = [n for n in self.nodes if n.op_type == "Add" and any(FIRST.search(name) for name in n.input)]
+        return " and ".join(sorted({self.function(node.output[0]) for node in firsts}))
+
+    def function(self, value: str) -> str:
+        """What stands between a value and the next product: a function, or else its operations."""
+        between: dict[str, Any] = {}  # nodes by what they make
+        waiting = [value]
+        while waiting:
+            for node in self.used_by.get(waiting.pop(), ()):
+                if node.op_type not in ("MatMul", "Gemm") and node.output[0] not in between:
+                    between[node.output[0]] = node
+                    waiting += node.output
+        kinds = {node.op_type for node in between.values()}
+        match sorted(kinds & {"Erf", "Gelu", "Tanh", "Sigmoid", "Relu"}):
+            case ["Erf"]:
+                return "gelu"
+            case ["Gelu"]:
+                attributes = [a.s for node in between.values() if node.op_type == "Gelu" for a in node.attribute]
+                return "gelu_pytorch_tanh" if b"tanh" in attributes else "gelu"
+            case ["Tanh"]:
+                return "gelu_pytorch_tanh"
+            case ["Sigmoid"]:
+                constants = [self.values[n] for node in between.values() for n in node.input if n in self.values]
+                return "quick_gelu" if any(c.size == 1 and abs(c - QUICK) < 1e-3 for c in constants) else "silu"
+            case ["Relu"]:
+                return "relu"
+        return "+".join(sorted(kinds)) or "none"
 
     def head_width(self, queries: str) -> int:
         """From the shape [batch, tokens, heads, width of a head] to which queries are brought; 0 if it is not known."""

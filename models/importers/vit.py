@@ -6,6 +6,7 @@ tokens, registers    with their positions, the first rows of `pos_embed`
 mean, std            into the patch embedding, as pixels stay 8 bit: ours are x = pixel / 256, so with
                      y = (pixel * rescale - mean) / std  ->  W' = W * 256 rescale / std, b' = b - sum W mean / std
 no bias              a bias of zeros
+a gate's task        what it sees of the task is constant: a gate for each, with a bias
 another grid         positions interpolated, as the library does that trained them
 """
 
@@ -38,7 +39,6 @@ FOREIGN = {
     r"downsample|patch_merging": "windows and merged patches",
     r"patch_embed\.backbone|stem|conv1\.|bn1\.": "a convolution stem",
     r"attn_pool": "attention pooling",
-    r"norm_pre|pre_layrnorm|ln_pre": "a norm between embedding and blocks",
     r"lora_": "adapters, which are to be merged first",
 }
 
@@ -71,6 +71,8 @@ class Options:
     tasks: tuple[str, ...] | None = None
     top_k: int = 2
     attention: str = "softmax"
+    activation: str | None = None
+    gate: str | None = None
 
 
 @dataclass
@@ -81,6 +83,8 @@ class Vit:
     heads       attention heads; None: not known
     image_size  height, width; None: from the positions' grid
     scaling     None: not known; "pixel / 256": `PLAIN`
+    gate        of M3ViT: what scores are the softmax of
+    activation  function between the matrices of an MLP, see numbers.activation
     antialias   how positions are interpolated
     pool        of the classifier; "": by the tensors
     decoders    of M3ViT's tasks, in their order: tensors without what stands before
@@ -94,6 +98,8 @@ class Vit:
     eps: float = 1e-6
     image_size: tuple[int, int] | None = None
     scaling: Scaling | None = None
+    gate: str = "all"
+    activation: str = "gelu"
     antialias: bool = True
     pool: str = ""
     labels: tuple[str, ...] = ()
@@ -155,6 +161,9 @@ class Vit:
         )
         tensors["patch_embed.proj.bias"] = (patch_bias - shift).astype(np.float32)
         size, prefix, tensors["pos_embed"] = self.positions(options, width, patch)
+        pre_norm = "norm_pre.weight" in self.tensors
+        for part in ("weight", "bias") if pre_norm else ():
+            tensors[f"norm_pre.{part}"] = self.take(f"norm_pre.{part}", (width,))
         layers = 1 + max(
             (int(found[1]) for name in self.tensors if (found := re.match(r"blocks\.(\d+)\.", name))), default=-1
         )
@@ -190,6 +199,8 @@ class Vit:
             width=width, heads=heads, layers=layers, hidden=hidden, experts=experts, expert_hidden=expert_hidden,
             top_k=options.top_k if moe else 0, moe_layers=tuple(moe), tasks=tasks, eps=self.eps, prefix=prefix,
             attention=options.attention,
+            activation=options.activation or self.activation, gate=options.gate or self.gate,
+            pre_norm=pre_norm, gate_bias=any(".mlp.gate." in name and name.endswith(".bias") for name in tensors),
         )  # fmt: skip
         tensors = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
         check_tensors(config, tensors, "the imported model")
@@ -232,6 +243,9 @@ class Vit:
             raise self.fail(f"{block}.mlp.gate.0.w_gate is missing")
         for number, name in enumerate(gates):
             tensors[f"{block}.mlp.gate.{number}.w_gate"] = self.take(name, (width, experts))
+            bias = name.replace(".w_gate", ".bias")
+            if bias in self.tensors:
+                tensors[f"{block}.mlp.gate.{number}.bias"] = self.take(bias, (experts,))
         return experts, hidden, len(gates)
 
     # ---------------------------------------------------------------------------------------------------- facts
@@ -324,7 +338,12 @@ class Vit:
             names = options.tasks or ("features",)
             for part in ("weight", "bias"):
                 tensors[f"heads.{names[0]}.norm.{part}"] = self.take(f"norm.{part}", (width,))
-            return (TaskConfig(name=names[0], kind="features"),)
+            channels = 0
+            if "projection.weight" in self.tensors:
+                channels = self.outputs("projection")
+                weight, bias = self.affine("projection", channels, width)
+                tensors |= {f"heads.{names[0]}.proj.weight": weight, f"heads.{names[0]}.proj.bias": bias}
+            return (TaskConfig(name=names[0], kind="features", channels=channels),)
         if [self.tensors.pop(f"fc_norm.{part}") for part in ("weight", "bias") if f"fc_norm.{part}" in self.tensors]:
             self.notes.append("fc_norm, the norm of the mean of the patches, is left out: tokens come as they are")
         if any(map(is_pup, self.decoders.values())):
@@ -343,7 +362,7 @@ class Vit:
         kinds = names if set(names) == set(self.decoders) else tuple(self.decoders)
         if gates < len(names):
             self.notes.append(f"its tasks share their gates: {listing(names)} get the same ones")
-            for gate in [name for name in tensors if name.endswith(".mlp.gate.0.w_gate")]:
+            for gate in [name for name in tensors if ".mlp.gate.0." in name]:
                 tensors |= {gate.replace(".gate.0.", f".gate.{n}."): tensors[gate] for n in range(1, len(names))}
         elif gates > 1:
             order = ", ".join(f"{kind} gate {number}" for number, kind in enumerate(kinds))

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+QUICK = 1.702  # x * sigmoid(QUICK * x) is close to GELU
+TANH = math.sqrt(2 / math.pi), 0.044715  # GELU by tanh: x * (1 + tanh(a * (x + b * x^3))) / 2 with these a and b
 
 
 @cache
@@ -17,7 +21,7 @@ def _gelu_nodes() -> tuple[NDArray, NDArray]:
     return x * cdf, cdf + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 
-def float_gelu(x: NDArray) -> NDArray:
+def gelu(x: NDArray) -> NDArray:
     """The exact GELU x * Phi(x): cubic Hermite between nodes 1/128 apart, error below 2e-11.
 
     Shape and float type are kept.
@@ -31,3 +35,23 @@ def float_gelu(x: NDArray) -> NDArray:
     y = (2 * t3 - 3 * t2 + 1) * value[index] + (3 * t2 - 2 * t3) * value[index + 1]
     y += ((t3 - 2 * t2 + t) * slope[index] + (t3 - t2) * slope[index + 1]) / 128
     return np.where(np.abs(x) >= 9.99, np.maximum(x, 0), y).astype(x.dtype)
+
+
+def _gelu_tanh(x: NDArray) -> NDArray:
+    a, b = TANH
+    return x * (1 + np.tanh(a * (x + b * x * x * x))) / 2
+
+
+def _swish(x: NDArray, slope: float = 1.0) -> NDArray:
+    """x * sigmoid(slope * x), by tanh, which never overflows."""
+    return x * (1 + np.tanh(x * (slope / 2))) / 2
+
+
+FUNCTIONS: Mapping[str, Callable[[NDArray], NDArray]] = {
+    "gelu": gelu,
+    "gelu-tanh": _gelu_tanh,
+    "quick-gelu": lambda x: _swish(x, QUICK),
+    "silu": _swish,
+    "relu": lambda x: np.maximum(x, 0),
+}
+ACTIVATIONS = tuple(FUNCTIONS)

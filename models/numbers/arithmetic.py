@@ -5,14 +5,17 @@ Tables are generated here, from the exact functions, and the hardware takes them
 """
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .activation import QUICK, TANH
 from .words import (
+    ACTIVATION_FRACTION,
     FINE_PROBABILITY_BITS,
-    GELU_FRACTION,
     MULTIPLIER_LIMIT,
     PROBABILITY_BITS,
     PROBABILITY_SUM_BITS,
@@ -27,9 +30,9 @@ SIGMOID_SEGMENT_BITS = 6  # of 12 fractional bits: segments of 1/64
 SIGMOID_LIMIT = 16 << SCORE_FRACTION  # |x| from which it is 0 or 1
 ROOT_SEGMENT_BITS = 12  # below the 8 (1/x) or 7 (1/sqrt(x)) bits that choose the segment
 ROOT_TABLE_FRACTION = 18  # of 1/x and 1/sqrt(x) in their tables
-GELU_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
-GELU_TABLE_FRACTION = 20
-GELU_LIMIT = 8 << GELU_FRACTION  # |x| from which delta is 0
+ACTIVATION_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
+ACTIVATION_TABLE_FRACTION = 20
+ACTIVATION_LIMIT = 8 << ACTIVATION_FRACTION  # what is looked up is below
 
 
 def round_shift(x, shift):
@@ -156,22 +159,47 @@ def rsqrt(x) -> tuple[Ints, Ints]:
     return _mantissa(_line(start, drop, (length & 1) << 19 | fraction, ROOT_SEGMENT_BITS, -1)), length >> 1
 
 
-@cache
-def gelu_table() -> tuple[Ints, Ints]:
-    """delta(x) = ReLU(x) - GELU(x) = x * Phi(-x) at x = i/64 in units of 2^-20, and its rise to the next entry
-    (signed).
+@dataclass(frozen=True)
+class Correction:
+    """What an activation function lacks of ReLU, f(x) = max(x, 0) - delta(|x|); 0 from 8 * 2^halvings on.
+
+    delta     its exact value, x >= 0
+    halvings  |x| is halved so many times before it is looked up
     """
-    x = np.arange(513) / 64
-    nodes = np.round(x * 0.5 * np.array([math.erfc(v / math.sqrt(2)) for v in x]) * (1 << GELU_TABLE_FRACTION)).astype(
-        np.int64
-    )
+
+    delta: Callable[[float], float]
+    halvings: int = 0
+
+
+def _gelu_tanh_delta(x: float) -> float:
+    a, b = TANH
+    return x * (1 - math.tanh(a * (x + b * x**3))) / 2
+
+
+CORRECTIONS: Mapping[str, Correction] = {
+    "gelu": Correction(lambda x: x * 0.5 * math.erfc(x / math.sqrt(2))),
+    "gelu-tanh": Correction(_gelu_tanh_delta),
+    "quick-gelu": Correction(lambda x: x / (1 + math.exp(QUICK * x))),
+    "silu": Correction(lambda x: x / (1 + math.exp(x)), halvings=1),
+}
+
+
+@cache
+def correction_table(kind: str) -> tuple[Ints, Ints]:
+    """delta at x = i/64 * 2^halvings in units of 2^-20, and its rise to the next entry (signed)."""
+    correction = CORRECTIONS[kind]
+    x = np.arange(513) / 64 * (1 << correction.halvings)
+    nodes = np.round(np.array([correction.delta(v) for v in x]) * (1 << ACTIVATION_TABLE_FRACTION)).astype(np.int64)
     nodes[-1] = 0
     return nodes[:-1], nodes[1:] - nodes[:-1]
 
 
-def gelu(x) -> Ints:
-    """GELU(x) = ReLU(x) - delta(|x|), argument and value in units of 2^-16 (28-bit signed); delta = 0 for |x| >= 8."""
+def activation(x, kind: str) -> Ints:
+    """f(x) = max(x, 0) - delta(|x|), argument and value in units of 2^-16 (28-bit signed)."""
     x = np.asarray(x, np.int64)
-    magnitude = np.minimum(np.abs(x), GELU_LIMIT - 1)
-    delta = round_shift(_line(*gelu_table(), magnitude, GELU_SEGMENT_BITS), GELU_TABLE_FRACTION - GELU_FRACTION)
-    return np.maximum(x, 0) - np.where(np.abs(x) >= GELU_LIMIT, 0, delta)
+    if kind not in CORRECTIONS:
+        return np.maximum(x, 0)
+    magnitude = np.abs(x) >> CORRECTIONS[kind].halvings
+    line = _line(*correction_table(kind), np.minimum(magnitude, ACTIVATION_LIMIT - 1), ACTIVATION_SEGMENT_BITS)
+    delta = round_shift(line, ACTIVATION_TABLE_FRACTION - ACTIVATION_FRACTION)
+    return np.maximum(x, 0) - np.where(magnitude >= ACTIVATION_LIMIT, 0, delta)

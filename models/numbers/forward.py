@@ -63,5 +63,5 @@ def forward(
         values = head.forward(x, context)
     elif host_head := model.host_heads.get(name):
         values = host_head.forward(x, tensors)
-    # After the embedding come the layers, two operations each.
-    return Forward(x, after[2::2], context.routes, context.scores, values)
+    # The layers are last, two operations each.
+    return Forward(x, after[-2 * config.layers :][1::2], context.routes, context.scores, values)

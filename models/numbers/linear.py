@@ -23,6 +23,7 @@ class Linear:
     bias        [outputs] or [experts, outputs], 27 bits: in units of the epilogue's fine result, or, with bias_first,
                 of the accumulator >> bias_shift
     multiplier  like bias, 0..65535, 2^15 = 1.0
+    activation  function of the results; "": none
     groups      outputs come in this many groups (heads), each padded to whole words on its own; input_groups likewise
     """
 
@@ -36,7 +37,7 @@ class Linear:
     residual_shift: int = 0
     bias_shift: int = 0
     bias_first: bool = False
-    gelu: bool = False
+    activation: str = ""
     groups: int = 1
     input_groups: int = 1
 

@@ -152,13 +152,13 @@ class Quantiser:
 
         fraction: sums = value / weight step * 2^fraction. reach: largest |value| without bias (with it where a residual
         is added). output: exponent of the result (per channel if an array). old: exponent of the residual that is
-        added. fine: exponent inside the epilogue if that is given (GELU). lowest: the smallest exponent that the norm's
-        row scale takes.
+        added. fine: exponent inside the epilogue if that is given (an activation function's). lowest: the smallest
+        exponent that the norm's row scale takes.
         """
         folded = self.folded[matrix.key]
         bits = self.format.bits(matrix.expert)
-        # GELU's argument has a fixed unit, which sums of 8-bit weights cannot be brought to where weights are large and
-        # rows quiet.
+        # An activation function's argument has a fixed unit, which sums of 8-bit weights cannot be brought to where
+        # weights are large and rows quiet.
         if fine is not None and bits == BYTE_BITS and fine > self.cap(matrix, fraction, lowest) + 1:
             bits = WORD_BITS
             self.widened.append(matrix.key)
@@ -193,7 +193,7 @@ class Quantiser:
             residual_shift=0 if old is None else int(at) - old,
             bias_shift=bias_shift,
             bias_first=old is not None,
-            gelu=fine is not None,
+            activation="" if fine is None else self.config.activation,
             groups=matrix.groups,
             input_groups=matrix.input_groups,
         )

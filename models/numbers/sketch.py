@@ -65,7 +65,7 @@ class Sketch(Quantiser):
             accumulator_shift=0,
             output_shift=0,
             bias_first=old is not None,
-            gelu=fine is not None,
+            activation="" if fine is None else self.config.activation,
             groups=matrix.groups,
             input_groups=matrix.input_groups,
         )

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arithmetic import (
-    GELU_LIMIT,
-    GELU_SEGMENT_BITS,
+    ACTIVATION_LIMIT,
+    ACTIVATION_SEGMENT_BITS,
+    CORRECTIONS,
+    correction_table,
     exp2_fine,
-    gelu_table,
     reciprocal,
     relu_fine,
     round_shift,
@@ -62,20 +63,22 @@ def _narrow(x: Floats, shift: int | NDArray, bits: int) -> None:
     np.clip(x, -float(1 << bits - 1), float((1 << bits - 1) - 1), out=x)
 
 
-def gelu(w: Floats) -> Floats:
-    """`arithmetic.gelu` on float64 integers of at most 28 bits; 32-bit index arithmetic."""
-    magnitude = np.abs(w)
-    inside = np.minimum(magnitude, GELU_LIMIT - 1).astype(np.int32)
-    index, fraction = inside >> GELU_SEGMENT_BITS, inside & ((1 << GELU_SEGMENT_BITS) - 1)
-    start, rise = gelu_table()
-    line = rise.astype(np.int32)[index] * fraction  # |rise| < 2^14, fraction < 2^10
-    line += 1 << GELU_SEGMENT_BITS - 1
-    line >>= GELU_SEGMENT_BITS
+def activation(w: Floats, kind: str) -> Floats:
+    """`arithmetic.activation` on float64 integers of at most 28 bits; 32-bit index arithmetic."""
+    result = np.maximum(w, 0.0)
+    if kind not in CORRECTIONS:
+        return result
+    magnitude = np.abs(w).astype(np.int32) >> CORRECTIONS[kind].halvings
+    inside = np.minimum(magnitude, ACTIVATION_LIMIT - 1)
+    index, fraction = inside >> ACTIVATION_SEGMENT_BITS, inside & ((1 << ACTIVATION_SEGMENT_BITS) - 1)
+    start, rise = correction_table(kind)
+    line = rise.astype(np.int32)[index] * fraction  # |rise| < 2^15, fraction < 2^10
+    line += 1 << ACTIVATION_SEGMENT_BITS - 1
+    line >>= ACTIVATION_SEGMENT_BITS
     line += start.astype(np.int32)[index]
     line += 8
     line >>= 4
-    line[magnitude >= GELU_LIMIT] = 0
-    result = np.maximum(w, 0.0)
+    line[magnitude >= ACTIVATION_LIMIT] = 0
     result -= line
     return result
 
@@ -91,14 +94,14 @@ def epilogue(
     old: NDArray | None = None,
     residual_shift: int = 0,
     output_shift: int = 0,
-    use_gelu: bool = False,
+    function: str = "",
 ) -> NDArray[np.int16]:
     """From 48-bit sums to 16-bit words; `sums` [rows, outputs] (float64 integers) is overwritten.
 
     a = sat27(round_shift(sums, max(0, accumulator_shift + exponent)))     exponent: per row, or one for all
     b = sat27(round_shift(a * mantissa, 15))                              mantissa [rows], None = 2^15
     m = sat27(round_shift(b * multiplier, 15))                            multiplier [outputs], None = 2^15
-    w = m + (old << residual_shift, or else bias); w = gelu(w) if use_gelu
+    w = m + (old << residual_shift, or else bias); w = activation(w, function) if there is one
     y = sat16(round_shift(w, output_shift))
 
     Both a * mantissa (27 + 16 bits) and b * multiplier stay below 2^53. `bias` is None where it entered the accumulator
@@ -116,8 +119,8 @@ def epilogue(
         x += old * float(1 << residual_shift)
     elif bias is not None:
         x += bias
-    if use_gelu:
-        x = gelu(x)
+    if function:
+        x = activation(x, function)
     _narrow(x, output_shift, WORD_BITS)
     return x.astype(np.int16)
 
@@ -157,18 +160,18 @@ def layernorm_scale(
     return rsqrt(np.maximum(variance, 1))
 
 
-def route(logits: NDArray, shift: int, top_k: int) -> tuple[Ints, Ints]:
+def route(logits: NDArray, shift: int, top_k: int, among_chosen: int = 0) -> tuple[Ints, Ints]:
     """Top-k of each row's logits [rows, experts] -> (experts [rows, top_k], scores [rows, top_k], 2^15 = 1.0, at most
     65535).
 
     Chosen by logit, largest first, ties to the lowest index; the score is the softmax over all experts, not
-    renormalised.
+    renormalised, or over those chosen.
     """
     logits = logits.astype(np.int64)
     p = exp2_fine(logits.max(axis=1, keepdims=True) - logits, shift)
-    mantissa, exponent = reciprocal(p.sum(axis=1))
     chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     picked = np.take_along_axis(p, chosen, axis=1)
+    mantissa, exponent = reciprocal((picked if among_chosen else p).sum(axis=1))
     return chosen, np.minimum(round_shift(picked * mantissa[:, None], exponent[:, None] + 1), MULTIPLIER_LIMIT)
 
 

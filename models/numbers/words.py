@@ -13,7 +13,7 @@ FINE_PROBABILITY_BITS = 18  # where it is added up
 PROBABILITY_SUM_BITS = 30  # of the sum of a row
 MOST_KEYS = (1 << PROBABILITY_SUM_BITS - FINE_PROBABILITY_BITS) - 1  # each of at most 1.0
 SCORE_FRACTION = 12  # of an exponent after alignment
-GELU_FRACTION = 16  # of GELU's argument and value
+ACTIVATION_FRACTION = 16  # of an activation function's argument and value
 PIXEL_FRACTION = 8  # an image's value is pixel / 256
 
 EPSILON_BITS = 48  # what is added to n^2 * variance

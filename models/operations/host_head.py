@@ -21,7 +21,9 @@ from .pup import decode, decoder_tensors
 
 @dataclass(frozen=True)
 class HostHead:
-    """Of a task of kind "features" the final norm; of a classifier that pools "mean-first" and of decoder "pup" all."""
+    """Of a task of kind "features" the final norm, and the projection behind it if there is one; of a classifier that
+    pools "mean-first" and of decoder "pup" all.
+    """
 
     config: ModelConfig
     task: TaskConfig
@@ -35,7 +37,7 @@ class HostHead:
     def title(self) -> str:
         """What the host computes, for reports."""
         if self.task.kind == "features":
-            return "final norm"
+            return "final norm, projection" if self.task.channels else "final norm"
         if self.task.decoder == "pup":
             return "final norm, five convolutions"
         return "mean of the patches, final norm, classifier"
@@ -50,7 +52,7 @@ class HostHead:
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of its tensors in a checkpoint."""
-        if self.task.kind == "features":
+        if self.task.kind == "features" and not self.task.channels:
             return self.norm.tensors()
         if self.task.decoder == "pup":
             name, c = f"heads.{self.task.name}", self.config
@@ -58,10 +60,13 @@ class HostHead:
         return self.norm.tensors() | affine(self.name, self.task.channels, self.config.width)
 
     def forward(self, x: NDArray, tensors: Tensors) -> NDArray:
-        """Tokens [B, T, D] -> features [B, T, D], logits [B, 1, classes], or of "pup" [B, rows, columns, channels]."""
+        """Tokens [B, T, D] -> features [B, T, D or channels], logits [B, 1, classes], or of "pup" [B, rows, columns,
+        channels].
+        """
         context, c = Context(tensors, 0, x.dtype.type), self.config
         if self.task.kind == "features":
-            return self.norm.forward(x, context)[0]
+            features = self.norm.forward(x, context)[0]
+            return linear(features, tensors, self.name) if self.task.channels else features
         if self.task.decoder == "pup":
             patches = self.norm.forward(x[:, c.prefix :], context)[0]
             grid = patches.reshape(len(x), c.patches_per_column, c.patches_per_row, c.width)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""x + fc2(GELU(fc1(x'))) of the normalised x', with the exact GELU, x * (1 + erf(x / sqrt(2))) / 2."""
+"""x + fc2(f(fc1(x'))) of the normalised x', with the model's activation function f."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ..config import ModelConfig
 from ..keys import Key, Role
-from ..numbers.activation import float_gelu
+from ..numbers.activation import FUNCTIONS
 from ..numbers.folding import Folded
 from ..numbers.linear import Linear
-from ..numbers.words import GELU_FRACTION
+from ..numbers.words import ACTIVATION_FRACTION
 from ..steps import RESIDUAL, Product, RowScale, Step, Value
 from .norm import Norm
 from .norms import norm
@@ -75,7 +75,7 @@ class Mlp(Operation):
         y, _ = self.norm.forward(x, context)
         first = linear(y, w, self.name("fc1"))
         see.reach(self.key(Role.FIRST_OUTPUT), first)
-        hidden = float_gelu(first)
+        hidden = FUNCTIONS[self.config.activation](first)
         see.reach(self.key(Role.HIDDEN), hidden)
         see.rows(self.key(Role.HIDDEN), hidden)
         second = linear(hidden, w, self.name("fc2"))
@@ -103,12 +103,12 @@ class Mlp(Operation):
 
 
 def hidden_exponent(quantiser: Quantiser, key: Key) -> int:
-    """Of GELU's result, which cannot be finer than GELU's own."""
-    return quantiser.note(key, quantiser.exponent(quantiser.reach(key), low=1, high=GELU_FRACTION))
+    """Of an activation function's result, which cannot be finer than the function's own."""
+    return quantiser.note(key, quantiser.exponent(quantiser.reach(key), low=1, high=ACTIVATION_FRACTION))
 
 
 def first_linear(quantiser: Quantiser, matrix: Matrix, output: Key, norm: Norm, residual: int) -> Linear:
-    """The matrix before a GELU, whose argument has a fixed exponent."""
+    """The matrix before an activation function, whose argument has a fixed exponent."""
     q = quantiser
     bias = float(np.abs(q.folded[matrix.key].bias).max())
     hidden = q.exponents[Key(Role.HIDDEN, matrix.key.layer)]
@@ -118,7 +118,7 @@ def first_linear(quantiser: Quantiser, matrix: Matrix, output: Key, norm: Norm, 
         lowest=norm.lowest(q.sigma(norm.key), residual),
         reach=q.reach(output) + bias,
         output=hidden,
-        fine=GELU_FRACTION,
+        fine=ACTIVATION_FRACTION,
     )
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """x + sum over the token's k best experts e of p_e * expert_e(x') of the normalised x', p the softmax over all experts,
-not renormalised.
+not renormalised, or over the k best.
 
-One router per task, without a bias; the experts, each an MLP, are common. Ties go to the lowest expert. Folded: log2(e)
-into the routers, as their softmax is in base 2; it does not see what all experts share, so that goes.
+One router per task, with or without a bias; the experts, each an MLP, are common. Ties go to the lowest expert.
+Folded: log2(e) into the routers, as their softmax is in base 2; it does not see what all experts share, so that goes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..config import ModelConfig
 from ..keys import Key, Role
-from ..numbers.activation import float_gelu
+from ..numbers.activation import FUNCTIONS
 from ..numbers.error_aware import Moment
 from ..numbers.folding import Folded
 from ..numbers.linear import Linear
@@ -65,6 +65,9 @@ class MixtureOfExperts(Operation):
     def gate(self, task: int) -> str:
         return self.name(f"gate.{task}.w_gate")
 
+    def gate_bias(self, task: int) -> str:
+        return self.name(f"gate.{task}.bias")
+
     @property
     def tasks(self) -> range:
         return range(len(self.config.tasks))
@@ -74,6 +77,7 @@ class MixtureOfExperts(Operation):
         return {
             **self.norm.tensors(),
             **{self.gate(task): (c.width, c.experts) for task in self.tasks},
+            **{self.gate_bias(task): (c.experts,) for task in self.tasks if c.gate_bias},
             self.name("experts.htoh4.weight"): (c.experts, c.expert_hidden, c.width),
             self.name("experts.htoh4.bias"): (c.experts, c.expert_hidden),
             self.name("experts.h4toh.weight"): (c.experts, c.width, c.expert_hidden),
@@ -112,6 +116,8 @@ class MixtureOfExperts(Operation):
         c, w, see = self.config, context.tensors, context.observer
         y, scaled = self.norm.forward(x, context)
         logits = y @ w[self.gate(context.task)]
+        if c.gate_bias:
+            logits = logits + w[self.gate_bias(context.task)]
         if see.active:  # the hardware's are in base 2, and free of what all experts share
             see.reach(self.key(Role.LOGITS, context.task), (logits - logits.mean(axis=-1, keepdims=True)) * LOG2_E)
         probability = softmax(logits)
@@ -119,6 +125,8 @@ class MixtureOfExperts(Operation):
         if self.layer in context.routing:
             chosen = np.asarray(context.routing[self.layer]).reshape(chosen.shape)
         score = np.take_along_axis(probability, chosen, axis=-1)
+        if c.gate == "top-k":
+            score = score / score.sum(axis=-1, keepdims=True)
         context.routes[self.layer], context.scores[self.layer] = chosen, score
         flat, seen = y.reshape(-1, c.width), scaled.reshape(-1, c.width)
         see.tokens(self.key(Role.NORM_2), flat)
@@ -130,7 +138,7 @@ class MixtureOfExperts(Operation):
             see.rows(self.key(Role.NORM_2).of(expert), seen[row], importance)
             first = linear(flat[row], w, self.name("experts.htoh4"), expert)
             see.reach(self.key(Role.FIRST_OUTPUT), first)
-            hidden = float_gelu(first)
+            hidden = FUNCTIONS[self.config.activation](first)
             see.reach(self.key(Role.HIDDEN), hidden)
             see.rows(self.key(Role.HIDDEN).of(expert), hidden, importance)
             second = linear(hidden, w, self.name("experts.h4toh"), expert)
@@ -142,7 +150,7 @@ class MixtureOfExperts(Operation):
 
     def hidden(self, tensors: Tensors, tokens: NDArray, expert: int) -> NDArray:
         """What an expert's second matrix would see of any normalised tokens."""
-        return float_gelu(linear(tokens, tensors, self.name("experts.htoh4"), expert))
+        return FUNCTIONS[self.config.activation](linear(tokens, tensors, self.name("experts.htoh4"), expert))
 
     def seen(self, matrix: Matrix, moments: Moments, tensors: Tensors) -> Sequence[tuple[NDArray, NDArray]]:
         """Experts that saw few tokens get the rest from all tokens.
@@ -162,9 +170,10 @@ class MixtureOfExperts(Operation):
         result = {}
         for task in self.tasks:
             gate = tensors[self.gate(task)].T * LOG2_E
-            result[self.router(task).key] = self.norm.fold(
-                tensors, gate - gate.mean(axis=0), np.zeros(self.config.experts)
-            )
+            bias = np.zeros(self.config.experts)
+            if self.config.gate_bias:
+                bias = tensors[self.gate_bias(task)] * LOG2_E
+            result[self.router(task).key] = self.norm.fold(tensors, gate - gate.mean(axis=0), bias - bias.mean())
         first = self.norm.fold(
             tensors, tensors[self.name("experts.htoh4.weight")], tensors[self.name("experts.htoh4.bias")]
         )
@@ -222,7 +231,16 @@ class QuantisedMixture(Quantised):
             router, where = self.routers[task], f"{name} router of task {c.tasks[task].name}"
             return [
                 Product(where, "", router.linear, RESIDUAL, logits, RowScale.NORM),
-                Route(where, f": top {c.top_k}", router.linear.key, logits, c.experts, c.top_k, router.exponent_shift),
+                Route(
+                    where,
+                    f": top {c.top_k}",
+                    router.linear.key,
+                    logits,
+                    c.experts,
+                    c.top_k,
+                    router.exponent_shift,
+                    among_chosen=c.gate == "top-k",
+                ),
             ]
 
         yield self.operation.norm.step(f"{name} norm 2", self.epsilon)

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 NAME = "patch_embed.proj"
 
 
+def counted(config: ModelConfig, x: NDArray) -> NDArray:
+    """What of embedded rows counts: a LayerNorm before the layers takes their mean away, so it goes at once."""
+    return x - x.mean(axis=-1, keepdims=True) if config.pre_norm and config.norm == "layer" else x
+
+
 @dataclass(frozen=True)
 class PatchEmbedding(Operation):
     config: ModelConfig
@@ -69,22 +74,25 @@ class PatchEmbedding(Operation):
             1 << PIXEL_FRACTION
         )
         context.observer.rows(self.matrix.sees, patches)
-        embedded = patches @ w[f"{NAME}.weight"].reshape(c.width, -1).T
+        embedded = counted(c, patches @ w[f"{NAME}.weight"].reshape(c.width, -1).T)
         context.observer.reach(Key(Role.PATCH_OUTPUT), embedded)
         prefix: NDArray = np.zeros((batch, c.prefix, c.width), context.dtype)
-        residual = np.concatenate([prefix, embedded + w[f"{NAME}.bias"]], axis=1) + w["pos_embed"]
+        residual = np.concatenate([prefix, embedded + counted(c, w[f"{NAME}.bias"])], axis=1)
+        residual = residual + counted(c, w["pos_embed"])
         context.observer.residual(self.result, residual)
         return residual
 
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         """The bias goes into the position."""
         width = self.config.width
-        return {self.matrix.key: Folded(tensors[f"{NAME}.weight"].reshape(width, -1), np.zeros(width))}
+        weight = counted(self.config, tensors[f"{NAME}.weight"].reshape(width, -1).T).T
+        return {self.matrix.key: Folded(weight, np.zeros(width))}
 
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
         q = quantiser
         position = q.tensors["pos_embed"].copy()
         position[self.config.prefix :] += q.tensors[f"{NAME}.bias"]
+        position = counted(self.config, position)
         whole = q.exponent(float(np.abs(position).max()), headroom=1.0)
         after = q.note(self.result, min(after, q.cap(self.matrix, PIXEL_FRACTION)))
         before = q.note(Key(Role.POSITION), min(whole, after))

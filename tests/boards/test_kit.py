@@ -189,8 +189,10 @@ digest = hashlib.sha256()
 def take(*values):
     for value in values:
         digest.update(np.ascontiguousarray(value).tobytes())
-for table in (arithmetic.exp2_table, arithmetic.gelu_table, arithmetic.reciprocal_table, arithmetic.rsqrt_table):
+for table in (arithmetic.exp2_table, arithmetic.reciprocal_table, arithmetic.rsqrt_table):
     take(*table())
+for kind in arithmetic.CORRECTIONS:
+    take(*arithmetic.correction_table(kind))
 every = np.arange(1 << 16, dtype=np.int64)
 for shift in range(5):
     take(arithmetic.exp2_fine(every, shift))

@@ -288,6 +288,17 @@ def test_bytes_of_the_device() -> None:
         planned("m3vit-t", preset("base"), device_bytes=1_000_000)
 
 
+def test_an_activation_function_that_is_not_built_in() -> None:
+    model, board = replace(PRESETS["m3vit-nano"], activation="silu"), preset("schoko")
+    with pytest.raises(Shortage) as caught:
+        planned(model, board)
+    assert str(caught.value) == (
+        "model m3vit-nano does not fit hardware 'schoko': it needs the activation function silu, which is not built "
+        "in; it fits with --set activations=gelu,silu"
+    )
+    assert planned(model, changed(board, ["activations=silu"])).cycles == planned("m3vit-nano", board).cycles
+
+
 def test_large_models_take_seconds_and_no_memory() -> None:
     large = replace(
         PRESETS["m3vit-t"], name="large", width=384, heads=6, hidden=1536, expert_hidden=768, image_width=128

@@ -52,6 +52,11 @@ def test_lists(name):
     assert backwards == twice == replace(BASE, **{name: ",".join(known)})
 
 
+def test_another_function_is_other_hardware():
+    one, other = (replace(BASE, activations=name) for name in ("gelu", "silu"))
+    assert (one.functions, other.functions) == (("gelu",), ("silu",)) and one.hash != other.hash
+
+
 def test_either_end_of_every_range_that_can_stand_alone():
     for name in ("rows", "width", "hidden", "experts", "top_k", "outstanding"):
         for value in RANGES[name]:

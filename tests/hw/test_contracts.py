@@ -211,7 +211,7 @@ PULSES: dict[str, tuple[type, str, dict[str, int], str]] = {
     "LogitScan.LATENCY": (LogitScan, "start", {"rows": 1, "columns": 1, "top_k": 1}, "valid"),
     "ExpertChoice.SEEN": (ExpertChoice, "valid", {}, "seen_valid"),
     "ExpertChoice.LATENCY": (ExpertChoice, "valid", {"token.last": 1, "token.first": 1}, "chosen"),
-    "ExpertScore.LATENCY": (ExpertScore, "seen_valid", {"seen_token.last": 1}, "scored"),
+    "ExpertScore.LATENCY": (ExpertScore, "seen_valid", {"seen_token.last": 1, "seen_token.scored": 1}, "scored"),
     "Hazards.LATENCY": (Hazards, "announced", {}, "block_may_start"),
     "RegisterFile.LATENCY": (RegisterFile, "bus_arvalid", {}, "bus_rvalid"),
     "RowUnpacker.LATENCY": (RowUnpacker, "valid", {}, "row_valid"),

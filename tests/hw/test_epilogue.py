@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from edgemoe.hw.compute.epilogue import Epilogue
-from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.isa import Activation
 from edgemoe.models.numbers import twins
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
@@ -15,8 +16,9 @@ from numpy.testing import assert_array_equal
 class Plan:
     """Random column blocks: bank after bank gets new parameters, then rows use them. `rows` has one for each cycle."""
 
-    def __init__(self, lanes: int, gaps: float, seed: int) -> None:
-        self.lanes = lanes
+    def __init__(self, config: HardwareConfig, gaps: float, seed: int) -> None:
+        self.lanes = lanes = config.lanes
+        self.activations = [Activation.of(function) for function in config.functions]
         self.rng = rng = np.random.default_rng(seed)
         self.rows: list[dict[str, Any]] = []
         self.expected: list[np.ndarray] = []  # out_word of each valid row
@@ -53,7 +55,8 @@ class Plan:
 
     def _row(self, bank: int) -> None:
         rng = self.rng
-        control = {name: int(rng.integers(2)) for name in ("residual", "bias_first", "gelu", "use_parameters")}
+        control = {name: int(rng.integers(2)) for name in ("residual", "bias_first", "use_parameters")}
+        control["activation"] = int(rng.choice(self.activations)) if rng.random() < 0.6 else Activation.NONE
         control |= {name: int(rng.integers(16)) for name in ("residual_shift", "output_shift")}
         control["accumulator_shift"] = int(rng.integers(-16, 24) if rng.random() < 0.7 else rng.integers(-64, 64))
         sums, old = self._numbers(48), self._numbers(16)
@@ -71,7 +74,7 @@ class Plan:
             old=old[None, :] if control["residual"] else None,
             residual_shift=control["residual_shift"],
             output_shift=control["output_shift"],
-            use_gelu=bool(control["gelu"]),
+            function=Activation(control["activation"]).function,
         )[0]
         first = {
             "first_bank": int(rng.integers(2)),
@@ -88,7 +91,7 @@ class Plan:
 @pytest.mark.parametrize("gaps", [0.0, 0.3])
 @pytest.mark.parametrize("name, seed", [("tiny", 1), ("tiny", 2), ("small", 3), ("base", 4)])
 def test_rows(name: str, seed: int, gaps: float) -> None:
-    plan = Plan(preset(name).lanes, gaps, seed)
+    plan = Plan(preset(name), gaps, seed)
     out = rtl(Epilogue(preset(name)), plan.rows, latency={"first_bias": Epilogue.FIRST_LATENCY})
     valid = np.array([bool(row["row_valid"]) for row in plan.rows])
     assert_array_equal(out["out_valid"], valid)
@@ -104,7 +107,7 @@ def test_plain_settings_are_a_linear_layer() -> None:
     x, weights = rng.integers(-(1 << 13), 1 << 13, (9, 64)), rng.integers(-(1 << 11), 1 << 11, (64, 16))
     bias = rng.integers(-(1 << 16), 1 << 16, 16)
     # x has 12 fractional bits, weights 14, the sum is brought to GELU's 16, the result to 12.
-    word = twins.epilogue(twins.matmul(x, weights), accumulator_shift=10, bias=bias, output_shift=4, use_gelu=True)
+    word = twins.epilogue(twins.matmul(x, weights), accumulator_shift=10, bias=bias, output_shift=4, function="gelu")
     linear = torch.nn.functional.linear(
         torch.from_numpy(x / 2**12), torch.from_numpy(weights.T / 2**14), torch.from_numpy(bias / 2**16)
     )

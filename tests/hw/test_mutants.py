@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import test_accumulator
+import test_activation
 import test_array
 import test_epilogue
 import test_exponential
-import test_gelu
 import test_layernorm
 import test_link
 import test_memory_system
@@ -29,11 +29,11 @@ import test_score_functions
 import test_softmax
 import test_uart
 from edgemoe.hw.compute.accumulator import Accumulator
+from edgemoe.hw.compute.activation import ActivationFunction
 from edgemoe.hw.compute.array import Array
 from edgemoe.hw.compute.epilogue import Epilogue
 from edgemoe.hw.compute.expert_queues import ExpertQueues
 from edgemoe.hw.compute.exponential import Exponential
-from edgemoe.hw.compute.gelu import Gelu
 from edgemoe.hw.compute.layernorm import LayerNorm
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.router import Router
@@ -67,11 +67,13 @@ class Bench:
 
 BENCHES = [
     Bench(
-        Gelu,
-        (partial(test_gelu.test_every_input_on_the_grid, "small", 0.5),),
+        ActivationFunction,
+        (partial(test_activation.test_every_input_on_the_grid, "tiny", ("silu", "relu")),),
         {
             "the correction is the word's before": Mutant("delay(m, correct, 3,", "delay(m, correct, 4,"),
-            "no correction ends": Mutant("enable & ~magnitude[_LIMIT_BITS:].any()", "enable"),
+            "no correction ends": Mutant("corrected & ~place[_LIMIT_BITS:].any()", "corrected"),
+            "SiLU ends with the others": Mutant("Mux(halved, magnitude[1:], magnitude)", "magnitude"),
+            "ReLU is corrected": Mutant("m.d.sync += [corrected.eq(0), halved.eq(0)]", "m.d.sync += halved.eq(0)"),
         },
     ),
     Bench(
@@ -184,6 +186,12 @@ BENCHES = [
         {
             "queues are always emptied": Mutant(
                 "queues.reset.eq(command.start & command.reset_queues)", "queues.reset.eq(command.start)"
+            ),
+            "all experts are added up": Mutant(
+                "scores.among_chosen.eq(command.among_chosen)", "scores.shift.eq(command.shift)"
+            ),
+            "choices are made once": Mutant(
+                "scan.among_chosen.eq(command.among_chosen)", "scan.top_k.eq(command.top_k)"
             ),
         },
     ),

@@ -70,6 +70,8 @@ def test_renderings_are_complete(config):
         "memory": isa.Memory,
         "stationary": isa.Stationary,
         "scale": isa.Scale,
+        "activation": isa.Activation,
+        "attention": isa.Attention,
         "error_code": isa.ErrorCode,
     }
     assert set(listed["enumerations"]) == set(kinds) == {e.name for e in isa.ENUMERATIONS}

@@ -21,16 +21,18 @@ LOGITS = {
 }
 
 
-def choices(logits: np.ndarray, top_k: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
+def choices(logits: np.ndarray, top_k: int, shift: int, among: int) -> tuple[np.ndarray, np.ndarray]:
     """(expert, score) of each row's choices, [rows, top_k]."""
     import torch
 
-    order, scores = route(logits, shift, top_k)
+    order, scores = route(logits, shift, top_k, among)
     assert (
         order == torch.from_numpy(logits).sort(dim=1, descending=True, stable=True).indices[:, :top_k].numpy()
     ).all()
     softmax = torch.softmax(torch.from_numpy(logits * 2.0 ** (shift - 12) * np.log(2)), 1).numpy()
-    assert np.abs(scores / 2**15 - np.take_along_axis(softmax, order, 1)).max() < 2e-4
+    wanted = np.take_along_axis(softmax, order, 1)
+    wanted = wanted / wanted.sum(axis=1, keepdims=True) if among else wanted
+    assert np.abs(scores / 2**15 - wanted).max() < 2e-4
     return order, scores
 
 
@@ -39,7 +41,9 @@ class Routing:
         self.bench, self.unit, self.config = Bench(dut), unit, unit.config
         self.queues: list[list[tuple[int, int]]] = [[] for _ in range(unit.config.experts)]
 
-    async def route(self, logits: np.ndarray, row_base: int, top_k: int, shift: int, reset: bool) -> None:
+    async def route(
+        self, logits: np.ndarray, row_base: int, top_k: int, shift: int, reset: bool, among: int = 0
+    ) -> None:
         rows, experts = logits.shape
         random = np.random.default_rng(rows)
         blocks = padded(logits, self.config.lanes)
@@ -49,7 +53,7 @@ class Routing:
         memory = {base + i * stride + c: vector(blocks[i, c], 16) for i in range(rows) for c in range(columns)}
         if reset:
             self.queues = [[] for _ in self.queues]
-        order, scores = choices(logits, top_k, shift)
+        order, scores = choices(logits, top_k, shift, among)
         for k in range(top_k):
             for i in range(rows):
                 self.queues[order[i, k]].append((row_base + i, int(scores[i, k])))
@@ -63,6 +67,7 @@ class Routing:
             command_experts=experts,
             command_top_k=top_k,
             command_shift=shift,
+            command_among_chosen=among,
         )
         bench.set(command_start=1, command_reset_queues=reset)
         while not bench.get("command_done"):
@@ -71,7 +76,10 @@ class Routing:
             bench.set(command_start=0, command_reset_queues=0, logits_data=memory.get(address, 0))
             cycles += 1
             assert cycles < 10000
-        assert cycles == top_k * max(rows * columns, columns + self.unit.TURN) + rows * columns + self.unit.DRAIN
+        assert (
+            cycles
+            == (1 + among) * top_k * max(rows * columns, columns + self.unit.TURN) + rows * columns + self.unit.DRAIN
+        )
         await self.check()
 
     async def check(self) -> None:
@@ -101,8 +109,11 @@ async def compare(dut):
     for rows, experts, top_k in given["sizes"]:
         for kind in LOGITS:
             # Two streams into the same queues.
-            await routing.route(LOGITS[kind](random, (rows, experts)), 0, top_k, int(random.integers(0, 6)), True)
-            await routing.route(LOGITS["ties"](random, (rows, experts)), rows, top_k, 10, False)
+            among = int(random.integers(2))
+            await routing.route(
+                LOGITS[kind](random, (rows, experts)), 0, top_k, int(random.integers(0, 6)), True, among
+            )
+            await routing.route(LOGITS["ties"](random, (rows, experts)), rows, top_k, 10, False, 1 - among)
             tokens = [row for queue in routing.queues for row, _ in queue]
             assert sorted(tokens) == sorted(list(range(2 * rows)) * top_k), "no token is lost, none comes twice"
 

@@ -18,6 +18,7 @@ from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.hw.contract.isa import (
     BY_NAME,
     INSTRUCTION_BYTES,
+    Activation,
     ErrorCode,
     Instruction,
     Memory,
@@ -31,7 +32,7 @@ from edgemoe.hw.control.sequencer import Sequencer
 from edgemoe.models.numbers.words import MOST_KEYS
 from edgemoe.sim.emulator import Emulator
 
-TINY = replace(preset("tiny"), experts=6)  # no whole number of words of logits
+TINY = replace(preset("tiny"), experts=6, activations="gelu,relu")  # no whole number of words of logits
 DATA = 4096  # where transfers and weights are
 
 MATRIX = dict(rows=2, chunks=1, columns=1, address=DATA, beats=64)
@@ -70,6 +71,8 @@ CASES: dict[str, list[tuple[Opcode, dict[str, int], dict[str, int], bool]]] = {
     "picture's memory": [(Opcode.IMAGE, PICTURE, dict(memory=m), False) for m in Memory if m != Memory.ACTIVATION],
     "copy's memory": [(Opcode.MATMUL, dict(RESIDUAL, copy=1), dict(memory=Memory.ACTIVATION), False)],
     "expert's score": [(Opcode.MATMUL, dict(MATRIX, queued=1, scale=Scale.EXPERT), dict(queued=0), True)],
+    "activation": [(Opcode.MATMUL, dict(MATRIX, activation=Activation.RELU), dict(activation=n), False)
+                   for n in (Activation.GELU_TANH, Activation.SILU, 6, 7)],
     "rows": [
         *((o, f, dict(rows=0), False) for o, f in ((Opcode.MATMUL, MATRIX), (Opcode.LOAD, MOVE), (Opcode.STORE, MOVE),
                                                    (Opcode.LAYERNORM, NORM), (Opcode.ROUTE, dict(ROUTE, row_base=0)))),

@@ -32,13 +32,13 @@ def libraries() -> Any:
     )
 
 
-def shaken(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def shaken(model: torch.nn.Module, seed: int = 0, spread: float = 0.02) -> torch.nn.Module:
     """The model with every parameter moved at random: libraries begin with zeros and ones, which hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            spread = 0.02 if parameter.ndim > 1 else 0.1
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
+            size = spread if parameter.ndim > 1 else 0.1
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
     return model.eval()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,34 @@ def calibrated(checkpoint: Checkpoint, images: list[np.ndarray]) -> Checkpoint:
 # ----------------------------------------------------------------------- M3ViT, as its authors' scripts lay it out
 
 
+@dataclass(frozen=True)
+class Gating:
+    """gates: how many; noisy: whether they choose before they weigh; represented: words that they see of the task."""
+
+    gates: int
+    noisy: bool = False
+    represented: int = 0
+
+
 class Gate(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, gating: Gating) -> None:
         super().__init__()
-        self.w_gate = nn.Parameter(torch.randn(D, EXPERTS))
+        self.w_gate = nn.Parameter(torch.randn(D + gating.represented, EXPERTS))
+        if gating.noisy:
+            self.w_noise = nn.Parameter(torch.randn(D + gating.represented, EXPERTS))
+
+
+class Representation(nn.Module):
+    """Of a task's number."""
+
+    def __init__(self, tasks: int, size: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.norm = nn.Linear(tasks, size), nn.Linear(size, size), nn.LayerNorm(size, 1e-6)
+
+    def forward(self, task: int) -> Tensor:
+        number = torch.zeros(self.fc1.in_features)
+        number[task] = 1
+        return self.norm(self.fc2(F.gelu(self.fc1(number))))
 
 
 class Slices(nn.Module):
@@ -68,16 +92,21 @@ class Slices(nn.Module):
 
 
 class Moe(nn.Module):
-    """All experts of every token, weighed by the softmax where they are among its best two, else by nothing."""
+    """All experts of every token, weighed by the softmax where they are among its best two, else by nothing; of noisy
+    gates by the softmax of these two.
+    """
 
-    def __init__(self, gates: int) -> None:
+    def __init__(self, gating: Gating) -> None:
         super().__init__()
-        self.gate = nn.ModuleList(Gate() for _ in range(gates))
+        self.noisy = gating.noisy
+        self.gate = nn.ModuleList(Gate(gating) for _ in range(gating.gates))
         self.experts = nn.ModuleDict({"htoh4": Slices(HIDDEN, D), "h4toh": Slices(D, HIDDEN)})
 
-    def forward(self, x: Tensor, task: int) -> Tensor:
-        scores = (x @ self.gate[task % len(self.gate)].w_gate).softmax(-1)
-        scores = scores * (scores >= scores.topk(2).values[..., -1:])
+    def forward(self, x: Tensor, task: int, feature: Tensor) -> Tensor:
+        seen = torch.cat([x, feature.expand(*x.shape[:-1], -1)], -1)
+        logits = seen @ self.gate[task % len(self.gate)].w_gate
+        best = logits >= logits.topk(2).values[..., -1:]
+        scores = logits.masked_fill(~best, -torch.inf).softmax(-1) if self.noisy else logits.softmax(-1) * best
         first, second = self.experts["htoh4"], self.experts["h4toh"]
         inner = F.gelu(torch.einsum("btd,ehd->bteh", x, first.weight) + first.bias)
         return torch.einsum("bteh,edh,bte->btd", inner, second.weight, scores) + scores @ second.bias
@@ -88,7 +117,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(D, 2 * D), nn.Linear(2 * D, D)
 
-    def forward(self, x: Tensor, task: int) -> Tensor:
+    def forward(self, x: Tensor, task: int, feature: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -103,29 +132,32 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, moe: bool, gates: int) -> None:
+    def __init__(self, moe: bool, gating: Gating) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(D, 1e-6), nn.LayerNorm(D, 1e-6)
-        self.attn, self.mlp = Attention(), Moe(gates) if moe else Mlp()
+        self.attn, self.mlp = Attention(), Moe(gating) if moe else Mlp()
 
-    def forward(self, x: Tensor, task: int) -> Tensor:
+    def forward(self, x: Tensor, task: int, feature: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x), task)
+        return x + self.mlp(self.norm2(x), task, feature)
 
 
 class Backbone(nn.Module):
-    def __init__(self, gates: int) -> None:
+    def __init__(self, gating: Gating) -> None:
         super().__init__()
+        if gating.represented:
+            self.gate_task_represent = Representation(3, gating.represented)
         self.cls_token = nn.Parameter(torch.randn(1, 1, D))
         self.pos_embed = nn.Parameter(torch.randn(1, HEIGHT * WIDTH // 256 + 1, D) * 0.3)
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, D, 16, 16)})
-        self.blocks = nn.ModuleList(Block(bool(n % 2), gates) for n in range(2))
+        self.blocks = nn.ModuleList(Block(bool(n % 2), gating) for n in range(2))
 
     def forward(self, images: Tensor, task: int) -> Tensor:
         x = self.patch_embed["proj"](images).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        feature = self.gate_task_represent(task) if hasattr(self, "gate_task_represent") else torch.zeros(0)
         for block in self.blocks:
-            x = block(x, task)
+            x = block(x, task, feature)
         return x
 
 
@@ -151,9 +183,9 @@ class Decoder(nn.Module):
 
 
 class Training(nn.Module):
-    def __init__(self, gates: int) -> None:
+    def __init__(self, gating: Gating) -> None:
         super().__init__()
-        self.backbone = Backbone(gates)
+        self.backbone = Backbone(gating)
         self.decoders = nn.ModuleDict({"semseg": Decoder(7), "depth": Decoder(1), "normals": Decoder(3)})
 
     def forward(self, images: np.ndarray, task: str) -> np.ndarray:
@@ -164,9 +196,9 @@ class Training(nn.Module):
             return self.decoders[task](tokens)[0].numpy()
 
 
-def training(gates: int) -> Training:
+def training(gates: int, **gating: Any) -> Training:
     torch.manual_seed(3)
-    model = shaken(Training(gates), 1)
+    model = shaken(Training(Gating(gates, **gating)), 1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # what no parameter holds: as a training leaves it
             nn.init.normal_(module.running_mean, std=0.3)
@@ -180,7 +212,7 @@ def saved(model: Training, folder: Path) -> Path:
     path.mkdir()
     state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
     if len(model.backbone.blocks[1].mlp.gate) == 1:  # without --multi_gate
-        state = {name.replace("gate.0.w_gate", "gate.w_gate"): tensor for name, tensor in state.items()}
+        state = {name.replace("gate.0.w_", "gate.w_"): tensor for name, tensor in state.items()}
     experts = {name: tensor for name, tensor in state.items() if ".experts." in name}
     best = {"semseg": {"mIoU": np.float64(61.5)}, "epoch": np.int64(7)}
     first = {name: tensor[:2].clone() for name, tensor in experts.items()}
@@ -194,13 +226,19 @@ def image(seed: int) -> np.ndarray:
     return picture(WIDTH, seed)[:, :HEIGHT].copy()
 
 
-@pytest.mark.parametrize("gates", [1, 3])
-def test_training(gates: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("gates", "gating", "remark"),
+    [(1, {}, "share their gates"), (3, {}, "semseg gate 0, depth gate 1, normals gate 2"),
+     (3, dict(noisy=True), "w_noise shows it"), (1, dict(noisy=True, represented=5), "its gate sees the task"),
+     (1, dict(represented=6), "no w_noise is there")],
+)  # fmt: skip
+def test_training(gates: int, gating: dict[str, Any], remark: str, tmp_path: Path) -> None:
     """A training's folder: tasks are its decoders, in order; float model and emulator give what the plain one does."""
-    model = training(gates)
+    model = training(gates, **gating)
     checkpoint, notes = imported(saved(model, tmp_path), heads=HEADS, image_size=(HEIGHT, WIDTH))
-    remark = "share their gates" if gates == 1 else "semseg gate 0, depth gate 1, normals gate 2"
     assert any(remark in note for note in notes)
+    assert checkpoint.config.gate == ("top-k" if gating.get("noisy") else "all")
+    assert checkpoint.config.gate_bias == ("represented" in gating)
     assert not any("left out" in note for note in notes)
     assert [(t.name, t.kind, t.channels) for t in checkpoint.config.tasks] == [
         ("semseg", "segmentation", 7), ("depth", "map", 1), ("normals", "map", 3),

@@ -189,6 +189,97 @@ def test_huggingface(kind: str, tmp_path: Path) -> None:
     agrees(checkpoint, model, image, scaled(image, mean, std))
 
 
+@pytest.mark.parametrize("kind", ["CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel"])
+def test_clip(kind: str, tmp_path: Path) -> None:
+    """QuickGELU, a norm before the blocks and one behind them; its projection, if there is one, is the features'."""
+    import transformers
+
+    fields: dict[str, Any] = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=3, image_size=SIDE)
+    fields |= dict(patch_size=16, intermediate_size=192, projection_dim=24)
+    config = transformers.CLIPVisionConfig(**fields)
+    if kind == "CLIPModel":
+        text = dict(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, vocab_size=99)
+        config = transformers.CLIPConfig(text_config=text, vision_config=fields, projection_dim=24)
+    model = shaken(getattr(transformers, kind)(config))
+    model.save_pretrained(tmp_path)
+    mean, std = (0.48, 0.45, 0.4), (0.27, 0.26, 0.28)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"crop_size": SIDE, "image_mean": mean, "image_std": std, "rescale_factor": 1 / 255})
+    )
+    checkpoint, notes = imported(tmp_path)
+    c = checkpoint.config
+    assert c.pre_norm and (c.activation, c.eps, c.heads) == ("quick-gelu", 1e-5, 3)
+    assert any("outside the vision tower" in note for note in notes) == (kind == "CLIPModel")
+    assert c.tasks[0].channels == (0 if kind == "CLIPVisionModel" else 24)
+
+    class Features(torch.nn.Module):
+        """Of every token, what the library gives of the first."""
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            tower = getattr(model, "vision_model", model)
+            last = tower.post_layernorm(tower(values).last_hidden_state)
+            return model.visual_projection(last) if c.tasks[0].channels else last
+
+    image = picture(SIDE)
+    values = scaled(image, mean, std)
+    with torch.no_grad():
+        if kind == "CLIPVisionModel":
+            first = model(values).pooler_output
+        elif kind == "CLIPModel":
+            first = model.get_image_features(values)
+            first = getattr(first, "pooler_output", first)
+        else:
+            first = model(values).image_embeds
+        assert torch.allclose(Features()(values)[:, 0], first, atol=1e-5)
+    agrees(checkpoint, Features(), image, values)
+
+
+def test_timm_with_a_norm_before_the_blocks(tmp_path: Path) -> None:
+    model = shaken(libraries().Vit(**SMALL_VIT, pre_norm=True))
+    torch.save(model.state_dict(), tmp_path / "vit.pth")
+    checkpoint, _ = imported(tmp_path / "vit.pth", heads=3)
+    assert checkpoint.config.pre_norm
+    agrees(checkpoint, model, picture(SIDE))
+
+
+ACTIVATION_NAMES = {"gelu-tanh": "gelu_pytorch_tanh", "quick-gelu": "quick_gelu", "silu": "silu", "relu": "relu"}
+
+
+@pytest.mark.parametrize("activation", ACTIVATION_NAMES)
+def test_other_activations(activation: str, tmp_path: Path) -> None:
+    """Hugging Face's configuration names them; timm's files do not, the user does."""
+    import transformers
+
+    fields: dict[str, Any] = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=3, image_size=SIDE)
+    fields |= dict(patch_size=16, num_labels=4, intermediate_size=192, hidden_act=ACTIVATION_NAMES[activation])
+    model = shaken(transformers.ViTForImageClassification(transformers.ViTConfig(**fields)), spread=0.1)
+    model.save_pretrained(tmp_path)
+    checkpoint, _ = imported(tmp_path)
+    assert checkpoint.config.activation == activation
+    agrees(checkpoint, model, picture(SIDE))
+    layer = {"gelu-tanh": "gelu_tanh", "quick-gelu": "quick_gelu"}.get(activation, activation)
+    model = shaken(libraries().Vit(**SMALL_VIT, act_layer=layer), spread=0.1)
+    torch.save(model.state_dict(), tmp_path / "vit.pth")
+    (tmp_path / "config.json").unlink()
+    checkpoint, _ = imported(tmp_path / "vit.pth", heads=3, activation=activation)
+    agrees(checkpoint, model, picture(SIDE))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("torchscript", [True, False], ids=["torchscript", "dynamo"])
+@pytest.mark.parametrize("activation", ACTIVATION_NAMES)
+def test_activations_in_graphs(activation: str, torchscript: bool, tmp_path: Path) -> None:
+    import transformers
+
+    fields: dict[str, Any] = dict(hidden_size=24, num_hidden_layers=1, num_attention_heads=3, image_size=32)
+    fields |= dict(patch_size=16, intermediate_size=48, hidden_act=ACTIVATION_NAMES[activation])
+    model = shaken(transformers.ViTModel(transformers.ViTConfig(**fields), add_pooling_layer=False))
+    path = tmp_path / "model.onnx"
+    values = scaled(picture(32))
+    torch.onnx.export(model, (values,), path, dynamo=not torchscript, input_names=["pixels"], verbose=False)
+    assert imported(path)[0].config.activation == activation
+
+
 @pytest.mark.filterwarnings("ignore")  # what exporting warns of is PyTorch's matter
 @pytest.mark.parametrize("torchscript", [True, False], ids=["torchscript", "dynamo"])
 @pytest.mark.parametrize("kind", ["Dinov2Model", "ViTForImageClassification"])
@@ -257,15 +348,6 @@ class TestM3vit:
         with pytest.raises(EdgemoeError, match=r"rank file 1\.pth is missing"):
             sources.read(tmp_path)
 
-    def test_refused(self, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
-        for name, text in (
-            ("blocks.0.mlp.gate.0.w_noise", "choose first and weigh those chosen"),
-            ("gate_task_represent.fc1.weight", "conditioned on the task"),
-        ):
-            torch.save({"state_dict": state | {f"module.backbone.{name}": torch.zeros(2)}}, tmp_path / "x.pth")
-            with pytest.raises(EdgemoeError, match=f"{name} shows.*{text}"):
-                imported(tmp_path / "x.pth", heads=2)
-
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 24), (37, 20)])
 @pytest.mark.parametrize("antialias", [True, False])
@@ -307,7 +389,6 @@ class TestRefused:
             ("rope.freqs", "rotary positions"),
             ("blocks.0.attn.q_norm.weight", "norms of queries and keys"),
             ("blocks.0.mlp.w12.weight", "SwiGLU"),
-            ("norm_pre.weight", "a norm between embedding and blocks"),
             ("patch_embed.backbone.stem.weight", "convolution stem"),
         ],
     )
@@ -338,16 +419,18 @@ class TestRefused:
         checkpoint, notes = imported(tmp_path / "vit.pth", heads=3, image_size=(64, 96))
         assert checkpoint.config.tokens == 25 and not any("taken as" in note for note in notes)
 
-    def test_clip(self, tmp_path: Path) -> None:
-        """A layout that is not known is told by what it shows, where that is known."""
+    def test_activation(self, tmp_path: Path) -> None:
         import transformers
 
-        config = transformers.CLIPVisionConfig(
-            hidden_size=96, num_hidden_layers=1, num_attention_heads=3, image_size=SIDE, intermediate_size=192
+        config = transformers.ViTConfig(
+            hidden_size=24, num_hidden_layers=1, num_attention_heads=3, image_size=32, hidden_act="mish"
         )
-        transformers.CLIPVisionModel(config).save_pretrained(tmp_path)
-        with pytest.raises(EdgemoeError, match="pre_layrnorm.bias shows a norm between embedding and blocks"):
+        transformers.ViTModel(config).save_pretrained(tmp_path)
+        with pytest.raises(EdgemoeError, match=r"its activation is 'mish' \(hidden_act\), which is not run here"):
             imported(tmp_path)
+        assert "activation is 'mish', expected one of gelu, gelu-tanh" in self.refusal(
+            tmp_path, self.state, activation="mish"
+        )
 
     def test_labels(self, tmp_path: Path) -> None:
         assert "2 labels for 10 classes" in self.refusal(tmp_path, self.state, labels=("a", "b"))

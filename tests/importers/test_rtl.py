@@ -70,8 +70,10 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "torchvision": torchvision,
     "ViT": huggingface("ViTForImageClassification"),
     "DINOv2 with registers": huggingface("Dinov2WithRegistersModel"),
+    "CLIP": huggingface("CLIPVisionModel"),
     "ONNX": onnx,
     "M3ViT": lambda folder: saved(training(1), folder),
+    "M3ViT, noisy gates that see the task": lambda folder: saved(training(1, noisy=True, represented=5), folder),
 }
 
 
@@ -79,7 +81,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rtl_equals_the_emulator(family: str, tmp_path: Path) -> None:
     source = sources.read(FAMILIES[family](tmp_path))
-    options = dict(heads=HEADS, image_size=(HEIGHT, PICTURE)) if family == "M3ViT" else dict(heads=3)
+    options = dict(heads=HEADS, image_size=(HEIGHT, PICTURE)) if family.startswith("M3ViT") else dict(heads=3)
     checkpoint = layouts.recognise(source)[0].convert(source).to_checkpoint(Options(**options))  # type: ignore[arg-type]
     config = checkpoint.config
     rng = np.random.default_rng(0)

@@ -35,7 +35,7 @@ def random_checkpoint(config: ModelConfig, seed: int = 0, calibrated: bool = Tru
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in expected_tensors(config).items():
-        if name.endswith(("norm1.weight", "norm2.weight", "norm.weight")):
+        if name.endswith(("norm1.weight", "norm2.weight", "norm.weight", "norm_pre.weight")):
             value = rng.normal(1, 0.2, shape)
         elif name.endswith("bias"):
             value = rng.normal(0, 0.1, shape)

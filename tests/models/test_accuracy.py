@@ -5,7 +5,7 @@ The units equal these functions to the last bit (tests/hw). `python -m tests.mod
 anew.
 """
 
-import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,13 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "hw" / "ACCURACY.md"
 SIGNED, POSITIVE = np.arange(-32768, 32768), np.arange(1, 65536)
 
 
-def gelu() -> NDArray[np.float64]:
-    x = SIGNED / 4096  # -8..8
-    exact = x * np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
-    return np.abs(arithmetic.gelu(SIGNED << words.GELU_FRACTION - 12) / 2.0**words.GELU_FRACTION - exact)
+def activation(function: str) -> NDArray[np.float64]:
+    """Over -8..8; where |x| is halved before it is looked up, over -16..16."""
+    shift = words.ACTIVATION_FRACTION - 12 + arithmetic.CORRECTIONS[function].halvings
+    x = SIGNED << shift
+    delta = np.array([arithmetic.CORRECTIONS[function].delta(v) for v in np.abs(x) / 2.0**words.ACTIVATION_FRACTION])
+    exact = np.maximum(x / 2.0**words.ACTIVATION_FRACTION, 0) - delta
+    return np.abs(arithmetic.activation(x, function) / 2.0**words.ACTIVATION_FRACTION - exact)
 
 
 def exponential() -> NDArray[np.float64]:
@@ -52,7 +55,28 @@ def rsqrt() -> NDArray[np.float64]:
 
 # Unit -> (function, inputs, kind of error, errors, largest one allowed).
 FUNCTIONS = {
-    "gelu": ("GELU(x)", "x = i / 4096, i = -32768..32767", "absolute", gelu, 5e-5),
+    "activation, gelu": ("GELU(x)", "x = i / 4096, i = -32768..32767", "absolute", partial(activation, "gelu"), 3.5e-5),
+    "activation, gelu-tanh": (
+        "GELU(x) by tanh",
+        "x = i / 4096, i = -32768..32767",
+        "absolute",
+        partial(activation, "gelu-tanh"),
+        3.5e-5,
+    ),
+    "activation, quick-gelu": (
+        "x / (1 + exp(-1.702 x))",
+        "x = i / 4096, i = -32768..32767",
+        "absolute",
+        partial(activation, "quick-gelu"),
+        3.5e-5,
+    ),
+    "activation, silu": (
+        "x / (1 + exp(-x))",
+        "x = i / 2048, i = -32768..32767",
+        "absolute",
+        partial(activation, "silu"),
+        8e-5,
+    ),
     "exponential, as it is added up": ("2^-x", "x = i / 4096, i = 0..65535", "absolute", exponential, 1e-5),
     "exponential, as it is multiplied": ("2^-x", "x = i / 4096, i = 0..65535", "absolute", probability, 3.2e-5),
     "sigmoid, as it is added up": ("1 / (1 + exp(-x))", "x = i / 2048, i = -32768..32767", "absolute", sigmoid, 1e-5),

@@ -7,30 +7,36 @@ import math
 
 import numpy as np
 import pytest
-from edgemoe.models.numbers import arithmetic, twins
+from edgemoe.hw.contract.isa import Activation
+from edgemoe.models.numbers import activation, arithmetic, twins
+from edgemoe.models.numbers.activation import ACTIVATIONS
 
 ALL16 = np.arange(-32768, 32768)
 
 
-def exact_gelu(x):
-    return x * np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
-
-
-def test_gelu_error_over_every_16_bit_input():
-    """<= 5e-5 over [-8, 8] before rounding to 16 bits: every argument with 12 fractional bits, and a finer sweep in
-    between.
+@pytest.mark.parametrize("function", ACTIVATIONS)
+def test_activation_error_over_every_16_bit_input(function):
+    """<= 5e-5 (SiLU: 8e-5) over [-8, 8] before rounding to 16 bits: every argument with 12 fractional bits, and a finer
+    sweep in between. Far away it is ReLU.
     """
     for offset in (0, 5, 11):
         fine = ALL16 * 16 + offset
-        error = np.abs(arithmetic.gelu(fine) / 65536 - exact_gelu(fine / 65536))
-        assert error.max() <= 5e-5
-    assert arithmetic.gelu(1 << 26) == 1 << 26
-    assert arithmetic.gelu(-(1 << 26)) == 0
+        error = np.abs(arithmetic.activation(fine, function) / 65536 - activation.FUNCTIONS[function](fine / 65536))
+        assert error.max() <= (8e-5 if function == "silu" else 5e-5)
+    assert arithmetic.activation(1 << 26, function) == 1 << 26
+    assert arithmetic.activation(-(1 << 26), function) == 0
 
 
-def test_gelu_vector_form_is_the_same_integers():
-    x = np.concatenate([ALL16 * 16 + 3, ALL16, [-(1 << 27), (1 << 27) - 1, 524287, 524288, -524287, -524288]])
-    np.testing.assert_array_equal(twins.gelu(x.astype(np.float64)), arithmetic.gelu(x))
+def test_every_function_has_its_numbers():
+    assert {*arithmetic.CORRECTIONS, "relu"} == {*ACTIVATIONS} == {a.function for a in Activation if a}
+    assert len(Activation) == len(ACTIVATIONS) + 1
+
+
+@pytest.mark.parametrize("function", ACTIVATIONS)
+def test_activation_vector_form_is_the_same_integers(function):
+    ends = [side + step for side in (8 << 16, 16 << 16, (1 << 27) - 2) for step in (-1, 0, 1)]
+    x = np.concatenate([ALL16 * 32 + 3, ALL16, ends, [-end for end in ends]])
+    np.testing.assert_array_equal(twins.activation(x.astype(np.float64), function), arithmetic.activation(x, function))
 
 
 def test_exp2_error_over_every_16_bit_distance():
@@ -74,28 +80,28 @@ def test_reciprocal_and_rsqrt():
 
 
 def scalar_epilogue(
-    sums, accumulator_shift, mantissa, exponent, multiplier, bias, old, residual_shift, output_shift, use_gelu
+    sums, accumulator_shift, mantissa, exponent, multiplier, bias, old, residual_shift, output_shift, function
 ):
     """The formula, literally, on int64."""
     a = arithmetic.saturate(arithmetic.round_shift(sums, np.maximum(0, accumulator_shift + exponent)[:, None]), 27)
     b = arithmetic.saturate(arithmetic.round_shift(a * mantissa[:, None], 15), 27)
     w = arithmetic.saturate(arithmetic.round_shift(b * multiplier, 15), 27)
     w = w + (bias if old is None else old << residual_shift)
-    w = arithmetic.gelu(w) if use_gelu else w
+    w = arithmetic.activation(w, function) if function else w
     return arithmetic.saturate(arithmetic.round_shift(w, output_shift), 16)
 
 
 @pytest.mark.parametrize("bits", [20, 34, 47])
-@pytest.mark.parametrize("use_gelu", [False, True])
+@pytest.mark.parametrize("function", ["", *ACTIVATIONS])
 @pytest.mark.parametrize("residual", [False, True])
-def test_epilogue_is_the_formula(bits, use_gelu, residual):
+def test_epilogue_is_the_formula(bits, function, residual):
     rng = np.random.default_rng(bits)
     for accumulator_shift in (-20, -5, 0, 7, 21):
         sums = rng.integers(-(1 << bits), 1 << bits, (50, 24)) >> rng.integers(0, bits, (50, 24))
         mantissa, exponent = rng.integers(32768, 65536, 50), rng.integers(0, 28, 50)
         multiplier, bias = rng.integers(0, 65536, 24), rng.integers(-(1 << 26), 1 << 26, 24)
         old = rng.integers(-32768, 32768, (50, 24)) if residual else None
-        arguments = dict(residual_shift=6, output_shift=7, use_gelu=use_gelu)
+        arguments = dict(residual_shift=6, output_shift=7, function=function)
         expected = scalar_epilogue(
             sums, accumulator_shift, mantissa, exponent, multiplier, bias, old, *arguments.values()
         )

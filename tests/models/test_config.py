@@ -67,6 +67,10 @@ def test_plain_vision_transformer_is_valid():
             "grid is 17, expected at most the patch side 16",
         ),
         ({"eps": 0.0}, "eps is 0.0"),
+        ({"activation": "mish"}, "activation is 'mish', expected one of gelu, gelu-tanh, quick-gelu, silu, relu"),
+        ({"gate": "some"}, "gate is 'some', expected one of all, top-k"),
+        ({"gate_bias": 1}, "gate_bias is 1, expected true or false"),
+        ({"pre_norm": None}, "pre_norm is None, expected true or false"),
     ],
 )
 def test_refused(change, message):
@@ -85,6 +89,7 @@ def test_refused(change, message):
             "kind is 'boxes', expected one of segmentation, depth, map, classification, features, tokens",
         ),
         ({"name": "a", "kind": "tokens", "channels": 3}, "has no head"),
+        ({"name": "a", "kind": "features", "channels": 3, "grid": 1}, "needs grid 0"),
         ({"name": "a", "kind": "segmentation"}, "needs channels and grid of at least 1"),
         ({"name": "a", "kind": "depth", "channels": 2, "grid": 4}, "exactly 1 channel, got 2"),
     ],

@@ -34,8 +34,8 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
         e = np.exp(x - x.max(-1, keepdims=True))
         return e / e.sum(-1, keepdims=True)
 
-    def gelu(x):
-        return x * 0.5 * (1 + erf(x / math.sqrt(2)))
+    def activated(x):
+        return {"gelu": x * 0.5 * (1 + erf(x / math.sqrt(2))), "silu": x / (1 + np.exp(-x))}[config.activation]
 
     x = np.zeros((config.tokens, config.width))
     p = config.patch
@@ -45,6 +45,8 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
             token = 1 + row * config.patches_per_row + column
             x[token] = np.einsum("ocij,cij->o", w["patch_embed.proj.weight"], patch) + w["patch_embed.proj.bias"]
     x += w["pos_embed"]
+    if config.pre_norm:
+        x = norm(x, "norm_pre")
     routes = {}
     for layer in range(config.layers):
         b = f"blocks.{layer}"
@@ -64,20 +66,23 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
         x = x + np.concatenate(parts, axis=1) @ w[f"{b}.attn.proj.weight"].T + w[f"{b}.attn.proj.bias"]
         y = norm(x, f"{b}.norm2")
         if config.is_moe(layer):
-            probabilities = softmax(y @ w[f"{b}.mlp.gate.{task}.w_gate"])
+            probabilities = softmax(y @ w[f"{b}.mlp.gate.{task}.w_gate"] + w.get(f"{b}.mlp.gate.{task}.bias", 0))
             result = np.zeros_like(x)
             routes[layer] = []
             for token in range(config.tokens):
                 ranking = sorted(range(config.experts), key=lambda e, t=token, p=probabilities: (-p[t, e], e))
                 best = ranking[: config.top_k] if held is None else held[layer][token]
                 routes[layer].append(best)
+                share = probabilities[token, best].sum() if config.gate == "top-k" else 1
                 for e in best:
-                    inner = gelu(w[f"{b}.mlp.experts.htoh4.weight"][e] @ y[token] + w[f"{b}.mlp.experts.htoh4.bias"][e])
+                    inner = activated(
+                        w[f"{b}.mlp.experts.htoh4.weight"][e] @ y[token] + w[f"{b}.mlp.experts.htoh4.bias"][e]
+                    )
                     outer = w[f"{b}.mlp.experts.h4toh.weight"][e] @ inner + w[f"{b}.mlp.experts.h4toh.bias"][e]
-                    result[token] += probabilities[token, e] * outer
+                    result[token] += probabilities[token, e] / share * outer
             x = x + result
         else:
-            hidden = gelu(y @ w[f"{b}.mlp.fc1.weight"].T + w[f"{b}.mlp.fc1.bias"])
+            hidden = activated(y @ w[f"{b}.mlp.fc1.weight"].T + w[f"{b}.mlp.fc1.bias"])
             x = x + hidden @ w[f"{b}.mlp.fc2.weight"].T + w[f"{b}.mlp.fc2.bias"]
     name = f"heads.{config.tasks[task].name}"
     head = (
@@ -88,7 +93,10 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
     return x, head, routes
 
 
-@pytest.mark.parametrize(("config", "task"), [(SMALL, 0), (SMALL, 1), (SMALL, 2), (PLAIN, 0)])
+OTHER = replace(SMALL, gate="top-k", gate_bias=True, pre_norm=True, activation="silu")
+
+
+@pytest.mark.parametrize(("config", "task"), [(SMALL, 0), (SMALL, 1), (SMALL, 2), (PLAIN, 0), (OTHER, 0), (OTHER, 1)])
 def test_equals_plain_numpy(config, task):
     checkpoint = random_checkpoint(config)
     images = random_images(config, batch=2)
@@ -107,7 +115,9 @@ def test_equals_plain_numpy(config, task):
             probabilities = output.probabilities[layer][index].detach().numpy()
             np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-12)
             scores = output.scores[layer][index].detach().numpy()
-            np.testing.assert_array_equal(scores, np.take_along_axis(probabilities, np.array(chosen), 1))
+            wanted = np.take_along_axis(probabilities, np.array(chosen), 1)
+            wanted = wanted / wanted.sum(-1, keepdims=True) if config.gate == "top-k" else wanted
+            np.testing.assert_allclose(scores, wanted, rtol=1e-12)
 
 
 def test_held_routing_keeps_the_models_own_weights():

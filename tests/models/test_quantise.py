@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from edgemoe.models.config import NORM_KINDS
+from edgemoe.models.config import NORM_KINDS, TaskConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.graph import graph
 from edgemoe.models.keys import Key, Role
@@ -22,19 +22,30 @@ from edgemoe.models.operations.rms_norm import RmsNorm
 from .support import ODD, PLAIN, random_checkpoint
 
 
-def test_float_gelu():
-    from math import erfc, sqrt
+@pytest.mark.parametrize("function", activation.ACTIVATIONS)
+def test_float_activations(function):
+    torch = pytest.importorskip("torch")
+    from edgemoe.models.golden import ACTIVATIONS
 
-    x = np.linspace(-12, 12, 5001)
-    assert np.abs(activation.float_gelu(x) - x * np.array([0.5 * erfc(-v / sqrt(2)) for v in x])).max() < 1e-9
+    x = np.concatenate([np.linspace(-12, 12, 5001), [-1e4, 1e4]])
+    found = activation.FUNCTIONS[function](x)
+    assert np.abs(found - ACTIVATIONS[function](torch.from_numpy(x)).numpy()).max() < 1e-9
+    assert activation.FUNCTIONS[function](x.astype(np.float32)).dtype == np.float32
 
 
+OTHER = dataclasses.replace(
+    ODD, name="other", gate="top-k", gate_bias=True, pre_norm=True, activation="quick-gelu",
+    tasks=(*ODD.tasks[:1], TaskConfig(name="projected", kind="features", channels=7)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [ODD, OTHER], ids=lambda c: c.name)
 @pytest.mark.parametrize("norm", NORM_KINDS)
-def test_float_model_is_the_golden_model(norm):
+def test_float_model_is_the_golden_model(norm, config):
     torch = pytest.importorskip("torch")
     from edgemoe.models.golden import Golden
 
-    checkpoint = random_checkpoint(dataclasses.replace(ODD, norm=norm), calibrated=False)
+    checkpoint = random_checkpoint(dataclasses.replace(config, norm=norm), calibrated=False)
     images = calibrate.default_images(ODD, 2)
     for task in (0, 1):
         mine = forward.forward(checkpoint, images, task)
@@ -71,7 +82,7 @@ def test_layernorm_is_folded_exactly():
     np.testing.assert_allclose(got, normal @ weight.T + bias, atol=1e-9)
 
 
-@pytest.mark.parametrize("config", [ODD, PLAIN], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [ODD, PLAIN, OTHER], ids=lambda c: c.name)
 @pytest.mark.parametrize("weight_bits", list(WeightFormat))
 def test_integers_fit_their_fields(config, weight_bits):
     model = quantise.quantise(random_checkpoint(config), weight_bits)
@@ -142,7 +153,7 @@ def test_bad_input():
         calibrate.calibrate(checkpoint, np.zeros((1, 3, 4, 4), np.uint8))
 
 
-@pytest.mark.parametrize("config", [ODD, PLAIN], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [ODD, PLAIN, OTHER], ids=lambda c: c.name)
 def test_keys_are_what_files_have(config):
     """Text and back, for every matrix and every tensor of a calibration."""
     checkpoint = random_checkpoint(config)

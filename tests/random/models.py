@@ -10,7 +10,7 @@ from edgemoe.host import compiler
 from edgemoe.host.runtime.program import CompiledProgram, Stream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors
-from edgemoe.models.config import ModelConfig, TaskConfig
+from edgemoe.models.config import GATES, ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
@@ -62,6 +62,10 @@ def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelCo
         moe_layers=moe,
         tasks=tuple(tasks),
         norm=among("layer", "layer", "rms"),
+        activation=among(*hardware.functions),
+        gate=among(*GATES),
+        pre_norm=among(False, False, True),
+        gate_bias=bool(moe) and among(False, True),
         prefix=prefix,
     )
 
@@ -71,7 +75,7 @@ def random_weights(config: ModelConfig, rng: np.random.Generator) -> Checkpoint:
     tensors = {}
     one_sided = rng.random() < 0.3
     for name, shape in expected_tensors(config).items():
-        if name.endswith(("norm1.weight", "norm2.weight", "norm.weight")):
+        if name.endswith(("norm1.weight", "norm2.weight", "norm.weight", "norm_pre.weight")):
             value = rng.normal(1, 0.2, shape)
         elif name.endswith("bias"):
             value = rng.normal(0, 0.1, shape)

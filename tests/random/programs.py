@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from edgemoe.hw.contract.config import PARAMETER_WORDS, HardwareConfig
-from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Activation, Instruction, Memory, Opcode, Scale, Stationary
 from edgemoe.hw.contract.weight_stream import WeightStream
 from numpy.typing import NDArray
 
@@ -57,6 +57,7 @@ class Generator:
     def __init__(self, hardware: HardwareConfig, seed: int, length: int = 30) -> None:
         self.h, self.rng, self.length = hardware, np.random.default_rng(seed), length
         h = hardware
+        self.activations = [Activation.of(function) for function in h.functions]
         self.depth = {
             Memory.ACTIVATION: h.activation_words,
             Memory.KEY_VALUE: h.key_value_words,
@@ -213,7 +214,7 @@ class Generator:
             "residual_shift": int(self.rng.integers(0, 12)),
             "bias_shift": int(self.rng.integers(0, 21)),
             "bias_first": int(self.chance(0.3)),
-            "gelu": int(self.chance(0.3)),
+            "activation": int(self.rng.choice(self.activations)) if self.chance(0.4) else 0,
             "exponent_shift": int(self.rng.integers(0, 16)),
         }
 
@@ -514,6 +515,7 @@ class Generator:
             top_k=self.pick(1, min(experts, h.top_k)),
             exponent_shift=int(self.rng.integers(0, 16)),
             reset_queues=int(reset),
+            among_chosen=int(self.chance(0.4)),
         )
         if reset:
             self.routed[:] = False

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.hw.contract.config import HardwareConfig, preset
-from edgemoe.hw.contract.isa import ErrorCode, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import Activation, ErrorCode, Memory, Opcode, Scale, Stationary
 from edgemoe.sim.emulator import Emulator
 
 from .programs import Generator, Program, random_program
@@ -73,7 +73,7 @@ def test_programs_use_the_whole_instruction_set():
         for lengths in emulator.result.queue_lengths:
             queues.update(int(n) for n in lengths)
     assert seen["opcode"] == {int(o) for o in Opcode}
-    for name, kind in (("memory", Memory), ("stationary", Stationary), ("scale", Scale)):
+    for name, kind in (("memory", Memory), ("stationary", Stationary), ("scale", Scale), ("activation", Activation)):
         assert seen[name] >= {int(v) for v in kind}, name
     flags = (
         "wait_stream",
@@ -85,10 +85,9 @@ def test_programs_use_the_whole_instruction_set():
         "residual",
         "copy",
         "bias_first",
-        "gelu",
         "append",
     )
-    for name in (*flags, "reset_queues"):
+    for name in (*flags, "reset_queues", "among_chosen"):
         assert 1 in seen[name], name
     assert {1, TINY.tokens, TINY.rows} <= rows
     assert {0, 1, 2} <= queues and max(queues) >= TINY.tokens

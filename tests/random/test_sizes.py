@@ -10,6 +10,7 @@ from edgemoe.host.runtime.program import Stream
 from edgemoe.hw.contract.config import CHOICES, RANGES, HardwareConfig, preset
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.activation import ACTIVATIONS
 from edgemoe.models.numbers.quantise import quantise
 
 from .models import random_weights
@@ -120,6 +121,11 @@ def test_ends_of_a_field(name, value):
         compare(hardware, seed)
 
 
+def some_functions(seed: int) -> str:
+    rng = np.random.default_rng([seed, 6])
+    return ",".join(rng.permutation(ACTIVATIONS)[: int(rng.integers(1, len(ACTIVATIONS) + 1))])
+
+
 def random_hardware(seed: int) -> HardwareConfig:
     """The first accepted build of a seed that is no larger than a few thousand words."""
     rng = np.random.default_rng([seed, 5])
@@ -144,7 +150,8 @@ def random_hardware(seed: int) -> HardwareConfig:
             **{name: up_to(RANGES[name][1]) for name in ("experts", "top_k", "outstanding")},
         }
         try:
-            hardware = HardwareConfig.from_fields({"name": f"random {seed}", **fields})
+            built = {"name": f"random {seed}", "activations": some_functions(seed)}
+            hardware = HardwareConfig.from_fields(built | fields)
         except EdgemoeError:
             continue
         if hardware.tokens > 1:  # a picture has two tokens at least

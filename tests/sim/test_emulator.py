@@ -9,8 +9,9 @@ from edgemoe.host import compiler
 from edgemoe.host.runtime.program import compare, memory_image
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.isa import ErrorCode, Instruction, Memory, Opcode
-from edgemoe.models.config import PRESETS
+from edgemoe.models.config import GATES, PRESETS
 from edgemoe.models.numbers import calibrate, forward, quantise
+from edgemoe.models.numbers.activation import ACTIVATIONS
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.sim.emulator import Emulator
 
@@ -65,6 +66,24 @@ def test_small_models(config):
     checkpoint, images = random_checkpoint(config), calibrate.default_images(config, 1)
     program, memory, result = run(checkpoint, [(0, 0), (0, 1)], images, hardware)
     assert min(accuracy(checkpoint, program, memory, result, images)) > 60
+
+
+GATED = {f"{gate}, bias {bias}": dict(gate=gate, gate_bias=bias) for gate in GATES for bias in (False, True)}
+VARIANTS = {
+    **{name: dict(activation=name) for name in ACTIVATIONS if name != TINY.activation},
+    **{name: fields for name, fields in GATED.items() if fields != dict(gate=TINY.gate, gate_bias=TINY.gate_bias)},
+    "a norm before the layers": dict(pre_norm=True),
+    "RMSNorm before the layers": dict(pre_norm=True, norm="rms"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_are_as_accurate(variant):
+    config = dataclasses.replace(TINY, name=variant, **VARIANTS[variant])
+    checkpoint, images = random_checkpoint(config), calibrate.default_images(config, 1)
+    for weight_bits in ("16", "8"):
+        program, memory, result = run(checkpoint, [(0, 0), (0, 1)], images, preset("tiny"), weight_bits)
+        assert min(accuracy(checkpoint, program, memory, result, images)) > FLOOR[weight_bits]
 
 
 def test_micro_size():

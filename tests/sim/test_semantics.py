@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from edgemoe.hw.contract.config import HardwareConfig, preset
-from edgemoe.hw.contract.isa import ErrorCode, Instruction, Memory, Opcode, Stationary
+from edgemoe.hw.contract.isa import Activation, ErrorCode, Instruction, Memory, Opcode, Stationary
 from edgemoe.hw.contract.semantics import OPERATIONS, Machine, Refused, epilogue, run
 from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.numbers import twins
@@ -100,8 +100,8 @@ def test_the_epilogue() -> None:
             int(rng.integers(-1 << 26, 1 << 26)),
         )
         mantissa, exponent, multiplier = int(rng.integers(1 << 16)), int(rng.integers(20)), int(rng.integers(1 << 16))
-        gelu, shift, narrow = int(rng.integers(2)), int(rng.integers(-64, 64)), int(rng.integers(16))
-        i = Instruction(Opcode.MATMUL, dict(accumulator_shift=shift, output_shift=narrow, gelu=gelu))
+        kind, shift, narrow = int(rng.integers(len(Activation))), int(rng.integers(-64, 64)), int(rng.integers(16))
+        i = Instruction(Opcode.MATMUL, dict(accumulator_shift=shift, output_shift=narrow, activation=kind))
         found = epilogue(i, total, (mantissa, exponent), multiplier, added)
         expected = twins.epilogue(
             np.array([[float(total)]]),
@@ -111,7 +111,7 @@ def test_the_epilogue() -> None:
             multiplier=np.array([multiplier]),
             bias=np.array([added]),
             output_shift=narrow,
-            use_gelu=bool(gelu),
+            function=Activation(kind).function,
         )
         assert found == int(expected[0, 0])
         limited.add(abs(found) >= 32767)

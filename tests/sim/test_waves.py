@@ -70,7 +70,7 @@ def test_names_are_those_of_the_hardware(whole: tuple[Path, inference.Inference]
     names = [name for name in every if not name.startswith("$rootio.")]  # Verilator shows the ports there, too
     assert len(names) > 5000 and not [name for name in names if re.search(r"(^|[.\\])_?(port)?\$", name)]
     for name in (
-        "edgemoe.top.engine.epilogue.gelu.value",
+        "edgemoe.top.engine.epilogue.activation.value",
         "edgemoe.top.sequencer.instruction_number",
         "edgemoe.m_axi_araddr",
     ):

@@ -13,6 +13,7 @@ from edgemoe.host import compiler
 from edgemoe.host.runtime.program import CompiledProgram
 from edgemoe.hw.contract.config import preset
 from edgemoe.models.config import ModelConfig, TaskConfig
+from edgemoe.models.numbers.activation import ACTIVATIONS
 from edgemoe.sim.device import Dram
 
 from ..models.support import ODD, TINY
@@ -61,6 +62,11 @@ CASES = {
     "RMSNorm": (replace(NANO, name="rms", norm="rms"), ((0, 0), (1, 1))),
     "registers, classes by CLS token and patches": (REGISTERS, ((0, 0), (1, 1))),
     "no CLS token, classes by patches": (BARE, ((0, 1), (0, 0))),
+    "a norm before the layers": (replace(NANO, name="pre-norm", pre_norm=True), ((0, 0), (1, 1))),
+    "gates that choose before they weigh": (
+        replace(NANO, name="chosen", gate="top-k", gate_bias=True, top_k=3),
+        ((0, 0), (0, 1)),
+    ),
     "no experts": (PLAIN, ((0, 0), (1, 0), (0, 1))),
 }
 
@@ -101,6 +107,13 @@ def compare(program: CompiledProgram, count: int, dram: Dram) -> None:
 def test_equals_the_emulator(case: str, weight_bits: str, dram: str) -> None:
     config, streams = CASES[case]
     compare(tiny_program(config, streams, weight_bits), len({image for image, _ in streams}), DRAMS[dram])
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != NANO.activation])
+def test_activation_functions(activation: str) -> None:
+    """In the MLP and in the experts."""
+    config = replace(NANO, name=activation, activation=activation)
+    compare(tiny_program(config, ((0, 0),)), 1, DRAMS["hostile"])
 
 
 def test_strips_change_no_bit() -> None:

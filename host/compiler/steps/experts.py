@@ -22,6 +22,7 @@ def route(walk: Walk, step: Route, label: str, slot: int | None) -> None:
         top_k=step.top_k,
         exponent_shift=step.exponent_shift,
         reset_queues=int(not slot),
+        among_chosen=int(step.among_chosen),
     )
     walk.draft(Opcode.ROUTE, label, fields, key=step.key, writes=[Operand.QUEUES])
 

@@ -57,8 +57,11 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
         reads.append(Operand.NORM)
     if walk.body:
         fields |= dict(gather=int(step.reads is RESIDUAL), scatter=int(step.into is RESIDUAL))
+    if step.replaces:
+        # Its rows are read until its last column is written.
+        walk.updated = Room("the residual's second copy", walk.copy.rows, walk.width, opposite=walk.copy)
     if step.into is RESIDUAL:
-        fields |= walk.into_residual(row, walk.updated)
+        fields |= walk.into_residual(row, walk.updated) | dict(residual=int(not step.replaces))
         reads += [] if walk.body else [Operand.RESIDUAL]
         writes: list[Room | Operand] = [Operand.RESIDUAL, *([walk.updated] if walk.updated else [])]
         walk.normalised = None
@@ -71,6 +74,9 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
         fields |= dict(keys=step.into.width) if step.into.place is Place.SCORE else {}
         writes = [into]
     walk.matmul(label, step.linear, fields, rows * walk.config.top_k if walk.body else rows, reads, writes)
+    if step.replaces:
+        assert walk.updated
+        walk.copy = walk.updated
 
 
 def copy_residual(walk: Walk, name: str) -> None:
