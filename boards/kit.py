@@ -25,7 +25,7 @@ from PIL import Image
 
 #: What the packages consist of, and not what lies beside it in a clone (pictures, notes, caches).
 FRONT = ("__init__.py", "former.py", "py.typed")  # the package itself; a wheel's has the others inside it
-SUFFIXES = {".py", ".v", ".cpp", ".in", ".json", ".toml", ".safetensors"}
+SUFFIXES = {".py", ".v", ".cpp", ".h", ".in", ".json", ".toml", ".safetensors"}
 WHEEL = "Wheel-Version: 1.0\nGenerator: edgemoe\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 

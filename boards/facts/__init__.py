@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The boards: what each device holds, how its memory is reached, and which build of the core goes on it.
 
-The facts are data: a TOML file a board, named after it, beside this file. Its `family` says which fields it has, those
-of `ZynqBoard` or of `Ecp5Board`; `hardware` is a preset's name.
+The facts are data: a TOML file a board, named after it, beside this file; one of the user's own may lie anywhere. Its
+`family` says which fields it has, those of `ZynqBoard`, `Zynq7000Board` or `Ecp5Board`; `hardware` is a preset's name,
+or a table of hardware fields as a file for `--hardware` holds them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from edgemoe.hw.contract.config import HardwareConfig, preset
@@ -35,6 +38,7 @@ BLOCK_BITS = ULTRA_RAM_DEPTH * ULTRA_RAM_WIDTH
 
 class Family(StrEnum):
     ZYNQ_ULTRASCALE_PLUS = "zynquplus"
+    ZYNQ_7000 = "zynq7000"
     ECP5 = "ecp5"
 
 
@@ -84,19 +88,53 @@ B = TypeVar("B", bound=Board)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZynqBoard(Board):
-    """A Zynq UltraScale+, built with Vivado.
+class VivadoBoard(Board):
+    """A device with a processor, built with Vivado.
 
-    board_part: Vivado's board file, any version. core_address: of the registers, as the processor sees them. linux:
-    images with plain Linux and with PYNQ. ultra_ram: put the large memories into UltraRAM.
+    board_part: Vivado's board file, any version. processor: in its place, the file that configures the processor's DDR
+    and pins: Tcl with `apply_preset`, as Vivado saves it, or the .xci of another project's; a path, from the board's
+    file on. core_address: of the registers, as the processor sees them. linux: images with plain Linux and with PYNQ.
     """
+
+    board_part: str = ""
+    processor: str = ""
+    core_address: int
+    linux: str
+
+    def __post_init__(self) -> None:
+        if bool(self.board_part) == bool(self.processor):
+            raise EdgemoeError(
+                f"board {self.name!r}: give board_part, the name of Vivado's board file, or processor, a file of yours"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZynqBoard(VivadoBoard):
+    """A Zynq UltraScale+. ultra_ram: put the large memories into UltraRAM."""
 
     family = Family.ZYNQ_ULTRASCALE_PLUS
 
-    board_part: str
-    core_address: int
-    linux: str
     ultra_ram: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zynq7000Board(VivadoBoard):
+    """A Zynq-7000: ports of 64 bits, which are AXI3, with bursts of up to 16 beats; multipliers of 25 x 18 bits."""
+
+    family = Family.ZYNQ_7000
+
+    PORT_BITS: ClassVar[int] = 64
+    LONGEST_BURST: ClassVar[int] = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        h = self.hardware
+        if h.data_bits != self.PORT_BITS or h.burst_limit > self.LONGEST_BURST:
+            raise EdgemoeError(
+                f"board {self.name!r}: the memory ports of a Zynq-7000 have {self.PORT_BITS} bits and bursts of up to "
+                f"{self.LONGEST_BURST} beats, hardware {h.name!r} has data_bits {h.data_bits} and burst_beats "
+                f"{h.burst_beats}; give it data_bits = {self.PORT_BITS}, burst_beats = {self.LONGEST_BURST}"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,13 +171,13 @@ class Ecp5Board(Board):
     high: Mapping[str, str] = field(default_factory=dict)
 
 
-def from_toml(name: str, text: str) -> Board:
-    """A board from its file's text; EdgemoeError for a field that is missing or unknown."""
+def from_toml(name: str, text: str, folder: Path | None = None) -> Board:
+    """A board from its file's text; EdgemoeError for a field that is missing or unknown. folder: where the file is."""
     try:
         values: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise EdgemoeError(f"board {name!r} is no TOML file: {error}") from error
-    kinds = {kind.family.value: kind for kind in (ZynqBoard, Ecp5Board)}
+    kinds = {kind.family.value: kind for kind in (ZynqBoard, Zynq7000Board, Ecp5Board)}
     family = values.pop("family", None)
     if family not in kinds:
         raise EdgemoeError(f"board {name!r}: its family is {family!r}, expected one of {listing(kinds)}")
@@ -151,11 +189,36 @@ def from_toml(name: str, text: str) -> Board:
     ):
         if names:
             raise EdgemoeError(f"board {name!r} {what} {listing(names)}")
-    values["hardware"] = preset(values["hardware"])
+    values["hardware"] = _hardware(name, values["hardware"])
+    if folder and values.get("processor"):
+        values["processor"] = str(folder / values["processor"])
     values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     if "pins" in values:
         values["pins"] = {port: Pin(*pin) for port, pin in values["pins"].items()}
     return kind(name=name, **values)
+
+
+def _hardware(name: str, given: object) -> HardwareConfig:
+    """By a preset's name, or a table of fields with perhaps `base`, a preset's name."""
+    if isinstance(given, str):
+        return preset(given)
+    if not isinstance(given, dict):
+        raise EdgemoeError(f"board {name!r}: hardware is {given!r}, expected a preset's name or a table of its fields")
+    fields_ = dict(given)
+    base = fields_.pop("base", None)
+    return HardwareConfig.from_fields({"name": name} | fields_, preset(base) if base else None)
+
+
+def read(path: Path) -> Board:
+    """A board of the user's own, from its file; it bears the file's name without its ending."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdgemoeError(f"cannot read board {path}: {getattr(error, 'strerror', None) or error}") from error
+    name = path.stem
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII):
+        raise EdgemoeError(f"board {path}: files are named after it, so its name must be letters, digits, _ and -")
+    return from_toml(name, text, path.parent)
 
 
 BOARDS: Mapping[str, Board] = {
@@ -167,6 +230,9 @@ BOARDS: Mapping[str, Board] = {
 
 
 def board(name: str) -> Board:
+    """By its name, or from a .toml file of the user's own."""
+    if name.lower().endswith(".toml"):
+        return read(Path(name))
     if name not in BOARDS:
-        raise EdgemoeError(f"unknown board {name!r}: choose one of {', '.join(BOARDS)}")
+        raise EdgemoeError(f"unknown board {name!r}: choose one of {', '.join(BOARDS)}, or give a file, BOARD.toml")
     return BOARDS[name]

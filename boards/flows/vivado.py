@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that a Zynq UltraScale+ board needs from us: Verilog, Vivado scripts, register map, device tree, PYNQ
+"""Everything that a Zynq board needs from us: Verilog, Vivado scripts, register map, device tree, PYNQ
 class, README.
 
 The scripts are templates; every @WORD@ in them is filled from the board's facts and from the register map.
@@ -13,7 +13,16 @@ import re
 from pathlib import Path
 
 from edgemoe.boards import kit
-from edgemoe.boards.facts import BOARDS, ULTRA_RAM_DEPTH, ULTRA_RAM_WIDTH, ULTRA_RAM_WORDS, Board, ZynqBoard
+from edgemoe.boards.facts import (
+    BOARDS,
+    ULTRA_RAM_DEPTH,
+    ULTRA_RAM_WIDTH,
+    ULTRA_RAM_WORDS,
+    Board,
+    VivadoBoard,
+    ZynqBoard,
+)
+from edgemoe.boards.flows import processors
 from edgemoe.boards.flows.templates import filled
 from edgemoe.hw.contract import names, registers
 from edgemoe.hw.contract.config import NAME, HardwareConfig
@@ -27,15 +36,12 @@ from edgemoe.sim import simulator
 
 REGISTER_BYTES = 1 << registers.ADDRESS_BITS
 MASTER_ADDRESS_BITS = 40
-# Device-tree overlays: with the core's interrupt (pl_ps_irq0 is number 89 of the GIC's shared ones), and without, for a
-# system in which something else holds it: the driver then looks at the registers.
+# Device-tree overlays: with the core's interrupt, and without, for a system in which something else holds it (the
+# driver then looks at the registers).
+_INTERRUPT = "\t\tinterrupt-parent = <&{controller}>;\n\t\tinterrupts = <0 {gic} 4>;\n"
 OVERLAYS = {
-    "edgemoe.dtso": {"WAITING": "", "INTERRUPT": "\t\tinterrupt-parent = <&gic>;\n\t\tinterrupts = <0 89 4>;\n"},
+    "edgemoe.dtso": {"WAITING": "", "INTERRUPT": _INTERRUPT},
     "edgemoe-poll.dtso": {"WAITING": "Without an interrupt.", "INTERRUPT": ""},
-}
-# Processor port -> (interface, its clock, number in the settings, address segments).
-HP_PORTS = {
-    f"HP{i}": (f"S_AXI_HP{i}_FPD", f"saxihp{i}_fpd_aclk", i + 2, f"SAXIGP{i + 2}/HP{i}_DDR_LOW") for i in range(4)
 }
 TEMPLATES = (
     *("package_ip.tcl", "build.tcl", "edgemoe.xdc", "Makefile", "99-edgemoe.rules"),
@@ -119,7 +125,7 @@ def with_ultra_ram(verilog: str) -> str:
     return verilog.replace(plain, style + plain)
 
 
-def registers_python(board: ZynqBoard) -> str:
+def registers_python(board: VivadoBoard) -> str:
     """The register map as a Python module."""
     lines = [
         '"""Register offsets and field masks of the core. Generated: do not edit."""',
@@ -138,7 +144,7 @@ def registers_python(board: ZynqBoard) -> str:
     return "\n".join(lines) + "\n"
 
 
-def facts(board: ZynqBoard, name: str = NAME) -> dict[str, object]:
+def facts(board: VivadoBoard, name: str = NAME) -> dict[str, object]:
     """The board and its core for programs."""
     config = board.hardware
     return {
@@ -169,19 +175,13 @@ def _buffers(board: Board) -> str:
     return text
 
 
-def words(board: ZynqBoard, name: str = NAME) -> dict[str, str]:
+def words(board: VivadoBoard, name: str = NAME) -> dict[str, str]:
     """What the templates' @WORDS@ stand for."""
     config = board.hardware
-    memory_ports = [HP_PORTS[name] for name in board.memory_ports]
-    settings = ""
-    for _, _, number, _ in memory_ports:
-        settings += f"    CONFIG.PSU__USE__S_AXI_GP{number} 1 \\\n"
-        settings += f"    CONFIG.PSU__SAXIGP{number}__DATA_WIDTH {config.data_bits} \\\n"
     total = config.masters * board.memory_bytes >> 20
     values: dict[str, object] = {
         "TITLE": board.title,
         "PART": board.part,
-        "BOARD_PART": board.board_part,
         "MODULE": name,
         "VLNV": vlnv(name),
         "VENDOR_NAME": vlnv(name).rpartition(":")[0],
@@ -208,10 +208,8 @@ def words(board: ZynqBoard, name: str = NAME) -> dict[str, str]:
         "LINUX": board.linux,
         "SLOW_MHZ": f"{board.clock_mhz * 2 / 3:.0f}",
         "PORT_LIST": " and ".join(board.memory_ports),
-        "PORT_SETTINGS": settings.rstrip(" \\\n") + " \\\n",
-        "PORTS": " ".join(
-            f"{m} {i} {c} {s}" for m, (i, c, _, s) in zip(config.master_names, memory_ports, strict=True)
-        ),
+        "BOARD_PART": board.board_part,
+        **processors.words(board),
         "BANK_BYTES": board.memory_bytes,
         "BUFFERS": _buffers(board),
         "CMA_MIB": total + 64,
@@ -219,21 +217,28 @@ def words(board: ZynqBoard, name: str = NAME) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
+def overlay(board: VivadoBoard, values: dict[str, str], more: dict[str, str]) -> str:
+    """A device-tree overlay."""
+    ps = processors.processor_of(board)
+    told = {name: text.format(gic=ps.gic, controller=ps.controller) for name, text in more.items()}
+    return filled("vivado", ps.overlay, values | told)
+
+
 def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) -> list[Path]:
     """Write everything, the core as module `name`; return the paths. force:
     replace files that edgemoe did not write.
     """
-    if not isinstance(board, ZynqBoard):
-        others = ", ".join(name for name, other in BOARDS.items() if isinstance(other, ZynqBoard))
+    if not isinstance(board, VivadoBoard):
+        others = ", ".join(name for name, other in BOARDS.items() if isinstance(other, VivadoBoard))
         raise EdgemoeError(
-            f"board {board.name!r} is no Zynq UltraScale+ ({others}); the Verilog alone: edgemoe verilog --hardware "
+            f"board {board.name!r} is no Zynq ({others}); the Verilog alone: edgemoe verilog --hardware "
             f"{board.hardware.name}"
         )
     verilog = named(simulator.verilog(board.hardware), name)
     values = words(board, name)
     texts = {
         f"{name}.v": head(board.hardware, name, core_interfaces(board.hardware))
-        + (with_ultra_ram(verilog) if board.ultra_ram else verilog),
+        + (with_ultra_ram(verilog) if isinstance(board, ZynqBoard) and board.ultra_ram else verilog),
         f"{name}_ip.v": wrapper(verilog, board.hardware, name),
         **documents(board.hardware, name),
         f"{name}_registers.py": registers_python(board),
@@ -241,7 +246,8 @@ def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) 
         "clock.dtsi": f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>;\n",
         f"{name}.core": filled("vivado", "edgemoe.core", values),
         **{file: filled("vivado", file, values) for file in TEMPLATES},
-        **{file: filled("vivado", "edgemoe.dtso", values | more) for file, more in OVERLAYS.items()},
+        **{file: overlay(board, values, more) for file, more in OVERLAYS.items()},
+        **processors.preset_of(board),
     }
     with OutputFolder(folder, force=force) as outputs:
         return outputs.write_all(kit.with_kit(texts, board.checkpoint))

@@ -16,7 +16,6 @@ from edgemoe.host.cli import generate, maintain, measure, models, profile, run, 
 app = typer.Typer(
     name="edgemoe",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: whole on a narrow console, and one without Unicode
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,3 +63,4 @@ for command in (
 
 app.command("import")(models.import_model)
 app.command("compile")(generate.compile_program)
+app.command("list")(maintain.list_all)

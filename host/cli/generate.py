@@ -81,7 +81,9 @@ def verilog(
 
 
 def build(
-    board: Annotated[str, typer.Option("--board", help="Name of a board.", metavar="NAME")],
+    board: Annotated[
+        str, typer.Option("--board", help="Name of a board, or a file of its facts.", metavar="NAME|FILE.toml")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", metavar="DIR")],
     bitstream: Annotated[
         bool, typer.Option("--bitstream", help="ECP5: also build the bitstream, with open tools (15 minutes).")
@@ -116,9 +118,11 @@ def build(
 
         with progress(f"building the bitstream of board {board!r}") as report:
             figures = build_bitstream(chosen, out, report, name)
-        paths += [out / "report.json", out / f"{board}.bit"]
+        paths += [out / "report.json", out / f"{chosen.name}.bit"]
     if json:
-        print_json({"board": board, "files": [str(path) for path in paths]} | ({"report": figures} if figures else {}))
+        print_json(
+            {"board": chosen.name, "files": [str(path) for path in paths]} | ({"report": figures} if figures else {})
+        )
         return
     typer.echo("\n".join(map(str, paths)))
     if figures:
@@ -126,4 +130,4 @@ def build(
         rows += [
             (kind, f"{count:,} ({figures['share'][kind]:.0%} of the device)") for kind, count in figures["used"].items()
         ]
-        outputs.table(f"{board}, by nextpnr", rows)
+        outputs.table(f"{chosen.name}, by nextpnr", rows)

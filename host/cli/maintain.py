@@ -7,8 +7,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from edgemoe.host.cli.options import Json
+from edgemoe.host.cli.options import Json, print_json
 from edgemoe.models.errors import EdgemoeError
+
+
+def list_all(
+    what: Annotated[
+        str | None, typer.Argument(help="presets, boards, models or checkpoints. Default: all.", metavar="[WHAT]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What comes along by name: hardware presets, boards, models, and checkpoints with their tasks."""
+    from edgemoe.host.studies import catalogue
+    from edgemoe.models.errors import listing
+
+    found = catalogue.catalogue()
+    if what is not None and what not in found:
+        raise EdgemoeError(f"there are no {what[:60]!r} to list: choose one of {listing(found)}")
+    chosen = {what: found[what]} if what else found
+    if json:
+        print_json(chosen)
+    else:
+        catalogue.show(chosen)
 
 
 def doctor(json: Json = False) -> None:

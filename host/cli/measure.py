@@ -160,7 +160,7 @@ def plan(
     ] = None,
     changes: Changes = None,
     board: Annotated[
-        str | None, typer.Option("--board", help="At this board's clock and with its memory.", metavar="NAME")
+        str | None, typer.Option("--board", help="At this board's clock and with its memory.", metavar="NAME|FILE.toml")
     ] = None,
     weight_bits: Bits = None,
     task: Annotated[
@@ -252,7 +252,7 @@ def report(
     ] = None,
     changes: Changes = None,
     board: Annotated[
-        str | None, typer.Option("--board", help="Compare with what this board's device has.", metavar="NAME")
+        str | None, typer.Option("--board", help="Compare with what this board's device has.", metavar="NAME|FILE.toml")
     ] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Also the deepest paths in LUT levels.")] = False,
     plot: Annotated[

@@ -74,6 +74,8 @@ def _run() -> int:
     from edgemoe.host.cli import commands
 
     command = typer.main.get_command(commands.app)
+    if "_EDGEMOE_COMPLETE" in os.environ:  # asked by a shell, by what --install-completion put there
+        command.main(prog_name="edgemoe")
     try:
         # Not command.main(), which ends an interrupted command in ways of its own, another one in each version.
         with command.make_context("edgemoe", sys.argv[1:]) as context:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a build of the core takes on a board against what its device has; a build that does not fit is refused.
 
-Zynq UltraScale+: everything, by unit, as `edgemoe.sim.synthesis` counts it. ECP5: multipliers and block RAM of the
-whole core, which Yosys knows after its first steps; LUTs are known only after place and route.
+Zynq UltraScale+ and Zynq-7000: everything, by unit, as `edgemoe.sim.synthesis` counts it. ECP5: multipliers and block
+RAM of the whole core, which Yosys knows after its first steps; LUTs are known only after place and route.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ NAMES = {
         "bram": "BRAM36",
         "uram": "UltraRAM",
     },
+    Family.ZYNQ_7000: {"lut": "LUT", "ff": "flip-flops", "dsp": "DSP48E1", "bram": "BRAM36", "uram": ""},
     Family.ECP5: {"lut": "LUT", "ff": "flip-flops", "dsp": "MULT18X18D", "bram": "DP16KD", "uram": ""},
 }
 
@@ -106,7 +107,8 @@ def usage(board: Board, hardware: HardwareConfig) -> tuple[dict[str, dict[str, i
         cells = _cells(verilog, "edgemoe", "synth_ecp5 -top edgemoe -run begin:map_ffram", {})
         return {}, {"dsp": cells.get("MULT18X18D", 0), "bram": cells.get("DP16KD", 0)}
     moves = isinstance(board, ZynqBoard) and board.ultra_ram
-    report = reporting.resources(hardware, partial(_move_to_ultra_ram, hardware) if moves else None)
+    family = "xc7" if board.family is Family.ZYNQ_7000 else "xcup"
+    report = reporting.resources(hardware, partial(_move_to_ultra_ram, hardware) if moves else None, family)
     return report["units"], report["total"]
 
 

@@ -48,15 +48,18 @@ def timing(hardware: HardwareConfig) -> dict[str, Any]:
 
 
 def resources(
-    hardware: HardwareConfig, adjust: Callable[[dict[str, dict[str, float]]], None] | None = None
+    hardware: HardwareConfig,
+    adjust: Callable[[dict[str, dict[str, float]]], None] | None = None,
+    family: str = "xcup",
 ) -> dict[str, Any]:
     """units: unit -> LUTs, flip-flops, DSP slices, block RAMs (halves rounded up), UltraRAMs; total: their sums.
 
-    adjust: changes the exact counts of the units in place, before they are rounded.
+    adjust: changes the exact counts of the units in place, before they are rounded. family: of devices, as Yosys calls
+    it.
     """
     from edgemoe.sim import synthesis
 
-    exact = synthesis.resources(hardware)
+    exact = synthesis.resources(hardware, family)
     if adjust is not None:
         adjust(exact)
     units = {unit: {kind: math.ceil(count) for kind, count in entry.items()} for unit, entry in exact.items()}

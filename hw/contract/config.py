@@ -286,12 +286,16 @@ PRESETS = {
     for c in (
         # Room for DeiT-S, ViT-S or DINOv2-S at 224 x 224 (up to 264 tokens, 384 wide) in one piece.
         HardwareConfig("base", lanes=16, tokens=264, width=384, hidden=1536),
+        # `base`, with room to spare on the board of this name.
+        HardwareConfig("kv260", lanes=16, tokens=264, width=384, hidden=1536),
         HardwareConfig(
             "zcu102", lanes=32, masters=2, tokens=264, width=384, hidden=1536, weight_bits=WeightFormat.MIXED
         ),
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
         HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),
+        # A Zynq-7020's ports have 64 bits and bursts of 16 beats; its block RAM holds m3vit-micro in one piece.
+        HardwareConfig("pynqz2", lanes=8, data_bits=64, rows=136, hidden=512, prefetch_beats=256, burst_beats=16),
         # m3vit-micro's sizes; the widest of a row is its head (448 outputs): a picture's patches come in strips.
         HardwareConfig(
             "ulx3s",

@@ -27,7 +27,9 @@ TOTAL = {kind: sum(unit[kind] for unit in UNITS.values()) for kind in UNITS["arr
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts of a made-up core in place of a synthesis."""
-    monkeypatch.setattr(synthesis, "resources", lambda hardware: {name: dict(unit) for name, unit in UNITS.items()})
+    monkeypatch.setattr(
+        synthesis, "resources", lambda hardware, family: {name: dict(unit) for name, unit in UNITS.items()}
+    )
 
 
 def test_figures_add_up(counted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,13 +12,15 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from edgemoe.boards import facts
-from edgemoe.boards.facts import ZynqBoard
+from edgemoe.boards.facts import Family, VivadoBoard
 from edgemoe.boards.flows import vivado as flow
+from edgemoe.boards.flows.processors import processor_of
 from edgemoe.hw.contract import registers
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import simulator
@@ -29,23 +31,23 @@ from tests.boards.vivado import Refused, Vivado, attributes
 from ..programs import needed
 
 ROOT = Path(__file__).resolve().parents[2]
-ZYNQ = [board for board in facts.BOARDS.values() if isinstance(board, ZynqBoard)]
+ZYNQ = [board for board in facts.BOARDS.values() if isinstance(board, VivadoBoard)]
 
 
 @pytest.fixture(scope="module", params=ZYNQ, ids=lambda b: b.name)
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[ZynqBoard, Path]:
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VivadoBoard, Path]:
     folder = tmp_path_factory.mktemp(request.param.name)
     flow.write(request.param, folder)
     return request.param, folder
 
 
-def vivado(board: ZynqBoard, folder: Path, **options: float) -> Vivado:
+def vivado(board: VivadoBoard, folder: Path, **options: float) -> Vivado:
     pytest.importorskip("tkinter", reason="needs a Tcl interpreter (Debian, Ubuntu: apt install python3-tk)")
     newer = f"{board.board_part}:part0:9.10", f"{board.board_part}:part0:9.2"
     return Vivado(folder, parts=(board.part,), board_parts=newer, **options)
 
 
-def test_scripts_package_and_build(built: tuple[ZynqBoard, Path]) -> None:
+def test_scripts_package_and_build(built: tuple[VivadoBoard, Path]) -> None:
     board, folder = built
     packager = vivado(board, folder)
     packager.source("package_ip.tcl")
@@ -55,22 +57,23 @@ def test_scripts_package_and_build(built: tuple[ZynqBoard, Path]) -> None:
     run = vivado(board, folder)
     run.source("build.tcl")
     assert run.settings["project"]["board_part"].endswith("9.10")  # the newest, by number and not by letter
-    assert run.cells["ps"].endswith(":3.5")
+    assert run.cells["ps"].endswith(":3.5" if board.family is Family.ZYNQ_ULTRASCALE_PLUS else ":5.5")
     assert run.addresses.pop("core/s_axil/reg0") == (board.core_address, 1 << registers.ADDRESS_BITS, "ps/Data")
     assert {space for _, _, space in run.addresses.values()} == {f"core/{name}" for name in board.hardware.master_names}
     assert len(run.addresses) == len(board.memory_ports) == board.hardware.masters
-    assert all(segment.endswith("_DDR_LOW") for segment in run.addresses)
-    assert len(run.excluded) == 4 * board.hardware.masters and not [
+    assert all(segment.endswith(("_DDR_LOW", "_DDR_LOWOCM")) for segment in run.addresses)
+    others = 4 if board.family is Family.ZYNQ_ULTRASCALE_PLUS else 0  # what else is behind a port
+    assert len(run.excluded) == others * board.hardware.masters and not [
         name for _, name in run.excluded if name in run.addresses
     ]
     settings = run.settings["ps"]
-    assert settings["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == f"{board.clock_mhz:g}"
-    widths = [value for name, value in settings.items() if "SAXIGP" in name]
+    assert settings[processor_of(board).asked] == f"{board.clock_mhz:g}"
+    widths = [value for name, value in settings.items() if re.search(r"SAXIGP\d__DATA|S_AXI_HP\d_DATA", name)]
     assert widths == [str(board.hardware.data_bits)] * board.hardware.masters
     assert (folder / "edgemoe.bit").read_text() == "bits" and (folder / "edgemoe.hwh").exists()
 
 
-def test_no_bitstream_that_misses_its_clock(built: tuple[ZynqBoard, Path]) -> None:
+def test_no_bitstream_that_misses_its_clock(built: tuple[VivadoBoard, Path]) -> None:
     board, folder = built
     (folder / "edgemoe.bit").unlink(missing_ok=True)
     with pytest.raises(Refused, match=r"slack is -0\.1 ns at 124\.987500 MHz"):
@@ -79,7 +82,7 @@ def test_no_bitstream_that_misses_its_clock(built: tuple[ZynqBoard, Path]) -> No
 
 
 @pytest.mark.parametrize("name", ["package_ip.tcl", "build.tcl"])
-def test_the_model_of_vivado_refuses_mistakes(built: tuple[ZynqBoard, Path], name: str, tmp_path: Path) -> None:
+def test_the_model_of_vivado_refuses_mistakes(built: tuple[VivadoBoard, Path], name: str, tmp_path: Path) -> None:
     """A port renamed in the Verilog must break the script: the check is not vacuous."""
     board, folder = built
     for file in (*folder.glob("*.v"), *folder.glob("*.tcl"), *folder.glob("*.xdc")):
@@ -90,7 +93,7 @@ def test_the_model_of_vivado_refuses_mistakes(built: tuple[ZynqBoard, Path], nam
         vivado(board, tmp_path).source(name)
 
 
-def test_a_missing_board_file_is_named(built: tuple[ZynqBoard, Path]) -> None:
+def test_a_missing_board_file_is_named(built: tuple[VivadoBoard, Path]) -> None:
     board, folder = built
     run = vivado(board, folder)
     run.board_parts = ()
@@ -98,7 +101,53 @@ def test_a_missing_board_file_is_named(built: tuple[ZynqBoard, Path]) -> None:
         run.source("build.tcl")
 
 
-def test_verilog_is_clean(built: tuple[ZynqBoard, Path]) -> None:
+PRESET = """proc apply_preset {IPINST} {
+    return [dict create CONFIG.PCW_UIPARAM_DDR_PARTNO {MT41K256M16 RE-125} CONFIG.PCW_UART0_PERIPHERAL_ENABLE {1} ]
+}
+"""
+COMMANDS = "set_property -dict {CONFIG.PCW_UIPARAM_DDR_PARTNO {MT41K256M16 RE-125}} $ps\n"
+PARAMETERS = {"PCW_UIPARAM_DDR_PARTNO": "MT41K256M16 RE-125", "PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ": "99"}
+XCI = json.dumps(
+    {"ip_inst": {"parameters": {"component_parameters": {name: [{"value": v}] for name, v in PARAMETERS.items()}}}}
+)
+OLD_XCI = '<spirit:design xmlns:spirit="http://www.spiritconsortium.org">{}</spirit:design>'.format(
+    "".join(
+        f'<spirit:value spirit:referenceId="PARAM_VALUE.{name}">{value}</spirit:value>'
+        for name, value in PARAMETERS.items()
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "name, text", [("a.tcl", PRESET), ("b.tcl", COMMANDS), ("c.xci", XCI), ("d.xci", OLD_XCI)], ids=lambda x: x[:5]
+)
+def test_a_processor_configured_by_the_user(name: str, text: str, tmp_path: Path) -> None:
+    """In place of a board file: what Vivado saves, commands, or another project's .xci, new and old."""
+    (tmp_path / name).write_text(text)
+    board = replace(facts.BOARDS["pynqz2"], board_part="", processor=str(tmp_path / name))
+    flow.write(board, tmp_path / "out")
+    pytest.importorskip("tkinter", reason="needs a Tcl interpreter (Debian, Ubuntu: apt install python3-tk)")
+    run = Vivado(tmp_path / "out", parts=(board.part,))
+    run.source("build.tcl")
+    settings = run.settings["ps"]
+    assert "board_part" not in run.settings["project"]
+    assert settings["CONFIG.PCW_UIPARAM_DDR_PARTNO"] == "MT41K256M16 RE-125"
+    assert settings["CONFIG.PCW_S_AXI_HP0_DATA_WIDTH"] == "64", "what the core asks for comes last"
+
+
+def test_a_processors_file_that_is_none(tmp_path: Path) -> None:
+    board = replace(facts.BOARDS["pynqz2"], board_part="", processor=str(tmp_path / "absent.tcl"))
+    with pytest.raises(EdgemoeError, match="cannot read processor .*absent.tcl: No such file"):
+        flow.write(board, tmp_path / "out")
+    (tmp_path / "x.xci").write_text("{}")
+    with pytest.raises(EdgemoeError, match="holds no parameters of a processor"):
+        flow.write(replace(board, processor=str(tmp_path / "x.xci")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(EdgemoeError, match="has memory ports HP7; they are HP0, HP1, HP2, HP3"):
+        flow.write(replace(facts.BOARDS["pynqz2"], memory_ports=("HP7",)), tmp_path / "out")
+
+
+def test_verilog_is_clean(built: tuple[VivadoBoard, Path]) -> None:
     board, folder = built
     root = verilator_root()
     command = [
@@ -122,7 +171,7 @@ def test_verilog_is_clean(built: tuple[ZynqBoard, Path]) -> None:
     assert done.returncode == 0 and not wrong, "\n".join(wrong[:5])
 
 
-def test_every_port_has_its_interface(built: tuple[ZynqBoard, Path]) -> None:
+def test_every_port_has_its_interface(built: tuple[VivadoBoard, Path]) -> None:
     board, folder = built
     text = (folder / "edgemoe_ip.v").read_text()
     found = attributes(text)
@@ -134,7 +183,7 @@ def test_every_port_has_its_interface(built: tuple[ZynqBoard, Path]) -> None:
     assert "FREQ_HZ" not in text and f"ASSOCIATED_BUSIF s_axil:{':'.join(board.hardware.master_names)}," in text
 
 
-def test_register_maps_agree(built: tuple[ZynqBoard, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_maps_agree(built: tuple[VivadoBoard, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     board, folder = built
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "edgemoe_registers", raising=False)
@@ -182,22 +231,25 @@ def values(tree: str, node: str, name: str) -> list[int]:
 
 
 @pytest.mark.parametrize("name", flow.OVERLAYS)
-def test_device_tree(built: tuple[ZynqBoard, Path], name: str) -> None:
+def test_device_tree(built: tuple[VivadoBoard, Path], name: str) -> None:
     board, folder = built
     (folder / "clock.dtsi").write_text(f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>;\n")
     tree = compiled(folder, name.removesuffix(".dtso"))
     core = f"edgemoe@{board.core_address:x}"
-    assert values(tree, core, "reg") == [0, board.core_address, 0, 1 << registers.ADDRESS_BITS]
-    assert values(tree, core, "interrupts") == ([] if "poll" in name else [0, 121 - 32, 4])  # GIC: pl_ps_irq0, a level
+    plus = board.family is Family.ZYNQ_ULTRASCALE_PLUS
+    place = [board.core_address, 1 << registers.ADDRESS_BITS]
+    assert values(tree, core, "reg") == ([0, place[0], 0, place[1]] if plus else place)
+    number = 121 if plus else 61  # of the GIC: pl_ps_irq0, IRQ_F2P; a level
+    assert values(tree, core, "interrupts") == ([] if "poll" in name else [0, number - 32, 4])
     assert values(tree, "clocking0", "assigned-clock-rates") == [round(board.clock_mhz * 1e6)]
-    assert f"{core}:interrupt-parent:0" in tree if "poll" not in name else "gic" not in tree
+    assert f"{core}:interrupt-parent:0" in tree if "poll" not in name else "interrupt" not in tree
     assert re.findall(r'device-name = "(\S+)";', tree) == [f"edgemoe-memory{i}" for i in range(board.hardware.masters)]
     for i in range(board.hardware.masters):
         assert values(tree, f"edgemoe-memory{i}", "size") == [board.memory_bytes]
     assert 'firmware-name = "edgemoe.bit.bin"' in tree
 
 
-def test_another_clock(built: tuple[ZynqBoard, Path], tmp_path: Path) -> None:
+def test_another_clock(built: tuple[VivadoBoard, Path], tmp_path: Path) -> None:
     """`make CLOCK_MHZ=200`: bitstream, overlays and board.json are made again, with the clock that the processor
     gives.
     """
@@ -246,7 +298,7 @@ def test_another_clock(built: tuple[ZynqBoard, Path], tmp_path: Path) -> None:
     assert json.loads((tmp_path / "board.json").read_text())["constants"]["CONFIG_HASH"] == board.hardware.hash
 
 
-def test_the_rest_is_complete(built: tuple[ZynqBoard, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_is_complete(built: tuple[VivadoBoard, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     board, folder = built
     texts = {
         path.name: path.read_text()
@@ -296,15 +348,21 @@ def test_large_memories_go_to_ultra_ram() -> None:
     assert sum(found) >= 3  # activations, keys and values, residual
 
 
+def test_every_template_bears_the_licence() -> None:
+    templates = sorted((ROOT / "boards" / "templates").rglob("*.*"))
+    assert len(templates) > 15
+    assert not [path.name for path in templates if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()]
+
+
 def test_mistakes_are_explained(tmp_path: Path) -> None:
     with pytest.raises(
-        EdgemoeError, match="unknown board 'zcu999': choose one of kv260, schoko, ultra96, ulx3s, zcu102"
+        EdgemoeError, match="unknown board 'zcu999': choose one of kv260, pynqz2, schoko, ultra96, ulx3s, zcu102, or"
     ):
         facts.board("zcu999")
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgemoeError):
         flow.write(facts.board("ultra96"), tmp_path / "file")
-    with pytest.raises(EdgemoeError, match="'ulx3s' is no Zynq UltraScale"):
+    with pytest.raises(EdgemoeError, match="'ulx3s' is no Zynq"):
         flow.write(facts.board("ulx3s"), tmp_path / "ulx3s")
     done = subprocess.run(
         [sys.executable, "-m", "edgemoe.host.cli", "build", "--board", "zcu999", "-o", tmp_path],

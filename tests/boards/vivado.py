@@ -19,6 +19,7 @@ from typing import Any
 
 INSTALLED = {
     "xilinx.com:ip:zynq_ultra_ps_e": ("3.4", "3.5"),
+    "xilinx.com:ip:processing_system7": ("5.5",),
     "xilinx.com:ip:proc_sys_reset": ("5.0",),
     "xilinx.com:ip:smartconnect": ("1.0",),
 }
@@ -31,11 +32,16 @@ PINS = {
         "maxihpm0_fpd_aclk",
         *(f"saxihp{i}_fpd_aclk" for i in HP),
     },
+    "processing_system7": {
+        *("FCLK_CLK0", "FCLK_RESET0_N", "IRQ_F2P", "M_AXI_GP0_ACLK"),
+        *(f"S_AXI_HP{i}_ACLK" for i in HP),
+    },
     "proc_sys_reset": {"slowest_sync_clk", "ext_reset_in", "peripheral_aresetn", "interconnect_aresetn"},
     "smartconnect": {"aclk", "aresetn"},
 }
 INTERFACES = {
     "zynq_ultra_ps_e": {"M_AXI_HPM0_FPD": "master", **{f"S_AXI_HP{i}_FPD": "slave" for i in HP}},
+    "processing_system7": {"M_AXI_GP0": "master", **{f"S_AXI_HP{i}": "slave" for i in HP}},
     "proc_sys_reset": {},
     "smartconnect": {"S00_AXI": "slave", "M00_AXI": "master"},
 }
@@ -43,6 +49,23 @@ INTERFACES = {
 # likes.
 SEGMENTS = {
     f"SAXIGP{i + 2}/HP{i}_{part}" for i in HP for part in ("DDR_LOW", "DDR_HIGH", "LPS_OCM", "QSPI", "PCIE_LOW")
+}
+SEGMENTS |= {f"S_AXI_HP{i}/HP{i}_DDR_LOWOCM" for i in HP}
+# Of a processor: automation's rule and options, pin of the clock, properties of the clock asked for and given, and by
+# high-performance port: its interface, its clock, what switches it on.
+PROCESSORS = {
+    "zynq_ultra_ps_e": (
+        ("xilinx.com:bd_rule:zynq_ultra_ps_e", ""),
+        "pl_clk0",
+        ("CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ", "CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ"),
+        {i: (f"S_AXI_HP{i}_FPD", f"saxihp{i}_fpd_aclk", f"CONFIG.PSU__USE__S_AXI_GP{i + 2}") for i in HP},
+    ),
+    "processing_system7": (
+        ("xilinx.com:bd_rule:processing_system7", 'make_external "FIXED_IO, DDR" Master "Disable" Slave "Disable" '),
+        "FCLK_CLK0",
+        ("CONFIG.PCW_FPGA0_PERIPHERAL_FREQMHZ", "CONFIG.PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ"),
+        {i: (f"S_AXI_HP{i}", f"S_AXI_HP{i}_ACLK", f"CONFIG.PCW_USE_S_AXI_HP{i}") for i in HP},
+    ),
 }
 PLL_MHZ = 33.33 * 45  # what a board's reference clock makes of 1,500
 DIVISORS = range(1, 64)  # of each of the two dividers behind it
@@ -53,8 +76,15 @@ PROPERTIES = {
         *(f"PSU__USE__S_AXI_GP{i + 2}" for i in HP),
         *(f"PSU__SAXIGP{i + 2}__DATA_WIDTH" for i in HP),
     },
+    "processing_system7": {
+        *("PCW_EN_CLK0_PORT", "PCW_FPGA0_PERIPHERAL_FREQMHZ", "PCW_USE_FABRIC_INTERRUPT", "PCW_IRQ_F2P_INTR"),
+        *("PCW_USE_M_AXI_GP0", "PCW_UIPARAM_DDR_PARTNO", "PCW_UART0_PERIPHERAL_ENABLE"),
+        *(f"PCW_USE_S_AXI_HP{i}" for i in HP),
+        *(f"PCW_S_AXI_HP{i}_DATA_WIDTH" for i in HP),
+    },
     "smartconnect": {"NUM_SI", "NUM_MI"},
 }
+NO_PROCESSOR: Any = (None, None, (None, None), {})
 OPTIONS = {
     "-force",
     "-norecurse",
@@ -202,8 +232,9 @@ class Vivado:
             "DIRECTORY": str(self.folder / "runs"),
             "SLACK": str(self.slack),
         }
-        if name == "CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ" and self._kind(target)[0] == "zynq_ultra_ps_e":
-            asked = float(self.settings[target]["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"])
+        _, _, (wanted, given), _ = PROCESSORS.get(self._kind(target)[0] if target in self.cells else "", NO_PROCESSOR)
+        if name == given:
+            asked = float(self.settings[target][wanted])
             given = min((PLL_MHZ / (a * b) for a in DIVISORS for b in DIVISORS), key=lambda mhz: abs(mhz - asked))
             return f"{given:.6f}"
         return fixed.get(name) or self.settings.get(target, {}).get(name, "")
@@ -274,10 +305,10 @@ class Vivado:
         return name
 
     def do_apply_bd_automation(self, cell, flags, options):
-        self._need(self.cells[cell].startswith("xilinx.com:ip:zynq_ultra_ps_e:"), "automation of another cell")
-        self._need(
-            options == {"rule": "xilinx.com:bd_rule:zynq_ultra_ps_e", "config": 'apply_board_preset "1"'}, f"{options}"
-        )
+        self._need(self.cells[cell].split(":")[2] in PROCESSORS, "automation of another cell")
+        (rule, told), *_ = PROCESSORS[self.cells[cell].split(":")[2]]
+        preset = int("board_part" in self.settings.get("project", {}))
+        self._need(options == {"rule": rule, "config": f'{told}apply_board_preset "{preset}"'}, f"{options}")
 
     def _kind(self, pin: str) -> tuple[str, str]:
         cell, _, name = pin.partition("/")
@@ -345,16 +376,17 @@ class Vivado:
         for bus, members in self.core_interfaces.items():
             if len(members) > 1:
                 self._need(any(f"core/{bus}" in net for net in self.interface_nets), f"core/{bus} is not connected")
-        clocks = {pin for net in self.nets if "ps/pl_clk0" in net for pin in net}
+        kind = self.cells["ps"].split(":")[2]
+        _, clock, _, ports = PROCESSORS[kind]
+        clocks = {pin for net in self.nets if f"ps/{clock}" in net for pin in net}
         settings = self.settings["ps"]
-        for i in HP:
-            used = any(f"ps/S_AXI_HP{i}_FPD" in net for net in self.interface_nets)
-            self._need(
-                used == (settings.get(f"CONFIG.PSU__USE__S_AXI_GP{i + 2}") == "1"),
-                f"HP{i} is used but not enabled, or the other way round",
-            )
-            self._need(used == (f"ps/saxihp{i}_fpd_aclk" in clocks), f"HP{i} has no clock")
-            for segment in (f"/ps/{known}" for known in SEGMENTS if f"/HP{i}_" in known and used):
+        for i, (interface, own_clock, switch) in ports.items():
+            used = any(f"ps/{interface}" in net for net in self.interface_nets)
+            self._need(used == (settings.get(switch) == "1"), f"HP{i} is used but not enabled, or the other way round")
+            self._need(used == (f"ps/{own_clock}" in clocks), f"HP{i} has no clock")
+            own = "S_AXI_" if kind == "processing_system7" else "SAXIGP"
+            behind = {name for name in SEGMENTS if f"/HP{i}_" in name and name.startswith(own)}
+            for segment in (f"/ps/{known}" for known in behind if used):
                 assigned, excluded = segment in self.addresses, segment in {name for _, name in self.excluded}
                 self._need(
                     assigned != excluded, f"{segment} is {'both' if assigned else 'neither'} assigned and excluded"

@@ -39,6 +39,29 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "maps").iterdir()} == wanted
 
 
+def test_frames_one_at_a_time(tmp_path: Path) -> None:
+    """A folder and, with OpenCV, a video of the same pictures; the model is loaded once."""
+    (tmp_path / "frames").mkdir()
+    streets = [scenes.scene(2_000_000 + number).image.transpose(1, 2, 0) for number in range(3)]
+    for number, street in enumerate(streets):
+        (tmp_path / "frames" / f"{number}.png").write_bytes(png(street))
+    lines = run("camera.py", tmp_path, "frames", "--task", "depth", "--out", "maps", "--frames", "2").splitlines()
+    assert [re.fullmatch(r"(\d): \d+ ms", line)[1] for line in lines] == ["0", "1"]
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"0-depth.png", "1-depth.png", "depth.png"}
+    newest = (tmp_path / "maps" / "depth.png").read_bytes()
+    assert (
+        newest == (tmp_path / "maps" / "1-depth.png").read_bytes() != (tmp_path / "maps" / "0-depth.png").read_bytes()
+    )
+    cv2 = pytest.importorskip("cv2")
+    video = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter_fourcc(*"FFV1"), 10, (256, 128))
+    for street in streets:
+        video.write(np.ascontiguousarray(street[..., ::-1]))
+    video.release()
+    lines = run("camera.py", tmp_path, "drive.avi", "--task", "depth", "--out", "video").splitlines()
+    assert [line.split(":")[0] for line in lines] == ["000000", "000001", "000002"]
+    assert (tmp_path / "video" / "000001-depth.png").read_bytes() == newest, "no colour is swapped on the way"
+
+
 def test_a_model_of_ones_own(tmp_path: Path) -> None:
     text = run("own_model.py", tmp_path, "mine.safetensors")
     assert "road: segmentation of 48 x 64\ndistance: depth of 48 x 64\n" in text
