@@ -121,6 +121,18 @@ the making of the scenes included.
 With the same PyTorch, kind of CPU and number of threads, training repeats itself."""
 
 
+def active_weights(source: Checkpoint, task: int) -> int:
+    """How many weights a token meets, in one task: its experts, its position, its task's routers and head."""
+    config, count = source.config, 0.0
+    for name, tensor in source.tensors.items():
+        others = [number for number in range(len(config.tasks)) if number != task]
+        if any(f".gate.{o}." in name or name.startswith(f"heads.{config.tasks[o].name}.") for o in others):
+            continue
+        share = config.top_k / config.experts if ".experts." in name else 1.0
+        count += tensor.size * (1 / config.tokens if name == "pos_embed" else share)
+    return round(count)
+
+
 def card(
     source: Checkpoint,
     evaluation: Evaluation,
@@ -129,12 +141,14 @@ def card(
     steps: int,
     threads: int,
     seconds: float,
+    picture: str,
 ) -> str:
     """The model card, in Markdown. computed: weight format -> task -> metric -> value, as the hardware computes it on
-    the same scenes.
+    the same scenes. picture: the file of a sample beside it.
     """
     config = source.config
     words = sum(tensor.size for tensor in source.tensors.values())
+    active = active_weights(source, 0)
     moe_layers = ", ".join(map(str, config.moe_layers))
     rows = [
         ("one class, one depth everywhere", "constant"),
@@ -163,6 +177,9 @@ estimates its depth. It exists so that the accelerator has a trained model to ru
 it is trained on generated pictures only
 (`models/scenes.py`) and is not meant for pictures of real streets.
 
+![A generated scene that training never saw, its segmentation and its depth as the hardware computes them]\
+({picture})
+
 | | |
 |---|---|
 | image | {config.image_channels}x{config.image_height}x{config.image_width}, 8 bits, {config.tokens} tokens |
@@ -171,6 +188,7 @@ it is trained on generated pictures only
 | MLP, experts | {config.hidden}; {config.experts} experts of {config.expert_hidden}, top-{config.top_k} |
 | tasks | {tasks} |
 | weights | {words:,} float32, {4 * words / 1e6:.2f} MB |
+| of these active for a token, in one task | {active:,} ({active / words:.0%}) |
 | depth value | ln(depth / {heads.DEPTH_UNIT:.0f} m) |
 
 ## Quality

@@ -40,6 +40,7 @@ def train(
     import time
     from dataclasses import replace
 
+    from edgemoe.host.studies import demo
     from edgemoe.host.studies.data import Street
     from edgemoe.host.studies.evaluation import evaluate as evaluate_hardware
     from edgemoe.hw.contract.config import preset as hardware_preset
@@ -55,7 +56,7 @@ def train(
     out = out or Path("out") / f"{chosen.name}.safetensors"
     _checkpoint_file(out)
     folder, model_card = folders.OutputFolder(out.parent, force=force), out.with_suffix(".md").name
-    folder.check([model_card])
+    folder.check([model_card, out.with_suffix(".png").name])
     started = time.monotonic()
     if config in WINDOWED:
         if steps:
@@ -73,9 +74,11 @@ def train(
         bits: evaluate_hardware(result, Street.of(figures.scenes), hardware=hardware, weight_bits=bits).metrics
         for bits in HARDWARE_FORMATS
     }
-    written = folder.write(model_card, card(trained, figures, computed, seed, steps or STEPS, threads, seconds))
-    typer.echo(out)
-    typer.echo(written)
+    sample = folder.write(out.with_suffix(".png").name, demo.sample(result, hardware))
+    text = card(trained, figures, computed, seed, steps or STEPS, threads, seconds, sample.name)
+    written = folder.write(model_card, text)
+    for path in (out, written, sample):
+        typer.echo(path)
 
 
 def import_model(

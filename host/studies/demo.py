@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host import inference
+from edgemoe.host.images import png
 from edgemoe.host.inference import CLOCK_MHZ
 from edgemoe.host.runtime.driver import Run
 from edgemoe.host.studies import checking
@@ -192,6 +193,19 @@ def run(seed: int, hardware: HardwareConfig) -> Demo:
         products=products,
         mismatching=mismatching,
     )
+
+
+def sample(model: Checkpoint, hardware: HardwareConfig) -> bytes:
+    """For a model's card: the demo's scene, as large as the model's pictures, and its maps as the hardware computes
+    them, side by side, PNG."""
+    scene = scenes.cut(scenes.scene(SEED), model.config.image_height, model.config.image_width)
+    ran = inference.infer(model, [scene.image], device="emulator", hardware=hardware)
+    shown = [scene.image.transpose(1, 2, 0)]
+    for place, (_, task) in enumerate(ran.streams):
+        values = ran.map(place)
+        assert values is not None
+        shown.append(inference.colourised(model.config, task, values))
+    return png(np.concatenate(shown, axis=1).repeat(2, axis=0).repeat(2, axis=1))
 
 
 def show_ranks(rows: Sequence[tuple[Quality, int, int]], most: int = 5) -> None:

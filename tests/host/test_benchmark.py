@@ -19,7 +19,7 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.calibrate import default_images
 from PIL import Image
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 MODEL = ModelConfig(
     name="bench",
     image_height=16,
@@ -132,7 +132,7 @@ def test_random_routers_are_balanced(report):
 
 
 def test_headlines(monkeypatch):
-    """The table of the README, row by row, from the reports of a small model."""
+    """The table of results, row by row, from the reports of a small model."""
     images = list(default_images(MODEL, 1))
     monkeypatch.setattr(benchmark, "count_dsp", lambda hardware: 1236)
     reports = benchmark.headlines(
@@ -145,7 +145,7 @@ def test_headlines(monkeypatch):
     first = [cell.strip() for cell in lines[2].split("|")[1:-1]]
     assert first[:4] == ["`tiny`", "16 bit", "1", f"{reports[0].cycles / 1e6:.3f} M"]
     assert first[5:] == [f"{reports[0].floor_ratio:.3f}", f"{reports[0].stalled_each / 1e6:.3f} M", "1,236"]
-    assert lines[0] in README.read_text(), "the README's table has other columns"
+    assert lines[0] in RESULTS.read_text(), "the table of results has other columns"
 
 
 def test_the_table_as_a_command(edgemoe, monkeypatch, tmp_path):

@@ -106,31 +106,28 @@ def document() -> str:
     lines = [
         "# Accuracy of the functions that come from tables",
         "",
-        "Over every 16-bit input, against the exact function; the hardware gives these values to the last bit. A unit in "
-        "the last place",
-        "is what the lowest bit of a result is worth. Written and held by `tests/models/test_accuracy.py` (`python -m "
-        "tests.models.test_accuracy`).",
+        "Over every 16-bit input, against the exact function; the hardware gives these values to the last bit. A unit",
+        "in the last place is what the lowest bit of a result is worth. Written and held by",
+        "`tests/models/test_accuracy.py` (`python -m tests.models.test_accuracy`).",
         "",
-        "| unit | function | inputs | error | largest | mean | largest, in the last place | mean, in the last place |",
+        "| unit | function | inputs | error | largest | mean | largest, last places | mean, last places |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for unit, (function, inputs, kind, errors, _) in FUNCTIONS.items():
         error, place = errors()
         places = error / place
         lines.append(
-            f"| {unit} | {function} | {inputs} | {kind} | {error.max():.2e} | {error.mean():.2e} | {places.max():.2f} | "
-            f"{places.mean():.2f} |"
+            f"| {unit} | {function} | {inputs} | {kind} | {error.max():.2e} | {error.mean():.2e} "
+            f"| {places.max():.2f} | {places.mean():.2f} |"
         )
     probabilities, (gelu, _) = softmax(), activation("gelu")
     lines += [
         "",
         "## Beside Edge-MoE's approximations",
         "",
-        "Theirs as its C code gives them, in 32-bit fixed point with 22 fractional bits: GELU over -8..8, softmax on rows "
-        f"of {SCORES} scores",
-        "with a standard deviation of 2. Ours in the formats of the table above, softmax on 4,096 such rows: exponentials, "
-        "their sum, and",
-        "1/sum; what follows rounds each output once more.",
+        "Theirs as its C code gives them, in 32-bit fixed point with 22 fractional bits: GELU over -8..8, softmax on",
+        f"rows of {SCORES} scores with a standard deviation of 2. Ours in the formats of the table above, with half the",
+        "bits; softmax on 4,096 such rows: exponentials, their sum, 1/sum; what follows rounds each output once more.",
         "",
         "| function | ours, largest | ours, mean | Edge-MoE, largest | Edge-MoE, mean |",
         "|---|---|---|---|---|",

@@ -79,6 +79,22 @@ def test_nano_is_cut_from_micro():
     assert evaluate.recipe(nano.config, 0, 0, 1, 0) in card
 
 
+def test_active_weights():
+    """One expert of a layer's eight twice, one position, one router: by hand, from the sizes of m3vit-micro."""
+    source = checkpoints.load("m3vit-micro")
+    c = source.config
+    attention, norms = 4 * c.width * (c.width + 1), 4 * c.width
+    mlp, expert = (2 * c.width * hidden + hidden + c.width for hidden in (c.hidden, c.expert_hidden))
+    layers = 4 * (attention + norms) + 2 * mlp + 2 * (2 * expert + 8 * c.width)
+    patch, head = c.width * (3 * 16 * 16 + 1), 2 * c.width + (c.width + 1) * 448
+    assert evaluate.active_weights(source, 0) == layers + patch + c.width + head
+    for name in ("m3vit-micro", "m3vit-nano"):
+        path = checkpoints.resolve(name).with_suffix(".md")
+        active = evaluate.active_weights(checkpoints.load(name), 0)
+        assert f"active for a token, in one task | {active:,} (" in path.read_text()
+        assert path.with_suffix(".png").is_file()
+
+
 def test_card_names_the_figures():
     use = {1: np.array([[0.25, 0.75], [0.5, 0.5]])}
     names = ("constant", "mean colour", "position", "model")
@@ -87,7 +103,9 @@ def test_card_names_the_figures():
     computed = {
         bits: {"segmentation": {"mean_iou": 0.6543}, "depth": {"rmse_m": 7.25}} for bits in evaluate.HARDWARE_FORMATS
     }
-    text = evaluate.card(checkpoints.load("m3vit-micro"), figures, computed, seed=3, steps=5, threads=1, seconds=11)
+    text = evaluate.card(
+        checkpoints.load("m3vit-micro"), figures, computed, seed=3, steps=5, threads=1, seconds=11, picture="a.png"
+    )
     assert text.count("as the hardware computes it") == 3 and "8-bit experts, 16-bit trunk | 0.6543 | 7.250 |" in text
     figures_and_recipe = (
         "On 7 scenes",
@@ -96,7 +114,7 @@ def test_card_names_the_figures():
         "| pole | 0.700 |",
         "| 1 | segmentation | 25.0 | 75.0 |",
     )
-    for part in (*figures_and_recipe, "1 thread"):
+    for part in (*figures_and_recipe, "1 thread", "(a.png)"):
         assert part in text
 
 
