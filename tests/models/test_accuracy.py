@@ -126,7 +126,7 @@ def document() -> str:
         "## Beside Edge-MoE's approximations",
         "",
         "Theirs as its C code gives them, in 32-bit fixed point with 22 fractional bits: GELU over -8..8, softmax on",
-        f"rows of {SCORES} scores with a standard deviation of 2. Ours in the formats of the table above, with half the",
+        f"rows of {SCORES} scores with a standard deviation of 2. Ours in the formats of the table, with half the",
         "bits; softmax on 4,096 such rows: exponentials, their sum, 1/sum; what follows rounds each output once more.",
         "",
         "| function | ours, largest | ours, mean | Edge-MoE, largest | Edge-MoE, mean |",
