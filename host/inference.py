@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from edgemoe.host import compiler
+from edgemoe.host.compiler.capacities import streams_together
 from edgemoe.host.runtime.board_device import DRAIN, BoardDevice
 from edgemoe.host.runtime.device import Device
 from edgemoe.host.runtime.driver import Driver, Progress, Run
@@ -185,16 +186,16 @@ def tasks_of(config: ModelConfig, names: Sequence[str] | None) -> list[int]:
 
 def images_together(config: ModelConfig, hardware: HardwareConfig, tasks: int) -> int:
     """Images that go through so many tasks each in one pass; 0 if the tasks of one image already need several."""
-    return hardware.rows // config.tokens // tasks
+    return streams_together(config, hardware) // tasks
 
 
 def passes(
     config: ModelConfig, hardware: HardwareConfig, images: int, tasks: Sequence[int]
 ) -> list[list[tuple[int, int]]]:
-    """(image, task) streams, as many in a pass as the hardware has rows for;
+    """(image, task) streams, as many in a pass as the hardware has room for;
     the tasks of an image stay together if they can.
     """
-    room = hardware.rows // config.tokens
+    room = streams_together(config, hardware)
     if room == 0:  # the compiler cuts the rows of a stream, of as many streams as there are
         return [[(image, task) for task in tasks] for image in range(images)]
     if together := images_together(config, hardware, len(tasks)):

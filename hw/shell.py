@@ -63,7 +63,7 @@ class Shell(Elaboratable):
 
 
 class CoreShell(Shell):
-    """`Top` under flat AXI names: aclk, aresetn, s_axil_*, m_axi_* (two masters: m_axi0_*, m_axi1_*), interrupt."""
+    """`Top` under flat AXI names: aclk, aresetn, s_axil_*, m_axi_* (of several: m_axi0_*, m_axi1_*, ...), interrupt."""
 
     def __init__(self, config: HardwareConfig) -> None:
         top = Top(config)

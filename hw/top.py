@@ -27,7 +27,7 @@ class Top(wiring.Component):
 
     Ports:
         axil (in AxiLite): its registers.
-        read (out AxiRead): memory, one or two masters.
+        read (out AxiRead): memory, 1, 2 or 4 masters.
         write (out AxiWrite): the same, the other way.
         interrupt (out): level.
     Latency: varies: with the program.

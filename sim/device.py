@@ -24,6 +24,7 @@ _FOREVER = 2**64 - 1
 _REGISTER_LIMIT = 10_000  # cycles; a register file that has not answered by then never will
 
 OKAY, SLVERR, DECERR = 0, 2, 3
+MOST_MASTERS = 4  # as harness.cpp
 
 
 class ProtocolError(RuntimeError):
@@ -82,7 +83,7 @@ class Counters:
 class _Config(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint64),
-        ("base", ctypes.c_uint64 * 2),
+        ("base", ctypes.c_uint64 * MOST_MASTERS),
         ("seed", ctypes.c_uint64),
         ("latency", ctypes.c_uint32),
         ("write_latency", ctypes.c_uint32),
@@ -147,7 +148,7 @@ class VerilatorDevice:
         library: Path,
         *,
         memory_size: int = 256 << 20,
-        bank_addresses: tuple[int, ...] = (0x1_4000_0000, 0x2_8000_0000),
+        bank_addresses: tuple[int, ...] = (0x1_4000_0000, 0x2_8000_0000, 0x3_C000_0000, 0x5_0000_0000),
         dram: Dram | None = None,
         strict: bool = True,
         reset_cycles: int = 8,
@@ -167,10 +168,10 @@ class VerilatorDevice:
             self.dram.write_latency if self.dram.write_latency is not None else self.dram.latency,
         )
         stalls = (self.dram.stall_ar, self.dram.stall_r, self.dram.stall_aw, self.dram.stall_w, self.dram.stall_b)
-        both = (ctypes.c_uint64 * 2)(*bases, *([0] * (2 - self.masters)))
+        all_bases = (ctypes.c_uint64 * MOST_MASTERS)(*bases)
         config = _Config(
             bank_size,
-            both,
+            all_bases,
             self.dram.seed,
             *latencies,
             self.dram.outstanding,

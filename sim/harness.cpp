@@ -39,7 +39,7 @@ constexpr unsigned BEAT_BYTES = EDGEMOE_DATA_BITS / 8;
 constexpr unsigned BEAT_SIZE = BEAT_BYTES == 8 ? 3 : BEAT_BYTES == 16 ? 4 : BEAT_BYTES == 32 ? 5 : 6;
 constexpr uint8_t OKAY = 0, SLVERR = 2, DECERR = 3;
 constexpr uint64_t NEVER = ~uint64_t{0};
-static_assert(MASTERS == 1 || MASTERS == 2, "one or two masters");
+static_assert(MASTERS == 1 || MASTERS == 2 || MASTERS == 4, "1, 2 or 4 masters");
 static_assert(BEAT_BYTES == (1u << BEAT_SIZE), "64, 128, 256 or 512 data bits");
 
 using Beat = std::array<uint8_t, BEAT_BYTES>;
@@ -47,7 +47,7 @@ using Beat = std::array<uint8_t, BEAT_BYTES>;
 // Mirrored field by field by `_Config` and `_Counters` in sim/device.py, which compare the sizes.
 struct Config {
     uint64_t size;             // bytes of each master's memory
-    uint64_t base[2];          // first device address of each memory
+    uint64_t base[4];          // first device address of each memory
     uint64_t seed;             // of the random stalls
     uint32_t latency;          // cycles from the handshake of AR to the first beat, at least 1
     uint32_t write_latency;    // cycles from the last beat of W to B, at least 1
@@ -99,6 +99,10 @@ PINS(Pins0, m_axi_)
 #else
 PINS(Pins0, m_axi0_)
 PINS(Pins1, m_axi1_)
+#endif
+#if EDGEMOE_MASTERS == 4
+PINS(Pins2, m_axi2_)
+PINS(Pins3, m_axi3_)
 #endif
 
 class Log {
@@ -379,15 +383,23 @@ class Simulation {
     VerilatedContext context;
     Vtop top{&context};
     Dram<Pins0> dram0;
-#if EDGEMOE_MASTERS == 2
+#if EDGEMOE_MASTERS > 1
     Dram<Pins1> dram1;
+#endif
+#if EDGEMOE_MASTERS == 4
+    Dram<Pins2> dram2;
+    Dram<Pins3> dram3;
 #endif
     std::string text;
 
     explicit Simulation(const Config& config)
         : dram0(&top, config, 0, &now)
-#if EDGEMOE_MASTERS == 2
+#if EDGEMOE_MASTERS > 1
         , dram1(&top, config, 1, &now)
+#endif
+#if EDGEMOE_MASTERS == 4
+        , dram2(&top, config, 2, &now)
+        , dram3(&top, config, 3, &now)
 #endif
     {
         top.aclk = 0;
@@ -401,8 +413,12 @@ class Simulation {
     template <class F>
     void each(F&& action) {
         action(dram0);
-#if EDGEMOE_MASTERS == 2
+#if EDGEMOE_MASTERS > 1
         action(dram1);
+#endif
+#if EDGEMOE_MASTERS == 4
+        action(dram2);
+        action(dram3);
 #endif
     }
 
@@ -410,8 +426,12 @@ class Simulation {
     template <class T, class F>
     T pick(unsigned master, T fallback, F&& action) {
         if (master == 0) return action(dram0);
-#if EDGEMOE_MASTERS == 2
+#if EDGEMOE_MASTERS > 1
         if (master == 1) return action(dram1);
+#endif
+#if EDGEMOE_MASTERS == 4
+        if (master == 2) return action(dram2);
+        if (master == 3) return action(dram3);
 #endif
         return fallback;
     }
@@ -427,10 +447,7 @@ class Simulation {
         top.aclk = 1;
         top.eval();
         now++;
-        dram0.counters.cycles = now;
-#if EDGEMOE_MASTERS == 2
-        dram1.counters.cycles = now;
-#endif
+        each([this](auto& dram) { dram.counters.cycles = now; });
     }
 
     void reset(uint64_t cycles) {

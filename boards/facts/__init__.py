@@ -50,12 +50,10 @@ class Board:
     multipliers), bram (BRAM36, or ECP5's 18-kbit blocks; the larger unit counts as one, half of it as 0.5), uram
     (UltraRAM, 288 kbit). clock_mhz: what the build asks of place and route, not a measurement.
     memory_ports: one port of the device's memory for each AXI4 master of the core. memory_bytes: kept for the core
-    behind each of them. beat_cycles: of the core, that a beat of its bus takes in the memory. why: what decided the
-    hardware. checkpoint: one that it has room for.
+    behind each of them. why: what decided the hardware. checkpoint: one that it has room for.
     """
 
     family: ClassVar[Family]
-    beat_cycles: ClassVar[float] = 1.0
 
     name: str
     title: str
@@ -67,6 +65,11 @@ class Board:
     hardware: HardwareConfig
     why: str
     checkpoint: str = "m3vit-micro"
+
+    @property
+    def beat_cycles(self) -> float:
+        """Cycles of the core that a beat of its bus takes in the memory."""
+        return 1.0
 
     def carrying(self: B, hardware: HardwareConfig) -> B:
         """The board with another build of the core; EdgemoeError if its memory ports are not for that one."""
@@ -110,11 +113,18 @@ class VivadoBoard(Board):
 
 @dataclass(frozen=True, kw_only=True)
 class ZynqBoard(VivadoBoard):
-    """A Zynq UltraScale+. ultra_ram: put the large memories into UltraRAM."""
+    """A Zynq UltraScale+. ultra_ram: put the large memories into UltraRAM. memory_bandwidth: bytes that the memory
+    gives in a cycle of the core, if that is less than what the ports could take; 0: it is not.
+    """
 
     family = Family.ZYNQ_ULTRASCALE_PLUS
 
     ultra_ram: bool = False
+    memory_bandwidth: float = 0
+
+    @property
+    def beat_cycles(self) -> float:
+        return max(1.0, self.hardware.bus_bytes / self.memory_bandwidth) if self.memory_bandwidth else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +166,6 @@ class Ecp5Board(Board):
     """
 
     family = Family.ECP5
-    beat_cycles = 1054 / 256  # 64 bits over 16, row changes and refreshes among them: tests/hw/test_sdram.py
 
     device: str
     package: str
@@ -169,6 +178,10 @@ class Ecp5Board(Board):
     flash: str
     loading: str
     high: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def beat_cycles(self) -> float:
+        return 1054 / 256  # 64 bits over 16, row changes and refreshes among them: tests/hw/test_sdram.py
 
 
 def from_toml(name: str, text: str, folder: Path | None = None) -> Board:

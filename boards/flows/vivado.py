@@ -207,7 +207,7 @@ def words(board: VivadoBoard, name: str = NAME) -> dict[str, str]:
         "WHEEL": kit.wheel_name(),
         "LINUX": board.linux,
         "SLOW_MHZ": f"{board.clock_mhz * 2 / 3:.0f}",
-        "PORT_LIST": " and ".join(board.memory_ports),
+        "PORT_LIST": ", ".join(board.memory_ports),
         "BOARD_PART": board.board_part,
         **processors.words(board),
         "BANK_BYTES": board.memory_bytes,

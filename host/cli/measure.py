@@ -28,6 +28,15 @@ from edgemoe.models.numbers.formats import WeightFormat
 if TYPE_CHECKING:
     from edgemoe.hw.contract.config import HardwareConfig
 
+Bandwidth = Annotated[
+    float,
+    typer.Option(
+        "--bandwidth",
+        help="Bytes a cycle that the memory gives, reads and writes together. Default: as many as the bus takes.",
+        min=0,
+    ),
+]
+
 
 def bench(
     checkpoint: Annotated[
@@ -58,10 +67,11 @@ def bench(
             max=0.9,
         ),
     ] = 0.0,
+    bandwidth: Bandwidth = 0.0,
     table: Annotated[
         bool,
         typer.Option(
-            "--table", help="The README's table: presets, weight formats, one and two tasks, without and with stalls."
+            "--table", help="The README's table: presets, weight formats, images and tasks, without and with stalls."
         ),
     ] = False,
     attention: Annotated[
@@ -82,7 +92,7 @@ def bench(
     from dataclasses import replace
 
     from edgemoe.host import batch
-    from edgemoe.host.studies import benchmark, drawing
+    from edgemoe.host.studies import benchmark, drawing, headlines
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import config as models
@@ -91,33 +101,29 @@ def bench(
     if checkpoint and model:
         raise EdgemoeError("give --checkpoint or --model, not both")
     if attention:
-        if checkpoint or model or image or images or table or stalls or weight_bits or tasks != 1:
+        if checkpoint or model or image or images or table or stalls or bandwidth or weight_bits or tasks != 1:
             raise EdgemoeError("--attention has a model of its own: it takes --hardware, --set, --plot and --json")
         _attention(attention, configured("family" if hardware == "base" else hardware, changes), plot, json)
         return
-    if table and (plot or stalls or weight_bits or tasks != 1 or hardware != "base" or changes):
-        raise EdgemoeError(
-            "--table has rows of its own: it takes --checkpoint or --model, --image, --images and --latency alone"
-        )
+    if table and (plot or stalls or bandwidth or weight_bits or tasks != 1 or images or hardware != "base" or changes):
+        raise EdgemoeError("--table has rows of its own: it takes --checkpoint or --model, --image and --latency alone")
     chosen = configured(hardware, changes)
     if plot:
         drawing.plottable(plot)
     used = benchmark.random_checkpoint(models.preset(model)) if model else checkpoints.load(checkpoint or "m3vit-micro")
     given = batch.read_images(image or [], used.config, resize.value)
-    count = images or len(given) or 1
+    count = headlines.IMAGES if table else images or len(given) or 1
     given = [*given, *default_images(used.config, count)][:count]
     if table:
-        reports = benchmark.headlines(
-            used, given, [(configured(name), bits) for name, bits in benchmark.HEADLINES], latency
-        )
+        reports = headlines.reports_of(used, given, headlines.ROWS, latency)
         if json:
             print_json([row.summary() for row in reports])
         else:
-            typer.echo(benchmark.headline_table(reports))
+            typer.echo(headlines.table(reports))
         return
     bits = weight_format(weight_bits, chosen)
     report = benchmark.benchmark(
-        used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls
+        used, given, hardware=chosen, weight_bits=bits, tasks=tasks, latency=latency, stalls=stalls, bandwidth=bandwidth
     )
     report = replace(report, dsp=benchmark.count_dsp(chosen))
     if plot:
@@ -179,6 +185,7 @@ def plan(
     latency: Annotated[
         int, typer.Option("--latency", help="Cycles from a read's address to its first beat.", min=0)
     ] = 64,
+    bandwidth: Bandwidth = 0.0,
     every: Annotated[
         bool, typer.Option("--instructions", help="The schedule by instruction, not by part of the model.")
     ] = False,
@@ -211,6 +218,8 @@ def plan(
         device_bytes = chosen.masters * device.memory_bytes
     else:
         chosen = configured(hardware or "base", changes)
+    if bandwidth:
+        beat = max(beat, chosen.bus_bytes / bandwidth)
     bits = weight_format(weight_bits, chosen)
     used = None if model else checkpoints.load(checkpoint or "m3vit-micro")
     quantised = sketch(models.preset(model or ""), bits) if used is None else quantise(used, bits)

@@ -88,7 +88,7 @@ def _take(memory: Activations, room: Room, model: str, hardware: HardwareConfig)
         amount = memory.used + room.words
         # A word more in every row, at least.
         wider = (
-            hardware.words(hardware.hidden) + max(1, -(-(amount - memory.words) // hardware.rows))
+            hardware.words(hardware.hidden) + max(1, -(-(amount - memory.words) // hardware.wide_rows))
         ) * hardware.lanes
         need = Need(f"{AT_ONCE} ({room.words} for {room.name})", amount, memory.words, dict(hidden=wider))
         if not need.short:  # there are enough, but nowhere together

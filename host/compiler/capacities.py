@@ -81,8 +81,7 @@ def limits(config: ModelConfig, hardware: HardwareConfig) -> Iterator[Need]:
         functions = ",".join((*h.functions, c.activation))
         yield Missing(f"the activation function {c.activation}", 1, 0, dict(activations=functions))
     yield Need("channels of a row", c.width, BY_NAME["elements"].limit)
-    inside = max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * h.words(c.head_width) * h.lanes)
-    widest, most = max(inside, *(t.head_outputs for t in c.tasks)), BY_NAME["columns"].limit
+    widest, most = max(_inside(c, h), *(t.head_outputs for t in c.tasks)), BY_NAME["columns"].limit
     yield Need("words a row", h.words(widest), most, _more_lanes(lambda n: n > h.lanes and -(-widest // n) <= most))
     yield Need("pixels a patch side", c.patch, BY_NAME["patch"].limit)
     yield Need("image channels", c.image_channels, BY_NAME["channels"].limit)
@@ -99,10 +98,24 @@ def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator
     yield Need("tokens a stream", c.tokens, h.tokens, dict(tokens=c.tokens, rows=max(rows, h.rows)))
     yield Need(f"token rows ({slots} x {c.tokens})", rows, h.rows, dict(rows=rows))
     residual, key_value = rows * h.words(c.width), rows * 2 * c.heads * head_words
-    yield Need("residual words", residual, h.residual_words, dict(width=-(-residual // h.rows) * lanes))
-    yield Need("key/value words", key_value, h.key_value_words, dict(width=-(-key_value // (2 * h.rows)) * lanes))
+    yield Need("residual words", residual, h.residual_words, dict(width=-(-residual // h.wide_rows) * lanes))
+    yield Need("key/value words", key_value, h.key_value_words, dict(width=-(-key_value // (2 * h.wide_rows)) * lanes))
     scores = h.words(max(c.tokens, c.experts))
     yield Need("score words", c.tokens * scores, h.score_words)
+
+
+def streams_together(config: ModelConfig, hardware: HardwareConfig) -> int:
+    """Streams of the model that a pass has room for: rows for their tokens, words in every memory for the rows."""
+    c, h = config, hardware
+    residual, key_value = h.words(c.width), 2 * c.heads * h.words(c.head_width)
+    activation = residual + h.words(_inside(c, h))
+    words = min(h.residual_words // residual, h.key_value_words // key_value, h.activation_words // activation)
+    return min(h.rows, max(h.wide_rows, words)) // c.tokens
+
+
+def _inside(c: ModelConfig, h: HardwareConfig) -> int:
+    """Channels of the widest row within a layer, or of a patch."""
+    return max(c.hidden, c.expert_hidden, c.patch_size_words, 2 * c.heads * h.words(c.head_width) * h.lanes)
 
 
 def _more_lanes(suits: Callable[[int], bool]) -> dict[str, int]:

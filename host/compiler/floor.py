@@ -23,13 +23,15 @@ def blocks(
     streams: int = 1,
     shared: bool = False,
     images: int = 1,
+    bandwidth: float = 0.0,
 ) -> Iterator[Block]:
     """Every block that the array must hold, in the order of the model; arguments as of `floor`."""
     weight_format, c, words = WeightFormat.of(weight_bits), config, hardware.words
+    rate = min(bandwidth or hardware.bus_bytes, hardware.bus_bytes)
 
     def product(work: Work, rows: float) -> Iterator[Block]:
         """The blocks of a matrix, or of operands that come from on-chip memory, if there are rows for them."""
-        load = hardware.lanes**2 * weight_format.bits(work.expert) / 8 / hardware.bus_bytes if work.weights else 0.0
+        load = hardware.lanes**2 * weight_format.bits(work.expert) / 8 / rate if work.weights else 0.0
         chunks = work.input_groups * words(work.inputs // work.input_groups)
         columns = work.groups * words(work.outputs // work.groups)
         yield from [(rows, load)] * (work.count * chunks * columns if rows else 0)
@@ -60,35 +62,38 @@ def floor(
     streams: int = 1,
     shared: bool = False,
     images: int = 1,
+    bandwidth: float = 0.0,
 ) -> float:
     """Cycles below which no program gets that runs the model's matrices in their order, for a pass of `streams` streams
     of `images` images.
 
     queue_lengths: MoE layer -> tokens of each expert over all streams; balanced queues if it is not given. shared: what
-    the streams of an image have in common (up to the first router) runs once for it.
+    the streams of an image have in common (up to the first router) runs once for it. bandwidth: bytes a cycle that the
+    memory gives; 0: as many as the bus takes.
 
     The array takes a row a cycle and holds one block of weights while the next one stands in its shadow registers; the
-    bus brings its full width in every cycle, in the order of use, at most `ahead` beats (prefetch memory and two
+    memory gives all its bandwidth in every cycle, in the order of use, at most `ahead` beats (prefetch memory and two
     blocks) before they are used. So, for block j with r_j rows and l_j cycles on the bus, at the earliest
 
-        bus_j   = max(bus_{j-1} + l_j, start_k + beats beyond `ahead`)     k: the oldest block that must make room for j
+        bus_j   = max(bus_{j-1} + l_j, start_k + what is beyond `ahead`)    k: the oldest block that makes room for j
         start_j = max(start_{j-1} + r_{j-1}, bus_j)
 
     and the floor is start + r of the last one. Nothing else counts: no filling and draining of the array, no latency,
     no stall, no image, no parameter words, no LayerNorm (which costs no pass over the data here), no router, no task
     head.
     """
-    ahead = hardware.prefetch_beats + 2 * hardware.lanes**2 * 2 / hardware.bus_bytes
-    waiting: deque[Block] = deque()  # (start, beats) of blocks whose weights may still take up room
+    rate = min(bandwidth or hardware.bus_bytes, hardware.bus_bytes)
+    ahead = hardware.prefetch_beats * hardware.bus_bytes / rate + 2 * hardware.lanes**2 * 2 / rate
+    waiting: deque[Block] = deque()  # (start, load) of blocks whose weights may still take up room
     buffered = bus = end = 0.0
-    for rows, load in blocks(config, hardware, weight_bits, queue_lengths, streams, shared, images):
+    for rows, load in blocks(config, hardware, weight_bits, queue_lengths, streams, shared, images, bandwidth):
         if not load:
             end += rows
             continue
         bus, buffered = bus + load, buffered + load
         while buffered > ahead:
-            start, beats = waiting.popleft()
-            bus, buffered = max(bus, start + buffered - ahead), buffered - beats
+            start, gone = waiting.popleft()
+            bus, buffered = max(bus, start + buffered - ahead), buffered - gone
         start = max(end, bus)
         waiting.append((start, load))
         end = start + rows

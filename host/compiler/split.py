@@ -93,7 +93,7 @@ def unit(hardware: HardwareConfig, parted: bool) -> int:
 
 def _wider(hardware: HardwareConfig, words: int) -> dict[str, int]:
     """The remedy for so many words of activations at once."""
-    return dict(hidden=max(1, -(-words // hardware.rows) - hardware.words(hardware.width)) * hardware.lanes)
+    return dict(hidden=max(1, -(-words // hardware.wide_rows) - hardware.words(hardware.width)) * hardware.lanes)
 
 
 def even(total: int, most: int, step: int = 1) -> int:

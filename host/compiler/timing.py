@@ -104,9 +104,14 @@ def tree_stages(lanes: int) -> int:
     return -(-(lanes - 1).bit_length() // 2)
 
 
+def read_latency(hardware: HardwareConfig) -> int:
+    """From a beat on the bus to its client: Reader.LATENCY."""
+    return 1 + (hardware.masters > 1)
+
+
 def answer(hardware: HardwareConfig, dram: Dram) -> int:
     """From the choice of a burst to its first beat at the client."""
-    return ADDRESS + max(1, dram.latency) + hardware.masters
+    return ADDRESS + max(1, dram.latency) + read_latency(hardware)
 
 
 def drain(hardware: HardwareConfig) -> int:
@@ -140,7 +145,7 @@ class Prefetch:
             first = self.asked + self.answer
             why = Limit.BUS if self.bus >= first else Limit.LATENCY
             self.bus = max(self.bus, first) + self.dram.cycles(length)
-            self.flight.append(self.bus - self.hardware.masters)
+            self.flight.append(self.bus - read_latency(self.hardware))
             self.come.append((self.beats, self.bus - 1, why))
             yield
 
@@ -237,7 +242,7 @@ class Core:
             loader = max(loader, self.complete if i.wait_load else 0) + 1
         else:
             cost.read += i.beats * h.bus_bytes
-        bits = 8 if i.stationary == Stationary.WEIGHTS8 else 16
+        bits, words = (8, lanes // 2) if i.stationary == Stationary.WEIGHTS8 else (16, lanes)  # of a block
         parameters, weights = (size // h.bus_bytes for size in (h.parameter_words * h.word_bytes, lanes**2 * bits // 8))
         beats, requests = prefetch.beats, prefetch.request(issued + 2, address, i.beats)
 
@@ -255,7 +260,7 @@ class Core:
                 prefetch.gone.append((beats, loader))
             for _ in range(i.chunks):
                 load, why = loader, Limit.ARRAY
-                released = swap + (lanes + SWAP + 1 if by_column else 1)
+                released = swap + (lanes + SWAP + 1 if by_column else lanes - words or 1)
                 if released > load:
                     load, why = released, Limit.LATENCY
                 if on_chip:
@@ -266,8 +271,8 @@ class Core:
                     if arrival > load:
                         load, why = arrival, late
                     announced = load
-                    prefetch.gone.append((beats, load + lanes))
-                loader = load + lanes
+                    prefetch.gone.append((beats, load + words))
+                loader = load + words
                 start = max(free, announced + 1, block + SPACING)
                 spent[why] += start - free
                 block, swap, free = start, start + way, start + rows

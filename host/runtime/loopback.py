@@ -19,7 +19,7 @@ def loop_back(driver: Driver, seed: int = SEED) -> None:
     """LOAD a random pattern to the residual memory, STORE it elsewhere, compare. It spans several bursts of every
     master.
 
-    EdgemoeError says which bytes came back wrong: with two masters, whose.
+    EdgemoeError says which bytes came back wrong: with several masters, whose.
     """
     hardware, memory = driver.hardware, driver.device.memory
     driver.require_idle()

@@ -6,14 +6,13 @@ floor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from edgemoe.host import inference
 from edgemoe.host.compiler.floor import floor
-from edgemoe.host.inference import CLOCK_MHZ
 from edgemoe.host.runtime.driver import Run
 from edgemoe.host.runtime.routing import expert_queues
 from edgemoe.host.studies import drawing
@@ -141,12 +140,13 @@ def compulsory_bytes(run: Run) -> int:
     return sum(found.minimum for found in traffic(run.program, queues).values())
 
 
-def floor_of(run: Run, lengths: dict[int, list[int]]) -> float:
-    """The floor of a pass with the queues that it had."""
+def floor_of(run: Run, lengths: dict[int, list[int]], bandwidth: float = 0.0) -> float:
+    """The floor of a pass with the queues that it had; bandwidth: bytes a cycle of the memory, if it has a limit."""
     program = run.program
     images = len({stream.image for stream in program.streams})
     bits = program.weight_bits
-    return floor(program.config, program.hardware, bits, lengths, len(program.streams), shared=True, images=images)
+    streams = len(program.streams)
+    return floor(program.config, program.hardware, bits, lengths, streams, True, images, bandwidth)
 
 
 def breakdown(runs: Sequence[Run]) -> dict[str, Any]:
@@ -188,6 +188,7 @@ class Benchmark:
     tasks: int
     streams: int
     latency: int
+    bandwidth: float
     stalls: float
     cycles: int
     floor: float
@@ -215,9 +216,16 @@ class Benchmark:
         """Useful multiplications per multiplier and cycle."""
         return self.macs / (self.cycles * self.lanes**2)
 
+    @property
+    def macs_per_dsp(self) -> float | None:
+        """Useful multiplications per DSP slice and cycle, if the slices were counted."""
+        return self.macs / (self.cycles * self.dsp) if self.dsp else None
+
     def summary(self) -> dict[str, Any]:
         """What --json shows."""
-        derived = {name: getattr(self, name) for name in ("cycles_each", "floor_ratio", "mac_utilisation")}
+        derived = {
+            name: getattr(self, name) for name in ("cycles_each", "floor_ratio", "mac_utilisation", "macs_per_dsp")
+        }
         found = {name: value for name, value in asdict(self).items() if name not in ("lanes", "streams")} | derived
         return {name: value for name, value in found.items() if name != "stalled_each" or value is not None}
 
@@ -231,8 +239,11 @@ def benchmark(
     tasks: int = 1,
     latency: int = 64,
     stalls: float = 0.0,
+    bandwidth: float = 0.0,
 ) -> Benchmark:
     """Cycles and all that explains them, of `tasks` tasks on each image. latency: see sim.device.Dram.
+
+    bandwidth: bytes a cycle of the memory, reads and writes together; 0: as many as the bus takes.
 
     stalls: share of the cycles in which each channel of each master holds back, at random: AR, R, AW, W and B.
     """
@@ -247,7 +258,8 @@ def benchmark(
     model = quantise(checkpoint, weight_bits)
     common: dict[str, Any] = dict(tasks=chosen, hardware=hardware, weight_bits=weight_bits, model=model)
     told = inference.infer(checkpoint, images, device="emulator", **common)
-    dram = Dram(latency=latency, stall_ar=stalls, stall_r=stalls, stall_aw=stalls, stall_w=stalls, stall_b=stalls)
+    held: dict[str, Any] = {f"stall_{channel}": stalls for channel in ("ar", "r", "aw", "w", "b")}
+    dram = Dram(latency=latency, bandwidth=bandwidth / hardware.bus_bytes, **held)
     ran = inference.infer(checkpoint, images, device="verilator", dram=dram, **common)
     lengths = [queue_lengths(run) for run in told.runs]
     return Benchmark(
@@ -259,9 +271,10 @@ def benchmark(
         tasks=tasks,
         streams=len(ran.streams),
         latency=latency,
+        bandwidth=bandwidth or hardware.bus_bytes,
         stalls=stalls,
         cycles=ran.total(lambda run: run.cycles),
-        floor=sum(floor_of(run, queues) for run, queues in zip(ran.runs, lengths, strict=True)),
+        floor=sum(floor_of(run, queues, bandwidth) for run, queues in zip(ran.runs, lengths, strict=True)),
         macs=ran.total(lambda run: run.program.macs),
         bytes=ran.total(lambda run: run.bytes_read + run.bytes_written),
         bytes_minimum=sum(map(compulsory_bytes, told.runs)),
@@ -326,59 +339,6 @@ def table(report: Benchmark, clock_mhz: float) -> None:
         shown.append((KIND_LABELS.get(kind, kind), *counts, f"{total:,}", f"{100 * total / report.cycles:.1f} %"))
     headers = ("cycles", *(STATE_LABELS[state] for state in states_met), "sum", "share")
     show_table("What the cycles went into", shown, headers)
-
-
-# What the README's table shows: (hardware, weight format), each with one task and with two in a pass.
-HEADLINES = (("base", WeightFormat.SIXTEEN), ("zcu102", WeightFormat.SIXTEEN), ("zcu102", WeightFormat.MIXED))
-HEADLINE_STALLS = 0.1
-
-
-def headlines(
-    checkpoint: Checkpoint,
-    images: Sequence[NDArray[np.uint8]],
-    rows: Sequence[tuple[HardwareConfig, str]],
-    latency: int = 64,
-) -> list[Benchmark]:
-    """The report of each row without stalls, with DSP slices, and `stalled_each`:
-    cycles an image and task where every channel stalls. Of one task, and of two if the model has so many.
-    """
-    reports = []
-    for hardware, weight_bits in rows:
-        for tasks in range(1, 1 + min(2, len(checkpoint.config.tasks))):
-            options: dict[str, Any] = dict(hardware=hardware, weight_bits=weight_bits, tasks=tasks, latency=latency)
-            report = benchmark(checkpoint, images, **options)
-            stalled = benchmark(checkpoint, images, stalls=HEADLINE_STALLS, **options)
-            reports.append(replace(report, dsp=count_dsp(hardware), stalled_each=stalled.cycles_each))
-    return reports
-
-
-def headline_table(reports: Sequence[Benchmark]) -> str:
-    """The reports as the README's Markdown table."""
-    stalls = f"with {HEADLINE_STALLS:.0%} stalls".replace("%", " %")
-    titles = (
-        "preset",
-        "weights",
-        "tasks in one pass",
-        "cycles an image and task",
-        f"at {CLOCK_MHZ} MHz",
-        "of the floor",
-        stalls,
-        "DSP",
-    )
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for r in reports:
-        each, stalled = r.cycles_each / 1e6, (r.stalled_each or 0) / 1e6
-        dsp = "not counted" if r.dsp is None else f"{r.dsp:,}"
-        cells = [
-            f"`{r.hardware}`",
-            r.weight_bits.label,
-            str(r.tasks),
-            f"{each:.3f} M",
-            f"{each * 1e3 / CLOCK_MHZ:.1f} ms",
-        ]
-        cells += [f"{r.floor_ratio:.3f}", f"{stalled:.3f} M", dsp]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def plot(report: Benchmark, path: Path) -> None:

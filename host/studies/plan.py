@@ -13,10 +13,9 @@ from edgemoe.host.compiler.floor import floor
 from edgemoe.host.compiler.link import Outline
 from edgemoe.host.compiler.split import Split
 from edgemoe.host.compiler.timing import STEADY, Cost, Dram, Limit, predict
-from edgemoe.host.inference import passes
+from edgemoe.host.inference import CLOCK_MHZ, passes
 from edgemoe.host.runtime.driver import Run
 from edgemoe.host.runtime.routing import expert_queues
-from edgemoe.host.studies.benchmark import CLOCK_MHZ
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode, Stationary
 from edgemoe.models.config import ModelConfig
@@ -193,8 +192,8 @@ def plan(
         queues = routes[number] if routes is not None else balanced(outline, config.experts)
         if routes is not None or shape not in known:
             costs, lengths = predict(outline.instructions, hardware, queues, dram), by_layer(outline, queues)
-            images_of_it = shape[-1][0] + 1
-            least = floor(config, hardware, model.weight_bits, lengths, len(shape), shared=True, images=images_of_it)
+            count, bandwidth = len(shape), hardware.bus_bytes / dram.beat
+            least = floor(config, hardware, model.weight_bits, lengths, count, True, shape[-1][0] + 1, bandwidth)
             known[shape] = costs, least
         costs, least = known[shape]
         if not number:

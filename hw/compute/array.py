@@ -19,13 +19,16 @@ class ArrayStream(wiring.Signature):
 
 
 class ArrayLoad(wiring.Signature):
-    """The array's next block, as its source sees it: row `index` of it, or with `by_column` its column `index`."""
+    """The array's next block, as its source sees it: row `index` of it, with `pair` that row and the next one of 8-bit
+    weights, low half first (`index` is even), or with `by_column` its column `index`.
+    """
 
     def __init__(self, config: HardwareConfig) -> None:
         super().__init__(
             {
                 "valid": Out(1),
                 "by_column": Out(1),
+                "pair": Out(1),
                 "index": Out(range(config.lanes)),
                 "data": Out(layouts.word(config)),
             }
@@ -40,7 +43,8 @@ class ArrayRow(wiring.Component):
 
     Ports:
         value (in): the row's input lane.
-        load, load_row (in): all weights of the next block.
+        load, load_row (in): all weights of the next block,
+        pair (in): of 8 bits, in the half of the word that is this row's: `half`.
         by_column, load_column, load_lane (in): instead, one weight of it: that of the column whose bit is set.
         swap (in): the loaded weights take over in the following cycle.
         above (in): partial sums of the row before, added one cycle after their products' values came.
@@ -54,14 +58,15 @@ class ArrayRow(wiring.Component):
     LATENCY = 2
     INTERVAL = 1
 
-    def __init__(self, config: HardwareConfig):
-        self.lanes = config.lanes
+    def __init__(self, config: HardwareConfig, half: int = 0):
+        self.lanes, self.half = config.lanes, half
         sums = layouts.sums(config)
         super().__init__(
             {
                 "value": In(signed(WORD_BITS)),
                 "load": In(config.lanes * WORD_BITS),
                 "load_row": In(1),
+                "pair": In(1),
                 "by_column": In(1),
                 "load_column": In(config.lanes),
                 "load_lane": In(WORD_BITS),
@@ -81,7 +86,10 @@ class ArrayRow(wiring.Component):
                 with m.If(self.load_column[j]):
                     m.d.sync += shadow[lane[j]].eq(self.load_lane)
         with m.Elif(self.load_row):
-            m.d.sync += shadow.eq(self.load)
+            half = self.load.word_select(self.half, n * WORD_BITS // 2)
+            narrow = (half.word_select(j, WORD_BITS // 2) for j in range(n))
+            extended = Cat(Cat(weight, weight[-1].replicate(WORD_BITS // 2)) for weight in narrow)
+            m.d.sync += shadow.eq(Mux(self.pair, extended, self.load))
         with m.If(self.swap):
             m.d.sync += active.eq(shadow)
         for j in range(n):
@@ -105,14 +113,16 @@ class Array(wiring.Component):
     * all loads presented up to cycle t - 1 count, and row k still may come in cycle t + k - 1;
     * a load of row k is safe for the next block from cycle t + k on: rows in order, one a cycle, starting in cycle t or
       later, run beside the block without a bubble, and a block of N words hides the loading of the next one completely;
+    * a load of a pair of rows overtakes the wave, two rows a cycle: pairs in order, one a cycle, are safe from cycle
+      t + N/2 on, so that blocks of N/2 + 1 words hide each other's loading;
     * a load of a column touches every row: it is safe for the next block from cycle t + N - 1 on.
 
     Ports:
         stream (in ArrayStream): a word of N inputs; with `swap` it is the first of a block: the weights loaded since
             the last swap take over as it enters, row after row. Words without `valid` flow through alike, and whoever
             counts cycles ignores their sums.
-        load (in ArrayLoad): writes one row (weight[index][j] = data[j]) or one column (weight[k][index] = data[k]) of
-            the next block.
+        load (in ArrayLoad): writes one row (weight[index][j] = data[j]), two rows of 8-bit weights (half h of data is
+            row index + h) or one column (weight[k][index] = data[k]) of the next block.
         sums (out): N sums of the word presented LATENCY cycles before.
     Latency: LATENCY = lanes + 3 cycles from stream to sums: two registers before row 0, lanes - 1 from there to the
         last row, product, sum.
@@ -141,9 +151,10 @@ class Array(wiring.Component):
 
         # The inputs are registered: they fan out to n or n * n cells, a loaded word by rows and once more by columns.
         selected = Mux(self.load.valid, 1 << self.load.index, 0)[:n]
-        load_row, load_column, by_column = Signal(n), Signal(n), Signal()
+        load_row, load_column, by_column, pair = Signal(n), Signal(n), Signal(), Signal()
         m.d.sync += [
-            load_row.eq(Mux(self.load.by_column, 0, selected)),
+            load_row.eq(Mux(self.load.by_column, 0, selected | Mux(self.load.pair, selected << 1, 0))),
+            pair.eq(self.load.pair),
             load_column.eq(Mux(self.load.by_column, selected, 0)),
             by_column.eq(self.load.valid & self.load.by_column),
         ]
@@ -154,11 +165,12 @@ class Array(wiring.Component):
 
         above = Const(0, layouts.sums(self.config).size)
         for k in range(n):
-            m.submodules[f"row_{k}"] = row = ArrayRow(self.config)
+            m.submodules[f"row_{k}"] = row = ArrayRow(self.config, k % 2)
             m.d.comb += [
                 row.value.eq(delay(m, self.stream.data[k], k + 2, name=f"stream_{k}")),
                 row.load.eq(load),
                 row.load_row.eq(load_row[k]),
+                row.pair.eq(pair),
                 row.by_column.eq(by_column),
                 row.load_column.eq(load_column),
                 row.load_lane.eq(lane_load[k]),

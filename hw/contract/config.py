@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from edgemoe.hw.contract.isa import BY_NAME, Attention
+from edgemoe.hw.contract.isa import BY_NAME, INSTRUCTION_BYTES, Attention
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.activation import ACTIVATIONS
 from edgemoe.models.numbers.formats import WeightFormat
@@ -23,7 +23,7 @@ MESSAGE_LENGTH = 400  # characters of an error line; further shortages are count
 
 CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "lanes": (4, 8, 16, 32),
-    "masters": (1, 2),
+    "masters": (1, 2, 4),
     "data_bits": (64, 128, 256),
     "weight_bits": tuple(f.value for f in WeightFormat),
 }
@@ -32,6 +32,7 @@ ATTENTION: tuple[str, ...] = tuple(kind.name.lower() for kind in Attention)  # i
 LISTS: Mapping[str, tuple[str, ...]] = {"attention": ATTENTION, "activations": ACTIVATIONS}
 RANGES: Mapping[str, tuple[int, int]] = {
     "rows": (1, 4096),  # layouts.ROW_BITS
+    "full_rows": (0, 4096),
     "tokens": (1, MOST_KEYS),
     "width": (1, BY_NAME["elements"].limit),
     "hidden": (1, BY_NAME["columns"].limit * 32),
@@ -66,6 +67,7 @@ class HardwareConfig:
     masters: int = 1  # AXI4 masters of `data_bits` each; the core sees one bus of their joint width
     data_bits: int = 128
     rows: int = 264  # token rows over all streams of a pass
+    full_rows: int = 0  # of them, so many may be `width` and `hidden` wide at once, narrower ones more; 0: all
     tokens: int = 136  # tokens of one stream: bounds the attention's score memory
     width: int = 192
     hidden: int = 768  # widest of: MLP hidden, 2 x width + head padding, channels x side^2 of a patch
@@ -162,7 +164,12 @@ class HardwareConfig:
                 ATTENTION[0] in self.weighings,
                 f"attention must have {ATTENTION[0]} among its kinds, not {self.attention!r} alone",
             ),
+            (
+                self.bus_bytes <= INSTRUCTION_BYTES,
+                f"a bus of {self.bus_bytes} bytes is wider than an instruction of {INSTRUCTION_BYTES}",
+            ),
             (self.tokens <= self.rows, f"tokens must be 1..rows ({self.rows}), not {self.tokens}"),
+            (self.full_rows <= self.rows, f"full_rows must be 0..rows ({self.rows}), not {self.full_rows}"),
             (
                 2 * self.words(self.width) <= row,
                 f"width must be at most {row // 2 * self.lanes} with {self.lanes} lanes (keys and values of a row in "
@@ -234,17 +241,22 @@ class HardwareConfig:
         return tuple(self.activations.split(","))
 
     @property
+    def wide_rows(self) -> int:
+        """Rows that the memories hold at full width."""
+        return self.full_rows or self.rows
+
+    @property
     def activation_words(self) -> int:
-        """Activation memory: the residual copy (width) and the widest intermediate (hidden) of every row."""
-        return self.rows * (self.words(self.width) + self.words(self.hidden))
+        """Activation memory: the residual copy (width) and the widest intermediate (hidden) of every full row."""
+        return self.wide_rows * (self.words(self.width) + self.words(self.hidden))
 
     @property
     def key_value_words(self) -> int:
-        return self.rows * 2 * self.words(self.width)
+        return self.wide_rows * 2 * self.words(self.width)
 
     @property
     def residual_words(self) -> int:
-        return self.rows * self.words(self.width)
+        return self.wide_rows * self.words(self.width)
 
     @property
     def score_words(self) -> int:
@@ -288,8 +300,17 @@ PRESETS = {
         HardwareConfig("base", lanes=16, tokens=264, width=384, hidden=1536),
         # `base`, with room to spare on the board of this name.
         HardwareConfig("kv260", lanes=16, tokens=264, width=384, hidden=1536),
+        # Two images of m3vit-t in both tasks at once.
         HardwareConfig(
-            "zcu102", lanes=32, masters=2, tokens=264, width=384, hidden=1536, weight_bits=WeightFormat.MIXED
+            "zcu102",
+            lanes=32,
+            masters=4,
+            rows=528,
+            full_rows=264,
+            tokens=264,
+            width=384,
+            hidden=1536,
+            weight_bits=WeightFormat.MIXED,
         ),
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.

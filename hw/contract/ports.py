@@ -78,7 +78,7 @@ class OperationPort(wiring.Signature):
 
 
 class WeightRowPort(wiring.Signature):
-    """Rows of the weight stream, as their source sees it: a stream of words, and how many will come without a gap."""
+    """The weight stream, as its source sees it: a stream of words, and how many will come without a gap."""
 
     def __init__(self, config: HardwareConfig) -> None:
         super().__init__(

@@ -17,9 +17,9 @@ from edgemoe.hw.contract.isa import ENUMERATIONS, enumeration_table
 ADDRESS_BITS = 12
 REGISTER_BITS = 32
 MAGIC = int.from_bytes(b"EMOE", "little")
-VERSION = 2 << 16  # major << 16 | minor: a driver refuses another major
+VERSION = 2 << 16 | 1  # major << 16 | minor: a driver refuses another major
 BASE_ALIGNMENT = 4096  # of a master's memory base: no burst then crosses a 4 KiB page
-MAX_MASTERS = 2
+MAX_MASTERS = 4
 
 
 class Access(Enum):

@@ -406,9 +406,9 @@ OPERATIONS: Mapping[Opcode, Operation] = {
         "row's maximum or scale comes from the MATMUL before. With `wait_load` the first key or value is read when "
         "everything before is complete; without, the loader is at most one block ahead of the array. Weights are "
         "fetched without waiting. Without `probabilities` it begins when the last probability before it has passed.",
-        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles; a block of KEYS at least 2 lanes, as its columns "
-        "enter only behind the wave of rows. With weights no less than `beats` beats on the bus. The next MATMUL "
-        "streams while this one drains.",
+        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles, of 8-bit weights max(`rows`, lanes / 2 + 1); a "
+        "block of KEYS at least 2 lanes, as its columns enter only behind the wave of rows. With weights no less than "
+        "`beats` beats on the bus. The next MATMUL streams while this one drains.",
         (
             "control/streamer.py",
             "control/loader.py",

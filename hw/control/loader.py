@@ -4,6 +4,7 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 from edgemoe.hw.compute.array import ArrayLoad
 from edgemoe.hw.compute.epilogue import ParameterLoad
 from edgemoe.hw.contract.config import PARAMETER_WORDS, HardwareConfig
@@ -19,22 +20,22 @@ class Loader(wiring.Component):
     """Stationary operands of MATMUL jobs, in the order in which the streamer consumes them (column blocks outer, chunks
     inner).
 
-    Weights come as rows from the weight stream, which puts the parameter words of a column block before its first
-    block; keys and values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond
-    `valid` keys zeros are loaded.
+    Weights come as words from the weight stream, which puts the parameter words of a column block before its first
+    block: a row each, of 8-bit weights two; keys and values come from key/value memory, a word a cycle: keys fill
+    columns, values fill rows; beyond `valid` keys zeros are loaded.
 
     A block of rows is announced when its first row is presented: rows then follow without a gap, and the wave that
     swaps needs row k only k cycles later. A block of columns is announced with its last column. The next load starts
-    when the array has swapped; columns wait until the wave has left the last row. Parameter words go to the epilogue's
-    two banks alternately.
+    when the array has swapped; pairs of rows, which would overtake the wave, when it is half-way down, columns when it
+    has left the last row. Parameter words go to the epilogue's two banks alternately.
 
     Ports:
         jobs (in stream): MATMULs.
         completed (in): instructions that have written all their results, modulo 256.
-        weights (in WeightRowPort): parameter words and rows.
+        weights (in WeightRowPort): parameter words, and words of a row or two.
         key_value (out ReadPort): key/value memory,
         key_value_taken (in): unless DMA has its port: nothing can be read.
-        load (out ArrayLoad): a row or a column of the next block.
+        load (out ArrayLoad): a row, two rows or a column of the next block.
         parameter (out ParameterLoad): a parameter word.
         ready (out): pulse: a block may be swapped in from the next cycle on.
         swap (in): pulse: the wave that swaps enters the array in this cycle.
@@ -42,7 +43,8 @@ class Loader(wiring.Component):
         waits_for_weights (out): a block could be loaded, if its weights were there.
     Latency: varies: with weights and results; a row passes in its own cycle, a word of key/value memory one after its
         address.
-    Interval: none (a block takes `lanes` cycles, and the next follows without a gap if weights are there).
+    Interval: none (a block takes `lanes` cycles, of 8-bit weights half as many, and the next follows without a gap if
+        weights are there and the wave allows it).
     Limits: one block ahead of the one in use.
     Twin: none (no arithmetic).
     """
@@ -71,17 +73,18 @@ class Loader(wiring.Component):
         job, first = Signal(JOB), self.jobs.payload.instruction
         instruction = job.instruction
         column, chunk, index = Signal(10), Signal(10), Signal(range(lanes))
-        by_column, last_chunk, last_column = Signal(), Signal(), Signal()
+        by_column, by_pair, last_chunk, last_column = Signal(), Signal(), Signal(), Signal()
         loading, advance, begins, ends = Signal(), Signal(), Signal(), Signal()  # a block: under way; its words
         bank, banks_free, take_bank = Signal(), Signal(2, init=2), Signal()
         m.d.sync += banks_free.eq(banks_free - take_bank + self.column_done)
-        shadow_free, passed = self._shadow(m)
+        shadow_free, half_way, passed = self._shadow(m)
         m.d.comb += [
             by_column.eq(instruction.stationary == Stationary.KEYS),
+            by_pair.eq(instruction.stationary == Stationary.WEIGHTS8),
             last_chunk.eq(chunk + 1 == instruction.chunks),
             last_column.eq(column + 1 == instruction.columns),
             begins.eq(advance & ~loading),
-            ends.eq(advance & (index == lanes - 1)),
+            ends.eq(advance & (index == Mux(by_pair, lanes // 2 - 1, lanes - 1))),
         ]
         with m.FSM() as fsm:
             with m.State("IDLE"):
@@ -105,10 +108,11 @@ class Loader(wiring.Component):
                         m.d.sync += [index.eq(0), bank.eq(~bank)]
                         m.next = "WEIGHTS"
             with m.State("WEIGHTS"):
-                # A block starts only when all its rows will stream.
-                start = shadow_free & self.weights.level[lanes.bit_length() - 1 :].any()  # at least N
+                # A block starts only when all its words will stream.
+                half, whole = (self.weights.level[exact_log2(n) :].any() for n in (lanes // 2, lanes))
+                start = shadow_free & Mux(by_pair, half & half_way, whole)
                 m.d.comb += [advance.eq(loading | start), self.weights.ready.eq(advance), self.ready.eq(begins)]
-                m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading)
+                m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading & (half_way | ~by_pair))
                 with m.If(ends & last_chunk):
                     m.next = "PARAMETERS"
                     with m.If(last_column):
@@ -141,7 +145,7 @@ class Loader(wiring.Component):
             self.parameter.data.eq(self.weights.word),
         ]
         inside = addresses.key + index < instruction.keys
-        self._present(m, read, index, inside, by_column, fsm.ongoing("WEIGHTS"))
+        self._present(m, read, index, inside, by_column, by_pair, fsm.ongoing("WEIGHTS"))
         return m
 
     def _addresses(self, m: Module, instruction) -> KeyValueAddresses:
@@ -157,23 +161,24 @@ class Loader(wiring.Component):
         ]
         return addresses
 
-    def _shadow(self, m: Module) -> tuple[Signal, Signal]:
-        """(the array's shadow registers can take rows, the wave of the last swap has left the last row, so that they
-        can take columns).
+    def _shadow(self, m: Module) -> tuple[Signal, Signal, Signal]:
+        """(the array's shadow registers can take rows, the wave of the last swap is so far that two rows a cycle do not
+        overtake it, it has left the last row, so that they can take columns).
 
         Rows follow the wave, so they are free at once; whoever starts to fill them clears the first flag.
         """
         last = self.config.lanes + SWAP_DELAY
-        free, passed, since_swap = Signal(init=1), Signal(), Signal(range(last + 1), init=last)
-        m.d.comb += passed.eq(since_swap == last)
+        free, half_way, passed = Signal(init=1), Signal(), Signal()
+        since_swap = Signal(range(last + 1), init=last)
+        m.d.comb += [half_way.eq(since_swap >= self.config.lanes // 2 - 1), passed.eq(since_swap == last)]
         with m.If(self.swap):
             m.d.sync += [free.eq(1), since_swap.eq(0)]
         with m.Elif(~passed):
             m.d.sync += since_swap.eq(since_swap + 1)
-        return free, passed
+        return free, half_way, passed
 
-    def _present(self, m: Module, read, index, inside, by_column, weights) -> None:
-        """A word to the array: weight rows directly, key/value words one cycle after their address (`read`), zeros
+    def _present(self, m: Module, read, index, inside, by_column, by_pair, weights) -> None:
+        """A word to the array: weights directly, key/value words one cycle after their address (`read`), zeros
         beyond the last key.
         """
         arrives, arrives_inside, arrives_by_column, arrives_last = Signal(), Signal(), Signal(), Signal()
@@ -196,6 +201,7 @@ class Loader(wiring.Component):
         with m.Elif(weights):
             m.d.comb += [
                 self.load.valid.eq(self.weights.ready),
-                self.load.index.eq(index),
+                self.load.pair.eq(by_pair),
+                self.load.index.eq(Mux(by_pair, index << 1, index)),
                 self.load.data.eq(Cat(*self.weights.word)),
             ]

@@ -35,9 +35,9 @@ class ReadMaster(wiring.Component):
         idle (out): no address is waiting for its ARREADY.
         base (in): byte address of each master's memory, a multiple of 4096.
         axi (out AxiRead): reads, one for each master.
-    Latency: LATENCY = masters - 1 cycles from RVALID (of the later master) to `valid`.
+    Latency: LATENCY = 0 cycles from RVALID to `valid`, with several masters 1 from that of the last one.
     Interval: INTERVAL = 1 cycle between beats.
-    Limits: one or two masters, whose data may be SKEW_BEATS apart.
+    Limits: 1, 2 or 4 masters, whose data may be SKEW_BEATS apart.
     Twin: none (no arithmetic).
     """
 
@@ -45,7 +45,7 @@ class ReadMaster(wiring.Component):
 
     def __init__(self, config: HardwareConfig, cache: int, prot: int) -> None:
         self.config, self.cache, self.prot = config, cache, prot
-        self.LATENCY = config.masters - 1
+        self.LATENCY = int(config.masters > 1)
         super().__init__(
             {
                 "burst": In(stream.Signature(Burst(config))),
@@ -125,9 +125,9 @@ class Reader(wiring.Component):
         failure (out Failure): of a beat of a client outside `deferred`. (Instructions are fetched ahead of need: the
             fetch unit reports a failed one only when it is wanted.)
         axi (out AxiRead): reads, one for each master.
-    Latency: LATENCY = masters cycles from RVALID to the client's `valid`.
+    Latency: LATENCY = 1 cycle from RVALID to the client's `valid`, with several masters 2 from that of the last one.
     Interval: INTERVAL = 1 cycle between beats.
-    Limits: one or two masters.
+    Limits: 1, 2 or 4 masters.
     Twin: none (no arithmetic).
     """
 
@@ -142,7 +142,7 @@ class Reader(wiring.Component):
         prot: int = 0,
     ) -> None:
         self.config, self.clients, self.deferred, self.cache, self.prot = config, dict(clients), deferred, cache, prot
-        self.LATENCY = config.masters
+        self.LATENCY = 1 + int(config.masters > 1)
         super().__init__(
             {
                 **{name: In(ReadClient(config)) for name in clients},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weight prefetch: DRAM beats ahead of need in block RAM, rows of N words out, one a cycle."""
+"""Weight prefetch: DRAM beats ahead of need in block RAM, words out, one a cycle."""
 
 from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
@@ -16,23 +16,23 @@ JOBS = 4  # whose beats may be under way at the same time
 
 
 class Weights(wiring.Component):
-    """MATMULs -> read requests -> beats -> elements in a FIFO -> rows. Reads ahead across them as far as the FIFO has
+    """MATMULs -> read requests -> beats -> elements in a FIFO -> words. Reads ahead across them as far as the FIFO has
     room.
 
     An element is a beat or a word, whichever is wider; a column block is a whole number of elements. Beats behind the
-    last column block (padding) never enter the FIFO. 8-bit words become two rows, low half first, sign-extended. All
-    `config.parameter_words` parameter words come out, also the filling one.
+    last column block (padding) never enter the FIFO. All `config.parameter_words` parameter words come out, also the
+    filling one.
 
     Ports:
         jobs (in stream): MATMULs with weights. The weight stream of one is `columns` column blocks of parameter words
-            and `chunks` blocks of N rows (both at least 1), `beats` beats from `address` on.
+            and `chunks` blocks of N words, of 8-bit weights N/2 (both at least 1), `beats` beats from `address` on.
         read (out ReadClient): to the Reader, whose client must be given CAPACITY beats.
-        rows (out WeightRowPort): rows of blocks and parameter words as they come. `level`: rows that can be taken in
+        rows (out WeightRowPort): words of blocks and parameter words as they come. `level`: words that can be taken in
             this and the following cycles without a gap, at most 2 N; valid = (level != 0).
         stop (in): empties everything; hold until the Reader is idle.
-    Latency: LATENCY = 4 cycles from the beat that completes an element to its first row.
-    Interval: INTERVAL = 1 cycle between rows, without a gap across blocks, jobs and widths, as long as `level` says so.
-    Format: weights signed, 16 bit or 8 bit extended to them.
+    Latency: LATENCY = 4 cycles from the beat that completes an element to its first word.
+    Interval: INTERVAL = 1 cycle between words, without a gap across blocks, jobs and widths, as long as `level` says
+        so.
     Limits: JOBS jobs whose beats may be under way.
     Twin: none (no arithmetic); the layout is that of `hw.contract.weight_stream`.
     """
@@ -71,24 +71,16 @@ class Weights(wiring.Component):
         m.d.comb += jobs.r_en.eq(self.read.valid & self.read.last)
 
         element, complete, beats = self._assemble(m)
-        parameter, wanted = self._classify(m, complete, job)
-        held = data.StructLayout({"element": len(element), "eight_bit": 1})
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=held.size, depth=self.DEPTH)
-        written, shown = data.View(held, fifo.w_data), data.View(held, fifo.r_data)
-        m.d.sync += [
-            fifo.w_en.eq(complete & wanted),
-            written.element.eq(element),
-            written.eight_bit.eq(job.eight_bit & ~parameter),
-        ]
+        wanted = self._wanted(m, complete, job)
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(element), depth=self.DEPTH)
+        m.d.sync += [fifo.w_en.eq(complete & wanted), fifo.w_data.eq(element)]
         m.submodules.unpacker = unpacker = RowUnpacker(config)
         m.submodules.promise = promise = LevelPromise(config, self.DEPTH)
-        words = config.words_per_beat
         m.d.comb += [
             unpacker.valid.eq(fifo.r_rdy),
-            unpacker.element.eq(shown.element),
-            unpacker.eight_bit.eq(shown.eight_bit),
+            unpacker.element.eq(fifo.r_data),
             fifo.r_en.eq(unpacker.leaves),
-            promise.arriving.eq(Mux(fifo.w_en, Mux(written.eight_bit, 2 * words, words), 0)),
+            promise.arriving.eq(fifo.w_en),
             self.rows.valid.eq(unpacker.row.valid),
             self.rows.word.eq(unpacker.row.p),
             unpacker.row.ready.eq(self.rows.ready),
@@ -113,8 +105,8 @@ class Weights(wiring.Component):
             m.d.sync += [held.eq(Cat(held, read.data) >> len(read.data)), position.eq(Mux(complete, 0, position + 1))]
         return Cat(held, read.data), complete, position + 1
 
-    def _classify(self, m: Module, complete, job) -> tuple[Signal, Signal]:
-        """Where in the job's column blocks the arriving element stands: (it holds parameters, it is not padding)."""
+    def _wanted(self, m: Module, complete, job) -> Signal:
+        """Where in the job's column blocks the arriving element stands: whether it is not padding."""
         config = self.config
         parameters = config.parameter_words // config.words_per_beat
         block = config.lanes // config.words_per_beat  # elements of a 16-bit block
@@ -133,4 +125,4 @@ class Weights(wiring.Component):
                     m.d.sync += finished.eq(1)
             with m.If(self.read.last):
                 m.d.sync += [index.eq(0), in_weights.eq(0), column.eq(0), finished.eq(0)]
-        return ~in_weights, ~finished
+        return ~finished

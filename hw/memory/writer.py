@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing DRAM: one request at a time, as bursts on all AXI4 write masters in lock-step."""
 
+from functools import reduce
+
 from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
@@ -30,7 +32,7 @@ class Writer(wiring.Component):
         axi (out AxiWrite): writes, one for each master.
     Latency: varies: with AWREADY, WREADY and the answers.
     Interval: INTERVAL = 1 cycle between beats, no gap between bursts while AWREADY is prompt.
-    Limits: one or two masters, whose data may be SKEW_BEATS apart.
+    Limits: 1, 2 or 4 masters, whose data may be SKEW_BEATS apart.
     Twin: none (no arithmetic).
     """
 
@@ -126,5 +128,5 @@ class Writer(wiring.Component):
             failed.append((axi.bvalid & (axi.bresp != 0), oldest))
         m.d.comb += room.eq(Cat(ready).all())
         m.d.sync += self.failure.valid.eq(Cat(bad for bad, _ in failed).any() & ~self.stop)
-        m.d.sync += self.failure.address.eq(Mux(failed[0][0], failed[0][1], failed[-1][1]))
+        m.d.sync += self.failure.address.eq(reduce(lambda later, one: Mux(*one, later), failed[-2::-1], failed[-1][1]))
         return m

@@ -81,7 +81,9 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
         waves.append(p.register(1, f"wave{k}"))
         m.d.sync += waves[k].eq(waves[k - 1])
     for k, row in enumerate(rows):
-        here = dut.load.valid & ~dut.load.by_column & (dut.load.index == k)
+        here = (
+            dut.load.valid & ~dut.load.by_column & ((dut.load.index == k) | dut.load.pair & (dut.load.index + 1 == k))
+        )
         # The wave reaches row k, k cycles after the swap: then (one cycle earlier at the port) it must have come.
         reaches = waves[k]
         by_column = p.register(1, f"columns{k}")
@@ -95,12 +97,14 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
             # Not twice into the same block, and not into the one that the wave has not yet taken up.
             p.check(~row | reaches)
             p.check(~by_column | reaches)
+    p.check(~(dut.load.valid & dut.load.pair) | ~dut.load.by_column & ~dut.load.index[0])
     p.check(~(dut.load.valid & dut.load.by_column) | ~started | (since >= lanes - 1) & ~dut.swap)
     blocks = counter(p, 3, dut.swap, name="blocks")
     if weights_only:
         p.cover((blocks == 2) & takes)
         return
     p.cover((blocks == 2) & dut.ready & ~dut.load.by_column)
+    p.cover((blocks == 2) & dut.ready & dut.load.pair)
     p.cover(dut.ready & dut.load.by_column)
     p.cover(dut.swap & p.past(dut.ready))
     p.cover((banks == 2) & dut.weights.valid & ~dut.weights.ready)
@@ -282,8 +286,10 @@ PROOFS = [
                 "m.d.sync += [loading.eq(1), shadow_free.eq(0)]", "m.d.sync += loading.eq(1)"
             ),
             "it starts without its rows": Mutant(
-                "self.weights.level[lanes.bit_length() - 1 :].any()", "self.weights.valid"
+                "Mux(by_pair, half & half_way, whole)", "Mux(by_pair, half_way, 1) & self.weights.valid"
             ),
+            "pairs overtake the wave": Mutant("half & half_way, whole", "half, whole"),
+            "pairs start without half of their words": Mutant("in (lanes // 2, lanes)", "in (lanes // 4, lanes)"),
             "columns follow the wave too closely": Mutant("Mux(by_column, passed, 1)", "1"),
         },
         cover_depth=22,

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from edgemoe.host import inference
 from edgemoe.host.compiler.floor import blocks, floor
-from edgemoe.host.studies import benchmark
+from edgemoe.host.studies import benchmark, headlines
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import preset
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.calibrate import default_images
+from edgemoe.models.numbers.formats import WeightFormat
 from PIL import Image
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results.md"
@@ -123,6 +124,16 @@ def test_stalls_reach_every_channel(monkeypatch):
     assert {getattr(dram, f"stall_{channel}") for channel in ("ar", "r", "aw", "w", "b")} == {0.25}
 
 
+def test_a_slow_memory_slows_down():
+    """An eighth of the bytes: weights take eight times as long, in the floor as in the run, and none comes sooner."""
+    checkpoint, images = benchmark.random_checkpoint(MODEL), list(default_images(MODEL, 1))
+    fast, slow = (
+        benchmark.benchmark(checkpoint, images, hardware=preset("tiny"), bandwidth=bandwidth) for bandwidth in (0, 2)
+    )
+    assert fast.bandwidth == 16 and slow.bandwidth == 2 and fast.bytes == slow.bytes
+    assert slow.cycles >= slow.bytes / 2 > fast.cycles and slow.cycles >= slow.floor > 1.5 * fast.floor
+
+
 def test_random_routers_are_balanced(report):
     """Every expert is used, and none by most of the tokens."""
     queues = report.queues
@@ -133,24 +144,28 @@ def test_random_routers_are_balanced(report):
 
 def test_headlines(monkeypatch):
     """The table of results, row by row, from the reports of a small model."""
-    images = list(default_images(MODEL, 1))
+    images = list(default_images(MODEL, 2))
     monkeypatch.setattr(benchmark, "count_dsp", lambda hardware: 1236)
-    reports = benchmark.headlines(
-        benchmark.random_checkpoint(MODEL), images, [(preset("tiny"), "16"), (preset("tiny"), "mixed")]
-    )
-    assert [(r.weight_bits, r.tasks) for r in reports] == [("16", 1), ("16", 2), ("mixed", 1), ("mixed", 2)]
+    rows = [
+        headlines.Headline("tiny", WeightFormat.SIXTEEN, 0, ((1, 1), (1, 2))),
+        headlines.Headline("tiny", WeightFormat.MIXED, 8, ((2, 2),)),
+    ]
+    reports = headlines.reports_of(benchmark.random_checkpoint(MODEL), images, rows)
+    shapes = [(r.weight_bits, r.bandwidth, r.images, r.tasks) for r in reports]
+    assert shapes == [("16", 16, 1, 1), ("16", 16, 1, 2), ("mixed", 8, 2, 2)]
     assert all(r.stalled_each > r.cycles_each for r in reports)
-    lines = benchmark.headline_table(reports).splitlines()
-    assert len(lines) == 6 and len({line.count("|") for line in lines}) == 1
+    lines = headlines.table(reports).splitlines()
+    assert len(lines) == 5 and len({line.count("|") for line in lines}) == 1
     first = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-    assert first[:4] == ["`tiny`", "16 bit", "1", f"{reports[0].cycles / 1e6:.3f} M"]
-    assert first[5:] == [f"{reports[0].floor_ratio:.3f}", f"{reports[0].stalled_each / 1e6:.3f} M", "1,236"]
+    assert first[:5] == ["`tiny`", "16 bit", "16", "1 x 1", f"{reports[0].cycles / 1e6:.3f} M"]
+    assert first[6:9] == [f"{reports[0].floor_ratio:.3f}", f"{reports[0].stalled_each / 1e6:.3f} M", "1,236"]
+    assert first[9] == f"{reports[0].macs / reports[0].cycles / 1236:.2f}"
     assert lines[0] in RESULTS.read_text(), "the table of results has other columns"
 
 
 def test_the_table_as_a_command(edgemoe, monkeypatch, tmp_path):
     path = checkpoints.save(benchmark.random_checkpoint(MODEL), tmp_path / "m.safetensors")
-    monkeypatch.setattr(benchmark, "HEADLINES", (("tiny", "16"),))
+    monkeypatch.setattr(headlines, "ROWS", (headlines.Headline("tiny", WeightFormat.SIXTEEN, 0, ((1, 1), (1, 2))),))
     code, text, errors = edgemoe("bench", "--checkpoint", path, "--table")
     assert code == 0 and text.count("`tiny`") == 2, errors
     alone = replace(MODEL, tasks=MODEL.tasks[:1])

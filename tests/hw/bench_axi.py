@@ -13,7 +13,7 @@ from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiRamRead, AxiRamWrite, AxiReadBus, AxiWriteBus
 from edgemoe.hw.contract.config import HardwareConfig
 
-BASES = (0x1_2345_6000, 0x7_0000_1000)
+BASES = (0x1_2345_6000, 0x7_0000_1000, 0x2_0400_0000, 0x9_8765_4000)
 MASTER_BYTES = 1 << 18
 STALLS = {
     "no stall": (0.0, 0.0),

@@ -26,9 +26,17 @@ class Schedule:
         self.swaps: list[int] = []
 
     def block(
-        self, words: int, by_column: bool, *, shuffle: bool = False, late: bool = False, gaps: float = 0.0
+        self,
+        words: int,
+        by_column: bool,
+        *,
+        shuffle: bool = False,
+        late: bool = False,
+        gaps: float = 0.0,
+        pairs: bool = False,
     ) -> None:
-        """Load a block as early as allowed, or with gaps, and stream words past it.
+        """Load a block as early as allowed, or with gaps, and stream words past it. pairs: of 8-bit weights, two rows a
+        cycle.
 
         late: let the swap overtake the loading of rows as far as the rule allows (row k until k - 1 cycles after the
         swap).
@@ -36,16 +44,22 @@ class Schedule:
         n, rng = self.lanes, self.rng
         weights = rng.integers(-(1 << 15), 1 << 15, (n, n))
         weights[rng.random((n, n)) < 0.1] = -(1 << 15)
+        if pairs:
+            weights >>= 8
         swap = self.free
-        for index in rng.permutation(n) if shuffle else range(n):
-            cycle = max(self.loaded, self.swap + (n - 1 if by_column else index))
+        order = np.arange(0, n, 2 if pairs else 1)
+        for index in rng.permutation(order) if shuffle else order:
+            cycle = max(self.loaded, self.swap + (n - 1 if by_column else index + 1 if pairs else index))
             if rng.random() < gaps:
                 cycle += int(rng.integers(1, 6))
             values = weights[:, index] if by_column else weights[index]
+            if pairs:
+                values = weights[index : index + 2].astype(np.int8).view(np.int16).ravel()
             self._put(
                 cycle,
                 load_valid=1,
                 load_by_column=int(by_column),
+                load_pair=int(pairs),
                 load_index=int(index),
                 load_data=values,
             )
@@ -78,15 +92,25 @@ def schedule(kind: str, lanes: int, seed: int) -> Schedule:
                 plan.block(1, False)
             case "late rows":  # rows still arrive while their block already streams
                 plan.block(1 + index % 3, False, late=True)
+            case (
+                "pairs, no bubble"
+            ):  # half as many words, and one, hide the loading of pairs that do not wait for each other
+                plan.block(lanes // 2 + 1, False, late=True, pairs=True)
+            case "late pairs":
+                plan.block(1 + index % 3, False, late=True, pairs=True)
             case "columns":
                 plan.block(2 * lanes + 1, True, shuffle=bool(index % 2))
             case "columns, one word":
                 plan.block(1, True)
             case "mixed":
-                words = int(rng.choice([1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes]))
+                words, by_column = (
+                    int(rng.choice([1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes])),
+                    bool(rng.integers(2)),
+                )
                 plan.block(
                     words,
-                    bool(rng.integers(2)),
+                    by_column,
+                    pairs=not by_column and bool(rng.integers(2)),
                     shuffle=bool(rng.integers(2)),
                     late=bool(rng.integers(2)),
                     gaps=0.3 * rng.integers(2),
@@ -94,7 +118,10 @@ def schedule(kind: str, lanes: int, seed: int) -> Schedule:
     return plan
 
 
-KINDS = ("rows, no bubble", "one word", "late rows", "columns", "columns, one word", "mixed")
+KINDS = (
+    *("rows, no bubble", "one word", "late rows", "pairs, no bubble", "late pairs"),
+    *("columns", "columns, one word", "mixed"),
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,13 +131,14 @@ def test_schedules(name: str, kind: str) -> None:
     plan, rng = schedule(kind, lanes, seed), np.random.default_rng(seed + 2)
     if kind in ("rows, no bubble", "one word"):  # as fast as the unit says that it can be told: a load in every cycle
         assert set(np.diff(plan.swaps[1:])) == {lanes}
-    if kind == "rows, no bubble":
+    if kind in ("rows, no bubble", "pairs, no bubble"):
         assert set(np.diff(list(plan.expected)[lanes:])) == {1}, "a word in every cycle"
 
     def rubbish(cycle: int) -> dict[str, Any]:
         """What comes without its valid must not matter: a swap flag, a load, data."""
         words = {name: rng.integers(-99, 99, lanes) for name in ("stream_data", "load_data")}
-        return {"stream_swap": 1, "load_by_column": cycle & 1, "load_index": cycle % lanes} | words
+        flags = {"stream_swap": 1, "load_by_column": cycle & 1, "load_pair": cycle >> 1 & 1}
+        return flags | {"load_index": cycle % lanes} | words
 
     rows = [rubbish(cycle) | plan.inputs.get(cycle, {}) for cycle in range(max(plan.inputs) + 1)]
     sums = rtl(unit, rows)["sums"]

@@ -152,24 +152,19 @@ class Bench:
         return [content[i] | content[i + 1] << 8 for i in range(0, len(content), 2)]
 
     def job(self, eight_bit, chunks, columns, extra=0):
-        """A weight job somewhere in DRAM, and the rows that it must give."""
+        """A weight job somewhere in DRAM, and the words that it must give."""
         c = self.config
         size = c.word_bytes
         beats = WeightStream(c, chunks, columns, 8 if eight_bit else 16).beats + extra
         address = 64 * self.random.randrange((len(self.content) - beats * c.bus_bytes) // 64)
-        rows, at = [], address
+        words, at = [], address
+        block = chunks * c.lanes // (2 if eight_bit else 1)
         for _ in range(columns):
-            for word in self.words(at, c.parameter_words):
-                rows.append(word)
-            at += c.parameter_words * size
-            for _ in range(chunks * c.lanes):
-                step = size // 2 if eight_bit else size
-                part = self.content[at : at + step]
-                rows.append([b | (0xFF00 if b > 127 else 0) for b in part] if eight_bit else self.lanes(part))
-                at += step
+            words += self.words(at, c.parameter_words + block)
+            at += (c.parameter_words + block) * size
         stationary = Stationary.WEIGHTS8 if eight_bit else Stationary.WEIGHTS16
         fields = {"beats": beats, "stationary": int(stationary), "chunks": chunks, "columns": columns}
-        return pack(JOB, {"instruction": fields, "address": address}), rows
+        return pack(JOB, {"instruction": fields, "address": address}), words
 
     def unrow(self, bits):
         return [bits >> 16 * lane & 0xFFFF for lane in range(self.config.lanes)]

@@ -18,6 +18,8 @@ from .support import dram_of
 
 #: Eight lanes on two masters: striping, an array that is not the smallest, a bus as wide as a word.
 WIDER = dataclasses.replace(preset("tiny"), name="wider", lanes=8, masters=2, data_bits=64, width=40, hidden=72)
+#: The same on four: a bus as wide as two words; and rows for narrow models only.
+WIDEST = dataclasses.replace(WIDER, name="widest", masters=4, rows=60, full_rows=30)
 
 
 def compare(hardware: HardwareConfig, seed: int, cut: bool = False) -> int:
@@ -73,7 +75,13 @@ def test_many_random_shapes(first):
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("hardware", [WIDER, WIDEST], ids=lambda hardware: hardware.name)
 @pytest.mark.parametrize("first", range(0, 60, 20))
-def test_random_shapes_on_two_masters(first):
+def test_random_shapes_on_several_masters(first, hardware):
     for seed in range(first, first + 20):
-        compare(WIDER, seed)
+        compare(hardware, seed)
+
+
+def test_random_shapes_on_four_masters():
+    for seed in range(3):
+        compare(WIDEST, seed)

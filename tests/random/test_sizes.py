@@ -45,7 +45,7 @@ ENDS = {
     "burst_beats": (16, 256),
     "outstanding": RANGES["outstanding"],
     "data_bits": (64, 128),
-    "masters": (1, 2),
+    "masters": (1, 2, 4),
 }
 
 
@@ -114,7 +114,7 @@ def test_ends_of_a_field(name, value):
         "rows": {"width": 4, "hidden": 16},
         "tokens": {"rows": 40},
         "burst_beats": {"prefetch_beats": 1024},
-        "masters": {"data_bits": 64},
+        "masters": {"data_bits": 64, "lanes": 8},
     }
     hardware = dataclasses.replace(TINY, **{"name": f"{name} {value}", **others.get(name, {}), name: value})
     for seed in range(4):

@@ -74,8 +74,8 @@ class Profile:
         """What --json shows, and all that the page knows."""
         lanes = self.hardware["lanes"]
         return asdict(self) | {
-            "clock_mhz": benchmark.CLOCK_MHZ,
-            "milliseconds": self.cycles / benchmark.CLOCK_MHZ / 1e3,
+            "clock_mhz": inference.CLOCK_MHZ,
+            "milliseconds": self.cycles / inference.CLOCK_MHZ / 1e3,
             "floor_ratio": self.cycles / self.floor,
             "mac_utilisation": self.macs / (self.cycles * lanes**2),
             "bytes_moved": sum(row["moved"] for row in self.bytes),
