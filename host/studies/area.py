@@ -36,7 +36,8 @@ def counted(kind: str) -> Mapping[str, Mapping[str, Any]]:
     return json.loads((files("edgemoe.hw") / "resources.json").read_text())[kind]
 
 
-def _hardware(name: str, counts: Mapping[str, Any]) -> HardwareConfig:
+def configuration(name: str, counts: Mapping[str, Any]) -> HardwareConfig:
+    """What was counted, which may be a preset of another day."""
     return HardwareConfig(name, **counts["sizes"])
 
 
@@ -51,7 +52,7 @@ def _features(hardware: HardwareConfig, kind: str) -> list[float]:
 def _coefficients(kind: str) -> NDArray[np.float64]:
     known = counted("fitted")
     counts = np.array([found["total"][kind] for found in known.values()], np.float64)
-    features = np.array([_features(_hardware(name, found), kind) for name, found in known.items()])
+    features = np.array([_features(configuration(name, found), kind) for name, found in known.items()])
     # Of block RAM the large counts matter: a small configuration has most memories in LUTs.
     weights = np.ones(len(counts)) if kind == "bram" else 1 / counts
     return np.asarray(np.linalg.lstsq(features * weights[:, None], counts * weights, rcond=None)[0], np.float64)
@@ -80,8 +81,8 @@ def predicted(hardware: HardwareConfig, board: Board | None = None) -> dict[str,
     """lut, ff, dsp, bram and uram of the core, as `edgemoe report` counts them."""
     if board is not None and board.family is not Family.ZYNQ_ULTRASCALE_PLUS:
         raise EdgemoeError(
-            f"board {board.name} has an ECP5, whose resources are known after place and route alone: expected a board "
-            f"with an UltraScale+, as zcu102"
+            f"resources are predicted for UltraScale+ alone, board {board.name} has {board.part}: expected another "
+            f"board, as zcu102"
         )
     found = {kind: round(float(_coefficients(kind) @ _features(hardware, kind))) for kind in LINEAR}
     moves = isinstance(board, ZynqBoard) and board.ultra_ram
@@ -96,6 +97,6 @@ def error() -> dict[str, float]:
     """By kind, the largest distance from a count that the fit has not seen, as a share of that count."""
     unseen = counted("held_out").items()
     return {
-        kind: max(abs(predicted(_hardware(name, found))[kind] / found["total"][kind] - 1) for name, found in unseen)
+        kind: max(abs(predicted(configuration(name, found))[kind] / found["total"][kind] - 1) for name, found in unseen)
         for kind in (*LINEAR, "bram")
     }

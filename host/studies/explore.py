@@ -58,6 +58,7 @@ def candidates(config: ModelConfig, board: Board, tasks: int, formats: Sequence[
                         "experts": max(1, config.experts),
                         "top_k": max(1, config.top_k),
                         "prefetch_beats": prefetch,
+                        "activations": config.activation,
                     }
                     try:
                         build = HardwareConfig.from_fields(fields)
