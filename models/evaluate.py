@@ -114,7 +114,8 @@ from row {row}, column {column} of a scene on, with the position embeddings of t
 Nothing was trained anew; the calibration is
 its own. `edgemoe infer --resize crop` takes the middle of a wide picture; without it, \
 all of it is squeezed into the square."""
-    return f"""`./edgemoe train` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, \
+    named = "" if config.name == "m3vit-micro" else f" {config.name}"
+    return f"""`./edgemoe train{named}` follows the recipe: seed {seed}, {steps} steps of {BATCH} images, \
 {SCENES} scenes, bfloat16 products,
 {threads} thread{"s" if threads > 1 else ""}. These weights took {seconds:.0f} s of wall-clock time, \
 the making of the scenes included.

@@ -51,10 +51,11 @@ def test_training_refuses_what_it_cannot_train():
         train.train("m3vit-t", steps=1, progress=False)
 
 
-def test_committed_checkpoint_beats_the_baselines():
-    checkpoint = checkpoints.load("m3vit-micro")
-    assert checkpoint.config == MICRO
-    assert checkpoints.resolve("m3vit-micro").stat().st_size <= 4e6
+@pytest.mark.parametrize("name", ["m3vit-micro", "m3vit-micro-sigmoid"])
+def test_committed_checkpoint_beats_the_baselines(name):
+    checkpoint = checkpoints.load(name)
+    assert checkpoint.config == PRESETS[name]
+    assert checkpoints.resolve(name).stat().st_size <= 4e6
     found = evaluate.evaluate(checkpoint, count=20, fit=20)
     baselines = ("constant", "mean colour", "position")
     assert found.mean_iou["model"] > 0.65 > 2 * max(found.mean_iou[name] for name in baselines)
