@@ -4,7 +4,7 @@
 from edgemoe.hw.contract import isa, registers
 from edgemoe.hw.contract.config import NAME, HardwareConfig
 from edgemoe.hw.contract.hardware_option import to_toml
-from edgemoe.hw.verilog_text import core_interfaces, head, named
+from edgemoe.hw.verilog_text import core_interfaces, head, legible, named
 
 
 def documents(config: HardwareConfig, name: str = NAME) -> dict[str, str]:
@@ -22,4 +22,6 @@ def documents(config: HardwareConfig, name: str = NAME) -> dict[str, str]:
 
 def hardware_files(config: HardwareConfig, verilog: str, name: str = NAME) -> dict[str, str]:
     """File name -> text: the core's Verilog under a name, and what explains it."""
-    return {f"{name}.v": head(config, name, core_interfaces(config)) + named(verilog, name), **documents(config, name)}
+    interfaces = core_interfaces(config)
+    text = legible(named(verilog, name), name, interfaces)
+    return {f"{name}.v": head(config, name, interfaces) + text, **documents(config, name)}

@@ -148,6 +148,26 @@ def named(text: str, name: str) -> str:
     )
 
 
+def legible(text: str, module: str, interfaces: Mapping[str, str]) -> str:
+    """The same design for people: modules without the numbers that Amaranth gave to some of their names, where no other
+    module bears the name alone, and before the ports of every interface of `module` what it is. Nothing else is
+    touched.
+    """
+    alone = {name: re.sub(r"\$\d+", "", name) for name in re.findall(r"^module \\(\S+) ", text, re.M)}
+    taken = list(alone.values())
+    shown = {name: short for name, short in alone.items() if taken.count(short) == 1}
+    text = re.sub(
+        r"^(module |  )\\(\S+) ", lambda found: f"{found[1]}\\{shown.get(found[2], found[2])} ", text, flags=re.M
+    )
+    start = text.index(f"module {module}(")
+    body, end, rest = text[start:].partition("endmodule")
+    for name, meaning in interfaces.items():
+        port = re.escape(name).replace(r"\*", r"\w+")
+        if first := re.search(rf"^  (?:input|output) (?:\[\d+:0\] )?{port};$", body, re.M):
+            body = f"{body[: first.start()]}  // {name}: {meaning}\n{body[first.start() :]}"
+    return text[:start] + body + end + rest
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # head
 

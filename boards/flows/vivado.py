@@ -29,7 +29,7 @@ from edgemoe.hw.contract.config import NAME, HardwareConfig
 from edgemoe.hw.contract.hardware_option import option
 from edgemoe.hw.contract.isa import ENUMERATIONS
 from edgemoe.hw.documents import documents
-from edgemoe.hw.verilog_text import SYSTEMC_WORDS, core_interfaces, head, named, waived
+from edgemoe.hw.verilog_text import SYSTEMC_WORDS, core_interfaces, head, legible, named, waived
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.folders import OutputFolder
 from edgemoe.sim import simulator
@@ -234,10 +234,11 @@ def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) 
             f"board {board.name!r} is no Zynq ({others}); the Verilog alone: edgemoe verilog --hardware "
             f"{board.hardware.name}"
         )
-    verilog = named(simulator.verilog(board.hardware), name)
+    interfaces = core_interfaces(board.hardware)
+    verilog = legible(named(simulator.verilog(board.hardware), name), name, interfaces)
     values = words(board, name)
     texts = {
-        f"{name}.v": head(board.hardware, name, core_interfaces(board.hardware))
+        f"{name}.v": head(board.hardware, name, interfaces)
         + (with_ultra_ram(verilog) if isinstance(board, ZynqBoard) and board.ultra_ram else verilog),
         f"{name}_ip.v": wrapper(verilog, board.hardware, name),
         **documents(board.hardware, name),

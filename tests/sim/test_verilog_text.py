@@ -200,6 +200,22 @@ def test_the_head_says_what_it_is(two: Path) -> None:
     assert "s_axil_*" in head and "m_axi_*" in head
 
 
+def test_what_is_shipped_can_be_read() -> None:
+    """No number in a module's name, a word before every interface's ports; and nothing else is another."""
+    config = preset("tiny")
+    plain, interfaces = verilog(config), verilog_text.core_interfaces(config)
+    text = verilog_text.legible(plain, "edgemoe", interfaces)
+    assert re.search(r"^module \\\S+\$\d+ ", plain, re.M) and not re.search(r"^module \\\S+\$\d+ ", text, re.M)
+    for name, meaning in interfaces.items():
+        port = name.replace("*", r"\w+")
+        assert re.search(
+            rf"^  // {re.escape(name)}: {re.escape(meaning)}\n  (input|output) (\[\d+:0\] )?{port};$", text, re.M
+        )
+    bare = re.sub(r"^  // .*: .*\n", "", text, flags=re.M)
+    changed = [(a, b) for a, b in zip(plain.splitlines(), bare.splitlines(), strict=True) if a != b]
+    assert changed and all(re.sub(r"^((?:module |  )\\[^ $]+)\$\d+ ", r"\1 ", a) == b for a, b in changed)
+
+
 @pytest.mark.parametrize(
     "board, name",
     [
