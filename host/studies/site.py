@@ -34,6 +34,7 @@ COPIES = {  # document, or folder of units -> its page in GENERATED
     "models/checkpoints/m3vit-nano.md": "m3vit-nano.md",
     "tests/README.md": "tests.md",
     "examples/README.md": "examples.md",
+    "examples/c/README.md": "c-host.md",
     "boards/README.md": "boards.md",
     "host/README.md": "host.md",
     "CONTRIBUTING.md": "contributing.md",
