@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -495,6 +496,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def place(folder: Path) -> None:
     Image.fromarray(scenes.scene(1).image.transpose(1, 2, 0)).resize((16, 16)).save(folder / "x.png")
+    shutil.copy(ROOT / "boards" / "facts" / "kv260.toml", folder / "MINE.toml")
 
 
 def different() -> list[str]:

