@@ -26,6 +26,7 @@ LINEAR = ("lut", "ff", "dsp")
 _HALF_BLOCKS = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))  # words and bits of 18 kbit
 # Of an entry of the experts' queues: ROW_BITS + SCORE_BITS of the layouts, which need Amaranth; a test compares.
 QUEUE_BITS = 29
+_SEGMENTS, _SEGMENT_BITS = 512, 32  # of an activation function's table
 _IN_LUTS = 64  # words of memories that are no matter of block RAM
 _SMALL = 3.5  # blocks of the normalisation and the softmax, whatever the configuration
 
@@ -68,6 +69,9 @@ def _memories(hardware: HardwareConfig) -> Iterator[tuple[int, int]]:
     yield hardware.rows, hardware.lanes * ACCUMULATOR_BITS
     yield hardware.experts * hardware.rows, QUEUE_BITS
     yield hardware.prefetch_beats // hardware.beats_per_word, 8 * hardware.bus_bytes * hardware.beats_per_word
+    # A table of the activation functions for each two lanes; ReLU needs none.
+    tables = max(1, sum(function != "relu" for function in hardware.functions))
+    yield from [(_SEGMENTS * tables, _SEGMENT_BITS)] * (hardware.lanes // 2)
 
 
 def _blocks(words: int, bits: int) -> float:

@@ -147,7 +147,7 @@ def test_queues(kind):
 
 def test_a_difference_is_found():
     """The comparison sees a single wrong bit of a single weight."""
-    program = random_program(TINY, 3)
+    program = random_program(TINY, 5)
     memory = program.link()
     expected, _ = emulate(TINY, memory)
     weights = next(
