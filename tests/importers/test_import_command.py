@@ -102,7 +102,7 @@ def test_what_other_commands_say_of_it(edgemoe: Command, classes: int, tmp_path:
     assert json.loads(edgemoe("bench", *this, "--image", pictures[0], "--json")[1])["cycles"] > 0
     assert json.loads(edgemoe("plan", *this, "--image", pictures[0], "--json")[1])["cycles"] > 0
     for command, said in (
-        (("evaluate", *this), "has no head for the scenes' 7 classes or depth: nothing to evaluate"),
+        (("evaluate", *this), "for which street:200 knows no truth"),
         (("bench", *this, "--tasks", "2"), "model grey has 1 task, not 2"),
     ):
         code, printed, errors = edgemoe(*command)
