@@ -6,12 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { MOST_MASTERS = 4 };
+
 struct device {
     void *state;
     unsigned masters;      /* memories, each behind an AXI4 master of the core */
     unsigned granule;      /* bytes of a beat: they go to the memories in turn */
-    uint64_t addresses[2]; /* where each memory begins on its master's bus: for the registers BASE_0, BASE_1 */
-    unsigned char *banks[2];
+    uint64_t addresses[MOST_MASTERS]; /* where each memory begins on its master's bus: for the registers BASE_n */
+    unsigned char *banks[MOST_MASTERS];
     size_t bank_bytes;
     uint32_t (*read)(struct device *, uint32_t offset);
     void (*write)(struct device *, uint32_t offset, uint32_t value);

@@ -8,7 +8,7 @@
 
 /* `struct Config` of sim/harness.cpp, whose size the library tells. */
 struct config {
-    uint64_t size, base[2], seed;
+    uint64_t size, base[MOST_MASTERS], seed;
     uint32_t latency, write_latency, outstanding, longest_burst;
     double stalls[5], bandwidth;
 };
@@ -80,7 +80,7 @@ const char *device_open(struct device *device, const char *where, size_t memory_
     device->granule = beat();
     device->bank_bytes = (memory_bytes / device->masters + 4095) / 4096 * 4096;
     struct config config = {
-        .size = device->bank_bytes, .base = {0x140000000, device->masters == 2 ? 0x280000000 : 0}, .seed = 1,
+        .size = device->bank_bytes, .base = {0x140000000, 0x280000000, 0x3c0000000, 0x500000000}, .seed = 1,
         .latency = 64, .write_latency = 64, .outstanding = 16, .longest_burst = 256};
     s->core = create(&config);
     if (!s->core) {

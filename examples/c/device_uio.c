@@ -109,7 +109,7 @@ const char *device_open(struct device *device, const char *where, size_t memory_
     }
     const unsigned masters = read_register(device, EDGEMOE_MASTERS);
     device->granule = read_register(device, EDGEMOE_DATA_BITS) / 8;
-    for (; device->masters < masters && device->masters < 2; device->masters++)
+    for (; device->masters < masters && device->masters < MOST_MASTERS; device->masters++)
         if (!(device->banks[device->masters] = map_bank(device, device->masters))) {
             close_uio(device);
             return "no DMA buffer edgemoe-memory: load u-dma-buf and the device-tree overlay";

@@ -74,7 +74,7 @@ def test_digits_that_people_wrote(edgemoe: Command, tmp_path: Path) -> None:
 
     digits: dict[str, Any] = runpy.run_path(str(ROOT / "examples" / "digits.py"))
     seen, unseen, seen_labels, labels = digits["pictures_and_labels"]()
-    model = digits["train"](seen, seen_labels, 8)
+    model = digits["train"](seen, seen_labels, 8, "softmax")
     torch.save(model.state_dict(), tmp_path / "digits.pth")
     checkpoint = checkpoints.save(digits["bring"](tmp_path / "digits.pth", seen), tmp_path / "digits.safetensors")
     for number, (picture, label) in enumerate(zip(unseen[:100], labels, strict=False)):
