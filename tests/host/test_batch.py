@@ -281,7 +281,7 @@ def test_names_are_shown_as_they_are(infer: Command, tmp_path: Path) -> None:
     """Brackets, colons and control characters in a name are no markup, no emoji and no second line."""
     for name in ("frame[left].png", "x[/red].png", ":car:.png"):
         code, text, errors = infer(picture(tmp_path / name), "--out", "run[/red]")
-        assert code == 0 and errors == "" and "5 files in run[/red]" in text and name in text
+        assert code == 0 and errors == "" and "5 files in run[/red]" in text and Path(name).name in text
     path = tmp_path / "two\nlines.png"
     path.write_bytes(png(np.zeros((32, 32, 3), np.uint8)))
     code, _, errors = infer(path, "--out", "out", "--json")
