@@ -40,7 +40,9 @@ def test_constants_describe_the_build():
     values = registers.constants(PRESETS["tiny"])
     assert values["MAGIC"].to_bytes(4, "little") == b"EMOE"
     assert (values["LANES"], values["ROWS"], values["CONFIG_HASH"]) == (4, 40, PRESETS["tiny"].hash)
-    assert len({registers.constants(c)["CONFIG_HASH"] for c in PRESETS.values()}) == len(PRESETS)
+    # Presets of the same sizes, as base and kv260, are the same hardware.
+    sizes = {tuple(c.sizes.items()) for c in PRESETS.values()}
+    assert len({registers.constants(c)["CONFIG_HASH"] for c in PRESETS.values()}) == len(sizes) > 5
     assert all(
         0 <= v < 1 << 32 and name in registers.BY_NAME
         for c in PRESETS.values()
