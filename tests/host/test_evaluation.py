@@ -76,7 +76,9 @@ def test_digits_that_people_wrote(edgemoe: Command, tmp_path: Path) -> None:
     seen, unseen, seen_labels, labels = digits["pictures_and_labels"]()
     model = digits["train"](seen, seen_labels, 8, "softmax")
     torch.save(model.state_dict(), tmp_path / "digits.pth")
-    checkpoint = checkpoints.save(digits["bring"](tmp_path / "digits.pth", seen, "softmax"), tmp_path / "digits.safetensors")
+    checkpoint = checkpoints.save(
+        digits["bring"](tmp_path / "digits.pth", seen, "softmax"), tmp_path / "digits.safetensors"
+    )
     for number, (picture, label) in enumerate(zip(unseen[:100], labels, strict=False)):
         place = tmp_path / "all" / str(label) / f"{number:03}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
