@@ -10,6 +10,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -257,7 +258,8 @@ def test_another_clock(built: tuple[VivadoBoard, Path], tmp_path: Path) -> None:
     needed("make", "dtc")
     board, folder = built
     flow.write(board, tmp_path)
-    model = f"VIVADO=PYTHONPATH={ROOT} {sys.executable} -m tests.boards.vivado"
+    path, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
+    model = f"VIVADO=PYTHONPATH={path} {python} -m tests.boards.vivado"
 
     def make(*arguments: str) -> str:
         targets = ("edgemoe.bit", "edgemoe.dtbo", "edgemoe-poll.dtbo")
