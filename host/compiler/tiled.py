@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from edgemoe.host.compiler.draft import At, DraftResult, Lowered, Operand, Region, Room
 from edgemoe.host.compiler.split import Split, pieces, row_unit, unit
 from edgemoe.host.compiler.steps.attention import Held, score_product, value_product
-from edgemoe.host.compiler.steps.embedding import Embedding
+from edgemoe.host.compiler.steps.embedding import Embedding, position_of
 from edgemoe.host.compiler.steps.products import product_of
 from edgemoe.host.compiler.streams import Placement
 from edgemoe.host.compiler.walk import Walk
@@ -116,7 +116,7 @@ class TileWalk(Walk):
         super().__init__(model, streams, placement, hardware)
         self.split, self.active = split, 1
         self.regions: dict[tuple[int, Spilled], Region] = {}  # by slot: used again in every layer
-        self.embeddings: dict[int, Embedding] = {}
+        self.positions: dict[int, Region] = {}  # by the first row of a tile
         self.results = {index: self._result(index, save_tokens) for index in range(len(streams))}
         self.stream = 0
 
@@ -161,11 +161,9 @@ class TileWalk(Walk):
         pixels = self.hardware.words(self.config.patch_size_words)
         prefix = max(0, min(self.config.prefix, tile.stop) - tile.start)
         most = (self.hardware.activation_words - self.copy.words) // pixels - prefix
-        embedding = Embedding(self, step, tile, max(1, most))
-        if tile.start in self.embeddings:
-            self.out.constants.remove(embedding.position)
-            embedding.position = self.embeddings[tile.start].position
-        self.embeddings[tile.start] = embedding
+        if tile.start not in self.positions:
+            self.positions[tile.start] = position_of(self, step, tile)
+        embedding = Embedding(self, step, tile, max(1, most), self.positions[tile.start])
         embedding.picture(step.where + step.what, self.out.streams[self.stream].image, 0)
 
     def _spill(self, pairs: Sequence[tuple[Scores, Attend]], track: Track, tile: range) -> None:

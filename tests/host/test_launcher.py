@@ -578,5 +578,5 @@ def test_without_a_package(
         words = [*words, "--checkpoint", str(model)]
     done = run_with(names, words, tmp_path, NOTHING_COUNTED)
     assert done.returncode == code and message in done.stderr, done.stderr
-    assert f"{sys.executable} -m pip install -e " in done.stderr and "Traceback" not in done.stderr
+    assert f"{shlex.quote(sys.executable)} -m pip install -e " in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("edgemoe: error: ") == (code == 2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -116,7 +117,8 @@ def test_our_own_faults_are_shown_as_such(
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A shell's line in which $EDGEMOE is the command."""
-    shown = {**os.environ, "EDGEMOE": " ".join(COMMAND), **environment}
+    shown = {**os.environ, **environment}
+    line = line.replace("$EDGEMOE", shlex.join(COMMAND))
     return subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False, env=shown)
 
 

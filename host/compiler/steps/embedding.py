@@ -52,25 +52,31 @@ def embed(walk: Walk, step: Embed, label: str, slot: int | None) -> None:
         if height == 1 or (c.prefix + height * c.patches_per_row) * h.words(c.patch_size_words) <= free
     )
     pictures = list(dict.fromkeys(stream.image for stream in walk.out.streams))
-    embedding = Embedding(walk, step, range(c.tokens), most)
+    rows = range(c.tokens)
+    embedding = Embedding(walk, step, rows, most, position_of(walk, step, rows))
     for slot, number in enumerate(pictures):
         embedding.picture(label, number, slot * c.tokens)
+
+
+def position_of(walk: Walk, step: Embed, rows: range) -> Region:
+    """The positions of some token rows, as the residual begins with them."""
+    position = pad(step.position, 1, 1, walk.hardware.lanes).astype("<i2")[rows.start : rows.stop]
+    region = Region(position.nbytes, np.ascontiguousarray(position).view(np.uint8).reshape(-1))
+    walk.out.constants.append(region)
+    return region
 
 
 class Embedding:
     """Token rows of pictures, at most `most` patches at once in activation memory; of each picture the same rows."""
 
-    def __init__(self, walk: Walk, step: Embed, rows: range, most: int) -> None:
+    def __init__(self, walk: Walk, step: Embed, rows: range, most: int, position: Region) -> None:
         c, h = walk.config, walk.hardware
-        self.walk, self.step, self.rows, self.most = walk, step, rows, most
+        self.walk, self.step, self.rows, self.most, self.position = walk, step, rows, most, position
         self.pixels = h.words(c.patch_size_words)
         self.prefix = max(0, min(c.prefix, rows.stop) - rows.start)
         self.patches = range(max(rows.start, c.prefix) - c.prefix, max(rows.stop, c.prefix) - c.prefix)
         largest = max((r.patches for r in rectangles(self.patches, c.patches_per_row, most)), default=0)
         self.image = Room("a row of patches", self.prefix + largest, self.pixels)
-        position = pad(step.position, 1, 1, h.lanes).astype("<i2")[rows.start : rows.stop]
-        self.position = Region(position.nbytes, np.ascontiguousarray(position).view(np.uint8).reshape(-1))
-        walk.out.constants.append(self.position)
         walk.out.images = walk.out.images or [[] for _ in range(max(s.image for s in walk.out.streams) + 1)]
         if self.prefix:
             self._no_pixels()
