@@ -37,7 +37,9 @@ def compile_program(
     from edgemoe.host import inference, outputs, program_file
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
+    from edgemoe.models import folders
 
+    folders.writable_file(out)
     chosen, model = configured(hardware, changes), checkpoints.load(checkpoint)
     streams = [(image, number) for image in range(images) for number in inference.tasks_of(model.config, task)]
     bits = weight_format(weight_bits, chosen)

@@ -110,7 +110,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
 
 def test_the_commands(edgemoe: Command, tmp_path: Path) -> None:
     """compile, then infer with its file alone: the same maps as of the checkpoint; what it settles is refused."""
-    picture, program = tmp_path / "street.png", tmp_path / "depth.emoe"
+    picture, program = tmp_path / "street.png", tmp_path / "new" / "depth.emoe"
     picture.write_bytes(png(scenes.scene(2_000_000).image.transpose(1, 2, 0)))
     given = ["--checkpoint", "m3vit-nano", "--task", "depth", "--hardware", "schoko"]
     code, text, errors = edgemoe("compile", *given, "-o", program, "--json")
