@@ -45,6 +45,7 @@ class _Notices(logging.Handler):
 
 
 _UNLIMITED = 10_000  # columns of a file or a pipe, which has no edge to break lines at
+_CELL = 100  # sentences in a table break there nevertheless; a longer word, such as a path, stays in one piece
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -62,7 +63,9 @@ def show_table(title: str, rows: Iterable[Sequence[str | Text] | None], headers:
     given = list(rows)
     table = Table(title=title, show_header=bool(headers))
     for number in range(max(len(row) for row in [headers, *given] if row is not None)):
-        table.add_column(headers[number] if headers else "", overflow="fold")
+        words = [word for row in given if row is not None and number < len(row) for word in str(row[number]).split()]
+        widest = max(_CELL, *map(len, words)) if words else _CELL
+        table.add_column(headers[number] if headers else "", overflow="fold", max_width=widest)
     for row in given:
         if row is None:
             table.add_section()

@@ -212,15 +212,16 @@ def plan(
 
 
 def show(found: Plan, every: bool = False) -> None:
-    """Tables on standard output. every: the schedule by instruction, not by what of the model they belong to."""
-    rows: list[tuple[str, str, Cost]] = []
-    for line in found.schedule:
-        if every:
-            rows.append((line.label, line.kind, line.cost))
-        else:
-            if not rows or rows[-1][0] != line.part:
-                rows.append((line.part, "", Cost()))
-            rows[-1][2].add(line.cost)
+    """Tables on standard output. every: the schedule by instruction, not by what of the model they belong to, which
+    may come back, tile by tile.
+    """
+    if every:
+        rows = [(line.label, line.kind, line.cost) for line in found.schedule]
+    else:
+        parts: dict[str, Cost] = {}
+        for line in found.schedule:
+            parts.setdefault(line.part, Cost()).add(line.cost)
+        rows = [(part, "", cost) for part, cost in parts.items()]
     shown = [
         (
             label,
