@@ -51,11 +51,19 @@ CALIBRATION = 64  # pictures
 EPS = 1e-6  # of timm's norms
 
 
+def two_pass(scores: Tensor) -> Tensor:
+    """Softmax from the parts of e^s = m 2^n, its sum a pair (M, E)."""
+    whole = (scores / math.log(2)).round().detach()
+    parts = (scores / math.log(2) - whole).exp2() * (whole - whole.amax(-1, keepdim=True)).exp2()
+    return parts / parts.sum(-1, keepdim=True)
+
+
 # What weighs the values of n tokens by their scores [B, h, T, n].
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda scores: scores.softmax(-1),
     "sigmoid": lambda scores: (scores - math.log(scores.shape[-1])).sigmoid(),
     "relu": lambda scores: scores.relu() / scores.shape[-1],
+    "two-pass": two_pass,
 }
 
 

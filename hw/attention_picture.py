@@ -48,6 +48,12 @@ KINDS = (
         ("score", "positive", *(f"wait {i}" for i in range(1, Sigmoid.LATENCY))),
         "nothing of its row, and no table",
     ),
+    Kind(
+        "two-pass",
+        "2^(s - E), then x 1/M",
+        Softmax.STAGES,
+        "the sum M 2^E is kept as scores come out; the maximum's octave E",
+    ),
 )
 STYLE = (
     "rect { fill: #fff; stroke: #4a6b3a; stroke-width: 1.3 } .back { fill: #fff; stroke: none } "

@@ -12,7 +12,7 @@ from .errors import EdgemoeError, brief, listing
 from .numbers.activation import ACTIVATIONS
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
-ATTENTION_KINDS = ("softmax", "sigmoid", "relu")  # operations.weighing makes them
+ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass")  # operations.weighing makes them
 GATES = ("all", "top-k")
 TASK_KINDS = ("segmentation", "depth", "map", "classification", "features", "tokens")
 DECODERS = ("linear", "pup", "onnx")  # of segmentation, depth and maps
@@ -173,7 +173,8 @@ class ModelConfig:
     activation      function between the two matrices of an MLP or an expert, see numbers.activation
     prefix          rows of a stream before its patches: CLS token, distillation token, registers
     attention       what weighs the values of n tokens by the scores s = q k / sqrt(d): "softmax", "sigmoid"
-                    (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise)
+                    (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise), "two-pass" (softmax, whose
+                    sum is kept by exponents as scores come out)
     """
 
     name: str

@@ -68,11 +68,21 @@ class PatchEmbed(nn.Module):
         return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # [B, N, D]
 
 
+def two_pass(scores: Tensor) -> Tensor:
+    """Softmax from the parts of e^s = m 2^n: the sum is a pair (M, E), E the largest n."""
+    whole = (scores / math.log(2)).round()  # n: [B, h, T, n]
+    parts = (scores / math.log(2) - whole).exp2()  # m
+    largest = whole.amax(dim=-1, keepdim=True)  # E: [B, h, T, 1]
+    parts = parts * (whole - largest).exp2()
+    return parts / parts.sum(dim=-1, keepdim=True)
+
+
 # What weighs n values by their scores [B, h, T, n].
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda scores: scores.softmax(dim=-1),
     "sigmoid": lambda scores: (scores - math.log(scores.shape[-1])).sigmoid(),
     "relu": lambda scores: scores.relu() / scores.shape[-1],
+    "two-pass": two_pass,
 }
 
 

@@ -91,6 +91,20 @@ class Product(Step):
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Of scores, by the hardware's kinds of attention. exponent_shift: left shift that brings scores to 12 fractional
+    bits; bias: added to each, if the kind does that; normalised: a row is divided by its sum; kept: the product of
+    scores must know of them, too.
+    """
+
+    kind: str
+    normalised: bool
+    kept: bool
+    exponent_shift: int
+    bias: int
+
+
+@dataclass(frozen=True)
 class Scores(Step):
     """into = a head's queries . keys; `head` and `keys` are groups of their values."""
 
@@ -99,20 +113,9 @@ class Scores(Step):
     held: Value
     keys: int
     into: Value
+    weights: Weights
     accumulator_shift: int
     output_shift: int
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Of scores, by the hardware's kinds of attention. exponent_shift: left shift that brings scores to 12 fractional
-    bits; bias: added to each, if the kind does that; normalised: a row is divided by its sum.
-    """
-
-    kind: str
-    normalised: bool
-    exponent_shift: int
-    bias: int
 
 
 @dataclass(frozen=True)

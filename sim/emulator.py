@@ -18,6 +18,7 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import (
     INSTRUCTION_BYTES,
     Activation,
+    Attention,
     ErrorCode,
     Instruction,
     Memory,
@@ -30,6 +31,7 @@ from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import twins as unit
 from edgemoe.models.numbers.arithmetic import probability
+from edgemoe.models.numbers.words import LOWEST_SCORE
 from numpy.typing import NDArray
 
 
@@ -92,6 +94,7 @@ class Emulator:
         self.squares = np.zeros(h.rows, np.int64)
         self.norm_scale = (np.zeros(h.rows, np.int64), np.zeros(h.rows, np.int64))
         self.maximum = np.zeros(h.tokens, np.int64)
+        self.running = np.zeros(h.tokens, np.int64)  # M of each row of scores of TWO_PASS, whose E is the maximum
         self.softmax_scale = (np.zeros(h.tokens, np.int64), np.zeros(h.tokens, np.int64))
         self.queues = unit.ExpertQueues(h.experts)
         self.dram = np.zeros(0, np.uint8)
@@ -339,19 +342,30 @@ class Emulator:
                 self._words(Memory.ACTIVATION, i.copy_base, scattered, i.copy_stride, i.columns)
             ] = words
         if memory == Memory.SCORE:
-            least = self.maximum[:count] if i.append else np.full(count, -32768)
-            self.maximum[:count] = np.maximum(y[:, : min(i.keys, y.shape[1])].max(axis=1, initial=-32768), least)
+            self._scores(i, y[:, : i.keys])
         if old is not None and memory == Memory.RESIDUAL:
             self._statistics(i, y, old, scattered if i.scatter else i.row_base + np.arange(count))
+
+    def _scores(self, i: Instruction, scores: NDArray[np.int16]) -> None:
+        """What is kept of rows of scores [rows, keys that exist]."""
+        count = len(scores)
+        before = (self.maximum[:count], self.running[:count])
+        if self.hardware.weighs(i.attention) == Attention.TWO_PASS:
+            found = unit.running_sums(scores, self.hardware.lanes, i.exponent_shift, before if i.append else None)
+            self.maximum[:count], self.running[:count] = found
+        else:
+            least = before[0] if i.append else np.full(count, LOWEST_SCORE)
+            self.maximum[:count] = np.maximum(scores.max(axis=1, initial=LOWEST_SCORE), least)
 
     def _probabilities(self, i: Instruction, count: int) -> NDArray[np.int64]:
         """Weights of the keys that exist, else 0; the sums' reciprocals go into the scale table."""
         where = self._words(Memory.SCORE, i.stream_base, np.arange(count), i.stream_stride, i.chunks)
         scores = self.memories[Memory.SCORE][where].reshape(count, i.chunks * self.hardware.lanes)
-        kind = self.hardware.weighs(i.attention).name.lower()
-        p = unit.weights(kind, scores, self.maximum[:count], i.exponent_shift, i.score_bias)
+        kind = self.hardware.weighs(i.attention)
+        p = unit.weights(kind.kind, scores, self.maximum[:count], i.exponent_shift, i.score_bias)
         p[:, i.keys :] = 0
-        self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(p.sum(axis=1))
+        sums = self.running[:count] if kind == Attention.TWO_PASS else p.sum(axis=1)
+        self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(sums)
         return probability(p)
 
     def _weights(self, i: Instruction, expert: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:

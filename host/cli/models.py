@@ -121,7 +121,9 @@ def import_model(
     attention: Annotated[
         str | None,
         typer.Option(
-            "--attention", help="What weighs values, where it is not softmax: sigmoid or relu.", metavar="KIND"
+            "--attention",
+            help="What weighs values, where it is not softmax: sigmoid, relu or two-pass.",
+            metavar="KIND",
         ),
     ] = None,
     activation: Annotated[

@@ -35,9 +35,15 @@ from numpy.typing import NDArray
 LENGTHS = (129, 1201)  # scores a row
 SPREADS = (1, 2, 8)  # their standard deviations
 ROWS = 32  # of each
+LANES = 8  # scores that come out together
 HUGE = 500.0  # one score among others of standard deviation 1
 # In which part of the softmax unit a kind's weights are made; within it, what another kind has is that one's.
-PARTS = {"softmax": "exponential", "sigmoid": "functions.sigmoid", "relu": "functions"}
+PARTS = {
+    "softmax": "exponential",
+    "sigmoid": "functions.sigmoid",
+    "relu": "functions",
+    "two-pass": "running",
+}
 # 129 tokens through two layers.
 MODEL = ModelConfig(
     name="attention",
@@ -105,10 +111,13 @@ def weights(weighing: Weighing, scores: NDArray[np.float64], masked: bool = Fals
     exponent = min(weighing.finest, math.floor(math.log2(WORD_LIMIT / reach)))
     words = np.round(scaled * 2.0**exponent).astype(np.int64)
     shift, bias = max(0, SCORE_FRACTION - exponent), round(weighing.bias * 2.0**exponent)
-    fine = twins.weights(weighing.kind, words, words.max(axis=1), shift, bias) * (not masked)
+    largest, kept = words.max(axis=1), None
+    if weighing.kind == "two-pass":
+        largest, kept = twins.running_sums(words[:, : 0 if masked else None], LANES, shift)
+    fine = twins.weights(weighing.kind, words, largest, shift, bias) * (not masked)
     found = probability(fine) * 2.0 ** -weighing.fraction(exponent)
     if weighing.normalised:
-        mantissa, power = twins.softmax_scale(fine.sum(axis=1))
+        mantissa, power = twins.softmax_scale(fine.sum(axis=1) if kept is None else kept)
         sums = mantissa * 2.0 ** (FINE_PROBABILITY_BITS - RECIPROCAL_FRACTION - power)
         found = probability(fine) * 2.0**-PROBABILITY_BITS * sums[:, None]
     exact = weighing.weights(words * 2.0**-exponent / weighing.unit)

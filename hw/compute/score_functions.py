@@ -12,7 +12,7 @@ from edgemoe.hw.compute.exponential import FINE_BITS
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract import layouts
-from edgemoe.hw.contract.config import ATTENTION, WORD_BITS, HardwareConfig
+from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.isa import Attention
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS
 
@@ -59,7 +59,7 @@ class ScoreFunctions(wiring.Component):
         kind = delay(m, self.kind, self.LATENCY, name="kind")
         makers = {Attention.SIGMOID: self._sigmoid, Attention.RELU: self._relu}
         for code, make in makers.items():
-            if ATTENTION[code] in self.config.weighings:
+            if code in self.config.kinds:
                 fine, probability = make(m)
                 with m.If(kind == code):
                     m.d.comb += [self.chosen.eq(1), self.fine.eq(fine), self.probability.eq(probability)]

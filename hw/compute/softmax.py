@@ -26,13 +26,13 @@ from edgemoe.hw.compute.lane_tree import add, larger, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
+from edgemoe.hw.compute.running_sums import EXPONENT_BITS, RunningSums, whole_exponent
 from edgemoe.hw.compute.score_functions import ScoreFunctions
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
+from edgemoe.hw.contract.isa import Attention
 from edgemoe.hw.contract.layouts import index_shape
-from edgemoe.models.numbers.words import PROBABILITY_BITS, PROBABILITY_SUM_BITS
-
-LOWEST = -(1 << WORD_BITS - 1)
+from edgemoe.models.numbers.words import LOWEST_SCORE, PROBABILITY_BITS, PROBABILITY_SUM_BITS
 
 
 def lane_mask(count: Value, lanes: int) -> Value:
@@ -46,12 +46,14 @@ FLAGS = data.StructLayout({"counts": 1, "first": 1, "last": 1})
 
 class ScoreWrite(wiring.Signature):
     """A finished word of scores of query `index`, as its source sees it: the `first` of its row or not, and in `mask`
-    the lanes that count.
+    the lanes that count. Where a build has two-pass softmax: the `kind` of attention, and `shift` as in ScoreStream.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
+        choice = {"kind": Out(layouts.ATTENTION_BITS), "shift": Out(4)} if Attention.TWO_PASS in config.kinds else {}
         super().__init__(
-            {
+            choice
+            | {
                 "valid": Out(1),
                 "index": Out(index_shape(config.tokens)),
                 "first": Out(1),
@@ -97,7 +99,8 @@ class Probabilities(wiring.Signature):
 
 class Softmax(wiring.Component):
     """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i]
-    of these p. A build with other kinds of attention makes p with `ScoreFunctions`, where a word asks for that.
+    of these p. A build with other kinds of attention makes p with `ScoreFunctions`, where a word asks for that. With
+    two-pass softmax max[i] is the whole exponent of such a row, and its sum is that of `RunningSums`.
 
     What meets where on the probability side:
 
@@ -143,6 +146,7 @@ class Softmax(wiring.Component):
         self.config = config
         lanes = config.lanes
         self.stages = tree_stages(lanes)
+        self.two_pass = Attention.TWO_PASS in config.kinds
         self.MAX_DELAY = self.stages + 1
         self.SCALE_DELAY = self.LATENCY + self.stages + 1 + Reciprocal.LATENCY
         super().__init__(
@@ -156,7 +160,8 @@ class Softmax(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.maxima = maxima = Memory(shape=signed(WORD_BITS), depth=max(2, self.config.tokens), init=[])
+        bits = EXPONENT_BITS if self.two_pass else WORD_BITS
+        m.submodules.maxima = maxima = Memory(shape=signed(bits), depth=max(2, self.config.tokens), init=[])
         self.update_maxima(m, maxima)
         self.update_sums(m, self.probabilities(m, maxima))
         return m
@@ -164,7 +169,7 @@ class Softmax(wiring.Component):
     def update_maxima(self, m: Module, maxima: Memory) -> None:
         write = maxima.write_port()
         read = maxima.read_port(transparent_for=[write])
-        masked = [Mux(self.score.mask[lane], self.score.word[lane], LOWEST) for lane in range(self.config.lanes)]
+        masked = [Mux(self.score.mask[lane], self.score.word[lane], LOWEST_SCORE) for lane in range(self.config.lanes)]
         masked = [value.as_signed() if not value.shape().signed else value for value in masked]
         best = reduce_lanes(m, self.score.valid, masked, larger, name="score")
         before = self.stages - 1  # the table is read in the tree's last stage
@@ -173,11 +178,31 @@ class Softmax(wiring.Component):
             read.en.eq(delay(m, self.score.valid, before, name="score_read")),
         ]
         first = delay(m, self.score.first, self.stages, name="score_first")
+        if self.two_pass:
+            best = self.exponents(m, best, write, read, first)
         m.d.comb += [
             write.en.eq(delay(m, self.score.valid, self.stages, name="score_valid", reset_less=False)),
             write.addr.eq(delay(m, read.addr, 1, name="score_write")),
             write.data.eq(Mux(first | (best > read.data), best, read.data)),
         ]
+
+    def exponents(self, m: Module, best: Value, write, read, first: Value) -> Value:
+        """Of two-pass softmax the whole exponent in place of the maximum; and the sums that go with these."""
+        m.submodules.running = running = RunningSums(self.config)
+        score = self.score
+        shift = delay(m, score.shift, self.stages, name="score_shift")
+        mine = delay(m, score.kind == Attention.TWO_PASS, self.stages, name="score_two_pass")
+        m.d.comb += [
+            running.valid.eq(delay(m, write.en & mine, 1, name="running", reset_less=False)),
+            running.index.eq(delay(m, write.addr, 1, name="running_index")),
+            running.first.eq(delay(m, first, 1, name="running_first")),
+            running.shift.eq(delay(m, shift, 1, name="running_shift")),
+            running.before.eq(delay(m, read.data, 1, name="running_before")),
+            running.exponent.eq(delay(m, write.data, 1, name="running_exponent")),
+            running.word.eq(delay(m, score.word, self.stages + 1, name="running_word")),
+            running.mask.eq(delay(m, score.mask, self.stages + 1, name="running_mask")),
+        ]
+        return Mux(mine, whole_exponent(best, shift), best)
 
     def probabilities(self, m: Module, maxima: Memory) -> data.View:
         """Wires the exponentials; returns what they give for the sums."""
@@ -249,7 +274,7 @@ class Softmax(wiring.Component):
         total = Signal(bits)
         nothing = (total == 0) if len(config.weighings) > 1 else 0  # softmax has its maximum in every sum
         m.d.comb += [
-            total.eq(partial + Mux(adding.first, 0, read.data)),
+            total.eq(self.kept_or(m, partial + Mux(adding.first, 0, read.data), read)),
             write.en.eq(adding.counts),
             write.addr.eq(delay(m, read.addr, 1, name="sum_write")),
             write.data.eq(total),
@@ -263,12 +288,24 @@ class Softmax(wiring.Component):
             reciprocal.value.eq(total_1),
         ]
 
-        m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, config.tokens), init=[])
+        self.store_scales(m, reciprocal, delay(m, write.addr, 1 + Reciprocal.LATENCY, name="scale_write"))
+
+    def kept_or(self, m: Module, total: Value, read) -> Value:
+        """A row's sum: that of the weights, read where the sums are, or what two-pass softmax kept of the scores."""
+        if not self.two_pass:
+            return total
+        running = m.submodules.running
+        m.d.comb += [running.asked.eq(read.en), running.asked_index.eq(read.addr)]
+        mine = delay(m, self.stream.kind == Attention.TWO_PASS, self.LATENCY + self.stages, name="sum_two_pass")
+        return Mux(mine, running.sum, total)
+
+    def store_scales(self, m: Module, reciprocal: Reciprocal, index: Value) -> None:
+        m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, self.config.tokens), init=[])
         store = scales.write_port()
         fetch = scales.read_port(transparent_for=[store])
         m.d.comb += [
             store.en.eq(reciprocal.out_valid),
-            store.addr.eq(delay(m, write.addr, 1 + Reciprocal.LATENCY, name="scale_write")),
+            store.addr.eq(index),
             store.data.mantissa.eq(reciprocal.mantissa),
             store.data.exponent.eq(reciprocal.exponent),
             fetch.addr.eq(self.scale.index),

@@ -27,7 +27,7 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "data_bits": (64, 128, 256),
     "weight_bits": tuple(f.value for f in WeightFormat),
 }
-ATTENTION: tuple[str, ...] = tuple(kind.name.lower() for kind in Attention)  # in the order of their codes
+ATTENTION: tuple[str, ...] = tuple(kind.kind for kind in Attention)  # in the order of their codes
 # Texts: some of these, with commas between them.
 LISTS: Mapping[str, tuple[str, ...]] = {"attention": ATTENTION, "activations": ACTIVATIONS}
 RANGES: Mapping[str, tuple[int, int]] = {
@@ -287,8 +287,12 @@ class HardwareConfig:
 
     def weighs(self, code: int) -> Attention:
         """The kind of attention that a field of an instruction asks for, as this build does it."""
-        known = code < len(ATTENTION) and ATTENTION[code] in self.weighings
-        return Attention(code) if known else Attention.SOFTMAX
+        return next((kind for kind in self.kinds if kind == code), Attention.SOFTMAX)
+
+    @property
+    def kinds(self) -> tuple[Attention, ...]:
+        """`attention`, by their codes."""
+        return tuple(map(Attention.of, self.weighings))
 
 
 __all__ = ["ACCUMULATOR_BITS", "FINE_BITS", "PARAMETER_WORDS", "PRESETS", "WORD_BITS", "HardwareConfig", "preset"]

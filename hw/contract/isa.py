@@ -53,11 +53,21 @@ class Scale(IntEnum):
 
 
 class Attention(IntEnum):
-    """What becomes of a score on its way to the values. A kind that a build lacks is SOFTMAX there."""
+    """What becomes of a score on its way to the values. A build of softmax alone does not look at it."""
 
     SOFTMAX = 0
     SIGMOID = 1
     RELU = 2
+    TWO_PASS = 3
+
+    @classmethod
+    def of(cls, kind: str) -> "Attention":
+        """By its name among a build's kinds."""
+        return cls[kind.upper().replace("-", "_")]
+
+    @property
+    def kind(self) -> str:
+        return self.name.lower().replace("_", "-")
 
 
 class Activation(IntEnum):
@@ -147,11 +157,12 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
     ),
     Enumeration(
         "attention",
-        "how `probabilities` weigh values; a kind that the build lacks is SOFTMAX there",
+        "how `probabilities` weigh values, and what is kept of a row of scores (memory = SCORE)",
         {
             Attention.SOFTMAX: "2^(score - row maximum)",
             Attention.SIGMOID: "1 / (1 + exp(-(score + score_bias)))",
             Attention.RELU: "max(score, 0), in the score's own unit",
+            Attention.TWO_PASS: "2^(score - E), E the row's largest exponent; the sum is kept as scores are written",
         },
     ),
     Enumeration(
@@ -263,7 +274,7 @@ FIELDS = (
     Field("patch", 6, "IMAGE: pixels a patch side"),
     Field("uncentred", 1, "LAYERNORM: leave the rows' sums out, as RMSNorm does"),
     Field("append", 1, "row maxima (memory = SCORE) or row sums (RESIDUAL) go on from those that are there"),
-    Field("attention", 3, "Attention: what a weight is"),
+    Field("attention", 3, "Attention: what a weight is; a build of softmax alone does not look at it"),
     Field("score_bias", 16, "SIGMOID: added to every score, in the score's own unit", signed=True),
     Field("among_chosen", 1, "ROUTE: scores are the softmax over the chosen experts, not over all of them"),
 )

@@ -71,10 +71,11 @@ class Rule:
     opcodes: tuple[Opcode, ...]  # all of them: also those that are none
     text: str
     condition: Condition
+    built: Callable[[HardwareConfig], bool] = lambda h: True  # builds that judge it
 
     def broken(self, i: Any, h: HardwareConfig, at: Place) -> Any:
         """Whether the instruction must be refused."""
-        found = self.condition(i, h, at)
+        found = self.condition(i, h, at) if self.built(h) else False
         return found if self.opcodes == tuple(Opcode) else one_of(i.opcode, self.opcodes) & found
 
 
@@ -209,6 +210,15 @@ CONDITIONS: tuple[Rule, ...] = (
         MATMUL,
         "`scale` = EXPERT goes with `gather`, `scatter` or `queued`",
         lambda i, h, at: (i.scale == Scale.EXPERT) & (_queued(i) == 0),
+    ),
+    Rule(
+        "attention",
+        ErrorCode.ILLEGAL_INSTRUCTION,
+        MATMUL,
+        "with `probabilities` or `memory` = SCORE, `attention` is one of the build's kinds (not judged by a build of "
+        "softmax alone)",
+        lambda i, h, at: (i.probabilities | (i.memory == Memory.SCORE)) & (one_of(i.attention, h.kinds) == 0),
+        built=lambda h: len(h.kinds) > 1,
     ),
     _capacity(
         "activation",

@@ -42,7 +42,8 @@ class Machine:
     dram      bytes, from the memory base on
     sums, squares   of each residual row: the sum of its numbers, and of their squares
     sigma     1/sigma of each row: (mantissa, exponent), as all scales are: mantissa x 2^-16 x 2^-exponent
-    maximum   of each row of scores; softmax: 1/sum of each row's weights
+    maximum   of each row of scores; of TWO_PASS E, and `running` M: the row's sum of 2^score is M 2^E
+    softmax   1/sum of each row's weights
     queues    of each expert: entries (row, score)
     """
 
@@ -58,6 +59,7 @@ class Machine:
         self.sums, self.squares = [0] * config.rows, [0] * config.rows
         self.sigma = [(0, 0)] * config.rows
         self.maximum = [0] * config.tokens
+        self.running = [0] * config.tokens
         self.softmax = [(0, 0)] * config.tokens
         self.queues: list[list[tuple[int, int]]] = [[] for _ in range(config.experts)]
 
@@ -95,6 +97,12 @@ def wrap(x: int, bits: int) -> int:
 def exp2(distance: int, shift: int) -> int:
     """2^(-distance x 2^shift / 2^12) in units of 2^-18, from a table."""
     return int(arithmetic.exp2_fine(distance, shift))
+
+
+def whole_exponent(score: int, shift: int) -> int:
+    """`score`, or the next one above it that is a whole number of octaves."""
+    octave = 1 << max(0, 12 - shift)
+    return -(-score // octave) * octave
 
 
 def sigmoid(x: int, shift: int) -> int:
@@ -190,9 +198,25 @@ def matmul(m: Machine, i: Instruction, e: int) -> None:
         if i.copy:
             m.write_row(Memory.ACTIVATION, i.copy_base + written * i.copy_stride, result)
         if i.memory == Memory.SCORE:
-            m.maximum[n] = max([m.maximum[n] if i.append else -32768, *result[: i.keys]])
+            keep_scores(m, i, n, result[: i.keys])
         if i.memory == Memory.RESIDUAL:
             keep_statistics(m, i, n, written, old, result)
+
+
+def keep_scores(m: Machine, i: Instruction, n: int, scores: list[int]) -> None:
+    """What is kept of row n of the scores: the maximum, or the sum of 2^score as scores come out, word by word."""
+    maximum = m.maximum[n] if i.append else -32768
+    if m.config.weighs(i.attention) == Attention.TWO_PASS:
+        total = m.running[n] if i.append else 0
+        for k in range(0, len(scores), m.lanes):
+            word = scores[k : k + m.lanes]
+            grown = max([maximum, *(whole_exponent(s, i.exponent_shift) for s in word)])
+            octaves = min((grown - maximum << i.exponent_shift) >> 12, 31)
+            added = sum(exp2(grown - s, i.exponent_shift) for s in word)
+            maximum, total = grown, (round_shift(total, octaves) + added) % (1 << 30)
+        m.maximum[n], m.running[n] = maximum, total
+    else:
+        m.maximum[n] = max([maximum, *scores])
 
 
 def scale_of(m: Machine, i: Instruction, n: int, read: int, score: int) -> tuple[int, int]:
@@ -244,7 +268,8 @@ def probabilities(m: Machine, i: Instruction, n: int) -> list[int]:
     """Weights of row n of the scores, in units of 2^-15. Their sum is taken of finer ones, in 2^-18."""
     scores = m.row(Memory.SCORE, i.stream_base + n * i.stream_stride, i.chunks)
     fine = [weight(m, i, m.maximum[n], s) if k < i.keys else 0 for k, s in enumerate(scores)]
-    m.softmax[n] = reciprocal(max(1, sum(fine)))
+    total = m.running[n] if m.config.weighs(i.attention) == Attention.TWO_PASS else sum(fine)
+    m.softmax[n] = reciprocal(max(1, total))
     return [min(round_shift(p, 3), 32767) for p in fine]
 
 
@@ -400,7 +425,8 @@ OPERATIONS: Mapping[Opcode, Operation] = {
     ),
     Opcode.MATMUL: Operation(
         matmul,
-        (matmul, rows_of, stationary, weight_stream, probabilities, weight, scale_of, epilogue, keep_statistics),
+        (matmul, rows_of, stationary, weight_stream, probabilities, weight, scale_of, epilogue, keep_scores,
+         keep_statistics),
         "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that "
         "one is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a "
         "row's maximum or scale comes from the MATMUL before. With `wait_load` the first key or value is read when "
@@ -415,6 +441,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "memory/weights.py",
             "compute/softmax.py",
             "compute/score_functions.py",
+            "compute/running_sums.py",
             "compute/array.py",
             "compute/accumulator.py",
             "compute/epilogue.py",

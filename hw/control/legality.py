@@ -78,10 +78,11 @@ class Legality(wiring.Component):
         parts = [Mux(i.channels[k], i.patch << k, 0) for k in range(len(i.channels))]
         m.d.sync += patch_line.eq((parts[0] + parts[1]) + (parts[2] + parts[3]))
 
-        broken = Signal(len(CONDITIONS))
-        m.d.sync += broken.eq(Cat(Value.cast(rule.broken(i, self.config, at)) for rule in CONDITIONS))
+        conditions = [rule for rule in CONDITIONS if rule.built(self.config)]
+        broken = Signal(len(conditions))
+        m.d.sync += broken.eq(Cat(Value.cast(rule.broken(i, self.config, at)) for rule in conditions))
         illegal = broken & Const(
-            sum((rule.error == ErrorCode.ILLEGAL_INSTRUCTION) << n for n, rule in enumerate(CONDITIONS))
+            sum((rule.error == ErrorCode.ILLEGAL_INSTRUCTION) << n for n, rule in enumerate(conditions))
         )
         m.d.comb += [
             self.judged.eq(turn == last),

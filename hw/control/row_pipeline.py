@@ -11,8 +11,8 @@ from edgemoe.hw.compute.epilogue import EpilogueControl, FirstBias
 from edgemoe.hw.compute.normalise import ScalePort
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import Memory, Scale
-from edgemoe.hw.contract.layouts import CONTEXTS, ROW_BITS, STRIDE_BITS, TAG, WORD_ADDRESS_BITS
+from edgemoe.hw.contract.isa import Attention, Memory, Scale
+from edgemoe.hw.contract.layouts import ATTENTION_BITS, CONTEXTS, ROW_BITS, STRIDE_BITS, TAG, WORD_ADDRESS_BITS
 from edgemoe.models.numbers.words import SCALE_ONE
 
 
@@ -25,7 +25,8 @@ class TaggedRow(wiring.Signature):
 
 class Destination(data.StructLayout):
     """Where a finished word goes. `first` word of its row; `index` of its query and `mask` of lanes that exist, of
-    scores; absolute `row` of the residual, for its statistics.
+    scores; absolute `row` of the residual, for its statistics; where a build keeps more of scores than maxima, their
+    kind of `attention` and the `shift` of their unit.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -41,6 +42,7 @@ class Destination(data.StructLayout):
                 "row": ROW_BITS,
                 "scatter": 1,
             }
+            | ({"attention": ATTENTION_BITS, "shift": 4} if Attention.TWO_PASS in config.kinds else {})
         )
 
 
@@ -182,6 +184,11 @@ class RowPipeline(wiring.Component):
                 delay(m, tag("write").valid & tag("write").final, self.settle, name="final", reset_less=False)
             ),
         ]
+        if Attention.TWO_PASS in self.config.kinds:
+            m.d.comb += [
+                self.destination.attention.eq(leaving.attention),
+                self.destination.shift.eq(leaving.exponent_shift),
+            ]
         return m
 
     def _addresses(self, m: Module, tag, instruction) -> None:

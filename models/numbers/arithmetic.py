@@ -67,6 +67,12 @@ def exp2_fine(distance, shift) -> Ints:
     return round_shift(_line(start, drop, fraction, EXP2_SEGMENT_BITS, -1), np.minimum(whole, 31))
 
 
+def whole_exponent(score, shift) -> Ints:
+    """The least score from `score` on that is a whole number of octaves: n of 2^score = m 2^n, 1/2 < m <= 1."""
+    step = np.int64(1) << np.maximum(SCORE_FRACTION - np.asarray(shift, np.int64), 0)
+    return np.asarray(score, np.int64) + step - 1 & -step
+
+
 @cache
 def sigmoid_table() -> tuple[Ints, Ints]:
     """1 / (1 + exp(x)) at x = i/64 in units of 2^-18, and its drop to the next entry; 0 at x = 16."""

@@ -23,8 +23,19 @@ from .arithmetic import (
     round_shift,
     rsqrt,
     sigmoid_fine,
+    whole_exponent,
 )
-from .words import ACCUMULATOR_BITS, FINE_BITS, MULTIPLIER_LIMIT, SCALE_FRACTION, SCALE_ONE, WORD_BITS
+from .words import (
+    ACCUMULATOR_BITS,
+    FINE_BITS,
+    LOWEST_SCORE,
+    MULTIPLIER_LIMIT,
+    PROBABILITY_SUM_BITS,
+    SCALE_FRACTION,
+    SCALE_ONE,
+    SCORE_FRACTION,
+    WORD_BITS,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -135,12 +146,33 @@ def probabilities(scores: NDArray, maximum: NDArray, shift: int) -> Ints:
 
 
 def weights(attention: str, scores: NDArray, maximum: NDArray, shift: int, bias: int) -> Ints:
-    """Of a kind of attention, in units of 2^-18, as they are added up: scores [rows, keys], maximum [rows]."""
+    """Of a kind of attention, in units of 2^-18, as they are added up: scores [rows, keys], maximum [rows] (of
+    "two-pass", E of `running_sums`).
+    """
     if attention == "sigmoid":
         return sigmoid_fine(scores.astype(np.int64) + bias, shift)
     if attention == "relu":
         return relu_fine(scores)
     return probabilities(scores, maximum, shift)
+
+
+def running_sums(
+    scores: NDArray, lanes: int, shift: int, before: tuple[NDArray, NDArray] | None = None
+) -> tuple[Ints, Ints]:
+    """(E, M) of each row of scores [rows, keys] as they come out, a word of `lanes` after the other: M 2^E is the sum of
+    2^score, M in units of 2^-18, modulo 2^30. E is the largest exponent so far, as a score; when it grows, M shrinks.
+
+    before: (E, M) that the rows go on from.
+    """
+    rows, keys = scores.shape
+    exponent, mantissa = before or (np.full(rows, LOWEST_SCORE, np.int64), np.zeros(rows, np.int64))
+    for first in range(0, keys, lanes):
+        word = scores[:, first : first + lanes].astype(np.int64)
+        grown = np.maximum(exponent, whole_exponent(word, shift).max(axis=1))
+        octaves = np.minimum(grown - exponent << shift >> SCORE_FRACTION, 31)
+        added = exp2_fine(grown[:, None] - word, shift).sum(axis=1)
+        exponent, mantissa = grown, round_shift(mantissa, octaves) + added & (1 << PROBABILITY_SUM_BITS) - 1
+    return exponent, mantissa
 
 
 def softmax_scale(sums: NDArray) -> tuple[Ints, Ints]:

@@ -13,6 +13,7 @@ FINE_PROBABILITY_BITS = 18  # where it is added up
 PROBABILITY_SUM_BITS = 30  # of the sum of a row
 MOST_KEYS = (1 << PROBABILITY_SUM_BITS - FINE_PROBABILITY_BITS) - 1  # each of at most 1.0
 SCORE_FRACTION = 12  # of an exponent after alignment
+LOWEST_SCORE = -(1 << WORD_BITS - 1)  # the maximum of no scores
 ACTIVATION_FRACTION = 16  # of an activation function's argument and value
 PIXEL_FRACTION = 8  # an image's value is pixel / 256
 

@@ -242,7 +242,7 @@ class QuantisedAttention(Quantised):
         attended = Value("attention's results", c.head_width, c.heads)
 
         weighing = self.operation.weighing
-        weights = Weights(weighing.kind, weighing.normalised, self.exponent_shift, self.score_bias)
+        weights = Weights(weighing.kind, weighing.normalised, weighing.kept, self.exponent_shift, self.score_bias)
 
         def heads(task: int) -> Iterator[Step]:
             for head in range(c.heads):
@@ -255,6 +255,7 @@ class QuantisedAttention(Quantised):
                     keys_values,
                     head,
                     scores,
+                    weights,
                     self.score_accumulator_shift,
                     self.score_output_shift,
                 )

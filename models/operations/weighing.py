@@ -22,12 +22,14 @@ class Weighing(ABC):
     normalised  a row's weights are divided by their sum. Then they add up to 1: what all values share goes through as
                 it is.
     shifted     a number that all scores of a row share changes nothing: what all keys share may go
+    kept        more than its maximum is kept of a row of scores while they come out
     finest      the largest exponent that scores may have
     """
 
     kind: str
     normalised = False
     shifted = False
+    kept = False
     finest = SCORE_FRACTION
 
     def __init__(self, tokens: int) -> None:
@@ -65,6 +67,20 @@ class Softmax(Weighing):
         return softmax(scores)
 
 
+class TwoPass(Softmax):
+    """Softmax by exponents, as in "The Two-Pass Softmax Algorithm": exp(s) = m 2^n with n a whole number; a row's sum is
+    a pair (M, E) that stands for M 2^E, and no score is compared with another.
+    """
+
+    kind, kept = "two-pass", True
+
+    def weights(self, scores: NDArray) -> NDArray:
+        binary = scores * scores.dtype.type(self.unit)
+        whole = np.round(binary)
+        parts = np.exp2(binary - whole) * np.exp2(whole - whole.max(axis=-1, keepdims=True))
+        return parts / parts.sum(axis=-1, keepdims=True)
+
+
 class Sigmoid(Weighing):
     """1 / (1 + exp(-(s - ln n))), as in "Theory, Analysis, and Best Practices for Sigmoid Self-Attention"."""
 
@@ -95,4 +111,4 @@ class Relu(Weighing):
         return np.maximum(scores, 0) / self.tokens
 
 
-KINDS: dict[str, type[Weighing]] = {kind.kind: kind for kind in (Softmax, Sigmoid, Relu)}
+KINDS: dict[str, type[Weighing]] = {kind.kind: kind for kind in (Softmax, Sigmoid, Relu, TwoPass)}

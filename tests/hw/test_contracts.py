@@ -41,6 +41,7 @@ from edgemoe.hw.compute.lane_tree import tree_stages
 from edgemoe.hw.compute.logit_scan import LogitScan
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
+from edgemoe.hw.compute.running_sums import RunningSums
 from edgemoe.hw.compute.score_functions import ScoreFunctions
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract.config import preset
@@ -74,6 +75,7 @@ SECTIONS = ("Ports", "Latency", "Interval", "Format", "Limits", "Twin")
 INSTANCES: dict[type, Callable[[], Any]] = {
     Exponential: partial(Exponential, CONFIG.lanes),
     Sigmoid: partial(Sigmoid, CONFIG.lanes),
+    RunningSums: partial(RunningSums, replace(CONFIG, attention=preset("family").attention)),
     ScoreFunctions: partial(ScoreFunctions, replace(CONFIG, attention=preset("family").attention)),
     Reciprocal: Reciprocal,
     ReciprocalSquareRoot: ReciprocalSquareRoot,

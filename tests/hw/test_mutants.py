@@ -25,6 +25,7 @@ import test_reciprocal
 import test_register_file
 import test_router
 import test_rules
+import test_running_sums
 import test_score_functions
 import test_softmax
 import test_uart
@@ -37,6 +38,7 @@ from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.layernorm import LayerNorm
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.router import Router
+from edgemoe.hw.compute.running_sums import RunningSums
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.control.fetch import Fetch
@@ -91,6 +93,21 @@ BENCHES = [
             "lanes that do not count do": Mutant("Mux(mask[4], ", "Mux(mask[4] | 1, "),
             "the bias is left out above": Mutant("plus, minus = score + self.bias", "plus, minus = score"),
             "the sign is of another word": Mutant("Mux(above[4], ", "Mux(above[5], "),
+        },
+    ),
+    Bench(
+        RunningSums,
+        (partial(test_running_sums.test_words, "back to back"),),
+        {
+            "a sum never starts afresh": Mutant(
+                'Mux(delay(m, self.first, self.LATENCY, name="first"), 0, kept)', "kept"
+            ),
+            "a sum stays when its exponent grows": Mutant("kept = round_shift(read.data, late)", "kept = read.data"),
+            "many octaves are few": Mutant(
+                "Mux(octaves[OCTAVE_BITS:].any(), (1 << OCTAVE_BITS) - 1, octaves", "(octaves"
+            ),
+            "sums are cut": Mutant("round_shift(read.data, late)", "read.data >> late"),
+            "a sum just written is not seen": Mutant("sums.read_port(transparent_for=[write])", "sums.read_port()"),
         },
     ),
     Bench(

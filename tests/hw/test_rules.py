@@ -19,6 +19,7 @@ from edgemoe.hw.contract.isa import (
     BY_NAME,
     INSTRUCTION_BYTES,
     Activation,
+    Attention,
     ErrorCode,
     Instruction,
     Memory,
@@ -193,8 +194,29 @@ def sequenced(words: Iterable[tuple[bytes, bool]], config: HardwareConfig = TINY
     return found
 
 
+#: Of builds with some kinds of attention beside softmax: kind -> what instructions with it must be.
+BUILD = replace(TINY, attention="softmax,relu")
+SCORED = (dict(KEYS), dict(MATRIX, memory=Memory.SCORE), dict(VALUES, probabilities=1))
+
+
+def test_kinds_of_attention() -> None:
+    """A build that has a choice refuses what it has not, where it matters; softmax alone is what it is."""
+    words, expected = [], []
+    for fields in (*SCORED, VALUES, MATRIX):
+        for kind in range(8):
+            instruction = Instruction(Opcode.MATMUL, dict(fields, attention=kind))
+            legal = kind in (Attention.SOFTMAX, Attention.RELU) or fields not in SCORED
+            names = [rule.name for rule in violated(instruction, BUILD, Place.of(instruction))]
+            assert names == [] if legal else names == ["attention"]
+            assert violated(instruction, TINY, Place.of(instruction)) == []
+            words.append((instruction.encode(), False))
+            expected.append(ErrorCode.NONE if legal else ErrorCode.ILLEGAL_INSTRUCTION)
+    assert sequenced(words, BUILD) == expected
+    assert sequenced(words, TINY) == [ErrorCode.NONE] * len(words)
+
+
 def test_every_rule_is_here() -> None:
-    assert set(CASES) | {"opcode"} == {rule.name for rule in RULES}
+    assert set(CASES) | {"opcode", "attention"} == {rule.name for rule in RULES}
     assert len({rule.name for rule in RULES}) == len(RULES)
 
 

@@ -10,6 +10,7 @@ from bench_nonlinear import GAPS, Bench, config_of, elements, padded, vector
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.contract.isa import Attention
 from edgemoe.models.numbers.arithmetic import exp2_fine, probability, reciprocal, relu_fine, sigmoid_fine
+from edgemoe.models.numbers.twins import running_sums
 from edgemoe.sim.bench import parameters, run_bench
 from test_score_functions import FAMILY
 
@@ -38,7 +39,7 @@ class Rows:
 
     async def run(self, scores: np.ndarray, shift: int, repeat: int = 2, row_major: bool = False, **choice: int):
         """scores [rows, keys] -> probabilities [repeat, rows, keys], mantissas, exponents [rows];
-        row-major revisits a row at once. `choice`: of another kind than softmax.
+        row-major revisits a row at once. `choice`: of another kind than softmax; scores are then written as of it.
         """
         bench, (rows, keys) = self.bench, scores.shape
         blocks = padded(scores, self.lanes)
@@ -52,11 +53,11 @@ class Rows:
         order = sorted(order) if row_major else order
         self.words, self.scales = [], {}
         lanes = [min(self.lanes, keys - c * self.lanes) for c in range(columns)]
+        written = {"score_kind": choice["stream_kind"], "score_shift": shift} if choice else {}
         for i, c in order:
             word = vector(blocks[i, c], 16)
-            await bench.send(
-                "score_valid", score_index=i, score_first=c == 0, score_word=word, score_mask=(1 << lanes[c]) - 1
-            )
+            fields = {"score_index": i, "score_first": c == 0, "score_word": word, "score_mask": (1 << lanes[c]) - 1}
+            await bench.send("score_valid", **fields, **written)
         bench.set(score_valid=0)
         await bench.step(self.unit.MAX_DELAY - 1)
         for turn in range(repeat):
@@ -115,7 +116,8 @@ async def kinds(dut):
         scores = random.integers(-2000, 2001, (7, 19))
         scores[:2] = -np.abs(scores[:2])  # whose positive parts add up to nothing
         bias = int(random.integers(-5000, 5001))
-        got, mantissas, exponents = await rows.run(scores, 2, repeat=1, stream_kind=kind, stream_bias=bias)
+        choice = dict(stream_kind=kind, stream_bias=bias, row_major=random.random() < 0.5)
+        got, mantissas, exponents = await rows.run(scores, 2, repeat=1, **choice)
         match kind:
             case Attention.SOFTMAX:
                 fine = exp2_fine(scores.max(1, keepdims=True) - scores, 2)
@@ -123,8 +125,11 @@ async def kinds(dut):
                 fine = sigmoid_fine(scores + bias, 2)
             case Attention.RELU:
                 fine = relu_fine(scores)
+            case Attention.TWO_PASS:
+                exponent, sums = running_sums(scores, FAMILY.lanes, 2)
+                fine = exp2_fine(exponent[:, None] - scores, 2)
         assert (got[0] == probability(fine)).all()
-        twin = reciprocal(fine.sum(1))
+        twin = reciprocal(sums if kind == Attention.TWO_PASS else fine.sum(1))
         assert (mantissas == twin[0]).all() and (exponents == twin[1]).all()
 
 

@@ -27,7 +27,7 @@ from .support import sqnr
 
 torch = pytest.importorskip("torch")
 FAMILY = preset("family")
-LEAST = {"softmax": 65.0, "sigmoid": 60.0, "relu": 65.0}  # dB
+LEAST = {"softmax": 65.0, "sigmoid": 60.0, "relu": 65.0, "two-pass": 65.0}  # dB
 
 
 def of(kind: str, config: ModelConfig = PLAIN) -> ModelConfig:
@@ -59,6 +59,7 @@ def test_formulas() -> None:
             "softmax": torch.softmax(rows, 1),
             "sigmoid": torch.sigmoid(rows - np.log(count)),
             "relu": torch.relu(rows) / count,
+            "two-pass": torch.softmax(rows, 1),
         }
         for kind, weights in expected.items():
             np.testing.assert_allclose(KINDS[kind](count).weights(scores), weights, atol=1e-12)
@@ -73,7 +74,7 @@ def test_integers_are_near(kind: str) -> None:
     found = emulated(program, [image]).tokens[0]
     assert found is not None and model.saturated == 0
     assert sqnr(forward(checkpoint, image).tokens[0], found) >= LEAST[kind]
-    assert {i.attention for i in program.instructions if i.probabilities} == {Attention[kind.upper()]}
+    assert {i.attention for i in program.instructions if i.probabilities} == {Attention.of(kind)}
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
@@ -113,4 +114,5 @@ def test_builds() -> None:
     assert "attention" not in tiny.sizes, "softmax alone goes without saying"
     assert changed(tiny, ["attention=softmax,relu"]).hash != tiny.hash
     assert [tiny.weighs(code) for code in range(8)] == [Attention.SOFTMAX] * 8
-    assert [FAMILY.weighs(code) for code in range(8)] == [*Attention, *[Attention.SOFTMAX] * (8 - len(Attention))]
+    assert [FAMILY.weighs(code) for code in range(8)] == [code if code in {*Attention} else 0 for code in range(8)]
+    assert all(Attention.of(kind.kind) is kind for kind in Attention)

@@ -59,6 +59,7 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
             scores = q[:, s] @ k[:, s].T / math.sqrt(d)
             weights = {
                 "softmax": softmax(scores),
+                "two-pass": softmax(scores),
                 "sigmoid": 1 / (1 + np.exp(math.log(config.tokens) - scores)),
                 "relu": np.maximum(scores, 0) / config.tokens,
             }

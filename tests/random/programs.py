@@ -265,7 +265,9 @@ class Generator:
         fields.update(stream_base=place[0], stream_stride=place[1], stationary=stationary, chunks=chunks)
         fields["probabilities"] = int(probabilities)
         if probabilities and len(h.weighings) > 1:
-            fields.update(attention=int(self.rng.integers(8)), score_bias=int(self.numbers(1, 16)[0]))
+            fields.update(score_bias=int(self.numbers(1, 16)[0]))
+        if (probabilities or memory == Memory.SCORE) and len(h.kinds) > 1:
+            fields["attention"] = self.choose(*h.kinds)
         loaded = None
         if stationary in ON_CHIP:
             blocks = columns if stationary == Stationary.KEYS else chunks

@@ -57,6 +57,8 @@ def score_product(walk: Walk, step: Scores, label: str, queries: At, rows: int, 
         output_shift=step.output_shift,
         append=int(first > 0),
     )
+    if step.weights.kept:
+        fields |= dict(attention=Attention.of(step.weights.kind), exponent_shift=step.weights.exponent_shift)
     walk.out.macs += rows * keys.count * step.queries.width
     reads, writes = [queries.room], [Operand.SCORE]
     walk.draft(Opcode.MATMUL, label, fields, holds=[Operand.KEY_VALUE], reads=reads, writes=writes)
@@ -72,7 +74,7 @@ def value_product(
         stationary_base=values.base,
         stationary_stride=values.stride,
         probabilities=1,
-        attention=Attention[step.weights.kind.upper()],
+        attention=Attention.of(step.weights.kind),
         exponent_shift=step.weights.exponent_shift,
         score_bias=step.weights.bias,
         scale=Scale.SOFTMAX if step.weights.normalised else Scale.NONE,

@@ -41,7 +41,7 @@ def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
 
     def of(slot: int, layer: int) -> NDArray[np.float64]:
         heads, i = [], products[layer]
-        kind = program.hardware.weighs(i.attention).name.lower()
+        kind = program.hardware.weighs(i.attention).kind
         for head in range(config.heads):
             score = np.concatenate(rows[slot, layer, head])
             p = twins.weights(kind, score, score.max(axis=1), i.exponent_shift, i.score_bias)
