@@ -173,8 +173,8 @@ class ModelConfig:
     activation      function between the two matrices of an MLP or an expert, see numbers.activation
     prefix          rows of a stream before its patches: CLS token, distillation token, registers
     attention       what weighs the values of n tokens by the scores s = q k / sqrt(d): "softmax", "sigmoid"
-                    (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise), "two-pass" (softmax, whose
-                    sum is kept by exponents as scores come out)
+                    (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise), "two-pass"
+                    (softmax, whose sum is kept by exponents as scores come out)
     """
 
     name: str

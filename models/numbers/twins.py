@@ -159,8 +159,8 @@ def weights(attention: str, scores: NDArray, maximum: NDArray, shift: int, bias:
 def running_sums(
     scores: NDArray, lanes: int, shift: int, before: tuple[NDArray, NDArray] | None = None
 ) -> tuple[Ints, Ints]:
-    """(E, M) of each row of scores [rows, keys] as they come out, a word of `lanes` after the other: M 2^E is the sum of
-    2^score, M in units of 2^-18, modulo 2^30. E is the largest exponent so far, as a score; when it grows, M shrinks.
+    """(E, M) of each row of scores [rows, keys] as they come out, a word of `lanes` after the other: M 2^E is the sum
+    of 2^score, M in units of 2^-18, modulo 2^30. E is the largest exponent so far, as a score; as it grows, M shrinks.
 
     before: (E, M) that the rows go on from.
     """

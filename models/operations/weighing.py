@@ -68,8 +68,8 @@ class Softmax(Weighing):
 
 
 class TwoPass(Softmax):
-    """Softmax by exponents, as in "The Two-Pass Softmax Algorithm": exp(s) = m 2^n with n a whole number; a row's sum is
-    a pair (M, E) that stands for M 2^E, and no score is compared with another.
+    """Softmax by exponents, as in "The Two-Pass Softmax Algorithm": exp(s) = m 2^n with n a whole number; a row's sum
+    is a pair (M, E) that stands for M 2^E, and no score is compared with another.
     """
 
     kind, kept = "two-pass", True
