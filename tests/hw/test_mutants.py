@@ -148,7 +148,7 @@ BENCHES = [
                 "Mux(first | (best > read.data), best,", "Mux(best > read.data, best,"
             ),
             "scores that do not count do": Mutant(
-                "Mux(self.score.mask[lane], self.score.word[lane], LOWEST)", "self.score.word[lane]"
+                "Mux(self.score.mask[lane], self.score.word[lane], LOWEST_SCORE)", "self.score.word[lane]"
             ),
             "a sum never starts afresh": Mutant("Mux(adding.first, 0, read.data)", "read.data"),
             "lanes that do not count do": Mutant("return ((1 << lanes) - 1) >>", "return ((2 << lanes) - 1) >>"),
