@@ -67,6 +67,19 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Features of queries or keys [B, h, T, d], given fixed vectors [m, d]: products of these weigh the values.
+FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "performer": lambda x, vectors: (x / x.shape[-1] ** 0.25 @ vectors.T).relu() + 1e-3,
+}
+KINDS = (*WEIGHTS, *FEATURES)
+
+
+def orthogonal(count: int, width: int) -> Tensor:
+    """So many vectors, orthogonal in groups of `width`, as long as random ones are [count, width]."""
+    groups = [torch.linalg.qr(torch.randn(width, width))[0] for _ in range(-(-count // width))]
+    return torch.cat(groups)[:count] * torch.randn(count, width).norm(dim=1, keepdim=True)
+
+
 class PatchEmbed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -79,13 +92,20 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.weights = WEIGHTS[kind]
+        self.kind = kind
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
         self.proj = nn.Linear(WIDTH, WIDTH)
+        if kind == "performer":
+            width = WIDTH // HEADS
+            self.register_buffer("features", orthogonal(int(width * math.log(width)), width))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
         q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
-        x = self.weights(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5) @ v  # [B, h, T, d]
+        if self.kind in FEATURES:
+            q, k = (FEATURES[self.kind](side, self.features) for side in (q, k))  # [B, h, T, m] each
+            x = q @ (k.transpose(-1, -2) @ v) / (q @ k.sum(-2)[..., None])  # [B, h, T, d]
+        else:
+            x = WEIGHTS[self.kind](q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5) @ v  # [B, h, T, d]
         return self.proj(x.transpose(1, 2).flatten(2))  # [B, T, D]
 
 
@@ -260,7 +280,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--pictures", type=int, help="so many on the simulated hardware (default: all held out)")
     parser.add_argument("--weight-bits", default="16", choices=("16", "8"))
-    parser.add_argument("--attention", default="softmax", choices=(*WEIGHTS, "all"))
+    parser.add_argument("--attention", default="softmax", choices=(*KINDS, "all"))
     parser.add_argument("--out", type=Path, default=Path("out/digits"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -269,7 +289,7 @@ def main() -> None:
     _, unseen, _, labels = data
     for digit in range(CLASSES):
         Image.fromarray(unseen[labels == digit][0, 0]).save(given.out / f"{digit}.png")
-    kinds = WEIGHTS if given.attention == "all" else [given.attention]
+    kinds = KINDS if given.attention == "all" else [given.attention]
     found = {kind: way(kind, given, data) for kind in kinds}
     if given.attention == "all":
         compare(found, labels, given.weight_bits)

@@ -12,7 +12,8 @@ from .errors import EdgemoeError, brief, listing
 from .numbers.activation import ACTIVATIONS
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
-ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass")  # operations.weighing makes them
+# operations.weighing and operations.feature_maps make them
+ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass", "performer")
 GATES = ("all", "top-k")
 TASK_KINDS = ("segmentation", "depth", "map", "classification", "features", "tokens")
 DECODERS = ("linear", "pup", "onnx")  # of segmentation, depth and maps
@@ -174,7 +175,10 @@ class ModelConfig:
     prefix          rows of a stream before its patches: CLS token, distillation token, registers
     attention       what weighs the values of n tokens by the scores s = q k / sqrt(d): "softmax", "sigmoid"
                     (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise), "two-pass"
-                    (softmax, whose sum is kept by exponents as scores come out)
+                    (softmax, whose sum is kept by exponents as scores come out); or by the products of features of
+                    queries and keys, each row divided by its sum: "performer" (max(w x / d^(1/4), 0) + 0.001 for fixed
+                    vectors w)
+    features        number of these vectors; 0: d ln d of them, d = width / heads
     """
 
     name: str
@@ -195,6 +199,7 @@ class ModelConfig:
     eps: float = 1e-6
     prefix: int = 1
     attention: str = "softmax"
+    features: int = 0
     activation: str = "gelu"
     gate: str = "all"
     gate_bias: bool = False
@@ -214,7 +219,7 @@ class ModelConfig:
             value = getattr(self, field)
             if not _is_count(value) or value < 1:
                 fail(f"{field} is {brief(repr(value))}, expected an integer from 1 to {LARGEST}")
-        for field in ("hidden", "experts", "expert_hidden", "top_k", "prefix"):
+        for field in ("hidden", "experts", "expert_hidden", "top_k", "prefix", "features"):
             value = getattr(self, field)
             if not _is_count(value) or value < 0:
                 fail(f"{field} is {brief(repr(value))}, expected an integer from 0 to {LARGEST}")
@@ -326,7 +331,8 @@ class ModelConfig:
         )
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        fields = dataclasses.asdict(self)
+        return json.dumps({name: value for name, value in fields.items() if name != "features" or value})
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:

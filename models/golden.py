@@ -86,22 +86,37 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Features of queries or keys [B, h, T, d], given fixed vectors [m, d].
+FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "performer": lambda x, vectors: (x / x.shape[-1] ** 0.25 @ vectors.T).relu() + 1e-3,
+}
+
+
 class Attention(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V, per head, or another function of the scores than softmax."""
+    """softmax(Q K^T / sqrt(d)) V, per head, or another function of the scores than softmax; or f(Q) (f(K)^T V) divided
+    by f(Q) (f(K)^T 1).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads, self.weights = config.heads, WEIGHTS[config.attention]
+        self.heads, self.kind = config.heads, config.attention
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
+        if shape := expected_tensors(config).get("blocks.0.attn.features"):
+            self.features = nn.Parameter(torch.randn(shape), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape  # B, T, D
         qkv = self.qkv(x)  # [B, T, 3*D]
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)  # [B, T, 3, h, d]
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
-        scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)  # [B, h, T, T]
-        x = self.weights(scores) @ value  # [B, h, T, d]
+        if self.kind in FEATURES:
+            query, key = (FEATURES[self.kind](side, self.features) for side in (query, key))  # [B, h, T, m] each
+            x = query @ (key.transpose(-2, -1) @ value)  # [B, h, T, d]
+            x = x / (query @ key.sum(dim=-2)[..., None])
+        else:
+            scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)  # [B, h, T, T]
+            x = WEIGHTS[self.kind](scores) @ value  # [B, h, T, d]
         x = x.transpose(1, 2).reshape(batch, tokens, width)  # [B, T, D]
         return self.proj(x)  # [B, T, D]
 

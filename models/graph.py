@@ -13,8 +13,10 @@ from functools import cache
 from .config import ModelConfig
 from .keys import Key
 from .operations.attention import Attention
+from .operations.feature_maps import MAPS
 from .operations.head import Head
 from .operations.host_head import HostHead
+from .operations.linear_attention import LinearAttention
 from .operations.mlp import Mlp
 from .operations.moe import MixtureOfExperts
 from .operations.operation import Matrix, Operation, Over
@@ -47,7 +49,11 @@ class Graph:
         """What the mathematics asks for, of one picture and task."""
         c = self.config
         rows = {Over.TOKENS: c.tokens, Over.STREAM: c.tokens, Over.PATCHES: c.patches, Over.QUEUE: c.tokens * c.top_k}
-        trunk = sum(rows[work.over] * work.multiplications for operation in self.trunk for work in operation.work())
+        trunk = sum(
+            (work.rows or rows[work.over]) * work.multiplications
+            for operation in self.trunk
+            for work in operation.work()
+        )
         head = self.heads.get(task)
         return trunk + (sum(len(head.rows) * work.multiplications for work in head.work()) if head else 0)
 
@@ -63,8 +69,9 @@ def graph(config: ModelConfig) -> Graph:
     trunk: list[Operation] = [PatchEmbedding(config)]
     if config.pre_norm:
         trunk.append(PreNorm(config))
+    attention = LinearAttention if config.attention in MAPS else Attention
     for layer in range(config.layers):
-        trunk += [Attention(config, layer), (MixtureOfExperts if config.is_moe(layer) else Mlp)(config, layer)]
+        trunk += [attention(config, layer), (MixtureOfExperts if config.is_moe(layer) else Mlp)(config, layer)]
     return Graph(
         config,
         tuple(trunk),

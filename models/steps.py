@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .keys import Key
@@ -130,6 +131,64 @@ class Attend(Step):
     weights: Weights
     accumulator_shift: int
     output_shift: int
+
+
+@dataclass(frozen=True)
+class Constant(Step):
+    """into = these rows, the same for all streams."""
+
+    rows: NDArray[np.int16]
+    into: Value
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Of a product: `accumulator` as its sums leave the accumulators, `output` behind the epilogue's finer bits."""
+
+    accumulator: int
+    output: int
+
+
+@dataclass(frozen=True)
+class Summarise(Step):
+    """Of a head, what linear attention keeps of all its keys and values, in the place behind these: sums of the values,
+    and of ones, weighed by the features of their keys, a row for each feature.
+
+    vectors: `rows` of them make the features; keys, values: groups of the held values; floor: the least that a feature
+    has; scores: of the features themselves, those of `values` for the sums.
+    """
+
+    vectors: Value
+    rows: int
+    held: Value
+    keys: int
+    values: int
+    features: Value
+    ones: Linear
+    kind: str
+    floor: int
+    scores: Shift
+    sums: Shift
+
+
+@dataclass(frozen=True)
+class Recall(Step):
+    """A group of `into` = features of the head's queries times the sums that `Summarise` left, divided by their
+    products with those of ones.
+
+    linear: from queries to features; weights: shifts of these products, results: of the quotients.
+    """
+
+    queries: Value
+    head: int
+    linear: Linear
+    features: Value
+    into: Value
+    group: int
+    kind: str
+    floor: int
+    weights: Shift
+    results: Shift
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import (
+    FEATURES,
     INSTRUCTION_BYTES,
     Activation,
     Attention,
@@ -364,8 +365,9 @@ class Emulator:
         kind = self.hardware.weighs(i.attention)
         p = unit.weights(kind.kind, scores, self.maximum[:count], i.exponent_shift, i.score_bias)
         p[:, i.keys :] = 0
-        sums = self.running[:count] if kind == Attention.TWO_PASS else p.sum(axis=1)
-        self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(sums)
+        if kind not in FEATURES or i.scale != Scale.SOFTMAX:
+            sums = self.running[:count] if kind == Attention.TWO_PASS else p.sum(axis=1)
+            self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(sums)
         return probability(p)
 
     def _weights(self, i: Instruction, expert: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:

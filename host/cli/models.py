@@ -122,7 +122,7 @@ def import_model(
         str | None,
         typer.Option(
             "--attention",
-            help="What weighs values, where it is not softmax: sigmoid, relu or two-pass.",
+            help="What weighs values, where it is not softmax: sigmoid, relu, two-pass or performer.",
             metavar="KIND",
         ),
     ] = None,

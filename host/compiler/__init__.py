@@ -28,6 +28,7 @@ from edgemoe.host.runtime.program import CompiledProgram, Stream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.quantise import QuantisedModel
+from edgemoe.models.operations.feature_maps import MAPS
 
 
 def compile(
@@ -119,7 +120,7 @@ def _outline(
             return complete(lower(model, streams, placement, hardware, save_tokens), needed)
         except Shortage as shortage:
             needed += shortage.needs
-    if whole:
+    if whole or config.attention in MAPS:  # what features keep is of all keys
         raise Shortage(config.name, hardware, needed)
     cut = split(config, hardware, [need for need in needed if need.short])
     while True:

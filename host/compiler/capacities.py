@@ -11,6 +11,7 @@ from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError, listing
 from edgemoe.models.numbers.words import MOST_KEYS
+from edgemoe.models.operations.feature_maps import MAPS
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator
     head_words = h.words(c.head_width)
     yield Need("tokens a stream", c.tokens, h.tokens, dict(tokens=c.tokens, rows=max(rows, h.rows)))
     yield Need(f"token rows ({slots} x {c.tokens})", rows, h.rows, dict(rows=rows))
-    residual, key_value = rows * h.words(c.width), rows * 2 * c.heads * head_words
+    residual, key_value = rows * h.words(c.width), rows * 2 * c.heads * head_words + _summary(c, h)
     yield Need("residual words", residual, h.residual_words, dict(width=-(-residual // h.wide_rows) * lanes))
     yield Need("key/value words", key_value, h.key_value_words, dict(width=-(-key_value // (2 * h.wide_rows)) * lanes))
     scores = h.words(max(c.tokens, c.experts))
@@ -109,8 +110,19 @@ def streams_together(config: ModelConfig, hardware: HardwareConfig) -> int:
     c, h = config, hardware
     residual, key_value = h.words(c.width), 2 * c.heads * h.words(c.head_width)
     activation = residual + h.words(_inside(c, h))
-    words = min(h.residual_words // residual, h.key_value_words // key_value, h.activation_words // activation)
-    return min(h.rows, max(h.wide_rows, words)) // c.tokens
+    vectors = MAPS[c.attention](c).rows * h.words(c.head_width) if c.attention in MAPS else 0
+    words = min(
+        h.residual_words // residual,
+        (h.key_value_words - _summary(c, h)) // key_value,
+        (h.activation_words - vectors) // activation,
+    )
+    return min(h.rows, words if vectors else max(h.wide_rows, words)) // c.tokens
+
+
+def _summary(c: ModelConfig, h: HardwareConfig) -> int:
+    """Words of key/value memory that linear attention's sums take."""
+    rows = MAPS[c.attention](c).rows if c.attention in MAPS else 0
+    return rows * (h.words(c.head_width) + 1)
 
 
 def _inside(c: ModelConfig, h: HardwareConfig) -> int:

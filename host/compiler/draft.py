@@ -23,6 +23,7 @@ class Operand(Enum):
     SCORE = 2
     NORM = 3
     QUEUES = 4
+    SUMMARY = 5
 
 
 @dataclass(eq=False)

@@ -43,7 +43,7 @@ def blocks(
             together = streams
         for work in operation.work():
             if work.over is Over.STREAM:
-                yield from [block for _ in range(together) for block in product(work, c.tokens)]
+                yield from [block for _ in range(together) for block in product(work, work.rows or c.tokens)]
             elif work.over is not Over.QUEUE:
                 yield from product(work, together * (c.tokens if work.over is Over.TOKENS else c.patches))
         experts = [work for work in operation.work() if work.over is Over.QUEUE]

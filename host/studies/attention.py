@@ -19,7 +19,7 @@ from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.console import show_table
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import twins
-from edgemoe.models.numbers.arithmetic import probability
+from edgemoe.models.numbers.arithmetic import probability, relu_fine, round_shift
 from edgemoe.models.numbers.calibrate import default_images
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.numbers.words import (
@@ -29,6 +29,7 @@ from edgemoe.models.numbers.words import (
     SCORE_FRACTION,
     WORD_LIMIT,
 )
+from edgemoe.models.operations.feature_maps import MAPS, FeatureMap
 from edgemoe.models.operations.weighing import KINDS, Weighing
 from numpy.typing import NDArray
 
@@ -43,6 +44,7 @@ PARTS = {
     "sigmoid": "functions.sigmoid",
     "relu": "functions",
     "two-pass": "running",
+    "performer": "functions.performer",
 }
 # 129 tokens through two layers.
 MODEL = ModelConfig(
@@ -124,14 +126,48 @@ def weights(weighing: Weighing, scores: NDArray[np.float64], masked: bool = Fals
     return found, exact * (not masked)
 
 
+def weights_by_features(
+    features: FeatureMap, scores: NDArray[np.float64], masked: bool = False
+) -> tuple[NDArray, NDArray]:
+    """The same of linear attention, over LENGTHS[0] keys: what stands in a row are products of a query with so many
+    vectors, those of the keys are random.
+    """
+
+    def rounded(products: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        exponent = math.floor(math.log2(WORD_LIMIT / max(float(np.abs(products).max()), features.floor)))
+        words = np.round(products * 2.0**exponent).astype(np.int64)
+        fine = twins.weights(features.kind, words, words.max(axis=1), 0, round(features.floor * 2.0**exponent))
+        return probability(fine), np.maximum(words * 2.0**-exponent, 0) + features.floor
+
+    def narrowed(sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+        shift = max(0, int(sums.max()).bit_length() - PROBABILITY_BITS)
+        return np.minimum(round_shift(sums, shift), WORD_LIMIT), shift
+
+    keys = np.random.default_rng(scores.shape[1]).normal(0, 1, (LENGTHS[0], scores.shape[1]))
+    (of_queries, exact_queries), (of_keys, exact_keys) = rounded(scores), rounded(keys)
+    of_keys, exact_keys = of_keys * (not masked), exact_keys * (not masked)
+    sums, first = narrowed(of_keys.sum(axis=0))
+    total, second = narrowed(of_queries @ sums)
+    mantissa, power = twins.softmax_scale(relu_fine(total))
+    reciprocal = mantissa * 2.0 ** (FINE_PROBABILITY_BITS - PROBABILITY_BITS - RECIPROCAL_FRACTION - power)
+    found = of_queries @ of_keys.T * reciprocal[:, None] * 2.0 ** -(first + second)
+    exact = exact_queries @ exact_keys.T
+    return found, exact / np.maximum(exact.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+
+
 def errors(kind: str) -> dict[str, float]:
     """The largest error of a weight in each case."""
-    found = {}
-    for name, scores in cases():
-        got, exact = weights(KINDS[kind](scores.shape[1]), scores)
-        found[name] = float(np.abs(got - exact).max())
-    got, exact = weights(KINDS[kind](LENGTHS[0]), next(cases())[1], masked=True)
-    return found | {"a masked row": float(np.abs(got - exact).max())}
+
+    def error(scores: NDArray[np.float64], masked: bool = False) -> float:
+        if kind in MAPS:
+            got, exact = weights_by_features(MAPS[kind](MODEL), scores, masked)
+        else:
+            got, exact = weights(KINDS[kind](scores.shape[1]), scores, masked)
+        return float(np.abs(got - exact).max())
+
+    found = {name: error(scores) for name, scores in cases()}
+    masked = error(next(cases())[1], masked=True)
+    return found | {"a masked row": masked}
 
 
 def run(kind: str, hardware: HardwareConfig) -> tuple[int, int, int]:

@@ -111,7 +111,7 @@ def kinds(config: ModelConfig) -> Counter[str]:
             name = "router" if kind == "experts" and not work.expert else kind
             if kind == "attention":
                 name = "queries, keys, values, projection" if work.weights else "scores and their values"
-            found[name] += rows[work.over] * work.multiplications
+            found[name] += (work.rows or rows[work.over]) * work.multiplications
     found["task head"] = graph(config).multiplications(config.tasks[0].name) - sum(found.values())
     return +found  # without a head that there is not
 

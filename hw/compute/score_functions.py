@@ -9,6 +9,7 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.exponential import FINE_BITS
+from edgemoe.hw.compute.performer import Performer
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract import layouts
@@ -18,8 +19,8 @@ from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS
 
 
 class ScoreFunctions(wiring.Component):
-    """Weights of a word of scores: 1 / (1 + exp(-(score + bias))), or max(score, 0), lane by lane; of those that the
-    build has.
+    """Weights of a word of scores, lane by lane: 1 / (1 + exp(-(score + bias))), max(score, 0), or this plus bias; of
+    those that the build has.
 
     Ports:
         valid, word (in): scores are presented.
@@ -30,9 +31,10 @@ class ScoreFunctions(wiring.Component):
     Latency: LATENCY = 6 cycles from valid to chosen, those of Sigmoid.LATENCY cycles.
     Interval: INTERVAL = 1 cycle between words.
     Format: scores and bias signed 16 bit; fine in units of 2^-18, probability in units of 2^-15; of RELU, the score and
-        eight times that.
+        eight times that, and so of PERFORMER.
     Limits: shift is 0..15.
-    Twin: `models.numbers.arithmetic.sigmoid_fine` and `models.numbers.arithmetic.relu_fine`.
+    Twin: `models.numbers.arithmetic.sigmoid_fine` and `models.numbers.arithmetic.relu_fine`, for PERFORMER of
+        `models.numbers.arithmetic.above_zero`.
     """
 
     LATENCY = Sigmoid.LATENCY
@@ -57,7 +59,7 @@ class ScoreFunctions(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         kind = delay(m, self.kind, self.LATENCY, name="kind")
-        makers = {Attention.SIGMOID: self._sigmoid, Attention.RELU: self._relu}
+        makers = {Attention.SIGMOID: self._sigmoid, Attention.RELU: self._relu, Attention.PERFORMER: self._performer}
         for code, make in makers.items():
             if code in self.config.kinds:
                 fine, probability = make(m)
@@ -81,7 +83,16 @@ class ScoreFunctions(wiring.Component):
         for lane in range(self.config.lanes):
             score = self.word[lane]
             m.d.sync += positive[lane].eq(Mux(self.mask[lane] & (score >= 0), score[:PROBABILITY_BITS], 0))
-        late = delay(m, positive, self.LATENCY - 1, name="positive")
+        return self._late(m, positive, self.LATENCY - 1, "positive")
+
+    def _performer(self, m: Module):
+        m.submodules.performer = performer = Performer(self.config.lanes)
+        m.d.comb += [performer.score.eq(self.word), performer.mask.eq(self.mask), performer.bias.eq(self.bias)]
+        return self._late(m, performer.feature, self.LATENCY - Performer.LATENCY, "feature")
+
+    def _late(self, m: Module, weights: data.View, cycles: int, name: str):
+        """(fine, probability) so many cycles later."""
+        late = delay(m, weights, cycles, name=name)
         fine = Signal(data.ArrayLayout(FINE_BITS, self.config.lanes))
         m.d.comb += [fine[lane].eq(late[lane] << FINE_PROBABILITY_BITS - PROBABILITY_BITS) for lane in range(len(late))]
         return fine, late

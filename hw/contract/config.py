@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from edgemoe.hw.contract.isa import BY_NAME, INSTRUCTION_BYTES, Attention
+from edgemoe.hw.contract.isa import BY_NAME, FEATURES, INSTRUCTION_BYTES, Attention
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.activation import ACTIVATIONS
 from edgemoe.models.numbers.formats import WeightFormat
@@ -293,6 +293,11 @@ class HardwareConfig:
     def kinds(self) -> tuple[Attention, ...]:
         """`attention`, by their codes."""
         return tuple(map(Attention.of, self.weighings))
+
+    @property
+    def features(self) -> tuple[Attention, ...]:
+        """Of the kinds, those that are features of tokens."""
+        return tuple(kind for kind in self.kinds if kind in FEATURES)
 
 
 __all__ = ["ACCUMULATOR_BITS", "FINE_BITS", "PARAMETER_WORDS", "PRESETS", "WORD_BITS", "HardwareConfig", "preset"]

@@ -59,6 +59,7 @@ class Attention(IntEnum):
     SIGMOID = 1
     RELU = 2
     TWO_PASS = 3
+    PERFORMER = 5
 
     @classmethod
     def of(cls, kind: str) -> "Attention":
@@ -68,6 +69,12 @@ class Attention(IntEnum):
     @property
     def kind(self) -> str:
         return self.name.lower().replace("_", "-")
+
+
+FEATURES = (Attention.PERFORMER,)
+"""Kinds whose weights are features of a token: with `scale` = SOFTMAX, rows are divided by the sums that the last other
+weights of the same rows had.
+"""
 
 
 class Activation(IntEnum):
@@ -163,6 +170,7 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Attention.SIGMOID: "1 / (1 + exp(-(score + score_bias)))",
             Attention.RELU: "max(score, 0), in the score's own unit",
             Attention.TWO_PASS: "2^(score - E), E the row's largest exponent; the sum is kept as scores are written",
+            Attention.PERFORMER: "max(score, 0) + score_bias, likewise; `scale` = SOFTMAX uses the sums of before",
         },
     ),
     Enumeration(
@@ -275,7 +283,12 @@ FIELDS = (
     Field("uncentred", 1, "LAYERNORM: leave the rows' sums out, as RMSNorm does"),
     Field("append", 1, "row maxima (memory = SCORE) or row sums (RESIDUAL) go on from those that are there"),
     Field("attention", 3, "Attention: what a weight is; a build of softmax alone does not look at it"),
-    Field("score_bias", 16, "SIGMOID: added to every score, in the score's own unit", signed=True),
+    Field(
+        "score_bias",
+        16,
+        "added in the score's own unit: to every score (SIGMOID), or to what is left of it (PERFORMER)",
+        signed=True,
+    ),
     Field("among_chosen", 1, "ROUTE: scores are the softmax over the chosen experts, not over all of them"),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}

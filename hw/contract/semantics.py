@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import (
+    FEATURES,
     INSTRUCTION_BYTES,
     Activation,
     Attention,
@@ -268,8 +269,9 @@ def probabilities(m: Machine, i: Instruction, n: int) -> list[int]:
     """Weights of row n of the scores, in units of 2^-15. Their sum is taken of finer ones, in 2^-18."""
     scores = m.row(Memory.SCORE, i.stream_base + n * i.stream_stride, i.chunks)
     fine = [weight(m, i, m.maximum[n], s) if k < i.keys else 0 for k, s in enumerate(scores)]
-    total = m.running[n] if m.config.weighs(i.attention) == Attention.TWO_PASS else sum(fine)
-    m.softmax[n] = reciprocal(max(1, total))
+    kind = m.config.weighs(i.attention)
+    if kind not in FEATURES or i.scale != Scale.SOFTMAX:
+        m.softmax[n] = reciprocal(max(1, m.running[n] if kind == Attention.TWO_PASS else sum(fine)))
     return [min(round_shift(p, 3), 32767) for p in fine]
 
 
@@ -280,6 +282,8 @@ def weight(m: Machine, i: Instruction, maximum: int, score: int) -> int:
             return sigmoid(score + i.score_bias, i.exponent_shift)
         case Attention.RELU:
             return max(score, 0) << 3
+        case Attention.PERFORMER:
+            return min(max(0, max(score, 0) + i.score_bias), 32767) << 3
     return exp2(maximum - score, i.exponent_shift)
 
 

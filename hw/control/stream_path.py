@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stream path: from the word that the streamer asks for to the word that enters the array."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -8,6 +11,7 @@ from edgemoe.hw.compute.array import ArrayStream
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.softmax import Probabilities, ScoreStream
 from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Scale
 from edgemoe.hw.contract.ports import ReadPort
 from edgemoe.hw.control.row_pipeline import TaggedRow
 from edgemoe.hw.control.streamer import StreamedWord
@@ -56,6 +60,10 @@ class StreamPath(wiring.Component):
         lanes, tag = self.config.lanes, self.row.tag
         late = delay(m, issue, self.probability_latency, name="probability_issue", reset_less=False)
         direct, instruction = Signal(), streamed.contexts[issue.tag.context].instruction
+        summed = issue.tag.column == 0
+        if self.config.features:  # where a row is divided by a sum that is there, that stays
+            feature = reduce(or_, (instruction.attention == kind for kind in self.config.features))
+            summed &= ~(feature & (instruction.scale == Scale.SOFTMAX))
         if len(self.config.weighings) > 1:
             m.d.comb += [scores.kind.eq(instruction.attention), scores.bias.eq(instruction.score_bias)]
         m.d.comb += [
@@ -68,7 +76,7 @@ class StreamPath(wiring.Component):
             scores.shift.eq(instruction.exponent_shift),
             scores.first.eq(issue.tag.first),
             scores.last.eq(issue.tag.last),
-            scores.accumulate.eq(issue.tag.column == 0),
+            scores.accumulate.eq(summed),
             direct.eq(issue.tag.valid & ~issue.probabilities),
             self.row.contexts.eq(streamed.contexts),
             tag.eq(Mux(probabilities.valid, late.tag, issue.tag)),

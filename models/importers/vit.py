@@ -178,6 +178,8 @@ class Vit:
                     for part in ("weight", "bias")
                 }
             self.dense(tensors, f"{block}.attn.qkv", 3 * width, width)
+            if (vectors := f"{block}.attn.features") in self.tensors:
+                tensors[vectors] = self.take(vectors, (None, None))
             self.dense(tensors, f"{block}.attn.proj", width, width, f"{block}.ls1.gamma")
             if f"{block}.mlp.experts.htoh4.weight" in self.tensors:
                 moe[layer] = self.experts(tensors, block, width)
@@ -198,7 +200,7 @@ class Vit:
             name=options.name, image_height=size[0], image_width=size[1], image_channels=channels, patch=patch,
             width=width, heads=heads, layers=layers, hidden=hidden, experts=experts, expert_hidden=expert_hidden,
             top_k=options.top_k if moe else 0, moe_layers=tuple(moe), tasks=tasks, eps=self.eps, prefix=prefix,
-            attention=options.attention,
+            attention=options.attention, features=len(tensors.get("blocks.0.attn.features", ())),
             activation=options.activation or self.activation, gate=options.gate or self.gate,
             pre_norm=pre_norm, gate_bias=any(".mlp.gate." in name and name.endswith(".bias") for name in tensors),
         )  # fmt: skip

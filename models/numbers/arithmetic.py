@@ -21,6 +21,7 @@ from .words import (
     PROBABILITY_SUM_BITS,
     RECIPROCAL_FRACTION,
     SCORE_FRACTION,
+    WORD_LIMIT,
 )
 
 Ints = NDArray[np.int64]
@@ -95,6 +96,11 @@ def sigmoid_fine(value, shift) -> Ints:
 def relu_fine(score) -> Ints:
     """max(score, 0), with as many bits below its unit as 2^-18 has below 2^-15."""
     return np.maximum(np.asarray(score, np.int64), 0) << FINE_PROBABILITY_BITS - PROBABILITY_BITS
+
+
+def above_zero(score, bias) -> Ints:
+    """max(score, 0) + bias within 0 to 32767: a feature of a token, `bias` the least that it has."""
+    return np.clip(np.maximum(np.asarray(score, np.int64), 0) + bias, 0, WORD_LIMIT)
 
 
 def probability(fine) -> Ints:

@@ -23,6 +23,7 @@ from ..errors import EdgemoeError
 from ..graph import Graph, graph
 from ..keys import Key
 from ..operations.operation import Matrix, Operation, Quantised
+from ..steps import Shift
 from .calibrate import TAIL_POWERS, calibrate, default_images, outlier
 from .calibration import Calibration
 from .error_aware import decode_rounding
@@ -255,6 +256,8 @@ def _shifts(part: Any, owner: Key) -> Iterator[tuple[Key, str, int]]:
         elif isinstance(value, list):
             for item in value:
                 yield from _shifts(item, owner)
+        elif isinstance(value, Shift):
+            yield from ((owner, f"{part}_shift", shift) for part, shift in vars(value).items())
         elif isinstance(value, Linear):
             yield from _shifts(value, value.key)
 

@@ -16,6 +16,7 @@ from .arithmetic import (
     ACTIVATION_LIMIT,
     ACTIVATION_SEGMENT_BITS,
     CORRECTIONS,
+    above_zero,
     correction_table,
     exp2_fine,
     reciprocal,
@@ -153,6 +154,8 @@ def weights(attention: str, scores: NDArray, maximum: NDArray, shift: int, bias:
         return sigmoid_fine(scores.astype(np.int64) + bias, shift)
     if attention == "relu":
         return relu_fine(scores)
+    if attention == "performer":
+        return relu_fine(above_zero(scores, bias))
     return probabilities(scores, maximum, shift)
 
 

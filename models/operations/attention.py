@@ -116,6 +116,11 @@ class Attention(Operation):
         scores = query @ key.transpose(0, 1, 3, 2) * context.dtype(1 / math.sqrt(c.head_width))
         attention = self.weighing.weights(scores) @ value
         see.sample(self.key(Role.ATTENTION), attention)
+        return self.projected(x, attention, context)
+
+    def projected(self, x: NDArray, attention: NDArray, context: Context) -> NDArray:
+        """The residual with the projection of attention's results [B, heads, T, d] added."""
+        c, w, see, batch = self.config, context.tensors, context.observer, len(x)
         attention = attention.transpose(0, 2, 1, 3).reshape(batch, c.tokens, c.width)
         see.rows(self.key(Role.ATTENTION), attention)
         y = linear(attention, w, self.name("proj"))
@@ -145,15 +150,19 @@ class Attention(Operation):
         tensors = [sampled(self.key(role)) for role in (Role.QUERY, Role.KEY, Role.VALUE, Role.ATTENTION)]
         calibration.channels[self.layer], calibration.ranges[self.key(Role.SCORES)] = self.channels(*tensors)
 
+    def scales(self, channel: Channels) -> tuple[NDArray, NDArray]:
+        """Factors of queries and keys, channel by channel."""
+        balance = np.sqrt(np.maximum(channel.key, SILENT) / np.maximum(channel.query, SILENT))
+        balance = np.where((channel.key > SILENT) & (channel.query > SILENT), balance, 1.0)
+        return balance * self.score_unit, 1 / balance
+
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         c, channel = self.config, calibration.channels[self.layer]
         matrix = tensors[self.name("qkv.weight")].reshape(3, c.width, c.width)
         bias = tensors[self.name("qkv.bias")].reshape(3, c.width)
-        balance = np.sqrt(np.maximum(channel.key, SILENT) / np.maximum(channel.query, SILENT))  # channel by channel
-        balance = np.where((channel.key > SILENT) & (channel.query > SILENT), balance, 1.0)
-        scale = balance * self.score_unit
-        query = self.norm.fold(tensors, matrix[0] * scale[:, None], bias[0] * scale)
-        key = self.norm.fold(tensors, matrix[1] / balance[:, None], (bias[1] - channel.mean_key) / balance)
+        of_query, of_key = self.scales(channel)
+        query = self.norm.fold(tensors, matrix[0] * of_query[:, None], bias[0] * of_query)
+        key = self.norm.fold(tensors, matrix[1] * of_key[:, None], (bias[1] - channel.mean_key) * of_key)
         boost = value_boost(channel)
         value = self.norm.fold(tensors, matrix[2] * boost[:, None], (bias[2] - channel.mean_value) * boost)
         both = Folded(np.concatenate([key.weight, value.weight]), np.concatenate([key.bias, value.bias]), undo=key.undo)

@@ -95,7 +95,7 @@ class Over(Enum):
 class Work:
     """`count` products of a row of `inputs` with inputs x outputs, in groups as of `Matrix`.
 
-    weights: they come from memory.
+    weights: they come from memory; rows: so many rows instead, whatever it runs over.
     """
 
     over: Over
@@ -106,6 +106,7 @@ class Work:
     input_groups: int = 1
     expert: bool = False
     weights: bool = True
+    rows: int = 0
 
     @classmethod
     def of(cls, matrix: Matrix, over: Over = Over.TOKENS) -> Work:

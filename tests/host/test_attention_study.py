@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from edgemoe.host.studies import attention
 from edgemoe.hw.contract.config import preset
+from edgemoe.models.operations.feature_maps import MAPS
 from edgemoe.models.operations.weighing import KINDS
 from PIL import Image
 
 from .conftest import Command, refused
 
 FAMILY = preset("family")
-# Of a weight; sigmoid's bias is as coarse as the scores are.
-MOST = {"softmax": 1e-4, "sigmoid": 3e-4, "relu": 0.0, "two-pass": 1e-4}
+# Of a weight; biases are as coarse as scores are.
+MOST = {"softmax": 1e-4, "sigmoid": 3e-4, "relu": 0.0, "two-pass": 1e-4, "performer": 3e-3}
 NORMALISED = {"softmax": 1.0, "two-pass": 1 + 2.0**-15}  # the largest weight: softmax's is below 1 before 1/sum rounds
 
 
@@ -27,6 +28,8 @@ def test_errors(kind: str) -> None:
     errors = attention.errors(kind)
     assert len(errors) == 15 and max(errors.values()) <= MOST[kind]
     assert errors["a masked row"] == 0
+    if kind in MAPS:
+        return
     for name, scores in attention.cases():
         got, exact = attention.weights(KINDS[kind](scores.shape[1]), scores)
         assert np.isfinite(got).all() and got.min() >= 0, name
@@ -36,7 +39,7 @@ def test_errors(kind: str) -> None:
 
 
 def test_every_kind_has_its_place() -> None:
-    assert set(attention.PARTS) == set(MOST) == set(KINDS) == set(attention.kinds_of("all", FAMILY))
+    assert set(attention.PARTS) == set(MOST) == {*KINDS, *MAPS} == set(attention.kinds_of("all", FAMILY))
 
 
 def test_table_plot_and_json(tmp_path: Path, edgemoe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,4 +69,4 @@ def test_on_rtl() -> None:
     hardware = replace(preset("tiny"), rows=136, tokens=129, width=64, hidden=768, attention=FAMILY.attention)
     found = attention.study(list(MOST), hardware, note=lambda text: None)
     assert [f.mismatches for f in found] == [0] * len(MOST)
-    assert len({f.cycles for f in found}) == 1 and found[0].cycles < found[0].pass_cycles
+    assert len({f.cycles for f in found if f.kind not in MAPS}) == 1 and found[0].cycles < found[0].pass_cycles

@@ -39,6 +39,7 @@ from edgemoe.hw.compute.expert_score import ExpertScore
 from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.lane_tree import tree_stages
 from edgemoe.hw.compute.logit_scan import LogitScan
+from edgemoe.hw.compute.performer import Performer
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
 from edgemoe.hw.compute.running_sums import RunningSums
@@ -74,6 +75,7 @@ CONFIG = preset("tiny")
 SECTIONS = ("Ports", "Latency", "Interval", "Format", "Limits", "Twin")
 INSTANCES: dict[type, Callable[[], Any]] = {
     Exponential: partial(Exponential, CONFIG.lanes),
+    Performer: partial(Performer, CONFIG.lanes),
     Sigmoid: partial(Sigmoid, CONFIG.lanes),
     RunningSums: partial(RunningSums, replace(CONFIG, attention=preset("family").attention)),
     ScoreFunctions: partial(ScoreFunctions, replace(CONFIG, attention=preset("family").attention)),

@@ -36,6 +36,7 @@ from edgemoe.hw.compute.epilogue import Epilogue
 from edgemoe.hw.compute.expert_queues import ExpertQueues
 from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.layernorm import LayerNorm
+from edgemoe.hw.compute.performer import Performer
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.router import Router
 from edgemoe.hw.compute.running_sums import RunningSums
@@ -108,6 +109,14 @@ BENCHES = [
             ),
             "sums are cut": Mutant("round_shift(read.data, late)", "read.data >> late"),
             "a sum just written is not seen": Mutant("sums.read_port(transparent_for=[write])", "sums.read_port()"),
+        },
+    ),
+    Bench(
+        Performer,
+        (partial(test_score_functions.test_kinds, test_score_functions.ONE_MORE["performer"], "gaps"),),
+        {
+            "lanes that do not count do": Mutant("mask[lane] & (total >= 0)", "total >= 0"),
+            "the bias is of the next word": Mutant("saturate(above + bias,", "saturate(above + self.bias,"),
         },
     ),
     Bench(

@@ -12,14 +12,14 @@ from edgemoe.hw.compute.score_functions import ScoreFunctions
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.isa import Attention
-from edgemoe.models.numbers.arithmetic import probability, relu_fine, sigmoid_fine
+from edgemoe.models.numbers.arithmetic import above_zero, probability, relu_fine, sigmoid_fine
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
 
 LANES = 64  # of the exhaustive test
 HELD = ("fine", "probability")
 FAMILY = replace(preset("tiny"), attention=preset("family").attention)
-ONE_MORE = {kind: replace(FAMILY, attention=f"softmax,{kind}") for kind in ("sigmoid", "relu")}
+ONE_MORE = {kind: replace(FAMILY, attention=f"softmax,{kind}") for kind in ("sigmoid", "relu", "performer")}
 
 
 def test_every_sum() -> None:
@@ -56,19 +56,26 @@ def random_rows(lanes: int, count: int = 400) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("config", "gap"),
-    [(FAMILY, "back to back"), (ONE_MORE["sigmoid"], "gaps"), (ONE_MORE["relu"], "back to back")],
+    [
+        (FAMILY, "back to back"),
+        (ONE_MORE["sigmoid"], "gaps"),
+        (ONE_MORE["relu"], "back to back"),
+        (ONE_MORE["performer"], "gaps"),
+    ],
     ids=["family", *ONE_MORE],
 )
 def test_kinds(config, gap) -> None:
     rows = random_rows(config.lanes)
     out = rtl(ScoreFunctions(config), rows, stalls=GAPS[gap])
-    built = [
-        code for code in Attention if code.kind in config.weighings[1:] and code in (Attention.SIGMOID, Attention.RELU)
-    ]
-    assert_array_equal(out["chosen"], np.isin(rows["kind"], built))
     counts = rows["mask"][:, None] >> np.arange(config.lanes) & 1
-    sigmoid = sigmoid_fine(rows["word"] + rows["bias"][:, None], rows["shift"][:, None]) * counts
-    for code, fine in ((Attention.SIGMOID, sigmoid), (Attention.RELU, relu_fine(rows["word"]) * counts)):
+    made = {
+        Attention.SIGMOID: sigmoid_fine(rows["word"] + rows["bias"][:, None], rows["shift"][:, None]),
+        Attention.RELU: relu_fine(rows["word"]),
+        Attention.PERFORMER: relu_fine(above_zero(rows["word"], rows["bias"][:, None])),
+    }
+    built = [code for code in made if code in config.kinds]
+    assert_array_equal(out["chosen"], np.isin(rows["kind"], built))
+    for code, fine in ((code, weights * counts) for code, weights in made.items()):
         mine = rows["kind"] == code
         assert mine.sum() > 20
         if code in built:

@@ -17,6 +17,7 @@ from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.forward import forward
 from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.operations.feature_maps import MAPS
 from edgemoe.models.operations.operation import Observer
 from edgemoe.models.operations.weighing import KINDS
 
@@ -27,7 +28,7 @@ from .support import sqnr
 
 torch = pytest.importorskip("torch")
 FAMILY = preset("family")
-LEAST = {"softmax": 65.0, "sigmoid": 60.0, "relu": 65.0, "two-pass": 65.0}  # dB
+LEAST = {"softmax": 65.0, "sigmoid": 60.0, "relu": 65.0, "two-pass": 65.0, "performer": 60.0}  # dB
 
 
 def of(kind: str, config: ModelConfig = PLAIN) -> ModelConfig:
@@ -35,7 +36,7 @@ def of(kind: str, config: ModelConfig = PLAIN) -> ModelConfig:
 
 
 def test_every_kind_is_made() -> None:
-    assert set(ATTENTION_KINDS) == set(KINDS) == set(LEAST)
+    assert set(ATTENTION_KINDS) == {*KINDS, *MAPS} == set(LEAST)
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
@@ -92,7 +93,12 @@ def test_profile_shows_its_weights(kind: str) -> None:
 
     forward(checkpoint, image, observer=Sees())
     scores = seen[Role.QUERY] @ seen[Role.KEY].transpose(0, 2, 1) / np.sqrt(config.head_width)
-    expected = KINDS[kind](config.tokens).weights(scores)
+    if kind in MAPS:
+        features = MAPS[kind](config)
+        vectors = features.vectors(checkpoint.tensors, "blocks.0.attn.features")
+        expected = features(seen[Role.QUERY], vectors) @ features(seen[Role.KEY], vectors).transpose(0, 2, 1)
+    else:
+        expected = KINDS[kind](config.tokens).weights(scores)
     expected /= np.maximum(expected.sum(axis=-1, keepdims=True), 1e-9)
     np.testing.assert_allclose(attention(run)[0, 0], expected, atol=0.01)
 

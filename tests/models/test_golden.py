@@ -18,6 +18,28 @@ Golden = pytest.importorskip("edgemoe.models.golden").Golden
 erf = np.vectorize(math.erf)
 
 
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def weighed(kind: str, scores: np.ndarray, q: np.ndarray, k: np.ndarray, vectors: np.ndarray | None) -> np.ndarray:
+    """Weights of n values: of softmax's kin from their scores; of linear attention in its quadratic form."""
+    if kind == "performer":
+        assert vectors is not None
+        kernel = sum(
+            np.outer(np.maximum(q @ w / len(w) ** 0.25, 0) + 1e-3, np.maximum(k @ w / len(w) ** 0.25, 0) + 1e-3)
+            for w in vectors
+        )
+        return kernel / kernel.sum(axis=1, keepdims=True)
+    return {
+        "softmax": softmax(scores),
+        "two-pass": softmax(scores),
+        "sigmoid": 1 / (1 + np.exp(math.log(len(k)) - scores)),
+        "relu": np.maximum(scores, 0) / len(k),
+    }[kind]
+
+
 def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: dict[int, np.ndarray] | None = None):
     """Tokens, head and routes of one image, token by token and expert by expert."""
     config = checkpoint.config
@@ -29,10 +51,6 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
             centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.eps) * w[f"{name}.weight"]
             + w[f"{name}.bias"]
         )
-
-    def softmax(x):
-        e = np.exp(x - x.max(-1, keepdims=True))
-        return e / e.sum(-1, keepdims=True)
 
     def activated(x):
         return {"gelu": x * 0.5 * (1 + erf(x / math.sqrt(2))), "silu": x / (1 + np.exp(-x))}[config.activation]
@@ -57,13 +75,7 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
         for head in range(config.heads):
             s = slice(head * d, head * d + d)
             scores = q[:, s] @ k[:, s].T / math.sqrt(d)
-            weights = {
-                "softmax": softmax(scores),
-                "two-pass": softmax(scores),
-                "sigmoid": 1 / (1 + np.exp(math.log(config.tokens) - scores)),
-                "relu": np.maximum(scores, 0) / config.tokens,
-            }
-            parts.append(weights[config.attention] @ v[:, s])
+            parts.append(weighed(config.attention, scores, q[:, s], k[:, s], w.get(f"{b}.attn.features")) @ v[:, s])
         x = x + np.concatenate(parts, axis=1) @ w[f"{b}.attn.proj.weight"].T + w[f"{b}.attn.proj.bias"]
         y = norm(x, f"{b}.norm2")
         if config.is_moe(layer):

@@ -14,11 +14,11 @@ from edgemoe.sim.device import Dram
 from .support import NANO, quantised
 from .test_small_models import compare
 
-FAMILY = replace(preset("tiny"), attention=preset("family").attention)
+FAMILY = replace(preset("tiny"), rows=60, attention=preset("family").attention)
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
 def test_equals_the_emulator(kind: str) -> None:
-    config = replace(NANO, name=kind, attention=kind)
+    config = replace(NANO, name=kind, attention=kind, features=18 if kind == "performer" else 0)
     program = compiler.compile(quantised(config), ((0, 0), (0, 1)), FAMILY, trace=True, save_tokens=True)
     compare(program, 1, Dram())

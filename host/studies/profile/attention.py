@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who looked at whom: the weights of attention, from the scores that the core itself computed."""
+"""Who looked at whom: the weights of attention, from the scores or features that the core itself computed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import numpy as np
 from edgemoe.host.runtime.driver import Run
 from edgemoe.hw.contract.isa import Instruction, Opcode, Stationary
 from edgemoe.models.numbers import twins
+from edgemoe.models.numbers.arithmetic import above_zero
+from edgemoe.models.operations.feature_maps import MAPS
 from numpy.typing import NDArray
 
 PLACE = re.compile(r"layer (\d+) head (\d+)")  # in the labels of both products of attention
+SLOT = re.compile(r" slot (\d+)")
 
 
 def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
@@ -21,6 +24,8 @@ def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
     Before the first router its streams are one, that of slot 0, and have the same.
     """
     program, config = run.program, run.program.config
+    if config.attention in MAPS:
+        return _by_features(run)
     products: dict[int, Instruction] = {}  # of each layer, one of those with values
     rows: dict[tuple[int, int, int], list[NDArray[np.int64]]] = {}  # slot, layer, head -> scores of its tiles
     for i in program.instructions:
@@ -53,6 +58,46 @@ def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
         for stream, slot in enumerate(program.slots)
         for layer in range(config.layers)
     }
+
+
+def _by_features(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
+    """The same of linear attention: products of the features of queries and keys."""
+    program, config = run.program, run.program.config
+    parts: dict[tuple[str, int, int, int], list[NDArray[np.int64]]] = {}  # side, slot, layer, head -> rows of features
+    biases: dict[tuple[str, int], int] = {}
+    for trace, data in zip(program.traces, run.traces, strict=True):
+        i = program.instructions[trace.instruction]
+        side = next((side for side in ("keys", "queries") if trace.label.endswith(f"features of {side}")), "")
+        following = program.instructions[trace.instruction + 1 :]
+        if side:
+            layer, head = _place(trace.label)
+            biases[side, layer] = next(j.score_bias for j in following if j.probabilities)
+            part = data[: i.rows * i.columns * program.hardware.word_bytes].view("<i2").astype(np.int64)
+            found = parts.setdefault((side, slot_of(trace.label), layer, head), [])
+            found.append(part.reshape(i.rows, -1)[:, : i.keys])
+
+    def of(slot: int, layer: int) -> NDArray[np.float64]:
+        heads = []
+        for head in range(config.heads):
+            keys, queries = (
+                above_zero(np.concatenate(parts[side, slot, layer, head]), biases[side, layer])
+                for side in ("keys", "queries")
+            )
+            p = queries @ keys
+            heads.append(p / np.maximum(p.sum(axis=1, keepdims=True), 1))
+        return np.stack(heads)
+
+    return {
+        (stream, layer): of(slot if ("keys", slot, layer, 0) in parts else 0, layer)
+        for stream, slot in enumerate(program.slots)
+        for layer in range(config.layers)
+    }
+
+
+def slot_of(label: str) -> int:
+    """Of an instruction for one stream; 0 where there is one alone."""
+    found = SLOT.search(label)
+    return int(found[1]) if found else 0
 
 
 def _place(label: str) -> tuple[int, int]:
