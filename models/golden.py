@@ -312,7 +312,7 @@ class Golden(nn.Module):
     def to_checkpoint(self) -> Checkpoint:
         state = self.state_dict()
         return Checkpoint(
-            self.config, {name: state[name].float().numpy().copy() for name in expected_tensors(self.config)}
+            self.config, {name: state[name].float().cpu().numpy().copy() for name in expected_tensors(self.config)}
         )
 
     def embed(self, images: Tensor | np.ndarray) -> Tensor:

@@ -32,6 +32,9 @@ def train(
         typer.Option("--z-loss", help="Weight of the classes' z-loss, 1e-5 to 1e-3. Default: none.", min=0, max=1),
     ] = 0.0,
     threads: Annotated[int, typer.Option(help="CPU threads; the result depends on their number.", min=1)] = 1,
+    device: Annotated[
+        str, typer.Option(help="What computes: cpu, or cuda, if PyTorch has it and a GPU.", metavar="NAME")
+    ] = "cpu",
     force: Force = False,
 ) -> None:
     """Train a checkpoint on generated street scenes, calibrate it, and write its model card beside it. m3vit-nano:
@@ -49,7 +52,7 @@ def train(
     from edgemoe.models.config import preset
     from edgemoe.models.evaluate import HARDWARE_FORMATS, card, evaluate
     from edgemoe.models.numbers.calibrate import calibrate
-    from edgemoe.models.train import STEPS, WINDOWED, windowed
+    from edgemoe.models.train import STEPS, WINDOWED, device_name, windowed
     from edgemoe.models.train import train as run
 
     chosen = preset(config)
@@ -63,7 +66,9 @@ def train(
             raise EdgemoeError(f"{config} is cut from {WINDOWED[config]}, no step is taken: leave out --steps")
         trained = windowed(checkpoints.load(WINDOWED[config]), chosen)
     else:
-        trained, _ = run(config, seed=seed, out=out, threads=threads, steps=steps or STEPS, z_loss=z_loss)
+        trained, _ = run(
+            config, seed=seed, out=out, threads=threads, steps=steps or STEPS, z_loss=z_loss, device=device
+        )
     seconds = time.monotonic() - started
     result = replace(trained, calibration=calibrate(trained))
     checkpoints.save(result, out)
@@ -75,7 +80,8 @@ def train(
         for bits in HARDWARE_FORMATS
     }
     sample = folder.write(out.with_suffix(".png").name, demo.sample(result, hardware))
-    text = card(trained, figures, computed, seed, steps or STEPS, threads, seconds, sample.name)
+    trainer = "" if device == "cpu" else device_name(device)
+    text = card(trained, figures, computed, seed, steps or STEPS, threads, seconds, sample.name, trainer)
     written = folder.write(model_card, text)
     for path in (out, written, sample):
         typer.echo(path)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 MODEL = "m3vit-micro"
 RANKED = 200  # held-out scenes among which the demo's is the typical one
 SMALLEST = 64  # pixels, a quarter of a patch, that every class must cover in it
-SEED = 2_000_079  # what `edgemoe demo --rank 200` finds
+SEED = 2_000_049  # what `edgemoe demo --rank 200` finds
 
 
 def config() -> ModelConfig:

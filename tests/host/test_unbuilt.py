@@ -65,7 +65,7 @@ def test_eight_bits() -> None:
 def test_what_a_trained_model_needs(capsys: pytest.CaptureFixture[str]) -> None:
     """16 bits do not carry Newton's iteration, 24 do."""
     found = unbuilt.study(checkpoints.load("m3vit-micro"), (16, 24))
-    assert found.soft[16][1] < 50 < 70 < found.soft[24][0] <= found.converged[0] + 1
+    assert found.soft[16][0] < 45 < 60 < found.soft[24][0] <= found.converged[0] + 1
     assert found.uneven[5] < found.uneven[1]
     unbuilt.table(found)
     assert "24 bits" in capsys.readouterr().out
