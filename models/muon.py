@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # none needs the loss
         assert closure is None, "one gradient a step"
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}

@@ -307,8 +307,8 @@ def _train(
                 array[mirrored] = array[mirrored][..., ::-1]
             offset = (int(rng.integers(config.patch)), int(rng.integers(config.patch)))
             with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-                batch_tensors = [torch.from_numpy(array).to(device) for array in (images, labels, log_depth)]
-                parts, balance = losses(model, *batch_tensors, offset, z_loss)
+                pixels, classes, depths = (torch.from_numpy(a).to(device) for a in (images, labels, log_depth))
+                parts, balance = losses(model, pixels, classes, depths, offset, z_loss)
             loss = sum(parts) + BALANCE * balance
             model.zero_grad(set_to_none=True)
             loss.backward()

@@ -66,7 +66,7 @@ def test_nano_is_micro_on_a_window() -> None:
             window = tensor[1:].reshape(8, 16, -1)[row : row + 7, column : column + 7].reshape(49, -1)
             tensor = np.concatenate([tensor[:1], window])
         assert np.array_equal(nano.tensors[name], tensor)
-    assert nano.config.tokens == 50 and nano.calibration and nano.calibration.images == 8
+    assert nano.config.tokens == 50 and nano.calibration and nano.calibration.images == 24
 
 
 @pytest.fixture(scope="module")
