@@ -67,8 +67,15 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def cosformer(x: Tensor) -> Tensor:
+    """Features times sine and cosine of the position, 1/T to 1 of a quarter turn: [B, h, T, 2 d]."""
+    angle = torch.arange(1, x.shape[-2] + 1)[:, None] * math.pi / 2 / x.shape[-2]
+    return torch.cat([x * angle.sin(), x * angle.cos()], dim=-1)
+
+
 # Features of queries or keys [B, h, T, d], given fixed vectors [m, d]: products of these weigh the values.
 FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosformer": lambda x, _: cosformer(x.relu()),
     "performer": lambda x, vectors: (x / x.shape[-1] ** 0.25 @ vectors.T).relu() + 1e-3,
 }
 KINDS = (*WEIGHTS, *FEATURES)
@@ -102,8 +109,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
         q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
         if self.kind in FEATURES:
-            q, k = (FEATURES[self.kind](side, self.features) for side in (q, k))  # [B, h, T, m] each
-            x = q @ (k.transpose(-1, -2) @ v) / (q @ k.sum(-2)[..., None])  # [B, h, T, d]
+            q, k = (FEATURES[self.kind](side, getattr(self, "features", None)) for side in (q, k))  # [B, h, T, m] each
+            x = q @ (k.transpose(-1, -2) @ v) / (q @ k.sum(-2)[..., None]).clamp(min=1e-6)  # [B, h, T, d]
         else:
             x = WEIGHTS[self.kind](q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5) @ v  # [B, h, T, d]
         return self.proj(x.transpose(1, 2).flatten(2))  # [B, T, D]

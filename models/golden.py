@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,8 +87,15 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def cosformer(x: Tensor, vectors: Tensor | None) -> Tensor:
+    """Times sine and cosine of the position, 1/T to 1 of a quarter turn: [B, h, T, 2 d]."""
+    angle = torch.arange(1, x.shape[-2] + 1, dtype=x.dtype)[:, None] * math.pi / 2 / x.shape[-2]
+    return torch.cat([x.relu() * angle.sin(), x.relu() * angle.cos()], dim=-1)
+
+
 # Features of queries or keys [B, h, T, d], given fixed vectors [m, d].
-FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+FEATURES: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "cosformer": cosformer,
     "performer": lambda x, vectors: (x / x.shape[-1] ** 0.25 @ vectors.T).relu() + 1e-3,
 }
 
@@ -111,9 +119,10 @@ class Attention(nn.Module):
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)  # [B, T, 3, h, d]
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
         if self.kind in FEATURES:
-            query, key = (FEATURES[self.kind](side, self.features) for side in (query, key))  # [B, h, T, m] each
+            vectors = getattr(self, "features", None)
+            query, key = (FEATURES[self.kind](side, vectors) for side in (query, key))  # [B, h, T, m] each
             x = query @ (key.transpose(-2, -1) @ value)  # [B, h, T, d]
-            x = x / (query @ key.sum(dim=-2)[..., None])
+            x = x / (query @ key.sum(dim=-2)[..., None]).clamp(min=1e-6 if self.kind == "cosformer" else 0.0)
         else:
             scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)  # [B, h, T, T]
             x = WEIGHTS[self.kind](scores) @ value  # [B, h, T, d]

@@ -150,12 +150,24 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Features:
+    """Of linear attention, by the hardware's kinds. number: the least that a feature has, or the step of a token with
+    `shift`; parts: of each vector, sine and cosine of its position if there are two.
+    """
+
+    kind: str
+    number: int
+    shift: int
+    parts: int
+
+
+@dataclass(frozen=True)
 class Summarise(Step):
     """Of a head, what linear attention keeps of all its keys and values, in the place behind these: sums of the values,
     and of ones, weighed by the features of their keys, a row for each feature.
 
-    vectors: `rows` of them make the features; keys, values: groups of the held values; floor: the least that a feature
-    has; scores: of the features themselves, those of `values` for the sums.
+    vectors: `rows` of them make the features; keys, values: groups of the held values; scores: shifts of the keys'
+    products with vectors, sums: of those of features with values.
     """
 
     vectors: Value
@@ -163,10 +175,9 @@ class Summarise(Step):
     held: Value
     keys: int
     values: int
-    features: Value
+    products: Value
     ones: Linear
-    kind: str
-    floor: int
+    features: Features
     scores: Shift
     sums: Shift
 
@@ -182,11 +193,10 @@ class Recall(Step):
     queries: Value
     head: int
     linear: Linear
-    features: Value
+    products: Value
     into: Value
     group: int
-    kind: str
-    floor: int
+    features: Features
     weights: Shift
     results: Shift
 

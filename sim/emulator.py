@@ -363,7 +363,13 @@ class Emulator:
         where = self._words(Memory.SCORE, i.stream_base, np.arange(count), i.stream_stride, i.chunks)
         scores = self.memories[Memory.SCORE][where].reshape(count, i.chunks * self.hardware.lanes)
         kind = self.hardware.weighs(i.attention)
-        p = unit.weights(kind.kind, scores, self.maximum[:count], i.exponent_shift, i.score_bias)
+        factors: NDArray[np.int64] | None = None
+        if kind == Attention.COSFORMER:
+            half = (i.chunks >> 1) * self.hardware.lanes
+            factors = unit.position_factors(
+                i.turn, count, scores.shape[1], i.score_bias, i.exponent_shift, i.row_base, half
+            )
+        p = unit.weights(kind.kind, scores, self.maximum[:count], i.exponent_shift, i.score_bias, factors)
         p[:, i.keys :] = 0
         if kind not in FEATURES or i.scale != Scale.SOFTMAX:
             sums = self.running[:count] if kind == Attention.TWO_PASS else p.sum(axis=1)

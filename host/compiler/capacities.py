@@ -121,7 +121,10 @@ def streams_together(config: ModelConfig, hardware: HardwareConfig) -> int:
 
 def _summary(c: ModelConfig, h: HardwareConfig) -> int:
     """Words of key/value memory that linear attention's sums take."""
-    rows = MAPS[c.attention](c).rows if c.attention in MAPS else 0
+    if c.attention not in MAPS:
+        return 0
+    features = MAPS[c.attention](c)
+    rows = (features.parts - 1) * h.words(features.rows) * h.lanes + features.rows
     return rows * (h.words(c.head_width) + 1)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from edgemoe.host import inference
 from edgemoe.host.studies import benchmark, drawing
 from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.isa import Turn
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.console import show_table
 from edgemoe.models.errors import EdgemoeError
@@ -29,7 +30,7 @@ from edgemoe.models.numbers.words import (
     SCORE_FRACTION,
     WORD_LIMIT,
 )
-from edgemoe.models.operations.feature_maps import MAPS, FeatureMap
+from edgemoe.models.operations.feature_maps import MAPS, FeatureMap, step_of
 from edgemoe.models.operations.weighing import KINDS, Weighing
 from numpy.typing import NDArray
 
@@ -45,6 +46,7 @@ PARTS = {
     "relu": "functions",
     "two-pass": "running",
     "performer": "functions.performer",
+    "cosformer": "functions.cosformer",
 }
 # 129 tokens through two layers.
 MODEL = ModelConfig(
@@ -135,9 +137,16 @@ def weights_by_features(
 
     def rounded(products: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         exponent = math.floor(math.log2(WORD_LIMIT / max(float(np.abs(products).max()), features.floor)))
-        words = np.round(products * 2.0**exponent).astype(np.int64)
-        fine = twins.weights(features.kind, words, words.max(axis=1), 0, round(features.floor * 2.0**exponent))
-        return probability(fine), np.maximum(words * 2.0**-exponent, 0) + features.floor
+        words = np.tile(np.round(products * 2.0**exponent).astype(np.int64), features.parts)
+        number, shift, factors = round(features.floor * 2.0**exponent), 0, None
+        if features.turned:
+            number, shift = step_of(len(words))
+            factors = twins.position_factors(
+                Turn.ROWS, len(words), words.shape[1], number, shift, half=products.shape[1]
+            )
+        fine = twins.weights(features.kind, words, words.max(axis=1), shift, number, factors)
+        above = np.maximum(words[:, : products.shape[1]] * 2.0**-exponent, 0) + features.floor
+        return probability(fine), features(above)
 
     def narrowed(sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
         shift = max(0, int(sums.max()).bit_length() - PROBABILITY_BITS)

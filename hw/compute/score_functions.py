@@ -8,6 +8,7 @@ three bits finer for the row's sum. So the rest of the core does not know which 
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.cosformer import ANGLE, STEP_BITS, CosFormer
 from edgemoe.hw.compute.exponential import FINE_BITS
 from edgemoe.hw.compute.performer import Performer
 from edgemoe.hw.compute.pipeline import delay
@@ -19,22 +20,23 @@ from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS
 
 
 class ScoreFunctions(wiring.Component):
-    """Weights of a word of scores, lane by lane: 1 / (1 + exp(-(score + bias))), max(score, 0), or this plus bias; of
-    those that the build has.
+    """Weights of a word of scores, lane by lane: 1 / (1 + exp(-(score + bias))), max(score, 0), or this plus bias or
+    times the sine of an angle; of those that the build has.
 
     Ports:
         valid, word (in): scores are presented.
         mask (in): the lanes that count; the others give 0.
+        angle (in): of the word, of COSFORMER.
         kind, bias, shift (in): of the word; 2^(shift - 12) is the unit of a score, of SIGMOID.
         chosen (out): LATENCY cycles after `valid`: the word's kind is one of these.
         fine, probability (out): then its weights; without `chosen`, anything.
     Latency: LATENCY = 6 cycles from valid to chosen, those of Sigmoid.LATENCY cycles.
     Interval: INTERVAL = 1 cycle between words.
     Format: scores and bias signed 16 bit; fine in units of 2^-18, probability in units of 2^-15; of RELU, the score and
-        eight times that, and so of PERFORMER.
+        eight times that, and so of features.
     Limits: shift is 0..15.
     Twin: `models.numbers.arithmetic.sigmoid_fine` and `models.numbers.arithmetic.relu_fine`, for PERFORMER of
-        `models.numbers.arithmetic.above_zero`.
+        `models.numbers.arithmetic.above_zero`; for COSFORMER `models.numbers.arithmetic.turned_fine`.
     """
 
     LATENCY = Sigmoid.LATENCY
@@ -42,8 +44,10 @@ class ScoreFunctions(wiring.Component):
 
     def __init__(self, config: HardwareConfig):
         self.config = config
+        angle = {"angle": In(ANGLE)} if Attention.COSFORMER in config.kinds else {}
         super().__init__(
-            {
+            angle
+            | {
                 "valid": In(1),
                 "word": In(layouts.word(config)),
                 "mask": In(config.lanes),
@@ -59,7 +63,12 @@ class ScoreFunctions(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         kind = delay(m, self.kind, self.LATENCY, name="kind")
-        makers = {Attention.SIGMOID: self._sigmoid, Attention.RELU: self._relu, Attention.PERFORMER: self._performer}
+        makers = {
+            Attention.SIGMOID: self._sigmoid,
+            Attention.RELU: self._relu,
+            Attention.PERFORMER: self._performer,
+            Attention.COSFORMER: self._cosformer,
+        }
         for code, make in makers.items():
             if code in self.config.kinds:
                 fine, probability = make(m)
@@ -89,6 +98,17 @@ class ScoreFunctions(wiring.Component):
         m.submodules.performer = performer = Performer(self.config.lanes)
         m.d.comb += [performer.score.eq(self.word), performer.mask.eq(self.mask), performer.bias.eq(self.bias)]
         return self._late(m, performer.feature, self.LATENCY - Performer.LATENCY, "feature")
+
+    def _cosformer(self, m: Module):
+        m.submodules.cosformer = cosformer = CosFormer(self.config.lanes)
+        m.d.comb += [
+            cosformer.score.eq(self.word),
+            cosformer.mask.eq(self.mask),
+            cosformer.angle.eq(self.angle),
+            cosformer.step.eq(self.bias[:STEP_BITS]),
+            cosformer.shift.eq(self.shift),
+        ]
+        return cosformer.fine, cosformer.probability
 
     def _late(self, m: Module, weights: data.View, cycles: int, name: str):
         """(fine, probability) so many cycles later."""

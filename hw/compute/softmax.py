@@ -21,6 +21,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.cosformer import ANGLE
 from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.lane_tree import add, larger, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
@@ -68,13 +69,14 @@ class ScoreStream(wiring.Signature):
 
     `lanes`: how many lanes count, from lane 0 on; `shift`: 2^(shift - 12) is the unit of a score; `accumulate`: the sum
     of the row counts this word, which is then the `first` or the `last` of the row or neither. Where a build has other
-    kinds of attention than softmax: `kind`, and what is added to every score, `bias`.
+    kinds of attention than softmax: `kind`, and what is added to every score, `bias`; of COSFORMER the `angle`.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
         choice = (
             {"kind": Out(layouts.ATTENTION_BITS), "bias": Out(signed(WORD_BITS))} if len(config.weighings) > 1 else {}
         )
+        choice |= {"angle": Out(ANGLE)} if Attention.COSFORMER in config.kinds else {}
         super().__init__(
             choice
             | {
@@ -236,6 +238,7 @@ class Softmax(wiring.Component):
         """The exponentials, or another function of the scores, as the word's kind asks."""
         m.submodules.functions = functions = ScoreFunctions(self.config)
         stream, fine = self.stream, Signal.like(exponential.fine)
+        turning = Attention.COSFORMER in self.config.kinds
         valid = delay(m, stream.valid, 1, name="functions_valid", reset_less=False)
         m.d.comb += [
             functions.valid.eq(valid),
@@ -244,6 +247,7 @@ class Softmax(wiring.Component):
             functions.kind.eq(delay(m, stream.kind, 1, name="functions_kind")),
             functions.bias.eq(delay(m, stream.bias, 1, name="functions_bias")),
             functions.shift.eq(delay(m, stream.shift, 1, name="functions_shift")),
+            *([functions.angle.eq(delay(m, stream.angle, 1, name="functions_angle"))] if turning else []),
             fine.eq(Mux(functions.chosen, functions.fine, exponential.fine)),
         ]
         chosen = Mux(functions.chosen, functions.probability, exponential.probability)

@@ -60,6 +60,7 @@ class Attention(IntEnum):
     RELU = 2
     TWO_PASS = 3
     PERFORMER = 5
+    COSFORMER = 6
 
     @classmethod
     def of(cls, kind: str) -> "Attention":
@@ -71,10 +72,19 @@ class Attention(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-FEATURES = (Attention.PERFORMER,)
+FEATURES = (Attention.PERFORMER, Attention.COSFORMER)
 """Kinds whose weights are features of a token: with `scale` = SOFTMAX, rows are divided by the sums that the last other
 weights of the same rows had.
 """
+
+
+class Turn(IntEnum):
+    """The factor of COSFORMER's weights, of the angle that a token's number has, counted from 1."""
+
+    NONE = 0
+    SINE = 1
+    COSINE = 2
+    ROWS = 3
 
 
 class Activation(IntEnum):
@@ -171,6 +181,17 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Attention.RELU: "max(score, 0), in the score's own unit",
             Attention.TWO_PASS: "2^(score - E), E the row's largest exponent; the sum is kept as scores are written",
             Attention.PERFORMER: "max(score, 0) + score_bias, likewise; `scale` = SOFTMAX uses the sums of before",
+            Attention.COSFORMER: "max(score, 0) times the sine or cosine that `turn` says; the same of `scale`",
+        },
+    ),
+    Enumeration(
+        "turn",
+        "the factor of COSFORMER's weights",
+        {
+            Turn.NONE: "one",
+            Turn.SINE: "the sine; scores of a row are those of tokens 1, 2, ...",
+            Turn.COSINE: "the cosine, likewise",
+            Turn.ROWS: "row i is token row_base + i + 1: the sine, and from chunk floor(chunks / 2) on the cosine",
         },
     ),
     Enumeration(
@@ -286,10 +307,12 @@ FIELDS = (
     Field(
         "score_bias",
         16,
-        "added in the score's own unit: to every score (SIGMOID), or to what is left of it (PERFORMER)",
+        "added in the score's own unit: to every score (SIGMOID), or to what is left of it (PERFORMER); COSFORMER: "
+        "15 bits of the step of a token, 2^(-14 - exponent_shift) of a quarter turn",
         signed=True,
     ),
     Field("among_chosen", 1, "ROUTE: scores are the softmax over the chosen experts, not over all of them"),
+    Field("turn", 2, "COSFORMER: Turn: whose position the angle is of"),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

@@ -22,6 +22,7 @@ from edgemoe.hw.contract.isa import (
     Opcode,
     Scale,
     Stationary,
+    Turn,
 )
 from edgemoe.hw.contract.rules import Place, violated
 from edgemoe.models.errors import EdgemoeError
@@ -104,6 +105,11 @@ def whole_exponent(score: int, shift: int) -> int:
     """`score`, or the next one above it that is a whole number of octaves."""
     octave = 1 << max(0, 12 - shift)
     return -(-score // octave) * octave
+
+
+def position_factor(token: int, step: int, shift: int, cosine: bool) -> int:
+    """Sine or cosine of token * step * 2^-(14 + shift) quarter turns, in units of 2^-16; step: 15 bits of the field."""
+    return int(arithmetic.position_factor(token, step, shift, cosine))
 
 
 def sigmoid(x: int, shift: int) -> int:
@@ -268,15 +274,15 @@ def weight_stream(m: Machine, i: Instruction, e: int) -> tuple[list[list[int]], 
 def probabilities(m: Machine, i: Instruction, n: int) -> list[int]:
     """Weights of row n of the scores, in units of 2^-15. Their sum is taken of finer ones, in 2^-18."""
     scores = m.row(Memory.SCORE, i.stream_base + n * i.stream_stride, i.chunks)
-    fine = [weight(m, i, m.maximum[n], s) if k < i.keys else 0 for k, s in enumerate(scores)]
+    fine = [weight(m, i, n, k, s) if k < i.keys else 0 for k, s in enumerate(scores)]
     kind = m.config.weighs(i.attention)
     if kind not in FEATURES or i.scale != Scale.SOFTMAX:
         m.softmax[n] = reciprocal(max(1, m.running[n] if kind == Attention.TWO_PASS else sum(fine)))
     return [min(round_shift(p, 3), 32767) for p in fine]
 
 
-def weight(m: Machine, i: Instruction, maximum: int, score: int) -> int:
-    """What becomes of a score."""
+def weight(m: Machine, i: Instruction, n: int, k: int, score: int) -> int:
+    """What becomes of score k of row n."""
     match m.config.weighs(i.attention):
         case Attention.SIGMOID:
             return sigmoid(score + i.score_bias, i.exponent_shift)
@@ -284,7 +290,19 @@ def weight(m: Machine, i: Instruction, maximum: int, score: int) -> int:
             return max(score, 0) << 3
         case Attention.PERFORMER:
             return min(max(0, max(score, 0) + i.score_bias), 32767) << 3
-    return exp2(maximum - score, i.exponent_shift)
+        case Attention.COSFORMER:
+            return round_shift(max(score, 0) * factor_of(m, i, n, k), 13)
+    return exp2(m.maximum[n] - score, i.exponent_shift)
+
+
+def factor_of(m: Machine, i: Instruction, n: int, k: int) -> int:
+    """The sine or cosine of COSFORMER's score k of row n, in units of 2^-16."""
+    match i.turn:
+        case Turn.ROWS:
+            return position_factor(i.row_base + n + 1, i.score_bias, i.exponent_shift, k >= (i.chunks >> 1) * m.lanes)
+        case Turn.SINE | Turn.COSINE:
+            return position_factor(k + 1, i.score_bias, i.exponent_shift, i.turn == Turn.COSINE)
+    return 1 << 16
 
 
 def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int, added: int) -> int:
@@ -429,7 +447,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
     ),
     Opcode.MATMUL: Operation(
         matmul,
-        (matmul, rows_of, stationary, weight_stream, probabilities, weight, scale_of, epilogue, keep_scores,
+        (matmul, rows_of, stationary, weight_stream, probabilities, weight, factor_of, scale_of, epilogue, keep_scores,
          keep_statistics),
         "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that "
         "one is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a "

@@ -11,7 +11,7 @@ from edgemoe.hw.compute.array import ArrayStream
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.softmax import Probabilities, ScoreStream
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import Scale
+from edgemoe.hw.contract.isa import Attention, Scale, Turn
 from edgemoe.hw.contract.ports import ReadPort
 from edgemoe.hw.control.row_pipeline import TaggedRow
 from edgemoe.hw.control.streamer import StreamedWord
@@ -66,6 +66,16 @@ class StreamPath(wiring.Component):
             summed &= ~(feature & (instruction.scale == Scale.SOFTMAX))
         if len(self.config.weighings) > 1:
             m.d.comb += [scores.kind.eq(instruction.attention), scores.bias.eq(instruction.score_bias)]
+        if Attention.COSFORMER in self.config.kinds:
+            rows, chunk = instruction.turn == Turn.ROWS, issue.chunk * lanes
+            m.d.comb += [
+                scores.angle.token.eq(1 + Mux(rows, instruction.row_base + issue.tag.index, chunk)),
+                scores.angle.spread.eq(~rows),
+                scores.angle.none.eq(instruction.turn == Turn.NONE),
+                scores.angle.cosine.eq(
+                    Mux(rows, issue.chunk >= instruction.chunks >> 1, instruction.turn == Turn.COSINE)
+                ),
+            ]
         m.d.comb += [
             self.activation.address.eq(streamed.address),
             self.score.address.eq(streamed.address),

@@ -29,6 +29,10 @@ Ints = NDArray[np.int64]
 EXP2_SEGMENT_BITS = 5  # of 12 fractional bits: 2^7 segments
 SIGMOID_SEGMENT_BITS = 6  # of 12 fractional bits: segments of 1/64
 SIGMOID_LIMIT = 16 << SCORE_FRACTION  # |x| from which it is 0 or 1
+SINE_SEGMENT_BITS = 8  # of 16 bits of a quarter turn: 2^8 segments
+PHASE_FRACTION = 16  # of a quarter turn, and of its sine
+STEP_FRACTION = 14  # of a token's step, before the instruction's shift
+STEP_LIMIT = (1 << STEP_FRACTION + 1) - 1
 ROOT_SEGMENT_BITS = 12  # below the 8 (1/x) or 7 (1/sqrt(x)) bits that choose the segment
 ROOT_TABLE_FRACTION = 18  # of 1/x and 1/sqrt(x) in their tables
 ACTIVATION_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
@@ -101,6 +105,31 @@ def relu_fine(score) -> Ints:
 def above_zero(score, bias) -> Ints:
     """max(score, 0) + bias within 0 to 32767: a feature of a token, `bias` the least that it has."""
     return np.clip(np.maximum(np.asarray(score, np.int64), 0) + bias, 0, WORD_LIMIT)
+
+
+@cache
+def sine_table() -> tuple[Ints, Ints]:
+    """sin(x) at x = i/256 of a quarter turn in units of 2^-16, and its rise to the next entry."""
+    nodes = np.round(np.sin(np.arange(257) / 512 * np.pi) * (1 << PHASE_FRACTION)).astype(np.int64)
+    return nodes[:-1], nodes[1:] - nodes[:-1]
+
+
+def position_factor(token, step, shift, cosine) -> Ints:
+    """Sine or cosine of token * step * 2^-(14 + shift) quarter turns, at most one, in units of 2^-16; step 15 bits,
+    unsigned. 8 bits of the phase choose the segment, 8 interpolate.
+    """
+    token = np.asarray(token, np.int64)
+    phase = np.minimum(token * (step & STEP_LIMIT) << PHASE_FRACTION - STEP_FRACTION >> shift, 1 << PHASE_FRACTION)
+    phase = np.where(cosine, (1 << PHASE_FRACTION) - phase, phase)
+    line = _line(*sine_table(), np.minimum(phase, (1 << PHASE_FRACTION) - 1), SINE_SEGMENT_BITS)
+    return np.where(phase >> PHASE_FRACTION, 1 << PHASE_FRACTION, line)
+
+
+def turned_fine(score, factor) -> Ints:
+    """max(score, 0) * factor, as fine as `relu_fine`; factor in units of 2^-16."""
+    return round_shift(
+        np.maximum(np.asarray(score, np.int64), 0) * factor, PHASE_FRACTION - FINE_PROBABILITY_BITS + PROBABILITY_BITS
+    )
 
 
 def probability(fine) -> Ints:

@@ -16,14 +16,17 @@ from .arithmetic import (
     ACTIVATION_LIMIT,
     ACTIVATION_SEGMENT_BITS,
     CORRECTIONS,
+    PHASE_FRACTION,
     above_zero,
     correction_table,
     exp2_fine,
+    position_factor,
     reciprocal,
     relu_fine,
     round_shift,
     rsqrt,
     sigmoid_fine,
+    turned_fine,
     whole_exponent,
 )
 from .words import (
@@ -146,10 +149,35 @@ def probabilities(scores: NDArray, maximum: NDArray, shift: int) -> Ints:
     return exp2_fine(maximum[:, None].astype(np.int64) - scores, shift)
 
 
-def weights(attention: str, scores: NDArray, maximum: NDArray, shift: int, bias: int) -> Ints:
-    """Of a kind of attention, in units of 2^-18, as they are added up: scores [rows, keys], maximum [rows] (of
-    "two-pass", E of `running_sums`).
+def position_factors(
+    turn: int, rows: int, columns: int, step: int, shift: int, first: int = 0, half: int = 0
+) -> NDArray[np.int64]:
+    """Factors of scores [rows, columns], as the field `turn` says, in units of 2^-16. first: number of the first row's
+    token; half: the column from which on rows have their cosine.
     """
+    if turn == 0:
+        return np.full((rows, columns), 1 << PHASE_FRACTION, np.int64)
+    if turn == 3:
+        token, cosine = first + 1 + np.arange(rows)[:, None], np.arange(columns) >= half
+    else:
+        token, cosine = np.ones((rows, 1), np.int64) * (1 + np.arange(columns)), np.full(columns, turn == 2)
+    return position_factor(token, step, shift, cosine)
+
+
+def weights(
+    attention: str,
+    scores: NDArray,
+    maximum: NDArray,
+    shift: int,
+    bias: int,
+    factors: NDArray[np.int64] | None = None,
+) -> Ints:
+    """Of a kind of attention, in units of 2^-18, as they are added up: scores [rows, keys], maximum [rows] (of
+    "two-pass", E of `running_sums`), factors of "cosformer" (`position_factors`).
+    """
+    if attention == "cosformer":
+        assert factors is not None
+        return turned_fine(scores, factors)
     if attention == "sigmoid":
         return sigmoid_fine(scores.astype(np.int64) + bias, shift)
     if attention == "relu":

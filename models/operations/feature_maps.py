@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..numbers.arithmetic import STEP_FRACTION
 from .operation import Tensors
 
 
@@ -21,10 +22,14 @@ class FeatureMap(ABC):
 
     kind    of the hardware's, by name
     floor   what is added to a feature, once it is above zero
+    least   of the sum of a row's weights
+    turned  there are two of each, times the sine and the cosine of the token's position
     """
 
     kind: str
     floor = 0.0
+    least = 0.0
+    turned = False
 
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
@@ -47,10 +52,19 @@ class FeatureMap(ABC):
     def vectors(self, tensors: Tensors, name: str) -> NDArray:
         """These vectors, [rows, d]."""
 
-    def __call__(self, x: NDArray, vectors: NDArray) -> NDArray:
-        """Features [..., n, rows] of queries or keys [..., n, d]."""
+    @property
+    def parts(self) -> int:
+        """Features for each vector."""
+        return 1 + self.turned
+
+    def products(self, x: NDArray, vectors: NDArray) -> NDArray:
+        """What of the products of queries or keys [..., n, d] with the vectors is above zero: [..., n, rows]."""
         scores = (x * x.dtype.type(self.unit)) @ vectors.T
         return np.maximum(scores, 0) + x.dtype.type(self.floor)
+
+    def __call__(self, products: NDArray) -> NDArray:
+        """Features [..., n, parts * rows] made of them."""
+        return products
 
 
 class Performer(FeatureMap):
@@ -74,4 +88,32 @@ class Performer(FeatureMap):
         return tensors[name]
 
 
-MAPS: dict[str, type[FeatureMap]] = {kind.kind: kind for kind in (Performer,)}
+class CosFormer(FeatureMap):
+    """max(x, 0) times sin(a) and cos(a), a = i/n of a quarter turn for token i = 1..n, as in "cosFormer: Rethinking
+    Softmax in Attention".
+    """
+
+    kind = "cosformer"
+    turned = True
+    least = 1e-6
+
+    @property
+    def rows(self) -> int:
+        return self.config.head_width
+
+    def vectors(self, tensors: Tensors, name: str) -> NDArray:
+        return np.eye(self.config.head_width)
+
+    def __call__(self, products: NDArray) -> NDArray:
+        tokens = products.shape[-2]
+        angle = np.arange(1, tokens + 1, dtype=products.dtype)[:, None] * products.dtype.type(math.pi / 2 / tokens)
+        return np.concatenate([products * np.sin(angle), products * np.cos(angle)], axis=-1)
+
+
+def step_of(tokens: int) -> tuple[int, int]:
+    """(step, shift): 1 / tokens = step * 2^-(14 + shift), step of 15 bits."""
+    shift = (tokens - 1).bit_length()
+    return round(2.0 ** (STEP_FRACTION + shift) / tokens), shift
+
+
+MAPS: dict[str, type[FeatureMap]] = {kind.kind: kind for kind in (Performer, CosFormer)}

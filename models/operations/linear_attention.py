@@ -21,9 +21,22 @@ from ..keys import Key, Role
 from ..numbers.calibration import Channels
 from ..numbers.linear import Linear
 from ..numbers.words import SCALE_ONE, WORD_BITS, WORD_LIMIT
-from ..steps import RESIDUAL, Constant, EachStream, Place, Product, Recall, RowScale, Shift, Step, Summarise, Value
+from ..steps import (
+    RESIDUAL,
+    Constant,
+    EachStream,
+    Features,
+    Place,
+    Product,
+    Recall,
+    RowScale,
+    Shift,
+    Step,
+    Summarise,
+    Value,
+)
 from .attention import AVERAGING_BITS, QUOTIENT_FRACTION, VALUE_GUARD, Attention, value_boost
-from .feature_maps import MAPS, FeatureMap
+from .feature_maps import MAPS, FeatureMap, step_of
 from .operation import Context, Over, Quantised, Work, linear
 
 if TYPE_CHECKING:
@@ -50,14 +63,15 @@ class LinearAttention(Attention):
 
     def work(self) -> Sequence[Work]:
         c, (query, key_value, projection), rows = self.config, self.matrices(), self.features.rows
+        all_rows = rows * self.features.parts
         common: dict[str, Any] = dict(count=c.heads, weights=False)
         return [
             Work.of(key_value),
             Work.of(query),
             Work(Over.STREAM, c.head_width, c.tokens, rows=rows, **common),
-            Work(Over.STREAM, c.tokens, c.head_width + 1, rows=rows, **common),
-            Work(Over.STREAM, c.head_width, rows, **common),
-            Work(Over.STREAM, rows, c.head_width + 1, **common),
+            Work(Over.STREAM, c.tokens, c.head_width + 1, rows=all_rows, **common),
+            Work(Over.STREAM, c.head_width, all_rows, **common),
+            Work(Over.STREAM, all_rows, c.head_width + 1, **common),
             Work.of(projection),
         ]
 
@@ -68,15 +82,16 @@ class LinearAttention(Attention):
         qkv = linear(y, w, self.name("qkv")).reshape(batch, c.tokens, 3, c.heads, c.head_width)
         query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # [B, heads, T, d] each
         vectors: NDArray = self.features.vectors(w, self.name("features")).astype(context.dtype)
-        of_query, of_key = self.features(query, vectors), self.features(key, vectors)
+        of_query, of_key = self.features.products(query, vectors), self.features.products(key, vectors)
+        see.reach(self.key(Role.QUERY_FEATURES), of_query)
+        see.reach(self.key(Role.KEY_FEATURES), of_key)
+        of_query, of_key = self.features(of_query), self.features(of_key)
         summary, sums = of_key.transpose(0, 1, 3, 2) @ value, of_key.sum(axis=2)[..., None]  # [B, heads, m, d or 1]
-        weights = of_query @ sums  # [B, heads, T, 1]
+        weights = np.maximum(of_query @ sums, context.dtype(self.features.least))  # [B, heads, T, 1]
         attention = of_query @ summary / weights
         for role, tensor in ((Role.QUERY, query), (Role.KEY, key), (Role.VALUE, value), (Role.ATTENTION, attention)):
             see.sample(self.key(role), tensor)
         see.sample(self.key(Role.SUMMARY), np.concatenate([summary, sums], axis=-1))
-        see.reach(self.key(Role.QUERY_FEATURES), of_query)
-        see.reach(self.key(Role.KEY_FEATURES), of_key)
         see.reach(self.key(Role.FEATURE_SUMS), sums)
         see.reach(self.key(Role.WEIGHT_SUMS), weights)
         return self.projected(x, attention, context)
@@ -84,7 +99,7 @@ class LinearAttention(Attention):
     def settle(self, sampled: Callable[[Key], NDArray], calibration: Calibration) -> None:
         roles = (Role.QUERY, Role.KEY, Role.VALUE, Role.ATTENTION, Role.SUMMARY)
         query, key, value, attention, summary = (sampled(self.key(role)) for role in roles)
-        mean = value.mean(axis=(0, 2), keepdims=True)
+        mean = value.mean(axis=(0, 2), keepdims=True) * (self.features.floor > 0)  # else a row may have no weights
         summary = summary[..., :-1] - summary[..., -1:] * mean
 
         def reach(x: NDArray) -> NDArray:
@@ -150,7 +165,12 @@ class LinearAttention(Attention):
             key_value_linear,
             projection,
             vectors=integers,
-            features=fixed(self.key(Role.FEATURES), integers.T, shift(fraction + query - of_query)),
+            features=fixed(
+                self.key(Role.FEATURES),
+                np.tile(integers.T, self.features.parts),
+                shift(fraction + query - of_query),
+                self.features.parts,
+            ),
             ones=fixed(
                 self.key(Role.FEATURE_SUMS),
                 np.full((c.tokens, 1), 1 << ONE_FRACTION, np.int16),
@@ -165,7 +185,7 @@ class LinearAttention(Attention):
         ), after
 
 
-def fixed(key: Key, weights: NDArray[np.int16], shift: Shift) -> Linear:
+def fixed(key: Key, weights: NDArray[np.int16], shift: Shift, groups: int = 1) -> Linear:
     """A matrix that no training has made: these integers as they are."""
     outputs = weights.shape[1]
     return Linear(
@@ -176,6 +196,7 @@ def fixed(key: Key, weights: NDArray[np.int16], shift: Shift) -> Linear:
         bits=WORD_BITS,
         accumulator_shift=shift.accumulator,
         output_shift=shift.output,
+        groups=groups,
     )
 
 
@@ -205,24 +226,29 @@ class QuantisedLinearAttention(Quantised):
         return [self.key_value, self.query, self.ones, self.features, self.projection]
 
     def steps(self) -> Iterator[Step]:
-        c, name, kind = self.operation.config, f"layer {self.operation.layer}", self.operation.features.kind
-        rows = len(self.vectors)
+        c, name, features = self.operation.config, f"layer {self.operation.layer}", self.operation.features
+        kind, rows = features.kind, len(self.vectors)
+        step, angle = step_of(c.tokens) if features.turned else (0, 0)
+        of_key, of_query = (
+            Features(kind, step if features.turned else floor, angle, features.parts)
+            for floor in (self.key_floor, self.query_floor)
+        )
         keys_values = Value("keys and values", c.head_width, 2 * c.heads, Place.KEY_VALUE)
         queries = Value("queries", c.head_width, c.heads)
         vectors = Value("the features' vectors", c.head_width)
         of_keys = Value("features of keys", c.tokens, place=Place.SCORE)
-        of_queries = Value("features of queries", rows, place=Place.SCORE)
+        of_queries = Value("features of queries", rows, features.parts, Place.SCORE)
         attended = Value("attention's results", c.head_width, c.heads)
 
         def heads(task: int) -> Iterator[Step]:
             for head in range(c.heads):
                 where = f"{name} head {head}"
                 yield Summarise(
-                    where, "", vectors, rows, keys_values, head, c.heads + head, of_keys, self.ones, kind,
-                    self.key_floor, self.of_keys, self.summary,
+                    where, "", vectors, rows, keys_values, head, c.heads + head, of_keys, self.ones, of_key,
+                    self.of_keys, self.summary,
                 )  # fmt: skip
                 yield Recall(
-                    where, "", queries, head, self.features, of_queries, attended, head, kind, self.query_floor,
+                    where, "", queries, head, self.features, of_queries, attended, head, of_query,
                     self.weights, self.results,
                 )  # fmt: skip
 

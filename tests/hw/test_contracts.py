@@ -34,6 +34,7 @@ import pytest
 from amaranth.hdl import Module, Mux, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.cosformer import CosFormer
 from edgemoe.hw.compute.expert_choice import ExpertChoice
 from edgemoe.hw.compute.expert_score import ExpertScore
 from edgemoe.hw.compute.exponential import Exponential
@@ -75,6 +76,7 @@ CONFIG = preset("tiny")
 SECTIONS = ("Ports", "Latency", "Interval", "Format", "Limits", "Twin")
 INSTANCES: dict[type, Callable[[], Any]] = {
     Exponential: partial(Exponential, CONFIG.lanes),
+    CosFormer: partial(CosFormer, CONFIG.lanes),
     Performer: partial(Performer, CONFIG.lanes),
     Sigmoid: partial(Sigmoid, CONFIG.lanes),
     RunningSums: partial(RunningSums, replace(CONFIG, attention=preset("family").attention)),

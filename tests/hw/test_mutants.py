@@ -32,6 +32,7 @@ import test_uart
 from edgemoe.hw.compute.accumulator import Accumulator
 from edgemoe.hw.compute.activation import ActivationFunction
 from edgemoe.hw.compute.array import Array
+from edgemoe.hw.compute.cosformer import CosFormer
 from edgemoe.hw.compute.epilogue import Epilogue
 from edgemoe.hw.compute.expert_queues import ExpertQueues
 from edgemoe.hw.compute.exponential import Exponential
@@ -109,6 +110,16 @@ BENCHES = [
             ),
             "sums are cut": Mutant("round_shift(read.data, late)", "read.data >> late"),
             "a sum just written is not seen": Mutant("sums.read_port(transparent_for=[write])", "sums.read_port()"),
+        },
+    ),
+    Bench(
+        CosFormer,
+        (partial(test_score_functions.test_kinds, test_score_functions.ONE_MORE["cosformer"], "gaps"),),
+        {
+            "lanes that do not count do": Mutant("self.mask[lane] & (score >= 0)", "score >= 0"),
+            "all lanes are of one token": Mutant("Mux(self.angle.spread, self.step * lane, 0)", "0"),
+            "a cosine is a sine": Mutant("Mux(angles[1].cosine, one - phase, phase)", "phase"),
+            "the end of the turn is its begin": Mutant("Mux(end_3, one, ", "Mux(0, one, "),
         },
     ),
     Bench(

@@ -12,14 +12,23 @@ from edgemoe.hw.compute.score_functions import ScoreFunctions
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.isa import Attention
-from edgemoe.models.numbers.arithmetic import above_zero, probability, relu_fine, sigmoid_fine
+from edgemoe.models.numbers.arithmetic import (
+    above_zero,
+    position_factor,
+    probability,
+    relu_fine,
+    sigmoid_fine,
+    turned_fine,
+)
+from edgemoe.models.operations.feature_maps import step_of
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
 
 LANES = 64  # of the exhaustive test
 HELD = ("fine", "probability")
 FAMILY = replace(preset("tiny"), attention=preset("family").attention)
-ONE_MORE = {kind: replace(FAMILY, attention=f"softmax,{kind}") for kind in ("sigmoid", "relu", "performer")}
+MADE = ("sigmoid", "relu", "performer", "cosformer")
+ONE_MORE = {kind: replace(FAMILY, attention=f"softmax,{kind}") for kind in MADE}
 
 
 def test_every_sum() -> None:
@@ -54,6 +63,25 @@ def random_rows(lanes: int, count: int = 400) -> dict[str, np.ndarray]:
     }
 
 
+def random_angles(count: int) -> dict[str, np.ndarray]:
+    """Many of them within the quarter turn."""
+    random = np.random.default_rng(4)
+    token = random.integers(0, 1 << 16, count) >> random.integers(0, 16, count)
+    return {"token": token} | {name: random.integers(0, 2, count) for name in ("spread", "cosine", "none")}
+
+
+def test_sines() -> None:
+    """Every token of every length up to 4,095, as the compiler scales their steps: the real sine and cosine."""
+    for tokens in (1, 2, 3, 5, 64, 65, 129, 1201, 4095):
+        step, shift = step_of(tokens)
+        token = np.arange(1, tokens + 1)
+        exact = np.pi / 2 * token / tokens
+        for cosine, function in ((False, np.sin), (True, np.cos)):
+            found = position_factor(token, step, shift, cosine) * 2.0**-16
+            assert np.abs(found - function(exact)).max() <= 2.0**-14, tokens
+    assert position_factor(5, 0, 0, True) == 1 << 16
+
+
 @pytest.mark.parametrize(
     ("config", "gap"),
     [
@@ -61,11 +89,15 @@ def random_rows(lanes: int, count: int = 400) -> dict[str, np.ndarray]:
         (ONE_MORE["sigmoid"], "gaps"),
         (ONE_MORE["relu"], "back to back"),
         (ONE_MORE["performer"], "gaps"),
+        (ONE_MORE["cosformer"], "back to back"),
     ],
     ids=["family", *ONE_MORE],
 )
 def test_kinds(config, gap) -> None:
     rows = random_rows(config.lanes)
+    angle = random_angles(len(rows["mask"]))
+    if Attention.COSFORMER in config.kinds:
+        rows["angle"] = angle
     out = rtl(ScoreFunctions(config), rows, stalls=GAPS[gap])
     counts = rows["mask"][:, None] >> np.arange(config.lanes) & 1
     made = {
@@ -73,6 +105,10 @@ def test_kinds(config, gap) -> None:
         Attention.RELU: relu_fine(rows["word"]),
         Attention.PERFORMER: relu_fine(above_zero(rows["word"], rows["bias"][:, None])),
     }
+    token = angle["token"][:, None] + angle["spread"][:, None] * np.arange(config.lanes)
+    factor = position_factor(token, rows["bias"][:, None], rows["shift"][:, None], angle["cosine"][:, None])
+    factor = np.where(angle["none"][:, None], 1 << 16, factor)
+    made[Attention.COSFORMER] = turned_fine(rows["word"], factor)
     built = [code for code in made if code in config.kinds]
     assert_array_equal(out["chosen"], np.isin(rows["kind"], built))
     for code, fine in ((code, weights * counts) for code, weights in made.items()):

@@ -9,7 +9,15 @@ import pytest
 from bench_nonlinear import GAPS, Bench, config_of, elements, padded, vector
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.contract.isa import Attention
-from edgemoe.models.numbers.arithmetic import above_zero, exp2_fine, probability, reciprocal, relu_fine, sigmoid_fine
+from edgemoe.models.numbers.arithmetic import (
+    above_zero,
+    exp2_fine,
+    probability,
+    reciprocal,
+    relu_fine,
+    sigmoid_fine,
+    turned_fine,
+)
 from edgemoe.models.numbers.twins import running_sums
 from edgemoe.sim.bench import parameters, run_bench
 from test_score_functions import FAMILY
@@ -128,6 +136,8 @@ async def kinds(dut):
             case Attention.TWO_PASS:
                 exponent, sums = running_sums(scores, FAMILY.lanes, 2)
                 fine = exp2_fine(exponent[:, None] - scores, 2)
+            case Attention.COSFORMER:
+                fine = turned_fine(scores, 1 << 16)
             case Attention.PERFORMER:
                 fine = relu_fine(above_zero(scores, bias))
         assert (got[0] == probability(fine)).all()

@@ -25,6 +25,10 @@ def softmax(x):
 
 def weighed(kind: str, scores: np.ndarray, q: np.ndarray, k: np.ndarray, vectors: np.ndarray | None) -> np.ndarray:
     """Weights of n values: of softmax's kin from their scores; of linear attention in its quadratic form."""
+    if kind == "cosformer":
+        i = np.arange(1, len(k) + 1)
+        kernel = np.maximum(q, 0) @ np.maximum(k, 0).T * np.cos(math.pi / 2 * (i[:, None] - i) / len(k))
+        return kernel / np.maximum(kernel.sum(axis=1, keepdims=True), 1e-6)
     if kind == "performer":
         assert vectors is not None
         kernel = sum(

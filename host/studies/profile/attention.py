@@ -7,9 +7,8 @@ import re
 
 import numpy as np
 from edgemoe.host.runtime.driver import Run
-from edgemoe.hw.contract.isa import Instruction, Opcode, Stationary
+from edgemoe.hw.contract.isa import Instruction, Opcode, Stationary, Turn
 from edgemoe.models.numbers import twins
-from edgemoe.models.numbers.arithmetic import above_zero
 from edgemoe.models.operations.feature_maps import MAPS
 from numpy.typing import NDArray
 
@@ -63,27 +62,43 @@ def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
 def _by_features(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
     """The same of linear attention: products of the features of queries and keys."""
     program, config = run.program, run.program.config
-    parts: dict[tuple[str, int, int, int], list[NDArray[np.int64]]] = {}  # side, slot, layer, head -> rows of features
-    biases: dict[tuple[str, int], int] = {}
+    parts: dict[tuple[str, int, int, int], list[NDArray[np.int64]]] = {}  # side, slot, layer, head -> their products
+    using: dict[tuple[str, int], Instruction] = {}  # side, layer -> what streams them
     for trace, data in zip(program.traces, run.traces, strict=True):
         i = program.instructions[trace.instruction]
         side = next((side for side in ("keys", "queries") if trace.label.endswith(f"features of {side}")), "")
-        following = program.instructions[trace.instruction + 1 :]
         if side:
             layer, head = _place(trace.label)
-            biases[side, layer] = next(j.score_bias for j in following if j.probabilities)
+            using[side, layer] = next(j for j in program.instructions[trace.instruction :] if j.probabilities)
             part = data[: i.rows * i.columns * program.hardware.word_bytes].view("<i2").astype(np.int64)
             found = parts.setdefault((side, slot_of(trace.label), layer, head), [])
             found.append(part.reshape(i.rows, -1)[:, : i.keys])
+    kind = config.attention
+
+    def features(side: str, slot: int, layer: int, head: int) -> NDArray[np.int64]:
+        """[n, m] of a head."""
+        i, products = using[side, layer], np.concatenate(parts[side, slot, layer, head])
+        if side == "keys":  # a row for each vector; of two parts the second is only streamed another time
+            products = np.tile(products.T, MAPS[kind](config).parts)
+            columns = products.shape[1] // 2
+        else:
+            columns = (i.chunks >> 1) * program.hardware.lanes
+            products = products if i.turn == Turn.NONE else np.delete(products, _padding(i, products, columns), axis=1)
+            columns = products.shape[1] // 2
+        factors = twins.position_factors(
+            Turn.ROWS if i.turn else Turn.NONE,
+            len(products),
+            products.shape[1],
+            i.score_bias,
+            i.exponent_shift,
+            half=columns,
+        )
+        return twins.weights(kind, products, products[:, 0], i.exponent_shift, i.score_bias, factors)
 
     def of(slot: int, layer: int) -> NDArray[np.float64]:
         heads = []
         for head in range(config.heads):
-            keys, queries = (
-                above_zero(np.concatenate(parts[side, slot, layer, head]), biases[side, layer])
-                for side in ("keys", "queries")
-            )
-            p = queries @ keys
+            p = features("queries", slot, layer, head) @ features("keys", slot, layer, head).T
             heads.append(p / np.maximum(p.sum(axis=1, keepdims=True), 1))
         return np.stack(heads)
 
@@ -92,6 +107,11 @@ def _by_features(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
         for stream, slot in enumerate(program.slots)
         for layer in range(config.layers)
     }
+
+
+def _padding(i: Instruction, products: NDArray, half: int) -> NDArray[np.int64]:
+    """Columns that fill the words of the first of two parts."""
+    return np.arange(products.shape[1] - half, half)
 
 
 def slot_of(label: str) -> int:
