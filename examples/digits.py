@@ -58,12 +58,21 @@ def two_pass(scores: Tensor) -> Tensor:
     return parts / parts.sum(-1, keepdim=True)
 
 
+def reweighted(scores: Tensor) -> Tensor:
+    """Softplus, re-weighted: the 15th power of what is above a row's mean, over its sum."""
+    positive = F.softplus(scores)
+    above = (positive / positive.mean(-1, keepdim=True) - 1).relu()
+    power = (above / above.amax(-1, keepdim=True).clamp(min=1e-6)) ** 15
+    return power / power.sum(-1, keepdim=True).clamp(min=1e-6)
+
+
 # What weighs the values of n tokens by their scores [B, h, T, n].
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda scores: scores.softmax(-1),
     "sigmoid": lambda scores: (scores - math.log(scores.shape[-1])).sigmoid(),
     "relu": lambda scores: scores.relu() / scores.shape[-1],
     "two-pass": two_pass,
+    "softplus": reweighted,
 }
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from edgemoe.hw.compute.exponential import Exponential
+from edgemoe.hw.compute.reweighting import Reweighting
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.models.numbers import twins
-from edgemoe.models.numbers.arithmetic import probability
-from edgemoe.models.numbers.words import SCORE_FRACTION
+from edgemoe.models.numbers.arithmetic import activation, probability, round_shift
+from edgemoe.models.numbers.words import ACTIVATION_FRACTION, SCORE_FRACTION
 
 PICTURE = Path(__file__).resolve().parent / "attention.svg"
 WIDTH, ROW, TOP = 940, 168, 16
@@ -54,6 +56,12 @@ KINDS = (
         Softmax.STAGES,
         "the sum M 2^E is kept as scores come out; the maximum's octave E",
     ),
+    Kind(
+        "softplus",
+        "relu(a / mean - 1)^15, then x 1/sum",
+        (*Reweighting.STAGES, *Exponential.STAGES),
+        "a = log(1 + exp(s)) are the words, whose sum is kept",
+    ),
 )
 STYLE = (
     "rect { fill: #fff; stroke: #4a6b3a; stroke-width: 1.3 } .back { fill: #fff; stroke: none } "
@@ -66,7 +74,10 @@ STYLE = (
 def curve(kind: str) -> np.ndarray:
     """Weights of SCORES, the largest of which is the row's maximum, as the integers have them."""
     words = np.round(SCORES / UNIT).astype(np.int64)[None]
-    fine = twins.weights(kind, words, words.max(axis=1), SCORE_FRACTION - 11, round(BIAS / UNIT))[0]
+    if kind == "softplus":
+        words = round_shift(activation(words << ACTIVATION_FRACTION - 11, kind), ACTIVATION_FRACTION - 11)
+    kept = (words.max(axis=1), SCORE_FRACTION - 11, round(BIAS / UNIT), None, words.sum(axis=1), words.shape[1])
+    fine = twins.weights(kind, words, *kept)[0]
     return probability(fine) / 2.0**15
 
 

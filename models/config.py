@@ -13,7 +13,7 @@ from .numbers.activation import ACTIVATIONS
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
 # operations.weighing and operations.feature_maps make them
-ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass", "performer", "cosformer")
+ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass", "softplus", "performer", "cosformer")
 GATES = ("all", "top-k")
 TASK_KINDS = ("segmentation", "depth", "map", "classification", "features", "tokens")
 DECODERS = ("linear", "pup", "onnx")  # of segmentation, depth and maps
@@ -175,9 +175,10 @@ class ModelConfig:
     prefix          rows of a stream before its patches: CLS token, distillation token, registers
     attention       what weighs the values of n tokens by the scores s = q k / sqrt(d): "softmax", "sigmoid"
                     (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise), "two-pass"
-                    (softmax, whose sum is kept by exponents as scores come out); or by the products of features of
-                    queries and keys, each row divided by its sum: "performer" (max(w x / d^(1/4), 0) + 0.001 for fixed
-                    vectors w), "cosformer" (max(x, 0) times sine and cosine of i/n of a quarter turn, for token i)
+                    (softmax, whose sum is kept by exponents as scores come out), "softplus" (relu(a / mean - 1)^15 of
+                    a = softplus(s), normalised); or by the products of features of queries and keys, each row divided
+                    by its sum: "performer" (max(w x / d^(1/4), 0) + 0.001 for fixed vectors w), "cosformer" (max(x, 0)
+                    times sine and cosine of i/n of a quarter turn, for token i)
     features        number of Performer's vectors; 0: d ln d of them, d = width / heads
     """
 

@@ -78,12 +78,21 @@ def two_pass(scores: Tensor) -> Tensor:
     return parts / parts.sum(dim=-1, keepdim=True)
 
 
+def reweighted(scores: Tensor) -> Tensor:
+    """Softplus, re-weighted: what is above the row's mean, to the 15th power, over its sum; 1e-6 above is not above."""
+    shares = F.softplus(scores) / F.softplus(scores).mean(dim=-1, keepdim=True)  # [B, h, T, n]
+    above = (shares - 1).relu()
+    power = (above / above.amax(dim=-1, keepdim=True).clamp(min=1e-6)) ** 15
+    return power / power.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+
+
 # What weighs n values by their scores [B, h, T, n].
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda scores: scores.softmax(dim=-1),
     "sigmoid": lambda scores: (scores - math.log(scores.shape[-1])).sigmoid(),
     "relu": lambda scores: scores.relu() / scores.shape[-1],
     "two-pass": two_pass,
+    "softplus": reweighted,
 }
 
 

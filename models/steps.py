@@ -107,7 +107,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Scores(Step):
-    """into = a head's queries . keys; `head` and `keys` are groups of their values."""
+    """into = a head's queries . keys, or a function of it; `head` and `keys` are groups of their values."""
 
     queries: Value
     head: int
@@ -117,6 +117,7 @@ class Scores(Step):
     weights: Weights
     accumulator_shift: int
     output_shift: int
+    function: str = ""
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ class Emulator:
         self.norm_scale = (np.zeros(h.rows, np.int64), np.zeros(h.rows, np.int64))
         self.maximum = np.zeros(h.tokens, np.int64)
         self.running = np.zeros(h.tokens, np.int64)  # M of each row of scores of TWO_PASS, whose E is the maximum
+        self.score_sums = np.zeros(h.tokens, np.int64)  # of SOFTPLUS
         self.softmax_scale = (np.zeros(h.tokens, np.int64), np.zeros(h.tokens, np.int64))
         self.queues = unit.ExpertQueues(h.experts)
         self.dram = np.zeros(0, np.uint8)
@@ -355,6 +356,9 @@ class Emulator:
             found = unit.running_sums(scores, self.hardware.lanes, i.exponent_shift, before if i.append else None)
             self.maximum[:count], self.running[:count] = found
         else:
+            if self.hardware.weighs(i.attention) == Attention.SOFTPLUS:
+                total = scores.sum(axis=1, dtype=np.int64) + self.score_sums[:count] * i.append
+                self.score_sums[:count] = (total + (1 << 29)) % (1 << 30) - (1 << 29)
             least = before[0] if i.append else np.full(count, LOWEST_SCORE)
             self.maximum[:count] = np.maximum(scores.max(axis=1, initial=LOWEST_SCORE), least)
 
@@ -369,7 +373,16 @@ class Emulator:
             factors = unit.position_factors(
                 i.turn, count, scores.shape[1], i.score_bias, i.exponent_shift, i.row_base, half
             )
-        p = unit.weights(kind.kind, scores, self.maximum[:count], i.exponent_shift, i.score_bias, factors)
+        p = unit.weights(
+            kind.kind,
+            scores,
+            self.maximum[:count],
+            i.exponent_shift,
+            i.score_bias,
+            factors,
+            self.score_sums[:count],
+            i.keys,
+        )
         p[:, i.keys :] = 0
         if kind not in FEATURES or i.scale != Scale.SOFTMAX:
             sums = self.running[:count] if kind == Attention.TWO_PASS else p.sum(axis=1)

@@ -25,6 +25,7 @@ from edgemoe.models.compatibility import StrEnum
 # What the hardware's units say of themselves; they need Amaranth, so it is repeated here, and a test compares.
 STREAM = 5  # from the issue of a row to its word: Streamer.LATENCY
 PROBABILITY = 7  # through the exponentials: Softmax.LATENCY
+REWEIGHTING = 7  # more, in builds with softplus attention: WAIT of the softmax unit
 ACCUMULATE = 3  # Accumulator.LATENCY
 EPILOGUE = 21  # Epilogue.LATENCY
 SPACING = 4  # from a block's first row to the next one's, at least: Accumulator.REVISIT
@@ -172,7 +173,8 @@ class Core:
         # last row that took the long way.
         self.streamer = self.complete = 0
         self.taken, self.done = deque([0] * QUEUED, QUEUED), deque([0] * IN_FLIGHT, IN_FLIGHT)
-        self.block, self.probability = -SPACING, -PROBABILITY - 3
+        self.weigh = PROBABILITY + (REWEIGHTING if "softplus" in hardware.weighings else 0)
+        self.block, self.probability = -SPACING, -self.weigh - 3
         # Loader: it is free; the last block's swap; when the banks of parameters were given back.
         self.loader, self.swap, self.banks = 0, -hardware.lanes - SWAP - 1, deque([0, 0], 2)
 
@@ -236,7 +238,7 @@ class Core:
         """
         h, lanes, spent, prefetch = self.hardware, self.hardware.lanes, cost.spent, self.prefetch
         on_chip, by_column = i.stationary in (Stationary.KEYS, Stationary.VALUES), i.stationary == Stationary.KEYS
-        way = STREAM + (PROBABILITY if i.probabilities else 0)  # from a row's issue to the array
+        way = STREAM + (self.weigh if i.probabilities else 0)  # from a row's issue to the array
         loader = max(self.loader, issued + 1) + 1
         if on_chip:
             loader = max(loader, self.complete if i.wait_load else 0) + 1
@@ -250,7 +252,7 @@ class Core:
         ready = self.taken[-1] + BEGIN
         free = max(ready, (self.complete if i.wait_stream else self.done[0]) + 2)  # a row may be issued
         if not i.probabilities:
-            free = max(free, self.probability + PROBABILITY + 3)
+            free = max(free, self.probability + self.weigh + 3)
         spent[Limit.LATENCY if free == ready else Limit.DEPENDENCY] += free - self.streamer
         swap, block, streaming = self.swap, self.block, rows * i.chunks * i.columns
         for _ in range(i.columns):

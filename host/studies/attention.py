@@ -20,10 +20,11 @@ from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.console import show_table
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import twins
-from edgemoe.models.numbers.arithmetic import probability, relu_fine, round_shift
+from edgemoe.models.numbers.arithmetic import activation, probability, relu_fine, round_shift
 from edgemoe.models.numbers.calibrate import default_images
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.numbers.words import (
+    ACTIVATION_FRACTION,
     FINE_PROBABILITY_BITS,
     PROBABILITY_BITS,
     RECIPROCAL_FRACTION,
@@ -45,6 +46,7 @@ PARTS = {
     "sigmoid": "functions.sigmoid",
     "relu": "functions",
     "two-pass": "running",
+    "softplus": "reweighting",
     "performer": "functions.performer",
     "cosformer": "functions.cosformer",
 }
@@ -114,17 +116,23 @@ def weights(weighing: Weighing, scores: NDArray[np.float64], masked: bool = Fals
     reach = max(float(np.abs(scaled).max()), abs(weighing.bias))
     exponent = min(weighing.finest, math.floor(math.log2(WORD_LIMIT / reach)))
     words = np.round(scaled * 2.0**exponent).astype(np.int64)
+    seen = words * 2.0**-exponent / weighing.unit
+    if weighing.function:
+        fine = np.round(scaled * (1 << ACTIVATION_FRACTION)).astype(np.int64)
+        seen = fine / (1 << ACTIVATION_FRACTION)
+        words = round_shift(activation(fine, weighing.function), ACTIVATION_FRACTION - exponent)
     shift, bias = max(0, SCORE_FRACTION - exponent), round(weighing.bias * 2.0**exponent)
     largest, kept = words.max(axis=1), None
     if weighing.kind == "two-pass":
         largest, kept = twins.running_sums(words[:, : 0 if masked else None], LANES, shift)
-    fine = twins.weights(weighing.kind, words, largest, shift, bias) * (not masked)
+    of_row = (largest, shift, bias, None, words.sum(axis=1), scores.shape[1])
+    fine = twins.weights(weighing.kind, words, *of_row) * (not masked)
     found = probability(fine) * 2.0 ** -weighing.fraction(exponent)
     if weighing.normalised:
         mantissa, power = twins.softmax_scale(fine.sum(axis=1) if kept is None else kept)
         sums = mantissa * 2.0 ** (FINE_PROBABILITY_BITS - RECIPROCAL_FRACTION - power)
         found = probability(fine) * 2.0**-PROBABILITY_BITS * sums[:, None]
-    exact = weighing.weights(words * 2.0**-exponent / weighing.unit)
+    exact = weighing.weights(seen)
     return found, exact * (not masked)
 
 

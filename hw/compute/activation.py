@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Activation functions for N lanes: ReLU minus a small correction from a table, interpolated."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -26,9 +26,9 @@ class ActivationFunction(wiring.Component):
     """result = f(value) with the function f that `kind` names, or value; f(x) = max(x, 0) - delta(|x|), lane by lane.
 
     delta = round_shift(start[i] + round_shift(rise[i] * f, 10), 4) with i the upper 9 and f the lower 10 bits of |x| <
-    8, and 0 from 8 on; of SiLU, which reaches further, of |x| / 2 < 8. ReLU has none. Both roundings fall into one
-    addition: floor((rise * f + (start << 10) + 2^9 + 2^13) / 2^14); the table holds start + 8. One memory for each two
-    lanes, with 512 words for each of the build's functions but ReLU.
+    8, and 0 from 8 on; of SiLU and softplus, which reach further, of |x| / 2 < 8. ReLU has none; that of softplus is
+    negative. Both roundings fall into one addition: floor((rise * f + (start << 10) + 2^9 + 2^13) / 2^14); the table
+    holds start + 8. One memory for each two lanes, with 512 words for each of the build's functions but ReLU.
 
     Ports:
         kind (in): Activation: what to apply to the word; one that the build has.
@@ -55,9 +55,11 @@ class ActivationFunction(wiring.Component):
             for starts, rises in tables
             for start, rise in zip(starts, rises, strict=True)
         ]
-        start = max(segment["start"] for segment in self.segments)
+        starts = [segment["start"] for segment in self.segments]
+        below = min(starts) < 0  # of softplus, which is above ReLU
+        start = max(bits_for(value, require_sign_bit=below) for value in (min(starts), max(starts)))
         rise = max(bits_for(segment["rise"], require_sign_bit=True) for segment in self.segments)
-        self.segment = data.StructLayout({"start": bits_for(start), "rise": signed(rise)})
+        self.segment = data.StructLayout({"start": signed(start) if below else start, "rise": signed(rise)})
         word = data.ArrayLayout(signed(VALUE_BITS), config.lanes)
         super().__init__({"kind": In(KIND_BITS), "value": In(word), "result": Out(word)})
 
@@ -93,10 +95,13 @@ class ActivationFunction(wiring.Component):
             m.d.sync += product.eq(segment.rise * fraction)
             start = delay(m, segment.start, 1, name=f"start_{lane}")
 
-            total = Signal(len(start) + ACTIVATION_SEGMENT_BITS, name=f"total_{lane}", reset_less=True)
+            shape = Shape(len(start) + ACTIVATION_SEGMENT_BITS, start.shape().signed)
+            total = Signal(shape, name=f"total_{lane}", reset_less=True)
             m.d.sync += total.eq(Cat(Const(1 << ACTIVATION_SEGMENT_BITS - 1, ACTIVATION_SEGMENT_BITS), start) + product)
 
-            delta = Mux(delay(m, correct, 3, name=f"correct_{lane}"), total[ACTIVATION_SEGMENT_BITS + 4 :], 0)
+            delta = total[ACTIVATION_SEGMENT_BITS + 4 :]
+            delta = delta.as_signed() if shape.signed else delta
+            delta = Mux(delay(m, correct, 3, name=f"correct_{lane}"), delta, 0)
             m.d.sync += self.result[lane].eq(delay(m, base, 4, name=f"base_{lane}") - delta)
         return m
 

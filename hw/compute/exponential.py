@@ -8,9 +8,8 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift
 from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import exp2_table
-from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION
+from edgemoe.models.numbers.words import DISTANCE_BITS, FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION
 
-DISTANCE_BITS = 17  # maximum - score of 16-bit scores
 START_BITS = 19  # table nodes: 1.0 is 2^18
 DROP_BITS = 11
 FINE_BITS = FINE_PROBABILITY_BITS + 1  # 1.0 included

@@ -27,6 +27,7 @@ from edgemoe.hw.compute.lane_tree import add, larger, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
+from edgemoe.hw.compute.reweighting import KEYS_BITS, Reweighting
 from edgemoe.hw.compute.running_sums import EXPONENT_BITS, RunningSums, whole_exponent
 from edgemoe.hw.compute.score_functions import ScoreFunctions
 from edgemoe.hw.contract import layouts
@@ -47,11 +48,11 @@ FLAGS = data.StructLayout({"counts": 1, "first": 1, "last": 1})
 
 class ScoreWrite(wiring.Signature):
     """A finished word of scores of query `index`, as its source sees it: the `first` of its row or not, and in `mask`
-    the lanes that count. Where a build has two-pass softmax: the `kind` of attention, and `shift` as in ScoreStream.
+    the lanes that count. Where a build keeps more of them: the `kind` of attention, and `shift` as in ScoreStream.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
-        choice = {"kind": Out(layouts.ATTENTION_BITS), "shift": Out(4)} if Attention.TWO_PASS in config.kinds else {}
+        choice = {"kind": Out(layouts.ATTENTION_BITS), "shift": Out(4)} if config.keeps_scores else {}
         super().__init__(
             choice
             | {
@@ -69,7 +70,8 @@ class ScoreStream(wiring.Signature):
 
     `lanes`: how many lanes count, from lane 0 on; `shift`: 2^(shift - 12) is the unit of a score; `accumulate`: the sum
     of the row counts this word, which is then the `first` or the `last` of the row or neither. Where a build has other
-    kinds of attention than softmax: `kind`, and what is added to every score, `bias`; of COSFORMER the `angle`.
+    kinds of attention than softmax: `kind`, and what is added to every score, `bias`; of SOFTPLUS the row's `keys`, of
+    COSFORMER the `angle`.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -77,6 +79,7 @@ class ScoreStream(wiring.Signature):
             {"kind": Out(layouts.ATTENTION_BITS), "bias": Out(signed(WORD_BITS))} if len(config.weighings) > 1 else {}
         )
         choice |= {"angle": Out(ANGLE)} if Attention.COSFORMER in config.kinds else {}
+        choice |= {"keys": Out(KEYS_BITS)} if Attention.SOFTPLUS in config.kinds else {}
         super().__init__(
             choice
             | {
@@ -99,10 +102,14 @@ class Probabilities(wiring.Signature):
         super().__init__({"valid": Out(1), "word": Out(layouts.word(config))})
 
 
+WAIT = Reweighting.LATENCY - 2  # of a word for its distance, which is otherwise made in two cycles
+
+
 class Softmax(wiring.Component):
     """Row state of attention: max[i] while scores come out, p = 2^(score - max[i]) while they go in again, 1 / sum[i]
     of these p. A build with other kinds of attention makes p with `ScoreFunctions`, where a word asks for that. With
-    two-pass softmax max[i] is the whole exponent of such a row, and its sum is that of `RunningSums`.
+    two-pass softmax max[i] is the whole exponent of such a row, and its sum is that of `RunningSums`. With softplus all
+    words wait for `Reweighting`, which makes distances of some.
 
     What meets where on the probability side:
 
@@ -127,9 +134,9 @@ class Softmax(wiring.Component):
             `last` 1 / sum[i] goes to the scale table; both count only with `accumulate`.
         out (out Probabilities): LATENCY cycles later.
         scale (in ScalePort): 1 / sum = mantissa * 2^-16 * 2^-exponent of query `index`.
-    Latency: LATENCY = 7 cycles from stream to out: two and the exponential's; MAX_DELAY = 1 + tree cycles from a score
-        word to the first probability word that may use its maximum; SCALE_DELAY = 12 + tree cycles from the `last` word
-        to the cycle in which its scale may be asked for.
+    Latency: LATENCY = 7 cycles from stream to out: two and the exponential's, and WAIT where softplus is built in;
+        MAX_DELAY = 1 + tree cycles from a score word to the first probability word that may use its maximum;
+        SCALE_DELAY = 12 + tree cycles from the `last` word to the cycle in which its scale may be asked for, and WAIT.
     Interval: INTERVAL = 1 cycle between words, on both sides at once; REVISIT = 1 cycle between words of the same
         index, on either side.
     Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of
@@ -148,7 +155,9 @@ class Softmax(wiring.Component):
         self.config = config
         lanes = config.lanes
         self.stages = tree_stages(lanes)
-        self.two_pass = Attention.TWO_PASS in config.kinds
+        self.two_pass, self.softplus = (kind in config.kinds for kind in (Attention.TWO_PASS, Attention.SOFTPLUS))
+        if self.softplus:
+            self.LATENCY += WAIT
         self.MAX_DELAY = self.stages + 1
         self.SCALE_DELAY = self.LATENCY + self.stages + 1 + Reciprocal.LATENCY
         super().__init__(
@@ -165,8 +174,17 @@ class Softmax(wiring.Component):
         bits = EXPONENT_BITS if self.two_pass else WORD_BITS
         m.submodules.maxima = maxima = Memory(shape=signed(bits), depth=max(2, self.config.tokens), init=[])
         self.update_maxima(m, maxima)
+        self.late = self.waiting(m) if self.softplus else self.stream
         self.update_sums(m, self.probabilities(m, maxima))
         return m
+
+    def waiting(self, m: Module):
+        """The stream as it was when the words began that now have their distances."""
+        late = ScoreStream(self.config).create()
+        for name in late.signature.members:
+            value = delay(m, getattr(self.stream, name), WAIT, name=f"late_{name}", reset_less=name != "valid")
+            m.d.comb += getattr(late, name).eq(value)
+        return late
 
     def update_maxima(self, m: Module, maxima: Memory) -> None:
         write = maxima.write_port()
@@ -210,34 +228,62 @@ class Softmax(wiring.Component):
         """Wires the exponentials; returns what they give for the sums."""
         lanes = self.config.lanes
         read = maxima.read_port()
-        m.d.comb += [read.addr.eq(self.stream.index), read.en.eq(self.stream.valid)]
+        m.d.comb += [read.addr.eq(self.late.index), read.en.eq(self.late.valid)]
         m.submodules.exponential = exponential = Exponential(lanes)
         word_1, word_2, mask_1 = (
-            Signal.like(self.stream.word, reset_less=True),
+            Signal.like(self.late.word, reset_less=True),
             Signal(exponential.distance.shape(), reset_less=True),
             Signal(lanes, reset_less=True),
         )
-        valid_1 = delay(m, self.stream.valid, 1, name="valid_1", reset_less=False)
-        with m.If(self.stream.valid):
-            m.d.sync += [word_1.eq(self.stream.word), mask_1.eq(lane_mask(self.stream.lanes, lanes))]
+        valid_1 = delay(m, self.late.valid, 1, name="valid_1", reset_less=False)
+        with m.If(self.late.valid):
+            m.d.sync += [word_1.eq(self.late.word), mask_1.eq(lane_mask(self.late.lanes, lanes))]
         with m.If(valid_1):
             m.d.sync += [word_2[lane].eq(read.data - word_1[lane]) for lane in range(lanes)]
         m.d.comb += [
             exponential.valid.eq(delay(m, valid_1, 1, name="valid_2", reset_less=False)),
             exponential.distance.eq(word_2),
             exponential.mask.eq(delay(m, mask_1, 1, name="mask")),
-            exponential.shift.eq(delay(m, self.stream.shift, 2, name="shift")),
+            exponential.shift.eq(delay(m, self.late.shift, 2, name="shift")),
             self.out.valid.eq(exponential.out_valid),
         ]
+        if self.softplus:
+            self.reweighted(m, maxima, exponential)
         if len(self.config.weighings) > 1:
             return self.chosen(m, exponential)
         m.d.comb += [self.out.word[lane].eq(exponential.probability[lane]) for lane in range(lanes)]
         return exponential.fine
 
+    def reweighted(self, m: Module, maxima: Memory, exponential: Exponential) -> None:
+        """Distances of softplus in place of those from the maximum."""
+        m.submodules.reweighting = unit = Reweighting(self.config)
+        score, stream, read = self.score, self.stream, maxima.read_port()
+        m.d.comb += [
+            unit.score_valid.eq(score.valid & (score.kind == Attention.SOFTPLUS)),
+            unit.score_index.eq(score.index),
+            unit.score_first.eq(score.first),
+            unit.score_word.eq(score.word),
+            unit.score_mask.eq(score.mask),
+            unit.valid.eq(stream.valid),
+            unit.index.eq(stream.index),
+            unit.word.eq(stream.word),
+            unit.keys.eq(stream.keys),
+            read.addr.eq(stream.index),
+            read.en.eq(stream.valid),
+            unit.maximum.eq(read.data),
+        ]
+        mask = lane_mask(delay(m, self.late.lanes, 2, name="distance_lanes"), self.config.lanes)
+        with m.If(delay(m, self.late.kind, 2, name="distance_kind") == Attention.SOFTPLUS):
+            m.d.comb += [
+                exponential.distance.eq(unit.distance),
+                exponential.mask.eq(mask & unit.counts),
+                exponential.shift.eq(0),
+            ]
+
     def chosen(self, m: Module, exponential: Exponential) -> data.View:
         """The exponentials, or another function of the scores, as the word's kind asks."""
         m.submodules.functions = functions = ScoreFunctions(self.config)
-        stream, fine = self.stream, Signal.like(exponential.fine)
+        stream, fine = self.late, Signal.like(exponential.fine)
         turning = Attention.COSFORMER in self.config.kinds
         valid = delay(m, stream.valid, 1, name="functions_valid", reset_less=False)
         m.d.comb += [
@@ -263,16 +309,16 @@ class Softmax(wiring.Component):
         read = sums.read_port(transparent_for=[write])
         entering = Signal(FLAGS)
         m.d.comb += [
-            entering.counts.eq(self.stream.valid & self.stream.accumulate),
-            entering.first.eq(self.stream.first),
-            entering.last.eq(self.stream.last),
+            entering.counts.eq(self.late.valid & self.late.accumulate),
+            entering.first.eq(self.late.first),
+            entering.last.eq(self.late.last),
         ]
-        reading = delay(m, entering, self.LATENCY - 1 + self.stages, name="reading", reset_less=False)
+        reading = delay(m, entering, len(self.STAGES) - 1 + self.stages, name="reading", reset_less=False)
         adding = delay(m, reading, 1, name="adding", reset_less=False)
         finished = adding.counts & adding.last
         partial = reduce_lanes(m, self.out.valid, [fine[lane] for lane in range(config.lanes)], add, name="sum")
         m.d.comb += [
-            read.addr.eq(delay(m, self.stream.index, self.LATENCY + self.stages - 1, name="sum_read")),
+            read.addr.eq(delay(m, self.late.index, len(self.STAGES) + self.stages - 1, name="sum_read")),
             read.en.eq(reading.counts),
         ]
         total = Signal(bits)
@@ -300,7 +346,7 @@ class Softmax(wiring.Component):
             return total
         running = m.submodules.running
         m.d.comb += [running.asked.eq(read.en), running.asked_index.eq(read.addr)]
-        mine = delay(m, self.stream.kind == Attention.TWO_PASS, self.LATENCY + self.stages, name="sum_two_pass")
+        mine = delay(m, self.late.kind == Attention.TWO_PASS, len(self.STAGES) + self.stages, name="sum_two_pass")
         return Mux(mine, running.sum, total)
 
     def store_scales(self, m: Module, reciprocal: Reciprocal, index: Value) -> None:

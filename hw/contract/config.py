@@ -12,7 +12,7 @@ from typing import Any
 
 from edgemoe.hw.contract.isa import BY_NAME, FEATURES, INSTRUCTION_BYTES, Attention
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.numbers.activation import ACTIVATIONS
+from edgemoe.models.numbers.activation import ACTIVATIONS, OF_SCORES
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.words import ACCUMULATOR_BITS, FINE_BITS, MOST_KEYS, WORD_BITS
 
@@ -237,8 +237,8 @@ class HardwareConfig:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """`activations`, one by one."""
-        return tuple(self.activations.split(","))
+        """`activations`, one by one, and what a kind of attention brings with it."""
+        return (*self.activations.split(","), *((OF_SCORES,) if Attention.SOFTPLUS in self.kinds else ()))
 
     @property
     def wide_rows(self) -> int:
@@ -288,6 +288,11 @@ class HardwareConfig:
     def weighs(self, code: int) -> Attention:
         """The kind of attention that a field of an instruction asks for, as this build does it."""
         return next((kind for kind in self.kinds if kind == code), Attention.SOFTMAX)
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether some kind of attention keeps more of a row of scores than its maximum."""
+        return bool({Attention.TWO_PASS, Attention.SOFTPLUS} & {*self.kinds})
 
     @property
     def kinds(self) -> tuple[Attention, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.numbers.activation import ACTIVATIONS
+from edgemoe.models.numbers.activation import FUNCTIONS
 from edgemoe.models.numbers.words import ACCUMULATOR_SHIFT_BITS, EPSILON_BITS
 
 INSTRUCTION_BYTES = 64
@@ -59,6 +59,7 @@ class Attention(IntEnum):
     SIGMOID = 1
     RELU = 2
     TWO_PASS = 3
+    SOFTPLUS = 4
     PERFORMER = 5
     COSFORMER = 6
 
@@ -96,15 +97,16 @@ class Activation(IntEnum):
     QUICK_GELU = 3
     SILU = 4
     RELU = 5
+    SOFTPLUS = 6
 
     @classmethod
     def of(cls, function: str) -> "Activation":
         """That of a model's activation function, or of none: ""."""
-        return cls(1 + ACTIVATIONS.index(function)) if function else cls.NONE
+        return cls(1 + tuple(FUNCTIONS).index(function)) if function else cls.NONE
 
     @property
     def function(self) -> str:
-        return ACTIVATIONS[self - 1] if self else ""
+        return tuple(FUNCTIONS)[self - 1] if self else ""
 
 
 class ErrorCode(IntEnum):
@@ -180,6 +182,7 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Attention.SIGMOID: "1 / (1 + exp(-(score + score_bias)))",
             Attention.RELU: "max(score, 0), in the score's own unit",
             Attention.TWO_PASS: "2^(score - E), E the row's largest exponent; the sum is kept as scores are written",
+            Attention.SOFTPLUS: "(max(keys score - sum, 0) / (keys maximum - sum))^15, of the sum of a row's scores",
             Attention.PERFORMER: "max(score, 0) + score_bias, likewise; `scale` = SOFTMAX uses the sums of before",
             Attention.COSFORMER: "max(score, 0) times the sine or cosine that `turn` says; the same of `scale`",
         },
@@ -204,6 +207,7 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Activation.QUICK_GELU: "x / (1 + exp(-1.702 x))",
             Activation.SILU: "x / (1 + exp(-x))",
             Activation.RELU: "max(x, 0)",
+            Activation.SOFTPLUS: "log(1 + exp(x)), in builds with SOFTPLUS attention",
         },
     ),
     Enumeration(

@@ -45,6 +45,7 @@ class Machine:
     sums, squares   of each residual row: the sum of its numbers, and of their squares
     sigma     1/sigma of each row: (mantissa, exponent), as all scales are: mantissa x 2^-16 x 2^-exponent
     maximum   of each row of scores; of TWO_PASS E, and `running` M: the row's sum of 2^score is M 2^E
+    total     of each row of scores of SOFTPLUS, their sum
     softmax   1/sum of each row's weights
     queues    of each expert: entries (row, score)
     """
@@ -61,7 +62,7 @@ class Machine:
         self.sums, self.squares = [0] * config.rows, [0] * config.rows
         self.sigma = [(0, 0)] * config.rows
         self.maximum = [0] * config.tokens
-        self.running = [0] * config.tokens
+        self.running, self.total = [0] * config.tokens, [0] * config.tokens
         self.softmax = [(0, 0)] * config.tokens
         self.queues: list[list[tuple[int, int]]] = [[] for _ in range(config.experts)]
 
@@ -105,6 +106,11 @@ def whole_exponent(score: int, shift: int) -> int:
     """`score`, or the next one above it that is a whole number of octaves."""
     octave = 1 << max(0, 12 - shift)
     return -(-score // octave) * octave
+
+
+def reweighted(score: int, largest: int, total: int, keys: int) -> int:
+    """(max(keys x score - total, 0) / (keys x largest - total))^15 in units of 2^-18, from tables."""
+    return int(arithmetic.reweighted_fine(score, largest, total, keys))
 
 
 def position_factor(token: int, step: int, shift: int, cosine: bool) -> int:
@@ -222,8 +228,10 @@ def keep_scores(m: Machine, i: Instruction, n: int, scores: list[int]) -> None:
             added = sum(exp2(grown - s, i.exponent_shift) for s in word)
             maximum, total = grown, (round_shift(total, octaves) + added) % (1 << 30)
         m.maximum[n], m.running[n] = maximum, total
-    else:
-        m.maximum[n] = max([maximum, *scores])
+        return
+    if m.config.weighs(i.attention) == Attention.SOFTPLUS:
+        m.total[n] = wrap((m.total[n] if i.append else 0) + sum(scores), 30)
+    m.maximum[n] = max([maximum, *scores])
 
 
 def scale_of(m: Machine, i: Instruction, n: int, read: int, score: int) -> tuple[int, int]:
@@ -288,6 +296,8 @@ def weight(m: Machine, i: Instruction, n: int, k: int, score: int) -> int:
             return sigmoid(score + i.score_bias, i.exponent_shift)
         case Attention.RELU:
             return max(score, 0) << 3
+        case Attention.SOFTPLUS:
+            return reweighted(score, m.maximum[n], m.total[n], i.keys)
         case Attention.PERFORMER:
             return min(max(0, max(score, 0) + i.score_bias), 32767) << 3
         case Attention.COSFORMER:
@@ -464,6 +474,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "compute/softmax.py",
             "compute/score_functions.py",
             "compute/running_sums.py",
+            "compute/reweighting.py",
             "compute/array.py",
             "compute/accumulator.py",
             "compute/epilogue.py",

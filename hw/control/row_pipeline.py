@@ -11,7 +11,7 @@ from edgemoe.hw.compute.epilogue import EpilogueControl, FirstBias
 from edgemoe.hw.compute.normalise import ScalePort
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import Attention, Memory, Scale
+from edgemoe.hw.contract.isa import Memory, Scale
 from edgemoe.hw.contract.layouts import ATTENTION_BITS, CONTEXTS, ROW_BITS, STRIDE_BITS, TAG, WORD_ADDRESS_BITS
 from edgemoe.models.numbers.words import SCALE_ONE
 
@@ -42,7 +42,7 @@ class Destination(data.StructLayout):
                 "row": ROW_BITS,
                 "scatter": 1,
             }
-            | ({"attention": ATTENTION_BITS, "shift": 4} if Attention.TWO_PASS in config.kinds else {})
+            | ({"attention": ATTENTION_BITS, "shift": 4} if config.keeps_scores else {})
         )
 
 
@@ -184,7 +184,7 @@ class RowPipeline(wiring.Component):
                 delay(m, tag("write").valid & tag("write").final, self.settle, name="final", reset_less=False)
             ),
         ]
-        if Attention.TWO_PASS in self.config.kinds:
+        if self.config.keeps_scores:
             m.d.comb += [
                 self.destination.attention.eq(leaving.attention),
                 self.destination.shift.eq(leaving.exponent_shift),

@@ -76,6 +76,8 @@ class StreamPath(wiring.Component):
                     Mux(rows, issue.chunk >= instruction.chunks >> 1, instruction.turn == Turn.COSINE)
                 ),
             ]
+        if Attention.SOFTPLUS in self.config.kinds:
+            m.d.comb += scores.keys.eq(instruction.keys)
         m.d.comb += [
             self.activation.address.eq(streamed.address),
             self.score.address.eq(streamed.address),

@@ -8,7 +8,7 @@ from edgemoe.hw.compute.epilogue import FinishedWord
 from edgemoe.hw.compute.layernorm import RowStatistics
 from edgemoe.hw.compute.softmax import ScoreWrite
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import Attention, Memory
+from edgemoe.hw.contract.isa import Memory
 from edgemoe.hw.contract.ports import ResultPort
 from edgemoe.hw.control.row_pipeline import Destination
 
@@ -65,6 +65,6 @@ class Writeback(wiring.Component):
             self.statistics.new.eq(finished.word),
             self.statistics.old.eq(finished.old),
         ]
-        if Attention.TWO_PASS in self.config.kinds:
+        if self.config.keeps_scores:
             m.d.comb += [self.score.kind.eq(destination.attention), self.score.shift.eq(destination.shift)]
         return m

@@ -53,5 +53,7 @@ FUNCTIONS: Mapping[str, Callable[[NDArray], NDArray]] = {
     "quick-gelu": lambda x: _swish(x, QUICK),
     "silu": _swish,
     "relu": lambda x: np.maximum(x, 0),
+    "softplus": lambda x: np.logaddexp(x, x.dtype.type(0)),
 }
-ACTIVATIONS = tuple(FUNCTIONS)
+OF_SCORES = "softplus"  # of a kind of attention; no MLP has it
+ACTIVATIONS = tuple(name for name in FUNCTIONS if name != OF_SCORES)

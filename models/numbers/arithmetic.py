@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from .activation import QUICK, TANH
 from .words import (
     ACTIVATION_FRACTION,
+    DISTANCE_BITS,
     FINE_PROBABILITY_BITS,
     MULTIPLIER_LIMIT,
     PROBABILITY_BITS,
     PROBABILITY_SUM_BITS,
     RECIPROCAL_FRACTION,
     SCORE_FRACTION,
+    SHARPNESS,
     WORD_LIMIT,
 )
 
@@ -35,6 +37,7 @@ STEP_FRACTION = 14  # of a token's step, before the instruction's shift
 STEP_LIMIT = (1 << STEP_FRACTION + 1) - 1
 ROOT_SEGMENT_BITS = 12  # below the 8 (1/x) or 7 (1/sqrt(x)) bits that choose the segment
 ROOT_TABLE_FRACTION = 18  # of 1/x and 1/sqrt(x) in their tables
+LOGARITHM_FRACTION = 18  # of log2(x)
 ACTIVATION_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
 ACTIVATION_TABLE_FRACTION = 20
 ACTIVATION_LIMIT = 8 << ACTIVATION_FRACTION  # what is looked up is below
@@ -105,6 +108,33 @@ def relu_fine(score) -> Ints:
 def above_zero(score, bias) -> Ints:
     """max(score, 0) + bias within 0 to 32767: a feature of a token, `bias` the least that it has."""
     return np.clip(np.maximum(np.asarray(score, np.int64), 0) + bias, 0, WORD_LIMIT)
+
+
+@cache
+def log2_table() -> tuple[Ints, Ints]:
+    """log2(f) at f = 1 + i/256 in units of 2^-18, and its rise to the next entry."""
+    nodes = np.round((1 << LOGARITHM_FRACTION) * np.log2(1 + np.arange(257) / 256)).astype(np.int64)
+    return nodes[:-1], nodes[1:] - nodes[:-1]
+
+
+def log2_fine(x) -> Ints:
+    """log2(x) in units of 2^-18; 1 <= x < 2^30. As of the reciprocal, 8 bits below the leading one choose the segment
+    and 12 interpolate.
+    """
+    x = np.maximum(np.asarray(x, np.int64), 1)
+    exponent = _bit_length(x) - 1
+    fraction = (x << (PROBABILITY_SUM_BITS - exponent)) >> PROBABILITY_SUM_BITS - 20 & ((1 << 20) - 1)
+    return (exponent << LOGARITHM_FRACTION) + _line(*log2_table(), fraction, ROOT_SEGMENT_BITS)
+
+
+def reweighted_fine(score, largest, total, keys) -> Ints:
+    """(relu(keys * score - total) / (keys * largest - total))^15 in units of 2^-18: of a row of scores, how far each is
+    above the mean. By logarithms: 2^-(15 * difference), which is rounded to 2^-12; all integers, and exact up to there.
+    """
+    excess = keys * np.asarray(score, np.int64) - total
+    difference = log2_fine(keys * np.asarray(largest, np.int64) - total) - log2_fine(excess)
+    distance = round_shift(SHARPNESS * difference, LOGARITHM_FRACTION - SCORE_FRACTION)
+    return np.where(excess > 0, exp2_fine(np.clip(distance, 0, (1 << DISTANCE_BITS) - 1), 0), 0)
 
 
 @cache
@@ -222,6 +252,7 @@ CORRECTIONS: Mapping[str, Correction] = {
     "gelu-tanh": Correction(_gelu_tanh_delta),
     "quick-gelu": Correction(lambda x: x / (1 + math.exp(QUICK * x))),
     "silu": Correction(lambda x: x / (1 + math.exp(x)), halvings=1),
+    "softplus": Correction(lambda x: -math.log1p(math.exp(-x)), halvings=1),
 }
 
 

@@ -23,6 +23,7 @@ from .arithmetic import (
     position_factor,
     reciprocal,
     relu_fine,
+    reweighted_fine,
     round_shift,
     rsqrt,
     sigmoid_fine,
@@ -171,13 +172,18 @@ def weights(
     shift: int,
     bias: int,
     factors: NDArray[np.int64] | None = None,
+    total: NDArray | int = 0,
+    keys: int = 1,
 ) -> Ints:
     """Of a kind of attention, in units of 2^-18, as they are added up: scores [rows, keys], maximum [rows] (of
-    "two-pass", E of `running_sums`), factors of "cosformer" (`position_factors`).
+    "two-pass", E of `running_sums`), factors of "cosformer" (`position_factors`), of "softplus" total [rows] of the
+    scores of a row's `keys`.
     """
     if attention == "cosformer":
         assert factors is not None
         return turned_fine(scores, factors)
+    if attention == "softplus":
+        return reweighted_fine(scores, maximum[:, None], np.expand_dims(total, -1), keys)
     if attention == "sigmoid":
         return sigmoid_fine(scores.astype(np.int64) + bias, shift)
     if attention == "relu":

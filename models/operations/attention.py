@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from ..config import ModelConfig
 from ..keys import Key, Role
+from ..numbers.activation import FUNCTIONS
 from ..numbers.calibration import Channels
 from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..numbers.words import (
+    ACTIVATION_FRACTION,
     FINE_BITS,
     FINE_PROBABILITY_BITS,
     PROBABILITY_BITS,
@@ -135,7 +137,7 @@ class Attention(Operation):
         The second: how far the scores do, in the hardware's unit.
         """
         mean_key = key.mean(axis=(0, 2), keepdims=True) * self.weighing.shifted
-        mean_value = value.mean(axis=(0, 2), keepdims=True) * self.weighing.normalised
+        mean_value = value.mean(axis=(0, 2), keepdims=True) * self.weighing.centred
         key, value, attention = key - mean_key, value - mean_value, attention - mean_value
         scores = max(float(np.abs(q @ k.transpose(0, 2, 1)).max()) for q, k in zip(query, key, strict=True))
         scale = self.score_unit
@@ -195,9 +197,13 @@ class Attention(Operation):
 
         weighing = self.weighing
         reach = max(q.reach(self.key(Role.SCORES)), abs(weighing.bias))
+        if weighing.function:
+            reach = float(FUNCTIONS[weighing.function](np.float64(reach)))
         scores = min(weighing.finest, query + key, q.exponent(reach, low=-3))
         q.note(self.key(Role.SCORES), scores)
-        guard = min(q.GUARD_BITS, query + key - scores)
+        guard = ACTIVATION_FRACTION - scores if weighing.function else min(q.GUARD_BITS, query + key - scores)
+        if query + key - scores < guard:
+            raise ValueError(f"scores of layer {self.layer} are too coarse for {weighing.kind} attention")
         finest = value + (AVERAGING_BITS if weighing.normalised else weighing.fraction(scores))
         attention = q.note(self.key(Role.ATTENTION), min(q.exponent(float(attended.max())), finest))
         if weighing.normalised:
@@ -267,6 +273,7 @@ class QuantisedAttention(Quantised):
                     weights,
                     self.score_accumulator_shift,
                     self.score_output_shift,
+                    weighing.function,
                 )
                 yield Attend(
                     where, " values", scores, keys_values, c.heads + head, attended, head, weights,

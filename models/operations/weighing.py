@@ -11,18 +11,21 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..numbers.words import PROBABILITY_BITS, SCORE_FRACTION
+from ..numbers.words import ACTIVATION_FRACTION, PROBABILITY_BITS, SCORE_FRACTION, SHARPNESS
 from .operation import softmax
+
+LEVEL = 1e-6  # what is above the mean by less is equal to it: rounding of the mean
 
 
 class Weighing(ABC):
     """Weights of n values from their scores, the last axis of what `weights` is given.
 
     kind        of the hardware's, by name
-    normalised  a row's weights are divided by their sum. Then they add up to 1: what all values share goes through as
-                it is.
+    normalised  a row's weights are divided by their sum
     shifted     a number that all scores of a row share changes nothing: what all keys share may go
     kept        more than its maximum is kept of a row of scores while they come out
+    centred     what all values share goes through as it is, as a row's weights add up to 1
+    function    of the scores, before they become 16 bit
     finest      the largest exponent that scores may have
     """
 
@@ -30,6 +33,8 @@ class Weighing(ABC):
     normalised = False
     shifted = False
     kept = False
+    centred = False
+    function = ""
     finest = SCORE_FRACTION
 
     def __init__(self, tokens: int) -> None:
@@ -57,7 +62,7 @@ class Weighing(ABC):
 class Softmax(Weighing):
     """exp(s) / sum of exp(s), in base 2."""
 
-    kind, normalised, shifted = "softmax", True, True
+    kind, normalised, shifted, centred = "softmax", True, True, True
 
     @property
     def unit(self) -> float:
@@ -111,4 +116,20 @@ class Relu(Weighing):
         return np.maximum(scores, 0) / self.tokens
 
 
-KINDS: dict[str, type[Weighing]] = {kind.kind: kind for kind in (Softmax, Sigmoid, Relu, TwoPass)}
+class Softplus(Weighing):
+    """relu(n a - 1)^15 of a = softplus(s) / sum of softplus(s), divided by its own sum: attention that is weighed anew,
+    as in "Softplus Attention with Re-weighting Boosts Length Extrapolation". A row of equal scores has no weights.
+    """
+
+    kind, normalised, kept = "softplus", True, True
+    function = "softplus"
+    finest = ACTIVATION_FRACTION - 1
+
+    def weights(self, scores: NDArray) -> NDArray:
+        positive = np.logaddexp(scores, scores.dtype.type(0))
+        above = np.maximum(positive / positive.mean(axis=-1, keepdims=True) - 1, 0)
+        power = (above / np.maximum(above.max(axis=-1, keepdims=True), LEVEL)) ** SHARPNESS
+        return power / np.maximum(power.sum(axis=-1, keepdims=True), LEVEL)
+
+
+KINDS: dict[str, type[Weighing]] = {kind.kind: kind for kind in (Softmax, Sigmoid, Relu, TwoPass, Softplus)}

@@ -19,7 +19,15 @@ from .conftest import Command, refused
 
 FAMILY = preset("family")
 # Of a weight; biases are as coarse as scores are.
-MOST = {"softmax": 1e-4, "sigmoid": 3e-4, "relu": 0.0, "two-pass": 1e-4, "performer": 3e-3, "cosformer": 2e-4}
+MOST = {
+    "softmax": 1e-4,
+    "sigmoid": 3e-4,
+    "relu": 0.0,
+    "two-pass": 1e-4,
+    "softplus": 5e-4,
+    "performer": 3e-3,
+    "cosformer": 2e-4,
+}
 NORMALISED = {"softmax": 1.0, "two-pass": 1 + 2.0**-15}  # the largest weight: softmax's is below 1 before 1/sum rounds
 
 

@@ -183,6 +183,7 @@ def test_constants_are_the_units_own() -> None:
         LayerNorm.SWEEP_DELAY,
     )
     assert (timing.ACCUMULATE, timing.EPILOGUE) == (Accumulator.LATENCY, Epilogue.LATENCY)
+    assert timing.REWEIGHTING == Softmax(preset("family")).LATENCY - Softmax.LATENCY
     assert (timing.SPACING, timing.PREFETCH) == (Accumulator.REVISIT, Weights.LATENCY)
     assert (timing.SWAP, timing.IN_FLIGHT) == (loader.SWAP_DELAY, hazards.IN_FLIGHT)
     assert (timing.QUEUED, timing.AHEAD, timing.MOST_PIXELS) == (top.QUEUED_JOBS, fetch.AHEAD, image.MOST_PIXELS)

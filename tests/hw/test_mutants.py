@@ -23,6 +23,7 @@ import test_memory_system
 import test_reader
 import test_reciprocal
 import test_register_file
+import test_reweighting
 import test_router
 import test_rules
 import test_running_sums
@@ -39,6 +40,7 @@ from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.layernorm import LayerNorm
 from edgemoe.hw.compute.performer import Performer
 from edgemoe.hw.compute.reciprocal import Reciprocal
+from edgemoe.hw.compute.reweighting import Reweighting
 from edgemoe.hw.compute.router import Router
 from edgemoe.hw.compute.running_sums import RunningSums
 from edgemoe.hw.compute.sigmoid import Sigmoid
@@ -131,6 +133,19 @@ BENCHES = [
         },
     ),
     Bench(
+        Reweighting,
+        (partial(test_reweighting.test_words, "back to back"),),
+        {
+            "a sum never starts afresh": Mutant("Mux(first, 0, read.data)", "read.data"),
+            "scores that do not count do": Mutant(
+                "Mux(self.score_mask[lane], self.score_word[lane], 0)", "self.score_word[lane]"
+            ),
+            "what is at the mean counts": Mutant("(excess > 0)", "(excess >= 0)"),
+            "distances are cut": Mutant("Mux(power[DISTANCE_BITS:].any(), (1 << DISTANCE_BITS) - 1, power)", "power"),
+            "a sum just written is not seen": Mutant("sums.read_port(transparent_for=[write])", "sums.read_port()"),
+        },
+    ),
+    Bench(
         Reciprocal,
         (partial(test_reciprocal.test_values, "wide values", "gaps"),),
         {"a result does not stay": Mutant("valids[2:]", "[valids[2], ~valids[1]]")},
@@ -163,7 +178,7 @@ BENCHES = [
         Softmax,
         (partial(test_softmax.test_rows, 4, "gaps"), partial(test_softmax.test_rows, 4, "back to back")),
         {
-            "accumulate is ignored": Mutant("self.stream.valid & self.stream.accumulate", "self.stream.valid"),
+            "accumulate is ignored": Mutant("self.late.valid & self.late.accumulate", "self.late.valid"),
             "a row's maximum never starts afresh": Mutant(
                 "Mux(first | (best > read.data), best,", "Mux(best > read.data, best,"
             ),
@@ -182,7 +197,7 @@ BENCHES = [
             "last counts without accumulate": Mutant(
                 "finished = adding.counts & adding.last", "finished = adding.last"
             ),
-            "the shift comes early": Mutant("delay(m, self.stream.shift, 2,", "delay(m, self.stream.shift, 1,"),
+            "the shift comes early": Mutant("delay(m, self.late.shift, 2,", "delay(m, self.late.shift, 1,"),
         },
     ),
     Bench(

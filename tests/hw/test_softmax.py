@@ -15,6 +15,7 @@ from edgemoe.models.numbers.arithmetic import (
     probability,
     reciprocal,
     relu_fine,
+    reweighted_fine,
     sigmoid_fine,
     turned_fine,
 )
@@ -124,7 +125,7 @@ async def kinds(dut):
         scores = random.integers(-2000, 2001, (7, 19))
         scores[:2] = -np.abs(scores[:2])  # whose positive parts add up to nothing
         bias = int(random.integers(-5000, 5001))
-        choice = dict(stream_kind=kind, stream_bias=bias, row_major=random.random() < 0.5)
+        choice = dict(stream_kind=kind, stream_bias=bias, stream_keys=19, row_major=random.random() < 0.5)
         got, mantissas, exponents = await rows.run(scores, 2, repeat=1, **choice)
         match kind:
             case Attention.SOFTMAX:
@@ -136,6 +137,9 @@ async def kinds(dut):
             case Attention.TWO_PASS:
                 exponent, sums = running_sums(scores, FAMILY.lanes, 2)
                 fine = exp2_fine(exponent[:, None] - scores, 2)
+            case Attention.SOFTPLUS:
+                total = scores.sum(1, keepdims=True)
+                fine = reweighted_fine(scores, scores.max(1, keepdims=True), total, scores.shape[1])
             case Attention.COSFORMER:
                 fine = turned_fine(scores, 1 << 16)
             case Attention.PERFORMER:

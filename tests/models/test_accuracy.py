@@ -45,6 +45,11 @@ def sigmoid() -> Errors:
     return np.abs(arithmetic.sigmoid_fine(SIGNED, 1) * place - exact), place
 
 
+def logarithm() -> Errors:
+    place = 2.0**-arithmetic.LOGARITHM_FRACTION
+    return np.abs(arithmetic.log2_fine(POSITIVE) * place - np.log2(POSITIVE)), place
+
+
 def reciprocal() -> Errors:
     mantissa, exponent = arithmetic.reciprocal(POSITIVE)
     place = np.exp2(-16.0 - exponent) * POSITIVE
@@ -81,9 +86,17 @@ FUNCTIONS = {
         partial(activation, "silu"),
         8e-5,
     ),
+    "activation, softplus": (
+        "log(1 + exp(x))",
+        "x = i / 2048, i = -32768..32767",
+        "absolute",
+        partial(activation, "softplus"),
+        5e-5,
+    ),
     "exponential, as it is added up": ("2^-x", "x = i / 4096, i = 0..65535", "absolute", exponential, 1e-5),
     "exponential, as it is multiplied": ("2^-x", "x = i / 4096, i = 0..65535", "absolute", probability, 3.2e-5),
     "sigmoid, as it is added up": ("1 / (1 + exp(-x))", "x = i / 2048, i = -32768..32767", "absolute", sigmoid, 1e-5),
+    "logarithm": ("log2(x)", "x = 1..65535", "absolute", logarithm, 8e-6),
     "reciprocal": ("1 / x", "x = 1..65535", "relative", reciprocal, 3e-5),
     "rsqrt": ("1 / sqrt(x)", "x = 1..65535", "relative", rsqrt, 3e-5),
 }

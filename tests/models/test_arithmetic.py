@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgemoe.hw.contract.isa import Activation
 from edgemoe.models.numbers import activation, arithmetic, twins
-from edgemoe.models.numbers.activation import ACTIVATIONS
+from edgemoe.models.numbers.activation import ACTIVATIONS, OF_SCORES
 
 ALL16 = np.arange(-32768, 32768)
 
@@ -28,8 +28,9 @@ def test_activation_error_over_every_16_bit_input(function):
 
 
 def test_every_function_has_its_numbers():
-    assert {*arithmetic.CORRECTIONS, "relu"} == {*ACTIVATIONS} == {a.function for a in Activation if a}
-    assert len(Activation) == len(ACTIVATIONS) + 1
+    every = {*ACTIVATIONS, OF_SCORES}
+    assert {*arithmetic.CORRECTIONS, "relu"} == every == {a.function for a in Activation if a}
+    assert len(Activation) == len(every) + 1 and [Activation.of(a.function) for a in Activation] == [*Activation]
 
 
 @pytest.mark.parametrize("function", ACTIVATIONS)

@@ -29,7 +29,15 @@ from .support import sqnr
 torch = pytest.importorskip("torch")
 FAMILY = preset("family")
 # dB; heads of 4 channels, as here, leave cosFormer rows with next to no weights.
-LEAST = {"softmax": 65.0, "sigmoid": 60.0, "relu": 65.0, "two-pass": 65.0, "performer": 60.0, "cosformer": 44.0}
+LEAST = {
+    "softmax": 65.0,
+    "sigmoid": 60.0,
+    "relu": 65.0,
+    "two-pass": 65.0,
+    "softplus": 45.0,
+    "performer": 60.0,
+    "cosformer": 44.0,
+}
 
 
 def of(kind: str, config: ModelConfig = PLAIN) -> ModelConfig:
@@ -63,6 +71,10 @@ def test_formulas() -> None:
             "relu": torch.relu(rows) / count,
             "two-pass": torch.softmax(rows, 1),
         }
+        positive = torch.nn.functional.softplus(rows)
+        above = (positive / positive.mean(1, keepdim=True) - 1).relu()
+        above[1] = 0  # of equal scores, but for rounding
+        expected["softplus"] = torch.nn.functional.normalize(above**15, p=1, dim=1)
         for kind, weights in expected.items():
             np.testing.assert_allclose(KINDS[kind](count).weights(scores), weights, atol=1e-12)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgemoe.host.compiler.draft import At, Operand
 from edgemoe.host.compiler.walk import Walk, lowers
-from edgemoe.hw.contract.isa import Attention, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import Activation, Attention, Memory, Opcode, Scale, Stationary
 from edgemoe.models.steps import Attend, Scores
 
 
@@ -55,6 +55,7 @@ def score_product(walk: Walk, step: Scores, label: str, queries: At, rows: int, 
         stream_stride=queries.room.stride,
         accumulator_shift=step.accumulator_shift,
         output_shift=step.output_shift,
+        activation=Activation.of(step.function),
         append=int(first > 0),
     )
     if step.weights.kept:

@@ -48,7 +48,8 @@ def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
         kind = program.hardware.weighs(i.attention).kind
         for head in range(config.heads):
             score = np.concatenate(rows[slot, layer, head])
-            p = twins.weights(kind, score, score.max(axis=1), i.exponent_shift, i.score_bias)
+            kept = (score.max(axis=1), i.exponent_shift, i.score_bias, None, score.sum(axis=1), score.shape[1])
+            p = twins.weights(kind, score, *kept)
             heads.append(p / np.maximum(p.sum(axis=1, keepdims=True), 1))
         return np.stack(heads)
 
