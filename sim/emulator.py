@@ -371,7 +371,7 @@ class Emulator:
         if kind == Attention.COSFORMER:
             half = (i.chunks >> 1) * self.hardware.lanes
             factors = unit.position_factors(
-                i.turn, count, scores.shape[1], i.score_bias, i.exponent_shift, i.row_base, half
+                i.score_bias >> 14 & 3, count, scores.shape[1], i.score_bias, i.exponent_shift, i.row_base, half
             )
         p = unit.weights(
             kind.kind,

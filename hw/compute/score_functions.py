@@ -5,7 +5,7 @@ All of them give what the exponentials give, at the same time: weights in units 
 three bits finer for the row's sum. So the rest of the core does not know which of them a MATMUL has asked for.
 """
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.cosformer import ANGLE, STEP_BITS, CosFormer
@@ -105,7 +105,7 @@ class ScoreFunctions(wiring.Component):
             cosformer.score.eq(self.word),
             cosformer.mask.eq(self.mask),
             cosformer.angle.eq(self.angle),
-            cosformer.step.eq(self.bias[:STEP_BITS]),
+            cosformer.step.eq(Cat(self.bias[: STEP_BITS - 1], 1)),
             cosformer.shift.eq(self.shift),
         ]
         return cosformer.fine, cosformer.probability

@@ -13,6 +13,7 @@ from enum import IntEnum
 
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.activation import FUNCTIONS
+from edgemoe.models.numbers.arithmetic import STEP_FRACTION
 from edgemoe.models.numbers.words import ACCUMULATOR_SHIFT_BITS, EPSILON_BITS
 
 INSTRUCTION_BYTES = 64
@@ -86,6 +87,12 @@ class Turn(IntEnum):
     SINE = 1
     COSINE = 2
     ROWS = 3
+
+
+def turning(turn: Turn, step: int) -> int:
+    """`score_bias` of COSFORMER; step: of 15 bits, the first of them set."""
+    bits = turn << STEP_FRACTION | step & (1 << STEP_FRACTION) - 1
+    return bits - (1 << STEP_FRACTION + 2) * (turn >= Turn.COSINE)
 
 
 class Activation(IntEnum):
@@ -184,12 +191,12 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Attention.TWO_PASS: "2^(score - E), E the row's largest exponent; the sum is kept as scores are written",
             Attention.SOFTPLUS: "(max(keys score - sum, 0) / (keys maximum - sum))^15, of the sum of a row's scores",
             Attention.PERFORMER: "max(score, 0) + score_bias, likewise; `scale` = SOFTMAX uses the sums of before",
-            Attention.COSFORMER: "max(score, 0) times the sine or cosine that `turn` says; the same of `scale`",
+            Attention.COSFORMER: "max(score, 0) times the sine or cosine of a token's position; the same of `scale`",
         },
     ),
     Enumeration(
         "turn",
-        "the factor of COSFORMER's weights",
+        "the factor of COSFORMER's weights, bits 15 and 14 of `score_bias`",
         {
             Turn.NONE: "one",
             Turn.SINE: "the sine; scores of a row are those of tokens 1, 2, ...",
@@ -312,11 +319,10 @@ FIELDS = (
         "score_bias",
         16,
         "added in the score's own unit: to every score (SIGMOID), or to what is left of it (PERFORMER); COSFORMER: "
-        "15 bits of the step of a token, 2^(-14 - exponent_shift) of a quarter turn",
+        "bits 15 and 14 are Turn, the others s of a token's step, (1 + s/2^14) 2^-exponent_shift of a quarter turn",
         signed=True,
     ),
     Field("among_chosen", 1, "ROUTE: scores are the softmax over the chosen experts, not over all of them"),
-    Field("turn", 2, "COSFORMER: Turn: whose position the angle is of"),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

@@ -114,7 +114,7 @@ def reweighted(score: int, largest: int, total: int, keys: int) -> int:
 
 
 def position_factor(token: int, step: int, shift: int, cosine: bool) -> int:
-    """Sine or cosine of token * step * 2^-(14 + shift) quarter turns, in units of 2^-16; step: 15 bits of the field."""
+    """Sine or cosine of token * step * 2^-(14 + shift) quarter turns, in units of 2^-16; step: 2^14 plus 14 bits."""
     return int(arithmetic.position_factor(token, step, shift, cosine))
 
 
@@ -307,11 +307,12 @@ def weight(m: Machine, i: Instruction, n: int, k: int, score: int) -> int:
 
 def factor_of(m: Machine, i: Instruction, n: int, k: int) -> int:
     """The sine or cosine of COSFORMER's score k of row n, in units of 2^-16."""
-    match i.turn:
+    turn = i.score_bias >> 14 & 3
+    match turn:
         case Turn.ROWS:
             return position_factor(i.row_base + n + 1, i.score_bias, i.exponent_shift, k >= (i.chunks >> 1) * m.lanes)
         case Turn.SINE | Turn.COSINE:
-            return position_factor(k + 1, i.score_bias, i.exponent_shift, i.turn == Turn.COSINE)
+            return position_factor(k + 1, i.score_bias, i.exponent_shift, turn == Turn.COSINE)
     return 1 << 16
 
 

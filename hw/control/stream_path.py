@@ -15,6 +15,7 @@ from edgemoe.hw.contract.isa import Attention, Scale, Turn
 from edgemoe.hw.contract.ports import ReadPort
 from edgemoe.hw.control.row_pipeline import TaggedRow
 from edgemoe.hw.control.streamer import StreamedWord
+from edgemoe.models.numbers.arithmetic import STEP_FRACTION
 
 
 class StreamPath(wiring.Component):
@@ -67,14 +68,13 @@ class StreamPath(wiring.Component):
         if len(self.config.weighings) > 1:
             m.d.comb += [scores.kind.eq(instruction.attention), scores.bias.eq(instruction.score_bias)]
         if Attention.COSFORMER in self.config.kinds:
-            rows, chunk = instruction.turn == Turn.ROWS, issue.chunk * lanes
+            turn, chunk = instruction.score_bias[STEP_FRACTION:], issue.chunk * lanes
+            rows = turn == Turn.ROWS
             m.d.comb += [
                 scores.angle.token.eq(1 + Mux(rows, instruction.row_base + issue.tag.index, chunk)),
                 scores.angle.spread.eq(~rows),
-                scores.angle.none.eq(instruction.turn == Turn.NONE),
-                scores.angle.cosine.eq(
-                    Mux(rows, issue.chunk >= instruction.chunks >> 1, instruction.turn == Turn.COSINE)
-                ),
+                scores.angle.none.eq(turn == Turn.NONE),
+                scores.angle.cosine.eq(Mux(rows, issue.chunk >= instruction.chunks >> 1, turn == Turn.COSINE)),
             ]
         if Attention.SOFTPLUS in self.config.kinds:
             m.d.comb += scores.keys.eq(instruction.keys)

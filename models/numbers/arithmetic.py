@@ -34,7 +34,6 @@ SIGMOID_LIMIT = 16 << SCORE_FRACTION  # |x| from which it is 0 or 1
 SINE_SEGMENT_BITS = 8  # of 16 bits of a quarter turn: 2^8 segments
 PHASE_FRACTION = 16  # of a quarter turn, and of its sine
 STEP_FRACTION = 14  # of a token's step, before the instruction's shift
-STEP_LIMIT = (1 << STEP_FRACTION + 1) - 1
 ROOT_SEGMENT_BITS = 12  # below the 8 (1/x) or 7 (1/sqrt(x)) bits that choose the segment
 ROOT_TABLE_FRACTION = 18  # of 1/x and 1/sqrt(x) in their tables
 LOGARITHM_FRACTION = 18  # of log2(x)
@@ -145,11 +144,12 @@ def sine_table() -> tuple[Ints, Ints]:
 
 
 def position_factor(token, step, shift, cosine) -> Ints:
-    """Sine or cosine of token * step * 2^-(14 + shift) quarter turns, at most one, in units of 2^-16; step 15 bits,
-    unsigned. 8 bits of the phase choose the segment, 8 interpolate.
+    """Sine or cosine of token * step * 2^-(14 + shift) quarter turns, at most one, in units of 2^-16; step of 15 bits,
+    of which the first is set and those below are given. 8 bits of the phase choose the segment, 8 interpolate.
     """
+    step = 1 << STEP_FRACTION | step & (1 << STEP_FRACTION) - 1
     token = np.asarray(token, np.int64)
-    phase = np.minimum(token * (step & STEP_LIMIT) << PHASE_FRACTION - STEP_FRACTION >> shift, 1 << PHASE_FRACTION)
+    phase = np.minimum(token * step << PHASE_FRACTION - STEP_FRACTION >> shift, 1 << PHASE_FRACTION)
     phase = np.where(cosine, (1 << PHASE_FRACTION) - phase, phase)
     line = _line(*sine_table(), np.minimum(phase, (1 << PHASE_FRACTION) - 1), SINE_SEGMENT_BITS)
     return np.where(phase >> PHASE_FRACTION, 1 << PHASE_FRACTION, line)

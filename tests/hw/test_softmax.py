@@ -7,6 +7,7 @@ import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Bench, config_of, elements, padded, vector
+from edgemoe.hw.compute.cosformer import ANGLE
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.contract.isa import Attention
 from edgemoe.models.numbers.arithmetic import (
@@ -115,6 +116,9 @@ async def compare(dut):
             assert (mantissas == twin[0]).all() and (exponents == twin[1]).all()
 
 
+NO_ANGLE = 1 << ANGLE["none"].offset
+
+
 @cocotb.test()
 async def kinds(dut):
     """Rows of every kind, one after the other; some of nothing but zeros."""
@@ -125,7 +129,8 @@ async def kinds(dut):
         scores = random.integers(-2000, 2001, (7, 19))
         scores[:2] = -np.abs(scores[:2])  # whose positive parts add up to nothing
         bias = int(random.integers(-5000, 5001))
-        choice = dict(stream_kind=kind, stream_bias=bias, stream_keys=19, row_major=random.random() < 0.5)
+        choice = dict(stream_kind=kind, stream_bias=bias, stream_keys=19, stream_angle=NO_ANGLE)
+        choice["row_major"] = random.random() < 0.5
         got, mantissas, exponents = await rows.run(scores, 2, repeat=1, **choice)
         match kind:
             case Attention.SOFTMAX:

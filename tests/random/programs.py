@@ -268,7 +268,6 @@ class Generator:
             fields.update(score_bias=int(self.numbers(1, 16)[0]))
         if (probabilities or memory == Memory.SCORE) and len(h.kinds) > 1:
             fields["attention"] = self.choose(*h.kinds)
-            fields["turn"] = int(self.rng.integers(4))
         loaded = None
         if stationary in ON_CHIP:
             blocks = columns if stationary == Stationary.KEYS else chunks

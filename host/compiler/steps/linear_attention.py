@@ -13,7 +13,7 @@ from edgemoe.host.compiler.draft import At, Operand, Region
 from edgemoe.host.compiler.packing import pad
 from edgemoe.host.compiler.split import pieces
 from edgemoe.host.compiler.walk import Walk, lowers
-from edgemoe.hw.contract.isa import Attention, Memory, Opcode, Scale, Stationary, Turn
+from edgemoe.hw.contract.isa import Attention, Memory, Opcode, Scale, Stationary, Turn, turning
 from edgemoe.models.numbers.words import ACCUMULATOR_SHIFT_LIMIT
 from edgemoe.models.steps import Constant, Features, Recall, Shift, Summarise
 
@@ -127,7 +127,9 @@ def recall(walk: Walk, step: Recall, label: str, slot: int | None) -> None:
 def features(of: Features, turn: Turn) -> dict[str, Any]:
     """Fields of a product with features; turn: whose positions these are, if they have two parts."""
     fields = dict(probabilities=1, attention=Attention.of(of.kind), score_bias=of.number)
-    return fields if of.parts == 1 else fields | dict(exponent_shift=of.shift, turn=turn)
+    if of.parts > 1:
+        fields |= dict(exponent_shift=of.shift, score_bias=turning(turn, of.number))
+    return fields
 
 
 def shifts(shift: Shift) -> dict[str, Any]:

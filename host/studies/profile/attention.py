@@ -84,10 +84,14 @@ def _by_features(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
             columns = products.shape[1] // 2
         else:
             columns = (i.chunks >> 1) * program.hardware.lanes
-            products = products if i.turn == Turn.NONE else np.delete(products, _padding(i, products, columns), axis=1)
+            products = (
+                products
+                if MAPS[kind](config).parts == 1
+                else np.delete(products, _padding(i, products, columns), axis=1)
+            )
             columns = products.shape[1] // 2
         factors = twins.position_factors(
-            Turn.ROWS if i.turn else Turn.NONE,
+            Turn.ROWS,
             len(products),
             products.shape[1],
             i.score_bias,
