@@ -308,6 +308,9 @@ def growth(
     lanes: Annotated[
         list[int] | None, typer.Option("--lanes", help="Array sides to build; may be repeated. Default: 4, 8, 16, 32.")
     ] = None,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Softmax and linear attention instead, up to 1,201 tokens.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Cycles of the RTL against tokens, experts, streams, the memory's latency and the array's side, on a narrow
@@ -315,11 +318,22 @@ def growth(
     """
     from dataclasses import asdict
 
-    from edgemoe.host.studies import drawing
+    from edgemoe.host.studies import attention_growth, drawing
     from edgemoe.host.studies import growth as study
+    from edgemoe.hw.contract.config import preset
 
     if plot:
         drawing.plottable(plot)
+    if attention:
+        hardware = preset("family")
+        found = attention_growth.study(hardware)
+        if plot:
+            attention_growth.plot(found, plot)
+        if json:
+            print_json([asdict(point) for point in found])
+        else:
+            attention_growth.table(found, hardware)
+        return
     points = study.study(tuple(lanes) if lanes else study.LANES)
     if plot:
         study.plot(points, plot)
