@@ -161,6 +161,14 @@ def explore(
         list[str] | None, typer.Option("--task", help="A task of the model; may be repeated. Default: all.")
     ] = None,
     weight_bits: Bits = None,
+    attention: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attention",
+            help="A kind of attention to try; may be repeated. Default: the model's own.",
+            metavar="KIND",
+        ),
+    ] = None,
     measure: Annotated[
         int, typer.Option("--measure", help="Run the fastest so many of the best on the RTL, too.", min=0)
     ] = 0,
@@ -171,8 +179,9 @@ def explore(
     scheduler: Scheduler = "local",
     json: Json = False,
 ) -> None:
-    """Which configuration for a model on a board? Array sides, masters, streams, prefetch and formats are planned, and
-    their resources predicted; what remains is what no other beats in milliseconds, DSP slices, block RAM and decibels.
+    """Which configuration for a model on a board? Array sides, masters, streams, prefetch, formats and kinds of
+    attention are planned, and their resources predicted; what remains is what no other beats in milliseconds, DSP
+    slices, block RAM and decibels.
     """
     import importlib.util
 
@@ -195,15 +204,20 @@ def explore(
     used = None if model else checkpoints.load(checkpoint or "m3vit-micro")
     config = used.config if used else models.preset(model or "")
     formats = [weight_bits] if weight_bits else [f for f in WeightFormat if config.experts or f != WeightFormat.MIXED]
-    decibels = None
+    kinds = [study.weighed(config, kind).attention for kind in dict.fromkeys(attention or [config.attention])]
+    decibels: dict[tuple[str, str], float] | None = None
     if importlib.util.find_spec("torch") is None:
         inference.notice(f"PyTorch is not installed: no decibels (to have them: {extras.remedy('golden')})")
-    elif used:
-        decibels = study.decibels(used, formats, device.hardware)
     else:
-        inference.notice("a model without weights has no decibels: --checkpoint has them")
+        own = used if kinds == [config.attention] else None
+        if not own:
+            why = "no weights" if not used else "weights for one kind of attention"
+            inference.notice(f"a model with {why}: decibels are those of random ones, trained ones have others")
+        decibels = {}
+        for kind in kinds:
+            decibels |= study.decibels(own or study.stand_in(config, kind), formats, device.hardware)
     tasks = inference.tasks_of(config, task)
-    report = study.explore(config, device, tasks=tasks, formats=formats, decibels=decibels, where=where)
+    report = study.explore(config, device, tasks=tasks, formats=formats, kinds=kinds, decibels=decibels, where=where)
     if measure:
         study.measure(report, used or benchmark.random_checkpoint(config), measure)
     if plot:

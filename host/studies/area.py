@@ -28,6 +28,14 @@ _HALF_BLOCKS = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 
 QUEUE_BITS = 29
 _SEGMENTS, _SEGMENT_BITS = 512, 32  # of an activation function's table
 _IN_LUTS = 64  # words of memories that are no matter of block RAM
+# What `edgemoe bench --attention all --json` counts of the units of a kind beside softmax's, a lane.
+_WEIGHING = {
+    "softmax": {},
+    "sigmoid": {"lut": 143, "ff": 128, "dsp": 1, "bram": 0.5},
+    "relu": {"lut": 86, "ff": 15},
+    "two-pass": {"lut": 451, "ff": 181, "dsp": 1, "bram": 0.125},
+    "performer": {"lut": 134, "ff": 48},  # ReLU's are among them
+}
 _SMALL = 3.5  # blocks of the normalisation and the softmax, whatever the configuration
 
 
@@ -81,6 +89,16 @@ def _blocks(words: int, bits: int) -> float:
     return min(math.ceil(words / deep) * math.ceil(bits / wide) for deep, wide in _HALF_BLOCKS) / 2
 
 
+def _weighing(hardware: HardwareConfig, kind: str) -> float:
+    """What kinds of attention beside softmax add."""
+    if unknown := [name for name in hardware.weighings if name not in _WEIGHING]:
+        raise EdgemoeError(
+            f"resources of {unknown[0]} attention are not predicted: count them with edgemoe report, or choose "
+            f"{', '.join(_WEIGHING)}"
+        )
+    return hardware.lanes * sum(_WEIGHING[name].get(kind, 0) for name in hardware.weighings)
+
+
 def predicted(hardware: HardwareConfig, board: Board | None = None) -> dict[str, int]:
     """lut, ff, dsp, bram and uram of the core, as `edgemoe report` counts them."""
     if board is not None and board.family is not Family.ZYNQ_ULTRASCALE_PLUS:
@@ -88,11 +106,15 @@ def predicted(hardware: HardwareConfig, board: Board | None = None) -> dict[str,
             f"resources are predicted for UltraScale+ alone, board {board.name} has {board.part}: expected another "
             f"board, as zcu102"
         )
-    found = {kind: round(float(_coefficients(kind) @ _features(hardware, kind))) for kind in LINEAR}
+    found = {
+        kind: round(float(_coefficients(kind) @ _features(hardware, kind)) + _weighing(hardware, kind))
+        for kind in LINEAR
+    }
     moves = isinstance(board, ZynqBoard) and board.ultra_ram
     deep = [memory for memory in _memories(hardware) if moves and in_ultra_ram(*memory)]
     [blocks], [factor] = _features(hardware, "bram"), _coefficients("bram")
-    found["bram"] = math.ceil(factor * (blocks - sum(_blocks(*memory) for memory in deep)))
+    in_blocks = blocks - sum(_blocks(*memory) for memory in deep)
+    found["bram"] = math.ceil(factor * in_blocks + _weighing(hardware, "bram"))
     return found | {"uram": sum(ultra_ram_blocks(*memory) for memory in deep)}
 
 

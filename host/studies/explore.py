@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.facts import Board
 from edgemoe.host import inference
 from edgemoe.host.compiler.capacities import Shortage
-from edgemoe.host.studies import area, fit, scheduler
+from edgemoe.host.studies import area, benchmark, fit, scheduler
 from edgemoe.host.studies import plan as planning
 from edgemoe.host.studies.scheduler import HERE, Study, Where
 from edgemoe.hw.contract.config import CHOICES, HardwareConfig
@@ -28,6 +29,7 @@ from edgemoe.sim.build import digest
 
 AIMS = ("milliseconds", "dsp", "bram")  # less is better; of "db" more
 PREFETCH = (256, 512, 1024)
+ALWAYS = "softmax"  # the attention that every build has
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,24 @@ class Shared:
     board: Board
 
 
-def candidates(config: ModelConfig, board: Board, tasks: int, formats: Sequence[str]) -> Iterator[HardwareConfig]:
-    """Builds with just the capacities that the model asks for: array sides, masters, streams in a pass, prefetch."""
-    for lanes in map(int, CHOICES["lanes"]):
+def weighed(config: ModelConfig, kind: str) -> ModelConfig:
+    """The model with another kind of attention."""
+    return config if kind == config.attention else replace(config, attention=kind, features=0)
+
+
+def candidates(
+    config: ModelConfig, board: Board, tasks: int, formats: Sequence[str], kinds: Sequence[str]
+) -> Iterator[HardwareConfig]:
+    """Builds with just the capacities that the model asks for: array sides, masters, streams in a pass, prefetch. The
+    last kind of attention that one has is the model's in it.
+    """
+    for kind, lanes in product(kinds, map(int, CHOICES["lanes"])):
         for masters in range(1, len(board.memory_ports) + 1):
             for streams in range(1, tasks + 1):
                 for prefetch in PREFETCH:
                     fields = {
                         "name": f"{lanes}x{lanes}, {masters} x {board.hardware.data_bits} bit, {streams} of {tasks} "
-                        f"tasks, {prefetch} beats",
+                        f"tasks, {prefetch} beats" + (f", {kind}" if len(kinds) > 1 else ""),
                         "lanes": lanes,
                         "masters": masters,
                         "data_bits": board.hardware.data_bits,
@@ -59,6 +70,7 @@ def candidates(config: ModelConfig, board: Board, tasks: int, formats: Sequence[
                         "top_k": max(1, config.top_k),
                         "prefetch_beats": prefetch,
                         "activations": config.activation,
+                        "attention": ",".join(dict.fromkeys((ALWAYS, kind))),
                     }
                     try:
                         build = HardwareConfig.from_fields(fields)
@@ -70,8 +82,9 @@ def candidates(config: ModelConfig, board: Board, tasks: int, formats: Sequence[
 
 def compute(shared: Shared, hardware: HardwareConfig) -> dict[str, Any]:
     """One candidate: its figures, or what is short of what."""
-    model = sketch(shared.model, hardware.weight_bits)
-    found: dict[str, Any] = {"weight_bits": hardware.weight_bits}
+    kind = hardware.weighings[-1]
+    model = sketch(weighed(shared.model, kind), hardware.weight_bits)
+    found: dict[str, Any] = {"weight_bits": hardware.weight_bits, "attention": kind}
     options: dict[str, Any] = dict(
         tasks=shared.tasks,
         clock_mhz=shared.board.clock_mhz,
@@ -118,17 +131,20 @@ def explore(
     *,
     tasks: Sequence[int],
     formats: Sequence[str] = (),
-    decibels: Mapping[str, float] | None = None,
+    kinds: Sequence[str] = (),
+    decibels: Mapping[tuple[str, str], float] | None = None,
     where: Where = HERE,
 ) -> dict[str, Any]:
     """found: all that fit, pareto: the best of them; refused: how many do not, and one reason; error: of the predicted
     resources.
 
-    decibels: by format of the weights, what is left of the model's accuracy.
+    kinds: of attention, the model's own without. decibels: by kind and format of the weights, what is left of the
+    model's accuracy.
     """
+    kinds = kinds or [config.attention]
     formats = formats or [f for f in WeightFormat if config.moe_layers or f != WeightFormat.MIXED]
     area.predicted(board.hardware, board)  # or say that they cannot be
-    builds = list(candidates(config, board, len(tasks), formats))
+    builds = list(candidates(config, board, len(tasks), formats, kinds))
     identity = {
         "study": "explore",
         "model": asdict(config),
@@ -147,7 +163,9 @@ def explore(
     )
     results = scheduler.run(study, where).results
     refused = [one for one in results if "refused" in one]
-    good = [one | {"db": (decibels or {}).get(one["weight_bits"])} for one in results if "refused" not in one]
+    known = decibels or {}
+    fit_in = [one for one in results if "refused" not in one]
+    good = [one | {"db": known.get((one["attention"], one["weight_bits"]))} for one in fit_in]
     if not good:
         raise EdgemoeError(f"no configuration for model {config.name} fits board {board.name}: {refused[0]['refused']}")
     return {
@@ -165,18 +183,26 @@ def explore(
     }
 
 
-def decibels(checkpoint: Checkpoint, formats: Sequence[str], hardware: HardwareConfig) -> dict[str, float]:
-    """By format, the least decibels of any task's final tokens on a picture that calibration never saw. They are a
-    matter of the words, not of the build."""
+def stand_in(config: ModelConfig, kind: str) -> Checkpoint:
+    """Random weights for a model that has none, or none for that kind of attention."""
+    from edgemoe.models.numbers.calibrate import calibrate
+
+    made = benchmark.random_checkpoint(weighed(config, kind))
+    return replace(made, calibration=calibrate(made, error_aware=()))  # on more than the one picture of theirs
+
+
+def decibels(checkpoint: Checkpoint, formats: Sequence[str], hardware: HardwareConfig) -> dict[tuple[str, str], float]:
+    """By the model's kind of attention and by format, the least decibels of any task's final tokens on a picture that
+    calibration never saw. They are a matter of the words, not of the build."""
     from edgemoe.host.studies import checking
     from edgemoe.models.numbers.calibrate import unseen_images
 
-    images = list(unseen_images(checkpoint.config))
-    found = {}
+    images, kind, found = list(unseen_images(checkpoint.config)), checkpoint.config.attention, {}
+    hardware = replace(hardware, attention=",".join(dict.fromkeys((ALWAYS, kind))))
     for bits in formats:
         accuracy = checking.check(checkpoint, images, hardware=hardware, weight_bits=bits, rtl=False).accuracy
         assert accuracy is not None
-        found[str(bits)] = min(accuracy.sqnr_db_routed.values())
+        found[kind, str(bits)] = min(accuracy.sqnr_db_routed.values())
     return found
 
 
@@ -189,8 +215,9 @@ def measure(report: dict[str, Any], checkpoint: Checkpoint, count: int) -> None:
     tasks = [config.task_index(name) for name in report["tasks"]]
     for one in report["pareto"][:count]:
         hardware = HardwareConfig(**one["hardware"])
+        used = checkpoint if one["attention"] == config.attention else stand_in(config, one["attention"])
         ran = inference.infer(
-            checkpoint, list(unseen_images(config)), tasks=tasks, hardware=hardware, weight_bits=one["weight_bits"]
+            used, list(unseen_images(config)), tasks=tasks, hardware=hardware, weight_bits=one["weight_bits"]
         )
         one["measured_cycles"] = ran.totals().cycles
 

@@ -15,6 +15,7 @@ from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.hw.contract.layouts import ROW_BITS, SCORE_BITS
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
+from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.sketch import sketch
 
 from ..models.support import TINY, random_checkpoint
@@ -93,6 +94,29 @@ def test_explore_as_a_command(edgemoe: Command, tmp_path: Path) -> None:
     assert code == 0 and "what none other beats" in text and "off by up to lut" in text
     refused(edgemoe("explore", "--board", "ulx3s"), "for UltraScale+ alone, board ulx3s has LFE5U-85F")
     refused(edgemoe("explore", "--board", "zcu102", "--model", "m3vit-t", "--checkpoint", model), "not both")
+
+
+def test_a_model_without_weights_has_decibels_of_random_ones(edgemoe: Command) -> None:
+    """By kind of attention, whose units are among the predicted resources."""
+    pytest.importorskip("torch")
+    given = ("explore", "--model", "m3vit-micro", "--board", "ultra96", "--weight-bits", "16", "--json")
+    code, text, errors = edgemoe(*given, "--attention", "softmax", "--attention", "relu")
+    assert code == 0 and "a model with no weights: decibels are those of random ones" in errors
+    found = json.loads(text)["found"]
+    kinds = {kind: [one for one in found if one["attention"] == kind] for kind in ("softmax", "relu")}
+    assert all(len({one["db"] for one in rows}) == 1 and rows[0]["db"] > 40 for rows in kinds.values())
+    assert kinds["softmax"][0]["db"] != kinds["relu"][0]["db"]
+    for plain, one in zip(kinds["softmax"], kinds["relu"], strict=True):
+        assert one["hardware"]["attention"] == "softmax,relu" and one["hardware"]["lanes"] == plain["hardware"]["lanes"]
+        assert one["lut"] > plain["lut"] and one["ff"] > plain["ff"] and one["cycles"] == plain["cycles"]
+    refused(edgemoe(*given, "--attention", "linear"), "attention is 'linear', expected one of softmax")
+
+
+def test_unknown_units_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(area._WEIGHING, "sigmoid")
+    build = HardwareConfig.from_fields({"attention": "softmax,sigmoid"}, preset("base"))
+    with pytest.raises(EdgemoeError, match="resources of sigmoid attention are not predicted"):
+        area.predicted(build)
 
 
 @pytest.mark.full
