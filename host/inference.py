@@ -349,7 +349,8 @@ class Session:
 
     The device is opened with the first pass, whose program says how much memory it needs. dram: behaviour of the
     simulated memory; bitstream, port, uio, recording: as `open_device` takes them. save_tokens, trace: what programs
-    store besides the heads. program: one that is compiled already, which then is all passes'.
+    store besides the heads. program: one that is compiled already, which then is all passes'. quiet: how the model is
+    cut has been said.
     """
 
     def __init__(
@@ -368,7 +369,9 @@ class Session:
         recording: Recording | None = None,
         model: QuantisedModel | None = None,
         program: CompiledProgram | None = None,
+        quiet: bool = False,
     ) -> None:
+        self.quiet = quiet
         self.checkpoint, self.config, self.device, self.hardware = checkpoint, checkpoint.config, device, hardware
         self.weight_bits, self.save_tokens, self.trace = weight_bits, save_tokens, trace
         self._open = (dram, bitstream, port, uio, recording)
@@ -400,7 +403,7 @@ class Session:
             self._programs[shape] = compiler.compile(
                 self._model, streams, self.hardware, trace=self.trace, save_tokens=self.save_tokens
             )
-            if (how := self._programs[shape].split) and len(self._programs) == 1:
+            if (how := self._programs[shape].split) and len(self._programs) == 1 and not self.quiet:
                 notice(f"{self.config.name} does not fit hardware {self.hardware.name!r} in one piece: {how}")
         return self._programs[shape]
 

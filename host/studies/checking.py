@@ -232,13 +232,14 @@ def check(
     rtl: bool = True,
     names: Sequence[str] = (),
     recording: Recording | None = None,
+    quiet: bool = False,
 ) -> Check:
     """Every image, all tasks in one pass: RTL = emulator at every MATMUL's destination; emulator against the float
     model.
 
     Of several images, the worst decibels count. rtl: off, only the comparison with the float model is made. names: of
     the images, for the report, which says which of them calibration has seen (None if the checkpoint does not tell).
-    recording: of the first image's RTL.
+    recording: of the first image's RTL. quiet: how the model is cut has been said.
     """
     config = checkpoint.config
     model = quantise(checkpoint, weight_bits)
@@ -250,9 +251,10 @@ def check(
         options: dict[str, Any] = dict(
             hardware=hardware, weight_bits=weight_bits, save_tokens=True, trace=True, model=model
         )
-        emulated = infer(checkpoint, [image], device="emulator", **options)
+        emulated = infer(checkpoint, [image], device="emulator", quiet=quiet, **options)
+        quiet = True
         if rtl:
-            simulated = infer(checkpoint, [image], device="verilator", recording=recording, **options)
+            simulated = infer(checkpoint, [image], device="verilator", recording=recording, quiet=quiet, **options)
             recording = None
             n, wrong, where = differences(emulated, simulated)
             compared, mismatches, labels = compared + n, mismatches + wrong, labels + where

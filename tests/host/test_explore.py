@@ -113,7 +113,7 @@ def test_a_model_without_weights_has_decibels_of_random_ones(edgemoe: Command) -
 
 
 def test_unknown_units_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(area._WEIGHING, "sigmoid")
+    monkeypatch.setattr(area, "_WEIGHING", {"softmax": {}})
     build = HardwareConfig.from_fields({"attention": "softmax,sigmoid"}, preset("base"))
     with pytest.raises(EdgemoeError, match="resources of sigmoid attention are not predicted"):
         area.predicted(build)

@@ -180,10 +180,11 @@ def test_several_passes() -> None:
     assert total(both["queues"], "tokens") == 2 * TINY.tokens * TINY.top_k
 
 
-def test_a_model_larger_than_the_chip() -> None:
+def test_a_model_larger_than_the_chip(caplog: pytest.LogCaptureFixture) -> None:
     """In tiles of rows: queries, keys and queues are put together again, and every byte is accounted for."""
     small = replace(HARDWARE, rows=12, tokens=12)
     cut = profile(CHECKPOINT, IMAGE, hardware=small, weight_bits="16", rtl=False).summary()
+    assert caplog.text.count("in one piece") == 1, "the comparison with the float model says it again"
     whole, quiet = found(False), inference.infer(CHECKPOINT, [IMAGE], hardware=small, device="emulator")
     assert cut["bytes_moved"] == quiet.total(lambda run: run.bytes_read + run.bytes_written)
     assert cut["cycles"] > whole["cycles"] and cut["bytes_moved"] > whole["bytes_moved"]

@@ -122,7 +122,7 @@ def profile(
         _routes(found, run)
         _attention(found, run)
     if extras.present("torch"):
-        _accuracy(found, checking.check(checkpoint, [image], rtl=False, **options))
+        _accuracy(found, checking.check(checkpoint, [image], rtl=False, quiet=True, **options))
     return found
 
 
