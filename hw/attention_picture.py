@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from edgemoe.hw.compute.cosformer import CosFormer
 from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.reweighting import Reweighting
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.models.numbers import twins
-from edgemoe.models.numbers.arithmetic import activation, probability, round_shift
+from edgemoe.models.numbers.arithmetic import PHASE_FRACTION, activation, probability, round_shift
 from edgemoe.models.numbers.words import ACTIVATION_FRACTION, SCORE_FRACTION
 
 PICTURE = Path(__file__).resolve().parent / "attention.svg"
@@ -62,6 +63,18 @@ KINDS = (
         (*Reweighting.STAGES, *Exponential.STAGES),
         "a = log(1 + exp(s)) are the words, whose sum is kept",
     ),
+    Kind(
+        "performer",
+        "max(w x, 0) + 0.001 of queries and of keys",
+        ("score", "above 0", "bias", *(f"wait {i}" for i in range(1, Sigmoid.LATENCY - 1))),
+        "a feature: linear attention multiplies keys' by values first",
+    ),
+    Kind(
+        "cosformer",
+        "max(x, 0) times sine and cosine of its place",
+        ("score", *CosFormer.STAGES),
+        "a feature, here without its turn; a table of a quarter turn",
+    ),
 )
 STYLE = (
     "rect { fill: #fff; stroke: #4a6b3a; stroke-width: 1.3 } .back { fill: #fff; stroke: none } "
@@ -76,7 +89,9 @@ def curve(kind: str) -> np.ndarray:
     words = np.round(SCORES / UNIT).astype(np.int64)[None]
     if kind == "softplus":
         words = round_shift(activation(words << ACTIVATION_FRACTION - 11, kind), ACTIVATION_FRACTION - 11)
-    kept = (words.max(axis=1), SCORE_FRACTION - 11, round(BIAS / UNIT), None, words.sum(axis=1), words.shape[1])
+    bias = 1e-3 if kind == "performer" else BIAS
+    factors = np.full(words.shape, 1 << PHASE_FRACTION)
+    kept = (words.max(axis=1), SCORE_FRACTION - 11, round(bias / UNIT), factors, words.sum(axis=1), words.shape[1])
     fine = twins.weights(kind, words, *kept)[0]
     return probability(fine) / 2.0**15
 
@@ -95,7 +110,8 @@ def row(kind: Kind, y: int) -> list[str]:
         lines.append(f'<text class="stage" x="{x + (step - 10) / 2:.1f}" y="{y + 96}">{stage}</text>')
     left, top, width, height = 680, y + 16, 230, 110
     heights = curve(kind.name)
-    most = f"largest weight here {heights.max():.3f}" if kind.name != "relu" else "in the unit of the scores"
+    own = kind.name in ("relu", "performer", "cosformer")
+    most = "in the unit of the scores" if own else f"largest weight here {heights.max():.3f}"
     points = " ".join(
         f"{left + width * i / (len(SCORES) - 1):.1f},{top + height * (1 - w / heights.max()):.1f}"
         for i, w in enumerate(heights)
