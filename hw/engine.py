@@ -8,7 +8,10 @@ from edgemoe.hw.compute.accumulator import Accumulator
 from edgemoe.hw.compute.array import Array
 from edgemoe.hw.compute.epilogue import Epilogue
 from edgemoe.hw.compute.layernorm import LayerNorm
+from edgemoe.hw.compute.narrow import Narrow
 from edgemoe.hw.compute.router import Router
+from edgemoe.hw.compute.row_maxima import RowMaxima
+from edgemoe.hw.compute.row_step import RowStep
 from edgemoe.hw.compute.softmax import Softmax
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import INSTRUCTION, JOB
@@ -67,6 +70,13 @@ class Engine(wiring.Component):
         config = self.config
         m.submodules.memories = Memories(config)
         m.submodules.array = array = Array(config)
+        packed = {}
+        if config.packed:
+            m.submodules.narrow = narrow = Narrow(config)
+            m.submodules.row_step = row_step = RowStep(config)
+            m.submodules.row_maxima = row_maxima = RowMaxima(config)
+            packed = dict(step_latency=row_step.LATENCY, bias_delay=row_step.BIAS_DELAY)
+        before, rounding = (narrow.LATENCY, row_maxima.MAX_DELAY) if config.packed else (0, 0)
         m.submodules.accumulator = accumulator = Accumulator(config)
         m.submodules.epilogue = epilogue = Epilogue(config)
         m.submodules.softmax = softmax = Softmax(config)
@@ -82,10 +92,11 @@ class Engine(wiring.Component):
         m.submodules.stream_path = StreamPath(config, probability_latency=softmax.LATENCY)
         m.submodules.row_pipeline = row_pipeline = RowPipeline(
             config,
-            array_latency=array.LATENCY,
+            array_latency=before + array.LATENCY,
             accumulator_latency=accumulator.LATENCY,
             epilogue_latency=epilogue.LATENCY,
-            settle=max(layernorm.STATISTICS_DELAY, softmax.MAX_DELAY),
+            settle=max(layernorm.STATISTICS_DELAY, softmax.MAX_DELAY, rounding),
+            **packed,
         )
         if softmax.SCALE_DELAY > softmax.LATENCY + row_pipeline.entry - 2:
             raise ValueError("1/sum of a row comes later than its sums leave the accumulator")
@@ -125,7 +136,9 @@ class Engine(wiring.Component):
         m.d.comb += [
             units.loader.completed.eq(units.streamer.completed),
             units.loader.key_value_taken.eq(units.streamer.events.moving),
-            units.loader.swap.eq(units.stream_path.swap),
+            units.loader.swap.eq(
+                units.narrow.out.valid & units.narrow.out.swap if self.config.packed else units.stream_path.swap
+            ),
             units.loader.column_done.eq(units.row_pipeline.column_done),
             units.streamer.ready.eq(units.loader.ready),
             units.streamer.waits_for_weights.eq(units.loader.waits_for_weights),
@@ -140,14 +153,29 @@ class Engine(wiring.Component):
         connect(m, units.stream_path.score, units.memories.score)
         connect(m, units.stream_path.scores, units.softmax.stream)
         connect(m, units.softmax.out, units.stream_path.probabilities)
-        connect(m, units.stream_path.array, units.array.stream)
+        if not self.config.packed:
+            connect(m, units.stream_path.array, units.array.stream)
+            return
+        connect(m, units.stream_path.array, units.narrow.words)
+        connect(m, units.narrow.out, units.array.stream)
+        connect(m, units.streamer.steps, units.row_maxima.steps)
+        m.d.comb += units.narrow.step.eq(units.stream_path.row.tag.step)
 
     def _rows(self, m: Module, units) -> None:
         """Rows behind the array: accumulators, epilogue with the row's scale and its old word, memories, row tables."""
         connect(m, units.stream_path.row, units.row_pipeline.row)
         connect(m, units.row_pipeline.bias, units.epilogue.first)
         connect(m, units.row_pipeline.accumulate, units.accumulator.row)
-        connect(m, units.accumulator.out, units.epilogue.row)
+        if self.config.packed:
+            connect(m, units.accumulator.out, units.row_step.row)
+            connect(m, units.row_step.out, units.epilogue.row)
+            connect(m, units.writeback.maxima, units.row_maxima.write)
+            m.d.comb += [
+                units.row_step.packed.eq(units.row_pipeline.packed.packed),
+                units.row_step.step.eq(units.row_pipeline.packed.step),
+            ]
+        else:
+            connect(m, units.accumulator.out, units.epilogue.row)
         connect(m, units.row_pipeline.norm, units.layernorm.scale)
         connect(m, units.row_pipeline.softmax, units.softmax.scale)
         connect(m, units.epilogue.out, units.writeback.finished)
@@ -156,7 +184,7 @@ class Engine(wiring.Component):
         connect(m, units.writeback.statistics, units.layernorm.statistics)
         m.d.comb += [
             units.accumulator.sums.eq(units.array.sums),
-            units.accumulator.bias.eq(units.epilogue.first_bias),
+            (units.row_step if self.config.packed else units.accumulator).bias.eq(units.epilogue.first_bias),
             units.memories.residual.address.eq(units.row_pipeline.old_address),
             units.epilogue.old.eq(units.memories.residual.data),
             units.epilogue.control.eq(units.row_pipeline.control),

@@ -31,7 +31,7 @@ from edgemoe.hw.contract.rules import Place, violated
 from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers import twins as unit
-from edgemoe.models.numbers.arithmetic import probability
+from edgemoe.models.numbers.arithmetic import maximum_code, narrow, probability, round_shift, row_step
 from edgemoe.models.numbers.words import LOWEST_SCORE
 from numpy.typing import NDArray
 
@@ -97,6 +97,7 @@ class Emulator:
         self.maximum = np.zeros(h.tokens, np.int64)
         self.running = np.zeros(h.tokens, np.int64)  # M of each row of scores of TWO_PASS, whose E is the maximum
         self.score_sums = np.zeros(h.tokens, np.int64)  # of SOFTPLUS
+        self.codes = np.zeros((4, h.table_rows), np.int64)  # of the maxima of rows, by table
         self.softmax_scale = (np.zeros(h.tokens, np.int64), np.zeros(h.tokens, np.int64))
         self.queues = unit.ExpertQueues(h.experts)
         self.dram = np.zeros(0, np.uint8)
@@ -282,9 +283,11 @@ class Emulator:
 
         # The stationary operand.
         bias = multiplier = None
+        smoothing: NDArray = np.zeros(1, np.int64)
         if i.stationary in (Stationary.WEIGHTS16, Stationary.WEIGHTS8):
-            weights, bias, multiplier = self._weights(i, expert)
-            sums = unit.matmul(x, weights)
+            weights, *parameters = self._weights(i, expert)
+            bias, multiplier, smoothing = (values[: i.columns * lanes] for values in parameters)
+            sums = self._packed(i, x, streamed, weights) if h.packs(i) else unit.matmul(x, weights)
         elif i.stationary == Stationary.KEYS:
             keys = min(i.keys, i.columns * lanes)
             where = self._words(Memory.KEY_VALUE, i.stationary_base, np.arange(keys), i.stationary_stride, i.chunks)
@@ -338,11 +341,16 @@ class Emulator:
         if saturated:
             self.result.saturated[index] = self.result.saturated.get(index, 0) + saturated
         words = y.reshape(count, i.columns, lanes)
-        target[where] = words
+        copied = round_shift(y, smoothing).astype(np.int16).reshape(words.shape) if smoothing.any() else words
+        target[where] = copied if memory == Memory.ACTIVATION else words
         if i.copy:
             self.memories[Memory.ACTIVATION][
                 self._words(Memory.ACTIVATION, i.copy_base, scattered, i.copy_stride, i.columns)
-            ] = words
+            ] = copied
+        if h.packed and i.maxima and (memory == Memory.ACTIVATION or i.copy):
+            rows = (scattered if i.scatter else i.row_base + np.arange(count)) % h.table_rows
+            codes = maximum_code(np.abs(copied.astype(np.int64)).reshape(count, -1).max(axis=1))
+            self.codes[i.maxima][rows] = np.maximum(codes, self.codes[i.maxima][rows]) if i.append else codes
         if memory == Memory.SCORE:
             self._scores(i, y[:, : i.keys])
         if old is not None and memory == Memory.RESIDUAL:
@@ -361,6 +369,15 @@ class Emulator:
                 self.score_sums[:count] = (total + (1 << 29)) % (1 << 30) - (1 << 29)
             least = before[0] if i.append else np.full(count, LOWEST_SCORE)
             self.maximum[:count] = np.maximum(scores.max(axis=1, initial=LOWEST_SCORE), least)
+
+    def _packed(self, i: Instruction, x: NDArray, streamed: NDArray[np.int64], weights: NDArray) -> NDArray[np.float64]:
+        """Sums of rows rounded to 9 bits, in units of 1/8 of what they would be of rows as they are."""
+        rows = streamed if i.gather else i.steps_base + streamed
+        codes = self.codes[i.steps][rows % self.hardware.table_rows] if i.steps else np.zeros(len(x), np.int64)
+        mantissa, exponent = row_step(codes)
+        x = narrow(x, mantissa[:, None], exponent[:, None])
+        sums = unit.packed_matmul(x, weights, self.hardware.lanes).reshape(len(x), -1)
+        return sums[:, : i.columns * self.hardware.lanes] * (mantissa << exponent)[:, None]
 
     def _probabilities(self, i: Instruction, count: int) -> NDArray[np.int64]:
         """Weights of the keys that exist, else 0; the sums' reciprocals go into the scale table."""
@@ -389,9 +406,10 @@ class Emulator:
             self.softmax_scale[0][:count], self.softmax_scale[1][:count] = unit.softmax_scale(sums)
         return probability(p)
 
-    def _weights(self, i: Instruction, expert: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """(weights [inputs, outputs], bias [outputs], multiplier [outputs]) from the stream."""
-        stream = WeightStream(self.hardware, i.chunks, i.columns, 8 if i.stationary == Stationary.WEIGHTS8 else 16)
+    def _weights(self, i: Instruction, expert: int) -> tuple[NDArray[np.float64], NDArray, NDArray, NDArray]:
+        """(weights [inputs, outputs], bias, multiplier, smoothing [outputs]) from the stream."""
+        bits = 8 if i.stationary == Stationary.WEIGHTS8 else 16
+        stream = WeightStream(self.hardware, i.chunks, i.columns, bits, self.hardware.packs(i))
         return stream.unpack(self._read(i.address + expert * i.expert_stride, self._padded(stream.size))[: stream.size])
 
     def _statistics(self, i: Instruction, y: NDArray, old: NDArray, rows: NDArray[np.int64]) -> None:

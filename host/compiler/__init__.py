@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgemoe.host.compiler.allocate import allocate
-from edgemoe.host.compiler.capacities import Need, Shortage, limits, needs, remedy_of
+from edgemoe.host.compiler.capacities import Missing, Need, Shortage, limits, needs, remedy_of
 from edgemoe.host.compiler.draft import Lowered
 from edgemoe.host.compiler.link import Outline, link, locate
 from edgemoe.host.compiler.lower import lower
@@ -25,7 +25,7 @@ from edgemoe.host.compiler.tiled import lower_tiled
 from edgemoe.host.compiler.traces import add_traces
 from edgemoe.host.compiler.waits import mark_waits
 from edgemoe.host.runtime.program import CompiledProgram, Stream
-from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.config import PRESETS, HardwareConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.operations.feature_maps import MAPS
@@ -103,6 +103,11 @@ def _outline(
     """
     config = model.config
     found = list(limits(config, hardware))
+    if model.weight_bits.fast:
+        whole = True  # maxima of rows that come back from memory are not known
+        if not hardware.packed:
+            built = next((p.name for p in PRESETS.values() if p.packed), "none")
+            found.append(Missing(f"packed products (preset {built!r} has them)", 1, 0, dict(packed=1)))
     if any(need.short for need in found):
         raise Shortage(config.name, hardware, found)
     placement = place(streams, parts=any(operation.routed for operation in model.graph.trunk))

@@ -31,12 +31,14 @@ class Room:
     """A value in activation memory: rows of `stride` words.
 
     opposite: the one at whose other end of the memory it is to lie.
+    maxima: the table that its rows' maxima are in.
     """
 
     name: str
     rows: int
     stride: int
     opposite: Room | None = None
+    maxima: int = 3  # that of all but the residual's copies, of which there are two at a time
     base: int = -1  # decided by `allocate`
 
     @property

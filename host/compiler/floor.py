@@ -31,10 +31,12 @@ def blocks(
 
     def product(work: Work, rows: float) -> Iterator[Block]:
         """The blocks of a matrix, or of operands that come from on-chip memory, if there are rows for them."""
-        load = hardware.lanes**2 * weight_format.bits(work.expert) / 8 / rate if work.weights else 0.0
+        bits = weight_format.bits(work.expert, work.router)
+        together = 2 if work.weights and weight_format.packed(work.expert, work.router) else 1
+        load = together * hardware.lanes**2 * bits / 8 / rate if work.weights else 0.0
         chunks = work.input_groups * words(work.inputs // work.input_groups)
         columns = work.groups * words(work.outputs // work.groups)
-        yield from [(rows, load)] * (work.count * chunks * columns if rows else 0)
+        yield from [(rows, load)] * (work.count * chunks * -(-columns // together) if rows else 0)
 
     # what goes through an operation: pictures until streams part, then streams
     together = images if shared else streams
@@ -71,9 +73,10 @@ def floor(
     the streams of an image have in common (up to the first router) runs once for it. bandwidth: bytes a cycle that the
     memory gives; 0: as many as the bus takes.
 
-    The array takes a row a cycle and holds one block of weights while the next one stands in its shadow registers; the
-    memory gives all its bandwidth in every cycle, in the order of use, at most `ahead` beats (prefetch memory and two
-    blocks) before they are used. So, for block j with r_j rows and l_j cycles on the bus, at the earliest
+    Where two products share a multiplier, a block is of two output words. The array takes a row a cycle and holds one
+    block of weights while the next one stands in its shadow registers; the memory gives all its bandwidth in every
+    cycle, in the order of use, at most `ahead` beats (prefetch memory and two blocks) before they are used. So, for
+    block j with r_j rows and l_j cycles on the bus, at the earliest
 
         bus_j   = max(bus_{j-1} + l_j, start_k + what is beyond `ahead`)    k: the oldest block that makes room for j
         start_j = max(start_{j-1} + r_{j-1}, bus_j)

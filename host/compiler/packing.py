@@ -27,7 +27,7 @@ def stream_of(linear: Linear, hardware: HardwareConfig) -> WeightStream:
     inputs, outputs = linear.weights.shape[-2:]
     columns = linear.groups * hardware.words(outputs // linear.groups)
     chunks = linear.input_groups * hardware.words(inputs // linear.input_groups)
-    return WeightStream(hardware, chunks, columns, linear.bits)
+    return WeightStream(hardware, chunks, columns, linear.bits, linear.packed)
 
 
 def pack(linear: Linear, hardware: HardwareConfig) -> NDArray[np.uint8]:

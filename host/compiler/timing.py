@@ -30,6 +30,10 @@ ACCUMULATE = 3  # Accumulator.LATENCY
 EPILOGUE = 21  # Epilogue.LATENCY
 SPACING = 4  # from a block's first row to the next one's, at least: Accumulator.REVISIT
 SWEEP = 13  # of LAYERNORM beyond a cycle a row: LayerNorm.SWEEP_DELAY
+NARROW = 4  # rounding before the array, where products are packed: Narrow.LATENCY
+ROW_STEP = 3  # and its undoing behind the accumulators: RowStep.LATENCY
+COPY = 1  # what the epilogue has more for the residual's copy
+APART = 1  # of packed sums: what Array.LATENCY has more
 PREFETCH = 4  # from a beat to the row that may be taken: Weights.LATENCY
 SWAP = 2  # from a block's swap to that of its first row: loader.SWAP_DELAY
 IN_FLIGHT = 2  # MATMULs at once: hazards.IN_FLIGHT
@@ -116,8 +120,9 @@ def answer(hardware: HardwareConfig, dram: Dram) -> int:
 
 
 def drain(hardware: HardwareConfig) -> int:
-    """From the issue of a row to its results, settled in all tables."""
-    return STREAM + hardware.lanes + 3 + ACCUMULATE + EPILOGUE + 2 + tree_stages(hardware.lanes)
+    """From the issue of a row to its results, settled in all tables; the rounding of activations left aside."""
+    packed = (APART + ROW_STEP + COPY + 1) * hardware.packed
+    return STREAM + hardware.lanes + 3 + ACCUMULATE + EPILOGUE + 2 + tree_stages(hardware.lanes) + packed
 
 
 class Prefetch:
@@ -176,7 +181,7 @@ class Core:
         self.weigh = PROBABILITY + (REWEIGHTING if "softplus" in hardware.weighings else 0)
         self.block, self.probability = -SPACING, -self.weigh - 3
         # Loader: it is free; the last block's swap; when the banks of parameters were given back.
-        self.loader, self.swap, self.banks = 0, -hardware.lanes - SWAP - 1, deque([0, 0], 2)
+        self.loader, self.swap, self.banks = 0, -hardware.lanes - SWAP - 1, deque([0] * (4 if hardware.packed else 2))
 
     def jump(self, cycle: int) -> None:
         """What was fetched is dropped."""
@@ -238,13 +243,19 @@ class Core:
         """
         h, lanes, spent, prefetch = self.hardware, self.hardware.lanes, cost.spent, self.prefetch
         on_chip, by_column = i.stationary in (Stationary.KEYS, Stationary.VALUES), i.stationary == Stationary.KEYS
-        way = STREAM + (self.weigh if i.probabilities else 0)  # from a row's issue to the array
+        packed = h.packs(i)
+        together = 2 if packed else 1  # column blocks
+        parts = -(-i.columns // together)
+        # from a row's issue to the array
+        way = STREAM + (self.weigh if i.probabilities else 0) + NARROW * h.packed
         loader = max(self.loader, issued + 1) + 1
         if on_chip:
             loader = max(loader, self.complete if i.wait_load else 0) + 1
         else:
             cost.read += i.beats * h.bus_bytes
-        bits, words = (8, lanes // 2) if i.stationary == Stationary.WEIGHTS8 else (16, lanes)  # of a block
+        bits, words = (16, lanes)  # of a block; of a packed one as many
+        if i.stationary == Stationary.WEIGHTS8 and not packed:
+            bits, words = 8, lanes // 2
         parameters, weights = (size // h.bus_bytes for size in (h.parameter_words * h.word_bytes, lanes**2 * bits // 8))
         beats, requests = prefetch.beats, prefetch.request(issued + 2, address, i.beats)
 
@@ -254,13 +265,14 @@ class Core:
         if not i.probabilities:
             free = max(free, self.probability + self.weigh + 3)
         spent[Limit.LATENCY if free == ready else Limit.DEPENDENCY] += free - self.streamer
-        swap, block, streaming = self.swap, self.block, rows * i.chunks * i.columns
-        for _ in range(i.columns):
-            if not on_chip:
+        swap, block, streaming = self.swap, self.block, rows * i.chunks * parts
+        leave = way + self.drain - STREAM - tree_stages(lanes) - 2 - h.packed  # from a row's issue to its end
+        for part in range(parts):
+            for _ in range(0 if on_chip else together):
                 beats += parameters
-                loader = max(loader, prefetch.arrival(beats, requests)[0], self.banks[0]) + h.parameter_words
+                loader = max(loader, prefetch.arrival(beats, requests)[0], self.banks.popleft()) + h.parameter_words
                 prefetch.gone.append((beats, loader))
-            for _ in range(i.chunks):
+            for chunk in range(i.chunks):
                 load, why = loader, Limit.ARRAY
                 released = swap + (lanes + SWAP + 1 if by_column else lanes - words or 1)
                 if released > load:
@@ -278,8 +290,15 @@ class Core:
                 start = max(free, announced + 1, block + SPACING)
                 spent[why] += start - free
                 block, swap, free = start, start + way, start + rows
+                if packed and part and chunk == 0 and i.chunks > 1:
+                    self.banks.append(free + leave)
             if not on_chip:
-                self.banks.append(free + way + self.drain - STREAM - tree_stages(lanes) - 2)
+                self.banks.append(free + leave)
+            if packed and (part == parts - 1 or i.chunks == 1):  # upper sums, which no other rows accompany
+                start = max(free, block + SPACING)
+                spent[Limit.LATENCY] += start - free
+                block, free, streaming = start, start + rows, streaming + rows
+                self.banks.append(free + leave)
         spent[Limit.ARRAY] += streaming
         cost.rows, cost.blocks = cost.rows + rows, cost.blocks + i.columns * i.chunks
         for _ in requests:  # padding behind the last block

@@ -52,7 +52,7 @@ class Walk:
         self.out = Lowered(streams, list(placement.slot_of))
         self.width = hardware.words(model.config.width)
         self.active, self.tokens, self.origin = placement.leaders, model.config.tokens, 0
-        self.copy = Room("the residual's copy", placement.slots * model.config.tokens, self.width)
+        self.copy = Room("the residual's copy", placement.slots * model.config.tokens, self.width, maxima=1)
         self.updated: Room | None = self.copy
         self.rooms: dict[Value, Room] = {}
         self.weights: dict[int, Region] = {}
@@ -118,6 +118,7 @@ class Walk:
             bias_first=int(linear.bias_first),
             bias_shift=linear.bias_shift,
             activation=Activation.of(linear.activation),
+            packed=int(linear.packed),
             expert_stride=stream.stride if linear.weights.ndim == 3 else 0,
         )
         self.out.macs += rows * linear.products
@@ -130,7 +131,18 @@ class Walk:
         fields: dict[str, Any] = dict(
             memory=Memory.RESIDUAL, residual=1, destination_base=base, destination_stride=self.width, row_base=row
         )
-        return fields if copy is None else fields | dict(copy=1, copy_base=At(copy, base), copy_stride=self.width)
+        if copy is None:
+            return fields
+        kept = self.kept(copy)
+        return fields | dict(copy=1, copy_base=At(copy, base), copy_stride=self.width) | kept
+
+    def kept(self, room: Room) -> dict[str, int]:
+        """Fields of a MATMUL that writes words of a room, whose rows' maxima may be asked for."""
+        return dict(maxima=room.maxima) if self.model.weight_bits.fast else {}
+
+    def second_copy(self, rows: int) -> Room:
+        """Where the residual's next copy goes while this one is read."""
+        return Room("the residual's second copy", rows, self.width, opposite=self.copy, maxima=3 - self.copy.maxima)
 
     def task_of(self, slot: int) -> int:
         """The task of a slot's first stream."""

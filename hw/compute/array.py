@@ -3,27 +3,33 @@
 first.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
+from edgemoe.models.numbers.words import FINE_BITS, PACKED_BITS, PACKED_CHAIN, PACKED_SUM_BITS
+
+OPERAND_BITS = FINE_BITS  # the wide side of a DSP48E2 holds two weights
 
 
 class ArrayStream(wiring.Signature):
     """The words that the array multiplies, as their source sees them: with `swap` a word is the first of a block."""
 
     def __init__(self, config: HardwareConfig) -> None:
-        super().__init__({"valid": Out(1), "swap": Out(1), "data": Out(layouts.word(config))})
+        packed = {"packed": Out(1)} if config.packed else {}
+        super().__init__({"valid": Out(1), "swap": Out(1), "data": Out(layouts.word(config)), **packed})
 
 
 class ArrayLoad(wiring.Signature):
     """The array's next block, as its source sees it: row `index` of it, with `pair` that row and the next one of 8-bit
-    weights, low half first (`index` is even), or with `by_column` its column `index`.
+    weights, low half first (`index` is even), or with `by_column` its column `index`. `packed`: a row of pairs of
+    weights, as `weight_stream` has them.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
+        packed = {"packed": Out(1)} if config.packed else {}
         super().__init__(
             {
                 "valid": Out(1),
@@ -31,6 +37,7 @@ class ArrayLoad(wiring.Signature):
                 "pair": Out(1),
                 "index": Out(range(config.lanes)),
                 "data": Out(layouts.word(config)),
+                **packed,
             }
         )
 
@@ -44,14 +51,15 @@ class ArrayRow(wiring.Component):
     Ports:
         value (in): the row's input lane.
         load, load_row (in): all weights of the next block,
-        pair (in): of 8 bits, in the half of the word that is this row's: `half`.
+        pair (in): of 8 bits, in the half of the word that is this row's: `half`. On a build with packed products the
+            word has been widened to operands before.
         by_column, load_column, load_lane (in): instead, one weight of it: that of the column whose bit is set.
         swap (in): the loaded weights take over in the following cycle.
         above (in): partial sums of the row before, added one cycle after their products' values came.
         sums (out): partial sums of this row.
     Latency: LATENCY = 2 cycles from value to sums: product, sum.
     Interval: INTERVAL = 1 cycle between values.
-    Format: value and weights 16-bit signed, sums 48-bit signed, exact.
+    Format: value and weights 16-bit signed, sums 48-bit signed, exact; weights of 27 bits where products are packed.
     Twin: `models.numbers.twins.matmul`, of one input.
     """
 
@@ -59,17 +67,18 @@ class ArrayRow(wiring.Component):
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig, half: int = 0):
-        self.lanes, self.half = config.lanes, half
+        self.lanes, self.half, self.packed = config.lanes, half, config.packed
+        self.bits = bits = OPERAND_BITS if config.packed else WORD_BITS
         sums = layouts.sums(config)
         super().__init__(
             {
                 "value": In(signed(WORD_BITS)),
-                "load": In(config.lanes * WORD_BITS),
+                "load": In(config.lanes * bits),
                 "load_row": In(1),
-                "pair": In(1),
+                **({} if config.packed else {"pair": In(1)}),
                 "by_column": In(1),
                 "load_column": In(config.lanes),
-                "load_lane": In(WORD_BITS),
+                "load_lane": In(bits),
                 "swap": In(1),
                 "above": In(sums),
                 "sums": Out(sums),
@@ -78,26 +87,46 @@ class ArrayRow(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        n = self.lanes
-        shadow, active = Signal(n * WORD_BITS, reset_less=True), Signal(n * WORD_BITS, reset_less=True)
-        lane = [slice(j * WORD_BITS, (j + 1) * WORD_BITS) for j in range(n)]
+        n, bits = self.lanes, self.bits
+        shadow, active = Signal(n * bits, reset_less=True), Signal(n * bits, reset_less=True)
+        lane = [slice(j * bits, (j + 1) * bits) for j in range(n)]
         with m.If(self.by_column):
             for j in range(n):
                 with m.If(self.load_column[j]):
                     m.d.sync += shadow[lane[j]].eq(self.load_lane)
         with m.Elif(self.load_row):
-            half = self.load.word_select(self.half, n * WORD_BITS // 2)
-            narrow = (half.word_select(j, WORD_BITS // 2) for j in range(n))
-            extended = Cat(Cat(weight, weight[-1].replicate(WORD_BITS // 2)) for weight in narrow)
-            m.d.sync += shadow.eq(Mux(self.pair, extended, self.load))
+            m.d.sync += shadow.eq(
+                self.load if self.packed else Mux(self.pair, half_of(self.load, self.half), self.load)
+            )
         with m.If(self.swap):
             m.d.sync += active.eq(shadow)
         for j in range(n):
-            product = Signal(signed(2 * WORD_BITS), name=f"product_{j}", reset_less=True)
+            product = Signal(signed(WORD_BITS + bits), name=f"product_{j}", reset_less=True)
             total = Signal(signed(ACCUMULATOR_BITS), name=f"sum_{j}", reset_less=True)
             m.d.sync += [product.eq(self.value * active[lane[j]].as_signed()), total.eq(self.above[j] + product)]
             m.d.comb += self.sums[j].eq(total)
         return m
+
+
+def half_of(word: Value, half: int, bits: int = WORD_BITS) -> Value:
+    """The 8-bit weights in a half of a word, as `bits` bits each."""
+    narrow = word.word_select(half, len(word) // 2)
+    weights = (narrow.word_select(j, WORD_BITS // 2) for j in range(len(word) // WORD_BITS))
+    return Cat(Cat(weight, weight[-1].replicate(bits - WORD_BITS // 2)) for weight in weights)
+
+
+def operands(load: Value, half: int) -> Value:
+    """A loaded word as the multipliers of a row take it, if products are packed: 27 bits for each weight of 16, of 8 in
+    the word's half, or for a pair, the second 2^19 times as much as the first.
+    """
+    word = Value.cast(load.data)
+    weights = [word.word_select(j, WORD_BITS) for j in range(len(word) // WORD_BITS)]
+    pairs = Cat(
+        Cat(w[:8], w[7].replicate(PACKED_BITS - 8), w[8:], w[15].replicate(OPERAND_BITS - PACKED_BITS - 8))
+        for w in weights
+    )
+    whole = Cat(Cat(w, w[15].replicate(OPERAND_BITS - WORD_BITS)) for w in weights)
+    return Mux(load.packed, pairs, Mux(load.pair, half_of(word, half, OPERAND_BITS), whole))
 
 
 class Array(wiring.Component):
@@ -117,6 +146,10 @@ class Array(wiring.Component):
       t + N/2 on, so that blocks of N/2 + 1 words hide each other's loading;
     * a load of a column touches every row: it is safe for the next block from cycle t + N - 1 on.
 
+    Packed (`stream.packed`, inputs of 9 bits, blocks of pairs): two products a cell. A chain of 16 rows ends with the
+    lower sum taken out, and the upper one goes on; sums[j] then holds both, the lower one in its lower half, 24 bits
+    each.
+
     Ports:
         stream (in ArrayStream): a word of N inputs; with `swap` it is the first of a block: the weights loaded since
             the last swap take over as it enters, row after row. Words without `valid` flow through alike, and whoever
@@ -125,18 +158,18 @@ class Array(wiring.Component):
             row index + h) or one column (weight[k][index] = data[k]) of the next block.
         sums (out): N sums of the word presented LATENCY cycles before.
     Latency: LATENCY = lanes + 3 cycles from stream to sums: two registers before row 0, lanes - 1 from there to the
-        last row, product, sum.
+        last row, product, sum; one more where products are packed, to take sums apart.
     Interval: INTERVAL = 1 cycle between words, and between loads: never a stall.
     Format: inputs and weights 16-bit signed, sums 48-bit signed; exact while |sum| < 2^47, which 2^16 products of
         full-scale numbers reach no sooner than N = 2^17.
-    Twin: `models.numbers.twins.matmul`.
+    Twin: `models.numbers.twins.matmul`; packed `models.numbers.twins.packed_matmul`.
     """
 
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
         self.config, self.lanes = config, config.lanes
-        self.LATENCY = config.lanes + 3
+        self.LATENCY = config.lanes + 3 + config.packed
         super().__init__(
             {
                 "stream": In(ArrayStream(config)),
@@ -158,19 +191,28 @@ class Array(wiring.Component):
             load_column.eq(Mux(self.load.by_column, selected, 0)),
             by_column.eq(self.load.valid & self.load.by_column),
         ]
-        load = delay(m, self.load.data, 1, name="load")
+        if self.config.packed:
+            loads = [delay(m, operands(self.load, half), 1, name=f"load_{half}") for half in range(2)]
+        else:
+            load = delay(m, self.load.data, 1, name="load")
         lane_load = delay(m, self.load.data, 1, name="lane_load")
         swap = Signal(n)  # bit k: the first word of a block is at row k
         m.d.sync += swap.eq(Cat(self.stream.valid & self.stream.swap, swap[:-1]))
 
         above = Const(0, layouts.sums(self.config).size)
+        lower = []
         for k in range(n):
+            if k and k % PACKED_CHAIN == 0 and self.config.packed:
+                above, low = self._chain_end(m, above, k)
+                lower.append(low)
             m.submodules[f"row_{k}"] = row = ArrayRow(self.config, k % 2)
+            if self.config.packed:
+                load = loads[k % 2]
             m.d.comb += [
                 row.value.eq(delay(m, self.stream.data[k], k + 2, name=f"stream_{k}")),
                 row.load.eq(load),
                 row.load_row.eq(load_row[k]),
-                row.pair.eq(pair),
+                *(() if self.config.packed else (row.pair.eq(pair),)),
                 row.by_column.eq(by_column),
                 row.load_column.eq(load_column),
                 row.load_lane.eq(lane_load[k]),
@@ -179,5 +221,35 @@ class Array(wiring.Component):
             ]
             above = row.sums.as_value()
         # Column j leaves row n - 1 at the same time in all columns: only the rows are skewed.
-        m.d.comb += self.sums.as_value().eq(above)
+        if self.config.packed:
+            self._recover(m, above, lower)
+        else:
+            m.d.comb += self.sums.as_value().eq(above)
         return m
+
+    def _packed_at(self, m: Module, cycles: int) -> Signal:
+        """Whether the word presented so many cycles ago was packed."""
+        return delay(m, self.stream.packed, cycles, name=f"packed_{cycles}")
+
+    def _chain_end(self, m: Module, above: Value, k: int) -> tuple[Value, Value]:
+        """(what row k adds to, the lower sums of the chain before it, as they are when the last row has its sums)."""
+        packed, parts, low = self._packed_at(m, k + 3), [], []
+        for j in range(self.lanes):
+            total = above.word_select(j, ACCUMULATOR_BITS)
+            parts.append(Cat(total[:PACKED_BITS] & ~packed.replicate(PACKED_BITS), total[PACKED_BITS:]))
+            low.append(total[:PACKED_BITS])
+        return Cat(parts), delay(m, Cat(low), self.lanes - k, name=f"lower_{k}")
+
+    def _recover(self, m: Module, above: Value, lower: list[Value]) -> None:
+        """Packed sums apart: what a chain's lower sum has borrowed from the upper ones, by its sign, they get back."""
+        packed = self._packed_at(m, self.lanes + 3)
+        for j in range(self.lanes):
+            total = above.word_select(j, ACCUMULATOR_BITS)
+            lows = [total[:PACKED_BITS], *(low.word_select(j, PACKED_BITS) for low in lower)]
+            low = Signal(signed(PACKED_SUM_BITS), name=f"low_{j}")
+            high = Signal(signed(PACKED_SUM_BITS), name=f"high_{j}")
+            m.d.comb += [
+                low.eq(sum((each.as_signed() for each in lows[1:]), lows[0].as_signed())),
+                high.eq(sum((each[-1] for each in lows), total[PACKED_BITS:].as_signed())),
+            ]
+            m.d.sync += self.sums[j].eq(Mux(packed, Cat(low, high), total))

@@ -12,24 +12,29 @@ from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift, satura
 from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
-from edgemoe.models.numbers.words import SCALE_FRACTION, SCALE_ONE
+from edgemoe.models.numbers.words import SCALE_FRACTION, SCALE_ONE, SMOOTHING_BITS
 
 
-class EpilogueControl(data.Struct):
+class EpilogueControl(data.StructLayout):
     """What one row of sums needs: its scale mantissa * 2^-15 * 2^-exponent, its parameter bank, and fields of its
     instruction.
     """
 
-    mantissa: 16
-    exponent: 5
-    bank: 1
-    accumulator_shift: signed(7)
-    residual: 1
-    bias_first: 1
-    activation: KIND_BITS
-    residual_shift: 4
-    output_shift: 4
-    use_parameters: 1  # 0: multiplier 2^15 and bias 0 (no parameters in a stream of keys or values)
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {
+                "mantissa": 16,
+                "exponent": 5,
+                "bank": layouts.bank(config),
+                "accumulator_shift": signed(7),
+                "residual": 1,
+                "bias_first": 1,
+                "activation": KIND_BITS,
+                "residual_shift": 4,
+                "output_shift": 4,
+                "use_parameters": 1,  # 0: multiplier 2^15 and bias 0 (no parameters in a stream of keys or values)
+            }
+        )
 
 
 class ParameterLoad(wiring.Signature):
@@ -38,24 +43,28 @@ class ParameterLoad(wiring.Signature):
     """
 
     def __init__(self, config: HardwareConfig) -> None:
-        super().__init__({"valid": Out(1), "bank": Out(1), "index": Out(2), "data": Out(layouts.word(config))})
+        bank = layouts.bank(config)
+        super().__init__({"valid": Out(1), "bank": Out(bank), "index": Out(2), "data": Out(layouts.word(config))})
 
 
 class FirstBias(wiring.Signature):
-    """The bias that a row of sums starts from, as who asks for it sees it: that of `bank` << `shift`, or 0 without
-    `enable`.
+    """The bias that a row of sums starts from (where products are packed: ends with), as who asks for it sees it: that
+    of `bank` << `shift`, or 0 without `enable`.
     """
 
-    def __init__(self) -> None:
-        super().__init__({"bank": Out(1), "shift": Out(5), "enable": Out(1)})
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"bank": Out(layouts.bank(config)), "shift": Out(5), "enable": Out(1)})
 
 
 class FinishedWord(wiring.Signature):
-    """A finished word of a row, as the epilogue sees it; `old` is the residual's word that it replaces."""
+    """A finished word of a row, as the epilogue sees it; `old` is the residual's word that it replaces, `copy` what
+    goes to activation memory where products are packed.
+    """
 
     def __init__(self, config: HardwareConfig) -> None:
         word = layouts.word(config)
-        super().__init__({"valid": Out(1), "word": Out(word), "old": Out(word)})
+        copy = {"copy": Out(word)} if config.packed else {}
+        super().__init__({"valid": Out(1), "word": Out(word), "old": Out(word), **copy})
 
 
 class Epilogue(wiring.Component):
@@ -106,7 +115,9 @@ class Epilogue(wiring.Component):
     Interval: INTERVAL = 1 cycle between rows.
     Format: sums 48 bit; a, b, m 27 bit; mantissa and multiplier unsigned 16 bit, 2^15 = 1; w 32 bit (no overflow
         possible); first_bias modulo 2^48.
-    Limits: biases of 27 bits (the upper bits of their high halves are ignored).
+    Limits: biases of 27 bits (the upper bits of their high halves are ignored, but where products are packed: the
+        three above the bias are the column's `smoothing`, and out.copy = round_shift(out.word, smoothing), for which
+        LATENCY is one more).
     Twin: `models.numbers.twins.epilogue`.
     """
 
@@ -123,13 +134,14 @@ class Epilogue(wiring.Component):
 
     def __init__(self, config: HardwareConfig):
         self.config = config
+        self.LATENCY = len(self.STAGES) + config.packed
         super().__init__(
             {
                 "row": In(RowSums(config)),
                 "old": In(layouts.word(config)),
-                "control": In(EpilogueControl),
+                "control": In(EpilogueControl(config)),
                 "parameter": In(ParameterLoad(config)),
-                "first": In(FirstBias()),
+                "first": In(FirstBias(config)),
                 "first_bias": Out(layouts.sums(config)),
                 "out": Out(FinishedWord(config)),
             }
@@ -139,7 +151,7 @@ class Epilogue(wiring.Component):
         m = Module()
         m.submodules.activation = activation = ActivationFunction(self.config)
         control = self.control
-        biases, multipliers = self.parameters(m)
+        biases, multipliers, smoothings = self.parameters(m)
 
         def beside(stage: str, name: str):
             """This input as it was when its row entered: beside the row's value in the register `stage`."""
@@ -155,13 +167,17 @@ class Epilogue(wiring.Component):
         bank = beside("row rounded", "bank")
         multiplier = Mux(
             beside("row rounded", "use_parameters"),
-            Mux(bank, *multipliers),
+            self.of_bank(bank, multipliers),
             Cat([Const(SCALE_ONE, 16)] * self.config.lanes),
         )
         multiplier = self.register(m, "multiplier", data.ArrayLayout(16, self.config.lanes), multiplier)
         with_bias = beside("column product", "use_parameters") & ~beside("column product", "bias_first")
-        bias = Mux(with_bias, Mux(delay(m, bank, 2, name="bank_late"), *biases), 0)
+        bias = Mux(with_bias, self.of_bank(delay(m, bank, 2, name="bank_late"), biases), 0)
         bias = self.register(m, "bias", data.ArrayLayout(signed(FINE_BITS), self.config.lanes), bias)
+        if self.config.packed:
+            late = delay(m, bank, 2, name="bank_smoothing")
+            smoothing = Mux(beside("column product", "use_parameters"), self.of_bank(late, smoothings), 0)
+            smoothing = delay(m, smoothing, len(self.STAGES) - self.STAGES.after("column product"), name="smoothing")
         residual = beside("column rounded", "residual")
         residual_shift, old = beside("column product", "residual_shift"), beside("column product", "old")
         output_shift = beside(f"activation {ActivationFunction.LATENCY}", "output_shift")
@@ -190,7 +206,13 @@ class Epilogue(wiring.Component):
 
             narrow = register("narrow", signed(VALUE_BITS + 1), half_shift(activation.result[lane], output_shift))
             close = register("close", signed(WORD_BITS + 1), saturate(narrow, WORD_BITS + 1))
-            m.d.sync += self.out.word[lane].eq(saturate(round_half(close), WORD_BITS))
+            word = saturate(round_half(close), WORD_BITS)
+            if not self.config.packed:
+                m.d.sync += self.out.word[lane].eq(word)
+                continue
+            word = register("word", signed(WORD_BITS), word)
+            shift = smoothing.word_select(lane, SMOOTHING_BITS)
+            m.d.sync += [self.out.word[lane].eq(word), self.out.copy[lane].eq(round_shift(word, shift))]
 
         m.d.comb += [
             self.out.valid.eq(delay(m, self.row.valid, self.LATENCY, name="valid", reset_less=False)),
@@ -204,6 +226,13 @@ class Epilogue(wiring.Component):
         m.d.sync += signal.eq(value)
         return signal
 
+    @staticmethod
+    def of_bank(bank: Value, values: list[Value]) -> Value:
+        """That of a bank among those of all, the last one first."""
+        if len(values) == 2:
+            return Mux(bank, *values)
+        return Mux(bank[1], Mux(bank[0], values[0], values[1]), Mux(bank[0], values[2], values[3]))
+
     def scale(self, m: Module, name: str, value: Value, factor: Value) -> Signal:
         """sat27(round_shift(value * factor, 15)) in three stages:
         product, rounding (both inside a DSP slice), saturation.
@@ -212,13 +241,13 @@ class Epilogue(wiring.Component):
         rounded = self.register(m, f"{name}_rounded", signed(FINE_BITS + 2), round_shift(product, SCALE_FRACTION))
         return self.register(m, f"{name}_scaled", signed(FINE_BITS), saturate(rounded, FINE_BITS))
 
-    def parameters(self, m: Module) -> tuple[list[Value], list[Value]]:
-        """The parameter registers and the first bias. Returns the biases and the multipliers of bank 1 and bank 0, in a
-        Mux's order.
+    def parameters(self, m: Module) -> tuple[list[Value], list[Value], list[Value]]:
+        """The parameter registers and the first bias. Returns the biases, the multipliers and what else stands in the
+        biases' words of the banks, the last one first.
         """
         lanes = self.config.lanes
-        biases, multipliers = [], []
-        for bank in (1, 0):
+        biases, multipliers, smoothings = [], [], []
+        for bank in (3, 2, 1, 0) if self.config.packed else (1, 0):
             names = [f"{name}_{bank}" for name in ("low", "high", "multiplier")]
             low, high, multiplier = (Signal(lanes * WORD_BITS, name=name, reset_less=True) for name in names)
             for index, word in enumerate((low, high, multiplier)):
@@ -230,8 +259,10 @@ class Epilogue(wiring.Component):
             )
             biases.append(Cat(*halves))
             multipliers.append(multiplier)
+            above = FINE_BITS - WORD_BITS
+            smoothings.append(Cat(high.word_select(k, WORD_BITS)[above : above + SMOOTHING_BITS] for k in range(lanes)))
 
-        first = Mux(self.first.enable, Mux(self.first.bank, *biases), 0)
+        first = Mux(self.first.enable, self.of_bank(self.first.bank, biases), 0)
         for lane in range(lanes):
             m.d.sync += self.first_bias[lane].eq(first.word_select(lane, FINE_BITS).as_signed() << self.first.shift)
-        return biases, multipliers
+        return biases, multipliers, smoothings

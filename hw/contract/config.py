@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from edgemoe.hw.contract.isa import BY_NAME, FEATURES, INSTRUCTION_BYTES, Attention
+from edgemoe.hw.contract.isa import BY_NAME, FEATURES, INSTRUCTION_BYTES, Attention, Stationary
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.activation import ACTIVATIONS, OF_SCORES
 from edgemoe.models.numbers.formats import WeightFormat
@@ -26,6 +26,7 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "masters": (1, 2, 4),
     "data_bits": (64, 128, 256),
     "weight_bits": tuple(f.value for f in WeightFormat),
+    "packed": (0, 1),
 }
 ATTENTION: tuple[str, ...] = tuple(kind.kind for kind in Attention)  # in the order of their codes
 # Texts: some of these, with commas between them.
@@ -79,6 +80,7 @@ class HardwareConfig:
     activations: str = ",".join(ACTIVATIONS)  # functions of the epilogue, with commas between them
     weight_bits: str = WeightFormat.SIXTEEN  # the format of programs unless told otherwise
     attention: str = ATTENTION[0]  # kinds of weights that it can make of scores, with commas between them
+    packed: int = 0  # 1: a multiplier can take two products of 9-bit activations and 8-bit weights a cycle
 
     def __post_init__(self) -> None:
         found = self.shortages()
@@ -275,15 +277,29 @@ class HardwareConfig:
     @property
     def sizes(self) -> dict[str, int | str]:
         """What the generated hardware depends on: not its name, nor the format of the programs that it runs. Softmax
-        goes without saying.
+        goes without saying, as does one product a multiplier.
         """
-        found = {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits", "attention")}
-        return found | ({"attention": self.attention} if len(self.weighings) > 1 else {})
+        found = {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits", "attention", "packed")}
+        return (
+            found
+            | ({"attention": self.attention} if len(self.weighings) > 1 else {})
+            | ({"packed": 1} if self.packed else {})
+        )
 
     @property
     def weighings(self) -> tuple[str, ...]:
         """`attention`, one by one."""
         return tuple(kind.strip() for kind in self.attention.split(","))
+
+    def packs(self, i: Any) -> bool:
+        """Whether an instruction's products are packed on this build."""
+        packed = self.packed and i.packed and i.stationary == Stationary.WEIGHTS8 and not i.probabilities
+        return bool(packed)
+
+    @property
+    def table_rows(self) -> int:
+        """Rows of a table of maxima: rows beyond begin again at its first."""
+        return 1 << (self.rows - 1).bit_length()
 
     def weighs(self, code: int) -> Attention:
         """The kind of attention that a field of an instruction asks for, as this build does it."""
@@ -324,7 +340,9 @@ PRESETS = {
             tokens=264,
             width=384,
             hidden=1536,
+            prefetch_beats=2048,
             weight_bits=WeightFormat.MIXED,
+            packed=1,
         ),
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.

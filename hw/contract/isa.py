@@ -323,6 +323,15 @@ FIELDS = (
         signed=True,
     ),
     Field("among_chosen", 1, "ROUTE: scores are the softmax over the chosen experts, not over all of them"),
+    Field(
+        "packed",
+        1,
+        "WEIGHTS8 without `probabilities`: streamed words are rounded to 9 bits, and two output words are computed at "
+        "a time; a build without `packed` takes no notice",
+    ),
+    Field("steps", 2, "packed: table of maxima that the streamed rows' steps come from; 0: their step is 1"),
+    Field("steps_base", 16, "packed: row 0's place in that table, unless `gather`"),
+    Field("maxima", 2, "table that keeps the maxima of rows written to activation memory, result or copy; 0: none"),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every payload that crosses a unit boundary, declared once."""
 
-from amaranth.hdl import Shape, signed, unsigned
+from amaranth.hdl import Shape, Value, signed, unsigned
 from amaranth.lib import data
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import BY_NAME, FIELDS, INSTRUCTION_BYTES, OFFSETS
+from edgemoe.hw.contract.isa import BY_NAME, FIELDS, INSTRUCTION_BYTES, OFFSETS, Stationary
 from edgemoe.models.numbers.words import WORD_BITS
 
 ROW_BITS = 13  # absolute token rows (HardwareConfig allows 4096, and counts reach it)
@@ -77,3 +77,32 @@ TAG = data.StructLayout(
     }
 )
 """What travels beside a row from the stream's issue to write-back."""
+
+STEP = data.StructLayout({"mantissa": 5, "exponent": 3})
+"""The step of a row's rounded activations: mantissa * 2^exponent / 8."""
+
+
+def bank(config: HardwareConfig) -> Shape:
+    """Number of a parameter bank: packed, two column blocks are under way while the next two are loaded."""
+    return unsigned(1 + config.packed)
+
+
+def tag(config: HardwareConfig) -> data.StructLayout:
+    """TAG, of a build with packed products with more:
+
+    emits   a row of results leaves the accumulators: with `last` that of the present sums, the lower ones if packed;
+    high    or the upper ones that the accumulators hold, while the next column blocks' first chunk or
+    flush   nothing is added up
+    step    of the row, if packed
+    """
+    if not config.packed:
+        return TAG
+    return data.StructLayout(
+        {**dict(TAG.members.items()), "bank": bank(config), "emits": 1, "high": 1, "flush": 1, "step": STEP}
+    )
+
+
+def packs(instruction: Value) -> Value:
+    """Whether a MATMUL's products are packed, on a build that can."""
+    weights = instruction.stationary == Stationary.WEIGHTS8
+    return instruction.packed & weights & ~instruction.probabilities

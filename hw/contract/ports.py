@@ -17,10 +17,12 @@ class ReadPort(wiring.Signature):
 
 class ResultPort(wiring.Signature):
     """A result on its way to the on-chip memories, as its source sees it: `word` goes to `address` of `memory`, and
-    with `copy_valid` to `copy_address` of activation memory as well.
+    with `copy_valid` to `copy_address` of activation memory as well; where products are packed, what goes to activation
+    memory is `copy_word`.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
+        copy = {"copy_word": Out(word(config))} if config.packed else {}
         super().__init__(
             {
                 "valid": Out(1),
@@ -29,6 +31,7 @@ class ResultPort(wiring.Signature):
                 "word": Out(word(config)),
                 "copy_valid": Out(1),
                 "copy_address": Out(WORD_ADDRESS_BITS),
+                **copy,
             }
         )
 

@@ -44,6 +44,7 @@ class Machine:
     dram      bytes, from the memory base on
     sums, squares   of each residual row: the sum of its numbers, and of their squares
     sigma     1/sigma of each row: (mantissa, exponent), as all scales are: mantissa x 2^-16 x 2^-exponent
+    codes     of each table of maxima, row by row: how large the row's largest number is
     maximum   of each row of scores; of TWO_PASS E, and `running` M: the row's sum of 2^score is M 2^E
     total     of each row of scores of SOFTPLUS, their sum
     softmax   1/sum of each row's weights
@@ -61,6 +62,7 @@ class Machine:
         self.memory = {memory: [[0] * config.lanes for _ in range(depth)] for memory, depth in depths.items()}
         self.sums, self.squares = [0] * config.rows, [0] * config.rows
         self.sigma = [(0, 0)] * config.rows
+        self.codes = [[0] * config.table_rows for _ in range(4)]
         self.maximum = [0] * config.tokens
         self.running, self.total = [0] * config.tokens, [0] * config.tokens
         self.softmax = [(0, 0)] * config.tokens
@@ -193,6 +195,9 @@ def image(m: Machine, i: Instruction, e: int) -> None:
 
 def matmul(m: Machine, i: Instruction, e: int) -> None:
     weights, bias, multiplier = stationary(m, i, e)
+    smoothing = [b >> 27 & 7 if m.config.packed else 0 for b in bias]
+    bias = [wrap(b, 27) if m.config.packed else b for b in bias]
+    packed = m.config.packs(i)
     for n, (read, written, score) in enumerate(rows_of(m, i, e)):
         if i.probabilities:
             x = probabilities(m, i, n)
@@ -201,15 +206,19 @@ def matmul(m: Machine, i: Instruction, e: int) -> None:
         scale = scale_of(m, i, n, read, score)
         destination = i.destination_base + written * i.destination_stride
         old = m.row(Memory.RESIDUAL, destination, i.columns) if i.memory == Memory.RESIDUAL else []
+        sums = packed_sums(m, i, read, x, weights) if packed else plain_sums(x, weights)
         result = []
         for c in range(i.columns * m.lanes):
             start = bias[c] << i.bias_shift if i.bias_first else 0
-            total = wrap(start + sum(x[k] * weights[k][c] for k in range(len(x))), 48)
+            total = wrap(start + sums[c], 48)
             added = old[c] << i.residual_shift if i.residual else 0 if i.bias_first else bias[c]
             result.append(epilogue(i, total, scale, multiplier[c], added))
-        m.write_row(i.memory, destination, result)
+        copied = [round_shift(y, shift) for y, shift in zip(result, smoothing, strict=False)]
+        m.write_row(i.memory, destination, copied if i.memory == Memory.ACTIVATION else result)
         if i.copy:
-            m.write_row(Memory.ACTIVATION, i.copy_base + written * i.copy_stride, result)
+            m.write_row(Memory.ACTIVATION, i.copy_base + written * i.copy_stride, copied)
+        if m.config.packed and i.maxima and (i.memory == Memory.ACTIVATION or i.copy):
+            keep_maximum(m, i, n, written, copied)
         if i.memory == Memory.SCORE:
             keep_scores(m, i, n, result[: i.keys])
         if i.memory == Memory.RESIDUAL:
@@ -232,6 +241,42 @@ def keep_scores(m: Machine, i: Instruction, n: int, scores: list[int]) -> None:
     if m.config.weighs(i.attention) == Attention.SOFTPLUS:
         m.total[n] = wrap((m.total[n] if i.append else 0) + sum(scores), 30)
     m.maximum[n] = max([maximum, *scores])
+
+
+def plain_sums(x: list[int], weights: list[list[int]]) -> list[int]:
+    return [sum(x[k] * weights[k][c] for k in range(len(x))) for c in range(len(weights[0]))]
+
+
+def packed_sums(m: Machine, i: Instruction, read: int, x: list[int], weights: list[list[int]]) -> list[int]:
+    """Sums of a row rounded to 9 bits, in eighths. A multiplier adds up two of them in chains of inputs, one in 19 bits
+    below the other, which gets what is beyond.
+    """
+    row = (read if i.gather else i.steps_base + read) % m.config.table_rows
+    mantissa, exponent = row_step(m.codes[i.steps][row] if i.steps else 0)
+    factor = int(arithmetic.step_table()[mantissa - 8])  # 8 / mantissa in units of 2^-15
+    narrow = [saturate(round_shift(number * factor, 15 + exponent), 9) for number in x]
+    sums = [0] * len(weights[0])
+    for start in range(0, len(x), min(16, m.lanes)):
+        chain = range(start, start + min(16, m.lanes))
+        for c in range(len(sums)):
+            if c // m.lanes % 2 == 0:
+                low, high = (sum(narrow[k] * weights[k][d] for k in chain) for d in (c, c + m.lanes))
+                sums[c] += wrap(low, 19)
+                sums[c + m.lanes] += high + (low - wrap(low, 19) >> 19)
+    return [wrap(total, 24) * mantissa << exponent for total in sums]
+
+
+def row_step(code: int) -> tuple[int, int]:
+    """Of a row whose maximum has this code: mantissa x 2^exponent / 8."""
+    mantissa, exponent = arithmetic.row_step(code)
+    return int(mantissa), int(exponent)
+
+
+def keep_maximum(m: Machine, i: Instruction, n: int, written: int, new: list[int]) -> None:
+    """Of a row of activation memory: afresh, or, with `append`, with what it had before."""
+    row = (written if i.scatter else i.row_base + n) % m.config.table_rows
+    code = int(arithmetic.maximum_code(max(abs(number) for number in new)))
+    m.codes[i.maxima][row] = max(code, m.codes[i.maxima][row]) if i.append else code
 
 
 def scale_of(m: Machine, i: Instruction, n: int, read: int, score: int) -> tuple[int, int]:
@@ -262,6 +307,8 @@ def stationary(m: Machine, i: Instruction, e: int) -> tuple[list[list[int]], lis
 
 def weight_stream(m: Machine, i: Instruction, e: int) -> tuple[list[list[int]], list[int], list[int]]:
     """The same from DRAM: for each column block the biases' low halves, high halves, multipliers, then its weights."""
+    if m.config.packs(i):
+        return packed_stream(m, i, e)
     word = 2 * m.lanes
     size = 1 if i.stationary == Stationary.WEIGHTS8 else 2
     weights: list[list[int]] = [[] for _ in range(i.chunks * m.lanes)]
@@ -276,6 +323,29 @@ def weight_stream(m: Machine, i: Instruction, e: int) -> tuple[list[list[int]], 
         for row in weights:
             row += [m.number(address + size * lane, size) for lane in range(m.lanes)]
             address += size * m.lanes
+    return weights, bias, multiplier
+
+
+def packed_stream(m: Machine, i: Instruction, e: int) -> tuple[list[list[int]], list[int], list[int]]:
+    """The same of two column blocks at a time: the parameters of either, then pairs of weights, of which the second is
+    one less than it means where the first is negative. Behind an odd last block comes one that fills up.
+    """
+    word = 2 * m.lanes
+    weights: list[list[int]] = [[] for _ in range(i.chunks * m.lanes)]
+    bias, multiplier = [], []
+    address = i.address + e * i.expert_stride
+    for _ in range(0, i.columns, 2):
+        for _ in range(2):
+            for lane in range(0, word, 2):
+                low, high = m.number(address + lane, 2, False), m.number(address + word + lane, 2)
+                bias.append(high << 16 | low)
+                multiplier.append(m.number(address + 2 * word + lane, 2, False))
+            address += m.config.parameter_words * word
+        for row in weights:
+            pairs = [(m.number(address + lane, 1), m.number(address + lane + 1, 1)) for lane in range(0, word, 2)]
+            row += [first for first, _ in pairs]
+            row += [second + (first < 0) for first, second in pairs]
+            address += word
     return weights, bias, multiplier
 
 
@@ -458,14 +528,15 @@ OPERATIONS: Mapping[Opcode, Operation] = {
     ),
     Opcode.MATMUL: Operation(
         matmul,
-        (matmul, rows_of, stationary, weight_stream, probabilities, weight, factor_of, scale_of, epilogue, keep_scores,
-         keep_statistics),
+        (matmul, plain_sums, packed_sums, row_step, rows_of, stationary, weight_stream, packed_stream, probabilities,
+         weight, factor_of, scale_of, epilogue, keep_maximum, keep_scores, keep_statistics),
         "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that "
         "one is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a "
         "row's maximum or scale comes from the MATMUL before. With `wait_load` the first key or value is read when "
         "everything before is complete; without, the loader is at most one block ahead of the array. Weights are "
         "fetched without waiting. Without `probabilities` it begins when the last probability before it has passed.",
-        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles, of 8-bit weights max(`rows`, lanes / 2 + 1); a "
+        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles, of 8-bit weights max(`rows`, lanes / 2 + 1); "
+        "packed ones are half as many, and `rows` cycles follow the last two columns, or every two if `chunks` is 1; a "
         "block of KEYS at least 2 lanes, as its columns enter only behind the wave of rows. With weights no less than "
         "`beats` beats on the bus. The next MATMUL streams while this one drains.",
         (
@@ -476,8 +547,11 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "compute/score_functions.py",
             "compute/running_sums.py",
             "compute/reweighting.py",
+            "compute/narrow.py",
             "compute/array.py",
             "compute/accumulator.py",
+            "compute/row_step.py",
+            "compute/row_maxima.py",
             "compute/epilogue.py",
             "control/row_pipeline.py",
             "control/writeback.py",

@@ -13,7 +13,7 @@ class Hazards(wiring.Component):
 
     A block may start when the loader has announced one more than have started, and not sooner than `block_spacing`
     cycles after the start of the last: with few rows the accumulators and row tables would be revisited before they are
-    written.
+    written. The same holds for rows that flush packed sums, for which no block is needed (`flushes`).
 
     A MATMUL may begin when at most one other is under way - none, if it waits for results - and when no row of an
     earlier one is still on its way through the exponentials, `probability_latency` cycles longer than the direct way,
@@ -22,10 +22,11 @@ class Hazards(wiring.Component):
     Ports:
         announced (in): pulse: the loader has a block.
         block_starts (in): pulse.
+        flush_starts (in): pulse: rows without a block begin, if the build has them.
         probability_issued (in): a row takes the long way in this cycle.
         accepted, retired (in): pulses: an instruction was taken, has completed.
         wait_stream, probabilities (in): of the present instruction, which counts as under way.
-        block_may_start, matmul_may_begin (out): the rules.
+        block_may_start, flush_may_start, matmul_may_begin (out): the rules.
         alone (out): nothing else is under way.
         empty (out): nor is the present instruction.
     Latency: LATENCY = 1 cycle: outputs are those of the events up to the cycle before.
@@ -37,8 +38,8 @@ class Hazards(wiring.Component):
     LATENCY = 1
     INTERVAL = 1
 
-    def __init__(self, *, block_spacing: int, probability_latency: int):
-        self.block_spacing, self.probability_latency = block_spacing, probability_latency
+    def __init__(self, *, block_spacing: int, probability_latency: int, flushes: bool = False):
+        self.block_spacing, self.probability_latency, self.flushes = block_spacing, probability_latency, flushes
         super().__init__(
             {
                 "announced": In(1),
@@ -52,6 +53,7 @@ class Hazards(wiring.Component):
                 "matmul_may_begin": Out(1),
                 "alone": Out(1),
                 "empty": Out(1),
+                **({"flush_starts": In(1), "flush_may_start": Out(1)} if flushes else {}),
             }
         )
 
@@ -63,11 +65,13 @@ class Hazards(wiring.Component):
             m.d.sync += block_ready.eq(1)
         with m.Elif(self.block_starts):
             m.d.sync += block_ready.eq(0)
-        with m.If(self.block_starts):
+        with m.If((self.block_starts | self.flush_starts) if self.flushes else self.block_starts):
             m.d.sync += spacing.eq(1)
         with m.Elif(spacing != self.block_spacing):
             m.d.sync += spacing.eq(spacing + 1)
         m.d.comb += self.block_may_start.eq(block_ready & (spacing == self.block_spacing))
+        if self.flushes:
+            m.d.comb += self.flush_may_start.eq(spacing == self.block_spacing)
 
         # Cycles after which a row on the direct way comes behind one on the long way.
         passed = self.probability_latency + 1

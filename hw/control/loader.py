@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loader: brings the next stationary block into the array's shadow registers while the present one is in use."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -9,7 +9,7 @@ from edgemoe.hw.compute.array import ArrayLoad
 from edgemoe.hw.compute.epilogue import ParameterLoad
 from edgemoe.hw.contract.config import PARAMETER_WORDS, HardwareConfig
 from edgemoe.hw.contract.isa import Stationary
-from edgemoe.hw.contract.layouts import JOB
+from edgemoe.hw.contract.layouts import JOB, packs
 from edgemoe.hw.contract.ports import ReadPort, WeightRowPort
 from edgemoe.hw.control.key_value_addresses import KeyValueAddresses
 
@@ -21,13 +21,15 @@ class Loader(wiring.Component):
     inner).
 
     Weights come as words from the weight stream, which puts the parameter words of a column block before its first
-    block: a row each, of 8-bit weights two; keys and values come from key/value memory, a word a cycle: keys fill
-    columns, values fill rows; beyond `valid` keys zeros are loaded.
+    block: a row each, of 8-bit weights two, or, packed, a row of two column blocks, whose parameters come together;
+    keys and values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond `valid` keys
+    zeros are loaded.
 
     A block of rows is announced when its first row is presented: rows then follow without a gap, and the wave that
     swaps needs row k only k cycles later. A block of columns is announced with its last column. The next load starts
     when the array has swapped; pairs of rows, which would overtake the wave, when it is half-way down, columns when it
-    has left the last row. Parameter words go to the epilogue's two banks alternately.
+    has left the last row. Parameter words go to the epilogue's banks in turn, of which there are two, or four where
+    products are packed.
 
     Ports:
         jobs (in stream): MATMULs.
@@ -75,14 +77,16 @@ class Loader(wiring.Component):
         column, chunk, index = Signal(10), Signal(10), Signal(range(lanes))
         by_column, by_pair, last_chunk, last_column = Signal(), Signal(), Signal(), Signal()
         loading, advance, begins, ends = Signal(), Signal(), Signal(), Signal()  # a block: under way; its words
-        bank, banks_free, take_bank = Signal(), Signal(2, init=2), Signal()
+        by_pairs, finished, packed = self._widths(instruction, column)
+        bits, banks = self.parameter.bank.shape().width, 4 if self.config.packed else 2
+        bank, banks_free, take_bank = Signal(bits), Signal(range(banks + 1), init=banks), Signal()
         m.d.sync += banks_free.eq(banks_free - take_bank + self.column_done)
         shadow_free, half_way, passed = self._shadow(m)
         m.d.comb += [
             by_column.eq(instruction.stationary == Stationary.KEYS),
-            by_pair.eq(instruction.stationary == Stationary.WEIGHTS8),
+            by_pair.eq(by_pairs),
             last_chunk.eq(chunk + 1 == instruction.chunks),
-            last_column.eq(column + 1 == instruction.columns),
+            last_column.eq(finished),
             begins.eq(advance & ~loading),
             ends.eq(advance & (index == Mux(by_pair, lanes // 2 - 1, lanes - 1))),
         ]
@@ -101,12 +105,7 @@ class Loader(wiring.Component):
             with m.State("PARAMETERS"):
                 m.d.comb += self.waits_for_weights.eq(1)
                 m.d.comb += self.weights.ready.eq((banks_free != 0) | (index != 0))
-                with m.If(self.weights.valid & self.weights.ready):
-                    m.d.comb += [self.parameter.valid.eq(index < PARAMETER_WORDS), take_bank.eq(index == 0)]
-                    m.d.sync += index.eq(index + 1)
-                    with m.If(index == self.config.parameter_words - 1):
-                        m.d.sync += [index.eq(0), bank.eq(~bank)]
-                        m.next = "WEIGHTS"
+                self._take_parameter(m, index, bank, take_bank, packed)
             with m.State("WEIGHTS"):
                 # A block starts only when all its words will stream.
                 half, whole = (self.weights.level[exact_log2(n) :].any() for n in (lanes // 2, lanes))
@@ -130,7 +129,8 @@ class Loader(wiring.Component):
         with m.If(begins):
             m.d.sync += [loading.eq(1), shadow_free.eq(0)]
         with m.If(ends):  # chunks inner, column blocks outer
-            m.d.sync += [loading.eq(0), index.eq(0), column.eq(column + last_chunk)]
+            step = last_chunk if packed is None else Cat(last_chunk & ~packed, last_chunk & packed)
+            m.d.sync += [loading.eq(0), index.eq(0), column.eq(column + step)]
             m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
         addresses = self._addresses(m, instruction)
         read = advance & fsm.ongoing("KEY_VALUE")
@@ -145,8 +145,36 @@ class Loader(wiring.Component):
             self.parameter.data.eq(self.weights.word),
         ]
         inside = addresses.key + index < instruction.keys
-        self._present(m, read, index, inside, by_column, by_pair, fsm.ongoing("WEIGHTS"))
+        self._present(m, read, index, inside, by_column, by_pair, fsm.ongoing("WEIGHTS"), packed)
         return m
+
+    def _widths(self, instruction, column) -> tuple[Value, Value, Value | None]:
+        """(rows of weights come in pairs; the column is the last; two column blocks at a time, on a build that can)."""
+        by_pairs, finished = instruction.stationary == Stationary.WEIGHTS8, column + 1 == instruction.columns
+        if not self.config.packed:
+            return by_pairs, finished, None
+        packed = packs(instruction)
+        return by_pairs & ~packed, column + Mux(packed, 2, 1) >= instruction.columns, packed
+
+    def _take_parameter(self, m: Module, index, bank, take_bank, packed) -> None:
+        """A word of parameters, if it is there; behind the last one come weights."""
+        with m.If(self.weights.valid & self.weights.ready):
+            m.d.comb += [self.parameter.valid.eq(index < PARAMETER_WORDS), take_bank.eq(index == 0)]
+            m.d.sync += index.eq(index + 1)
+            with m.If(index == self.config.parameter_words - 1):
+                m.d.sync += [index.eq(0), bank.eq(bank + 1 if self.config.packed else ~bank)]
+                with m.If(self._all_parameters(m, packed)):
+                    m.next = "WEIGHTS"
+
+    def _all_parameters(self, m: Module, packed) -> Value:
+        """With the word that is taken in this cycle those of the block, or of both column blocks of a packed one, are
+        there.
+        """
+        if packed is None:
+            return Const(1)
+        second = Signal()
+        m.d.sync += second.eq(packed & ~second)
+        return ~packed | second
 
     def _addresses(self, m: Module, instruction) -> KeyValueAddresses:
         """The addresses in key/value memory, of this instruction."""
@@ -177,7 +205,7 @@ class Loader(wiring.Component):
             m.d.sync += since_swap.eq(since_swap + 1)
         return free, half_way, passed
 
-    def _present(self, m: Module, read, index, inside, by_column, by_pair, weights) -> None:
+    def _present(self, m: Module, read, index, inside, by_column, by_pair, weights, packed) -> None:
         """A word to the array: weights directly, key/value words one cycle after their address (`read`), zeros
         beyond the last key.
         """
@@ -205,3 +233,5 @@ class Loader(wiring.Component):
                 self.load.index.eq(Mux(by_pair, index << 1, index)),
                 self.load.data.eq(Cat(*self.weights.word)),
             ]
+            if self.config.packed:
+                m.d.comb += self.load.packed.eq(packed)

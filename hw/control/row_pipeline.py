@@ -10,23 +10,33 @@ from edgemoe.hw.compute.accumulator import RowTag
 from edgemoe.hw.compute.epilogue import EpilogueControl, FirstBias
 from edgemoe.hw.compute.normalise import ScalePort
 from edgemoe.hw.compute.pipeline import chain, delay
+from edgemoe.hw.compute.row_maxima import TABLE_BITS
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory, Scale
-from edgemoe.hw.contract.layouts import ATTENTION_BITS, CONTEXTS, ROW_BITS, STRIDE_BITS, TAG, WORD_ADDRESS_BITS
+from edgemoe.hw.contract.layouts import (
+    ATTENTION_BITS,
+    CONTEXTS,
+    ROW_BITS,
+    STEP,
+    STRIDE_BITS,
+    WORD_ADDRESS_BITS,
+    packs,
+)
+from edgemoe.hw.contract.layouts import tag as tag_layout
 from edgemoe.models.numbers.words import SCALE_ONE
 
 
 class TaggedRow(wiring.Signature):
     """A row at the array's input, as its source sees it: its `tag`, and the instructions that the tag refers to."""
 
-    def __init__(self) -> None:
-        super().__init__({"tag": Out(TAG), "contexts": Out(CONTEXTS)})
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"tag": Out(tag_layout(config)), "contexts": Out(CONTEXTS)})
 
 
 class Destination(data.StructLayout):
     """Where a finished word goes. `first` word of its row; `index` of its query and `mask` of lanes that exist, of
-    scores; absolute `row` of the residual, for its statistics; where a build keeps more of scores than maxima, their
-    kind of `attention` and the `shift` of their unit.
+    scores; absolute `row` of the residual, for its statistics, and of the table `maxima`, if there are any; where a
+    build keeps more of scores than maxima, their kind of `attention` and the `shift` of their unit.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -41,17 +51,26 @@ class Destination(data.StructLayout):
                 "mask": config.lanes,
                 "row": ROW_BITS,
                 "scatter": 1,
+                **({"maxima": TABLE_BITS} if config.packed else {}),
             }
             | ({"attention": ATTENTION_BITS, "shift": 4} if config.keeps_scores else {})
         )
+
+
+class PackedRow(wiring.Signature):
+    """Whether a row of sums is packed, and its step, as who keeps count of it sees it."""
+
+    def __init__(self) -> None:
+        super().__init__({"packed": Out(1), "step": Out(STEP)})
 
 
 class RowPipeline(wiring.Component):
     """The control pipeline of the whole datapath: delays the tag of each row along array, accumulators and epilogue and
     derives every control signal from it.
 
-    Time 0 is the cycle in which the row enters the array. The schedule (attribute `TIME`, from the latencies of the
-    units on the way):
+    Time 0 is the cycle in which the row enters the array; where products are packed, `array` counts the rounding before
+    it, too, `accumulator` the row's step behind the accumulators, and `bias` is asked for there. The schedule
+    (attribute `TIME`, from the latencies of the units on the way):
 
     ============  =========================  ====================================================================
     name          time                       what the tag of that cycle decides
@@ -74,6 +93,7 @@ class RowPipeline(wiring.Component):
     Ports:
         row (in TaggedRow): with the row at the array's input.
         bias (out FirstBias): what sums start from.
+        packed (out PackedRow): beside the accumulators' sums, where products are packed.
         accumulate (out RowTag): beside the array's sums.
         norm, softmax (out ScalePort): the tables of row scales.
         old_address (out): of the residual's word that the epilogue adds.
@@ -98,13 +118,17 @@ class RowPipeline(wiring.Component):
         accumulator_latency: int,
         epilogue_latency: int,
         settle: int,
+        step_latency: int = 0,
+        bias_delay: int = 0,
     ):
         self.config, self.settle = config, settle
-        self.entry = array_latency + accumulator_latency
+        summed = array_latency + accumulator_latency
+        self.entry = summed + step_latency
         self.exit = self.entry + epilogue_latency
         self.TIME = {
-            "bias": array_latency - 1,
+            "bias": summed + bias_delay - 1 if config.packed else array_latency - 1,
             "accumulate": array_latency,
+            **({"packed": summed} if config.packed else {}),
             "destination": self.entry - 3,
             "tables": self.entry - 2,
             "scale": self.entry - 1,
@@ -115,13 +139,14 @@ class RowPipeline(wiring.Component):
         }
         super().__init__(
             {
-                "row": In(TaggedRow()),
-                "bias": Out(FirstBias()),
+                "row": In(TaggedRow(config)),
+                "bias": Out(FirstBias(config)),
                 "accumulate": Out(RowTag(config)),
+                **({"packed": Out(PackedRow())} if config.packed else {}),
                 "norm": Out(ScalePort(config.rows)),
                 "softmax": Out(ScalePort(config.tokens)),
                 "old_address": Out(WORD_ADDRESS_BITS),  # of the residual's word that the epilogue adds
-                "control": Out(EpilogueControl),
+                "control": Out(EpilogueControl(config)),
                 "destination": Out(Destination(config)),
                 "column_done": Out(1),  # pulse: a column block with parameters has left the epilogue
                 "final_written": Out(1),
@@ -150,6 +175,15 @@ class RowPipeline(wiring.Component):
             self.norm.index.eq(tag("tables").table_row),
             self.softmax.index.eq(tag("tables").index),
         ]
+        if self.config.packed:
+            sums, summed = tag("accumulate"), tag("packed")
+            m.d.comb += [
+                self.accumulate.packed.eq(packs(instruction("accumulate"))),
+                *(getattr(self.accumulate, name).eq(sums[name]) for name in ("emits", "high", "flush")),
+                self.packed.packed.eq(packs(instruction("packed"))),
+                self.packed.step.eq(summed.step),
+                self.destination.maxima.eq(instruction("write").maxima),
+            ]
         self._addresses(m, tag("destination"), instruction("destination"))
         self._scale(m, tag("scale"), instruction("scale"))
 

@@ -12,6 +12,7 @@ from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.softmax import Probabilities, ScoreStream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Attention, Scale, Turn
+from edgemoe.hw.contract.layouts import packs
 from edgemoe.hw.contract.ports import ReadPort
 from edgemoe.hw.control.row_pipeline import TaggedRow
 from edgemoe.hw.control.streamer import StreamedWord
@@ -44,13 +45,13 @@ class StreamPath(wiring.Component):
         self.config, self.probability_latency = config, probability_latency
         super().__init__(
             {
-                "streamed": In(StreamedWord()),
+                "streamed": In(StreamedWord(config)),
                 "activation": Out(ReadPort(config)),
                 "score": Out(ReadPort(config)),
                 "scores": Out(ScoreStream(config)),
                 "probabilities": In(Probabilities(config)),
                 "array": Out(ArrayStream(config)),
-                "row": Out(TaggedRow()),
+                "row": Out(TaggedRow(config)),
                 "swap": Out(1),
             }
         )
@@ -98,4 +99,6 @@ class StreamPath(wiring.Component):
             self.array.data.eq(Mux(probabilities.valid, probabilities.word, self.activation.data)),
             self.swap.eq(self.array.valid & self.array.swap),
         ]
+        if self.config.packed:
+            m.d.comb += self.array.packed.eq(~probabilities.valid & packs(instruction))
         return m

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streamer: executes issued instructions in order; for MATMUL it streams rows past the stationary blocks."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import Stages, chain
+from edgemoe.hw.compute.row_maxima import StepPort
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode
-from edgemoe.hw.contract.layouts import CONTEXTS, JOB, ROW_BITS, STRIDE_BITS, TAG, WORD_ADDRESS_BITS
+from edgemoe.hw.contract.layouts import CONTEXTS, JOB, ROW_BITS, STRIDE_BITS, WORD_ADDRESS_BITS, packs, tag
+from edgemoe.hw.contract.layouts import bank as bank_shape
 from edgemoe.hw.contract.ports import EntryPort, Events, OperationPort
 from edgemoe.hw.control.hazards import Hazards
 
-ISSUE = data.StructLayout({"tag": TAG, "swap": 1, "chunk": 10, "lanes_left": 18, "probabilities": 1})
+BEGINS = data.StructLayout({"block": 1, "flush": 1})
+"""The next row is the first of a block, or of those that only flush."""
+
+
+def issue_layout(config: HardwareConfig) -> data.StructLayout:
+    """A row's tag, and what else is known of it when it is issued."""
+    return data.StructLayout({"tag": tag(config), "swap": 1, "chunk": 10, "lanes_left": 18, "probabilities": 1})
 
 
 class StreamedWord(wiring.Signature):
@@ -19,8 +27,10 @@ class StreamedWord(wiring.Signature):
     data, `issue` says what it is and `contexts` holds the instructions that its tag refers to.
     """
 
-    def __init__(self) -> None:
-        super().__init__({"address": Out(WORD_ADDRESS_BITS), "issue": Out(ISSUE), "contexts": Out(CONTEXTS)})
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__(
+            {"address": Out(WORD_ADDRESS_BITS), "issue": Out(issue_layout(config)), "contexts": Out(CONTEXTS)}
+        )
 
 
 class Streamer(wiring.Component):
@@ -41,6 +51,10 @@ class Streamer(wiring.Component):
     word      the word, out of activation or score memory
     ========  ==================================================================================
 
+    Packed, two column blocks go together: their lower sums are finished with the last chunk, the upper ones leave the
+    accumulators during the next blocks' first chunk, or, behind the last blocks and where there is only one chunk, with
+    rows that add nothing up.
+
     The *gather* of the patch reordering is this multiplexer in stage `row`: the tokens of an expert lie scattered over
     the activation memory, and the queue says where. Its counterpart, *scatter*, is the row that travels in the tag to
     write-back.
@@ -53,6 +67,7 @@ class Streamer(wiring.Component):
         waits_for_weights (in): it has none, for want of weights.
         entry (out EntryPort): an entry of an expert's queue.
         streamed (out StreamedWord): the word of a row; of the instructions in flight TAG.context tells which is meant.
+        steps (out StepPort): the step of a row's activations, where products are packed.
         operation (out OperationPort): runs alone; its `job` is the present instruction, whatever it is.
         events (out Events): what the present cycle is spent on.
     Latency: LATENCY = 5 cycles from the issue of a row to its word, beside `streamed.issue`, a register for each of the
@@ -76,7 +91,8 @@ class Streamer(wiring.Component):
                 "ready": In(1),  # pulse: the loader has a block
                 "waits_for_weights": In(1),  # it has none, for want of weights
                 "entry": Out(EntryPort()),
-                "streamed": Out(StreamedWord()),
+                "streamed": Out(StreamedWord(config)),
+                **({"steps": Out(StepPort())} if config.packed else {}),
                 "operation": Out(OperationPort()),  # its `job` is the present instruction, whatever it is
                 "events": Out(Events()),
             }
@@ -84,11 +100,14 @@ class Streamer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job, issued, context = self.operation.job, Signal(ISSUE), Signal()
+        job, issued, context = self.operation.job, Signal(issue_layout(self.config)), Signal()
         accepted, issue = Signal(), Signal()
-        instruction, first_row = job.instruction, issued.swap
+        begins = Signal(BEGINS) if self.config.packed else None
+        instruction, first_row = job.instruction, begins.block if self.config.packed else issued.swap
         m.submodules.hazards = hazards = Hazards(
-            block_spacing=self.block_spacing, probability_latency=self.probability_latency
+            block_spacing=self.block_spacing,
+            probability_latency=self.probability_latency,
+            flushes=bool(self.config.packed),
         )
         m.d.comb += [
             accepted.eq(self.jobs.valid & self.jobs.ready),
@@ -121,7 +140,7 @@ class Streamer(wiring.Component):
                 with m.If(self.operation.done):
                     m.next = "IDLE"
             with m.State("STREAM"):
-                m.d.comb += issue.eq(~first_row | hazards.block_may_start)
+                m.d.comb += issue.eq(self._may_issue(m, issue, issued, begins, hazards))
                 with m.If(issue & issued.tag.final):
                     m.next = "IDLE"
 
@@ -130,20 +149,37 @@ class Streamer(wiring.Component):
             issued.tag.context.eq(context),
             issued.probabilities.eq(instruction.probabilities),
         ]
-        self._walk(m, accepted, issued)
+        self._walk(m, accepted, issued, begins)
         self._locate(m, issued)
         self._events(m, fsm, issue, hazards.empty)
         return m
 
-    def _walk(self, m: Module, accepted: Signal, issued: Signal) -> None:
+    def _may_issue(self, m: Module, issue: Signal, issued: Signal, begins: Signal, hazards: Hazards) -> Value:
+        """The next row may go: the first of a block if that is there, the first that flushes if those before are."""
+        if not self.config.packed:
+            return ~issued.swap | hazards.block_may_start
+        m.d.comb += hazards.flush_starts.eq(issue & begins.flush)
+        return Mux(begins.flush, hazards.flush_may_start, ~begins.block | hazards.block_may_start)
+
+    def _walk(self, m: Module, accepted: Signal, issued: Signal, begins: Signal | None) -> None:
         """The loop nest of the present instruction: `issued` is the row whose turn it is, the next one's comes with
         its issue.
         """
         job, lanes = self.operation.job, self.config.lanes
         instruction = job.instruction
         index, column, chunk = Signal(ROW_BITS), Signal(10), Signal(10)
-        bank, lanes_left = Signal(), Signal(18)
+        bank, lanes_left = Signal(bank_shape(self.config)), Signal(18)
         last_row, last_chunk, last_column = Signal(), Signal(), Signal()
+        if self.config.packed:
+            m.d.comb += [
+                issued.tag.index.eq(index),
+                issued.chunk.eq(chunk),
+                issued.lanes_left.eq(lanes_left),
+                self.entry.expert.eq(job.expert),
+                self.entry.index.eq(index),
+            ]
+            self._walk_packed(m, accepted, issued, begins, index, column, chunk, bank, lanes_left)
+            return
         m.d.comb += [
             last_row.eq(index + 1 == job.rows),
             last_chunk.eq(chunk + 1 == instruction.chunks),
@@ -173,6 +209,53 @@ class Streamer(wiring.Component):
                     with m.If(~instruction.stationary[1]):  # parameters come with weights only
                         m.d.sync += bank.eq(~bank)
 
+    def _walk_packed(self, m: Module, accepted, issued, begins, index, column, chunk, bank, lanes_left) -> None:
+        """The same, with two columns at a time if products are packed."""
+        job, tag, lanes = self.operation.job, issued.tag, self.config.lanes
+        instruction, packed, flush = job.instruction, Signal(), Signal()
+        last_row, last_chunk = index + 1 == job.rows, chunk + 1 == instruction.chunks
+        following = Signal(11)  # the column block behind the present ones
+        one_chunk = instruction.chunks == 1
+        last, high, present = Signal(), Signal(), Signal(10)
+        m.d.comb += [
+            packed.eq(packs(instruction)),
+            following.eq(column + Mux(packed, 2, 1)),
+            tag.flush.eq(flush),
+            last.eq(last_chunk & ~flush),
+            high.eq(packed & (flush | ((chunk == 0) & (column != 0) & ~one_chunk))),
+            present.eq(column - high),
+            tag.high.eq(high),
+            tag.column.eq(present),
+            tag.bank.eq(bank - high),
+            tag.first.eq((chunk == 0) & ~flush),
+            tag.last.eq(last),
+            # The last column block may be there only to fill up.
+            tag.emits.eq(last | (high & (present < instruction.columns))),
+            tag.column_end.eq(last_row & (last | high)),
+            tag.final.eq(
+                last_row
+                & Mux(packed, flush & (column >= instruction.columns), last_chunk & (following == instruction.columns))
+            ),
+            begins.block.eq((index == 0) & ~flush),
+            begins.flush.eq((index == 0) & flush),
+            issued.swap.eq(begins.block),
+        ]
+        with m.If(accepted):
+            m.d.sync += [index.eq(0), column.eq(0), chunk.eq(0), flush.eq(0)]
+            m.d.sync += lanes_left.eq(self.jobs.payload.instruction.keys)
+        with m.Elif(tag.valid):
+            m.d.sync += index.eq(index + 1)
+            with m.If(last_row):
+                fewer = Mux(lanes_left > lanes, lanes_left - lanes, 0)
+                m.d.sync += [index.eq(0), flush.eq(0)]
+                with m.If(~flush):
+                    m.d.sync += [chunk.eq(chunk + 1), lanes_left.eq(fewer)]
+                    with m.If(last_chunk):
+                        m.d.sync += [chunk.eq(0), column.eq(following), lanes_left.eq(instruction.keys)]
+                        m.d.sync += flush.eq(packed & (one_chunk | (following >= instruction.columns)))
+                        with m.If(~instruction.stationary[1]):  # parameters come with weights only
+                            m.d.sync += bank.eq(bank + Mux(packed, 2, 1))
+
     def _events(self, m: Module, fsm, issue: Signal, empty: Signal) -> None:
         """What the present cycle is spent on."""
         events, opcode = self.events, self.operation.job.instruction.opcode
@@ -194,7 +277,7 @@ class Streamer(wiring.Component):
         """From the issue of a row to the address of its word, through STAGES;
         the rest of the issue travels beside it.
         """
-        entry, located = Signal(ISSUE, name="entry"), Signal(ISSUE, name="located")
+        entry, located = (Signal(issue_layout(self.config), name=name) for name in ("entry", "located"))
         row, product, base = Signal(ROW_BITS), Signal(ROW_BITS + STRIDE_BITS), Signal(WORD_ADDRESS_BITS)
         here = self.streamed.contexts[entry.tag.context].instruction
         m.d.sync += [
@@ -215,3 +298,12 @@ class Streamer(wiring.Component):
         ]
         beside = chain(m, located, self.LATENCY - self.STAGES.after("row"), name="beside", reset_less=False)
         m.d.comb += self.streamed.issue.eq(beside[-1])
+        if self.config.packed:
+            before = self.streamed.contexts[entry.tag.context].instruction
+            place = Signal(ROW_BITS)
+            m.d.sync += place.eq(Mux(before.gather, self.entry.row, before.steps_base + entry.tag.index))
+            m.d.comb += [
+                self.steps.table.eq(here.steps),
+                self.steps.row.eq(place),
+                self.streamed.issue.tag.step.eq(self.steps.step),
+            ]

@@ -6,6 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.epilogue import FinishedWord
 from edgemoe.hw.compute.layernorm import RowStatistics
+from edgemoe.hw.compute.row_maxima import MaximaWrite
 from edgemoe.hw.compute.softmax import ScoreWrite
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory
@@ -15,7 +16,8 @@ from edgemoe.hw.control.row_pipeline import Destination
 
 class Writeback(wiring.Component):
     """The epilogue's word, where the row pipeline says: any word to its memory, maybe with a copy in activation memory;
-    a word of scores also to the running maxima, a word of the residual also to the row statistics.
+    a word of scores also to the running maxima, a word of the residual also to the row statistics, a word of activation
+    memory to the maxima of its row, where products are packed.
 
     Ports:
         finished (in FinishedWord): a word,
@@ -23,6 +25,7 @@ class Writeback(wiring.Component):
         result (out ResultPort): to the memories.
         score (out ScoreWrite): to the maxima.
         statistics (out RowStatistics): to the sums of rows.
+        maxima (out MaximaWrite): to the maxima of rows, where products are packed.
     Latency: LATENCY = 0 cycles.
     Interval: INTERVAL = 1 cycle between words.
     Twin: none (no arithmetic).
@@ -40,6 +43,7 @@ class Writeback(wiring.Component):
                 "result": Out(ResultPort(config)),
                 "score": Out(ScoreWrite(config)),
                 "statistics": Out(RowStatistics(config)),
+                **({"maxima": Out(MaximaWrite(config))} if config.packed else {}),
             }
         )
 
@@ -67,4 +71,14 @@ class Writeback(wiring.Component):
         ]
         if self.config.keeps_scores:
             m.d.comb += [self.score.kind.eq(destination.attention), self.score.shift.eq(destination.shift)]
+        if self.config.packed:
+            here = (destination.memory == Memory.ACTIVATION) | destination.copy
+            m.d.comb += [
+                self.maxima.valid.eq(finished.valid & here & (destination.maxima != 0)),
+                self.maxima.table.eq(destination.maxima),
+                self.maxima.row.eq(destination.row),
+                self.maxima.first.eq(destination.first),
+                self.maxima.word.eq(finished.copy),
+                self.result.copy_word.eq(finished.copy),
+            ]
         return m

@@ -89,11 +89,12 @@ class Memories(wiring.Component):
             copied = result.copy_valid if which == Memory.ACTIVATION else 0
             m.d.comb += here.eq(result.valid & (result.memory == which))
             enable = here | copied
+            word = result.copy_word if which == Memory.ACTIVATION and config.packed else result.word
             m.d.comb += [
                 memory.write_address.eq(
                     Mux(self.moving, dma.write_address, Mux(here, result.address, result.copy_address))
                 ),
-                memory.write_data.eq(Mux(self.moving, Cat(*dma.write_word), Cat(*result.word))),
+                memory.write_data.eq(Mux(self.moving, Cat(*dma.write_word), Cat(*word))),
             ]
             dma_enable = dma.write_valid & (dma.write_memory == which)
             dma_enables = Mux(dma_enable, dma.write_lanes, 0) if which == Memory.ACTIVATION else dma_enable

@@ -7,7 +7,7 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Stationary
-from edgemoe.hw.contract.layouts import CHUNK_BITS, COLUMN_BITS, JOB
+from edgemoe.hw.contract.layouts import CHUNK_BITS, COLUMN_BITS, JOB, packs
 from edgemoe.hw.contract.ports import WeightRowPort
 from edgemoe.hw.memory.axi import ReadClient, bus_bits
 from edgemoe.hw.memory.row_unpacker import LevelPromise, RowUnpacker
@@ -25,7 +25,8 @@ class Weights(wiring.Component):
 
     Ports:
         jobs (in stream): MATMULs with weights. The weight stream of one is `columns` column blocks of parameter words
-            and `chunks` blocks of N words, of 8-bit weights N/2 (both at least 1), `beats` beats from `address` on.
+            and `chunks` blocks of N words, of 8-bit weights N/2 (both at least 1), `beats` beats from `address` on;
+            packed column blocks come two at a time, as `weight_stream` has them.
         read (out ReadClient): to the Reader, whose client must be given CAPACITY beats.
         rows (out WeightRowPort): words of blocks and parameter words as they come. `level`: words that can be taken in
             this and the following cycles without a gap, at most 2 N; valid = (level != 0).
@@ -56,7 +57,8 @@ class Weights(wiring.Component):
     def elaborate(self, platform: object) -> ResetInserter:
         m = Module()
         config = self.config
-        structure = data.StructLayout({"eight_bit": 1, "chunks": CHUNK_BITS, "columns": COLUMN_BITS})
+        packed = {"packed": 1} if config.packed else {}
+        structure = data.StructLayout({"eight_bit": 1, **packed, "chunks": CHUNK_BITS, "columns": COLUMN_BITS})
         m.submodules.jobs = jobs = SyncFIFO(width=structure.size, depth=JOBS)
         request, instruction = self.read.request, self.jobs.p.instruction
         m.d.comb += [
@@ -65,7 +67,14 @@ class Weights(wiring.Component):
             request.p.beats.eq(instruction.beats),
             self.jobs.ready.eq(request.ready & jobs.w_rdy),
             jobs.w_en.eq(self.jobs.valid & self.jobs.ready & (instruction.beats != 0)),
-            jobs.w_data.eq(Cat(instruction.stationary == Stationary.WEIGHTS8, instruction.chunks, instruction.columns)),
+            jobs.w_data.eq(
+                Cat(
+                    instruction.stationary == Stationary.WEIGHTS8,
+                    *((packs(instruction),) if config.packed else ()),
+                    instruction.chunks,
+                    instruction.columns,
+                )
+            ),
         ]
         job = data.View(structure, jobs.r_data)
         m.d.comb += jobs.r_en.eq(self.read.valid & self.read.last)
@@ -114,14 +123,19 @@ class Weights(wiring.Component):
         index = Signal(CHUNK_BITS + config.lanes.bit_length())
         column = Signal(COLUMN_BITS)
         elements = Signal.like(index)  # of all blocks of a column
-        m.d.comb += elements.eq(Mux(job.eight_bit, job.chunks * (block // 2), job.chunks * block))
+        halved = job.eight_bit & ~job.packed if config.packed else job.eight_bit
+        together = job.packed if config.packed else 0  # two column blocks
+        m.d.comb += elements.eq(Mux(halved, job.chunks * (block // 2), job.chunks * block))
+        last = Mux(together, 2 * parameters - 1, parameters - 1) if config.packed else parameters - 1
+        following = column + 1 + together if config.packed else column + 1
+        ends = following >= job.columns if config.packed else following == job.columns
         with m.If(complete):
             m.d.sync += index.eq(index + 1)
-            with m.If(~in_weights & (index == parameters - 1)):
+            with m.If(~in_weights & (index == last)):
                 m.d.sync += [index.eq(0), in_weights.eq(1)]
             with m.If(in_weights & (index + 1 == elements)):
-                m.d.sync += [index.eq(0), in_weights.eq(0), column.eq(column + 1)]
-                with m.If(column + 1 == job.columns):
+                m.d.sync += [index.eq(0), in_weights.eq(0), column.eq(following)]
+                with m.If(ends):
                     m.d.sync += finished.eq(1)
             with m.If(self.read.last):
                 m.d.sync += [index.eq(0), in_weights.eq(0), column.eq(0), finished.eq(0)]

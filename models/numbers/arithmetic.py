@@ -18,6 +18,7 @@ from .words import (
     DISTANCE_BITS,
     FINE_PROBABILITY_BITS,
     MULTIPLIER_LIMIT,
+    NARROW_BITS,
     PROBABILITY_BITS,
     PROBABILITY_SUM_BITS,
     RECIPROCAL_FRACTION,
@@ -39,6 +40,7 @@ ROOT_TABLE_FRACTION = 18  # of 1/x and 1/sqrt(x) in their tables
 LOGARITHM_FRACTION = 18  # of log2(x)
 ACTIVATION_SEGMENT_BITS = 10  # 2^10 steps of 2^-16: segments of 1/64
 ACTIVATION_TABLE_FRACTION = 20
+STEP_TABLE_FRACTION = 15
 ACTIVATION_LIMIT = 8 << ACTIVATION_FRACTION  # what is looked up is below
 
 
@@ -228,6 +230,35 @@ def rsqrt(x) -> tuple[Ints, Ints]:
     )
     start, drop = rsqrt_table()
     return _mantissa(_line(start, drop, (length & 1) << 19 | fraction, ROOT_SEGMENT_BITS, -1)), length >> 1
+
+
+def maximum_code(maximum) -> Ints:
+    """Of the largest magnitude of a row, 0..2^15, in 7 bits, never falling: 0 below 256, or else the place of its
+    leading one and the three bits below that.
+    """
+    maximum = np.asarray(maximum, np.int64)
+    length = _bit_length(np.maximum(maximum, 1))
+    return np.where(length <= 8, 0, 8 * (length - 8) + ((maximum >> np.maximum(length - 4, 0)) & 7))
+
+
+def row_step(code) -> tuple[Ints, Ints]:
+    """(mantissa, exponent) of a row's step, mantissa * 2^exponent / 8, from its maximum's code: the row's maximum is
+    below 256 steps. mantissa 8..16, exponent 0..7; code 0: 1.
+    """
+    code = np.asarray(code, np.int64)
+    return np.where(code < 8, 8, (code & 7) + 9), np.maximum((code >> 3) - 1, 0)
+
+
+@cache
+def step_table() -> Ints:
+    """8 / mantissa in units of 2^-15, for mantissas 8..16."""
+    return np.round((8 << STEP_TABLE_FRACTION) / np.arange(8, 17)).astype(np.int64)
+
+
+def narrow(x, mantissa, exponent) -> Ints:
+    """Activations in steps of their row, rounded and limited to 9 bits."""
+    product = np.asarray(x, np.int64) * step_table()[np.asarray(mantissa) - 8]
+    return saturate(round_shift(product, np.asarray(exponent) + STEP_TABLE_FRACTION), NARROW_BITS)
 
 
 @dataclass(frozen=True)

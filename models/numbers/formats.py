@@ -11,11 +11,17 @@ BYTE_BITS = 8
 
 
 class WeightFormat(StrEnum):
-    """How many bits the weights of a model have: 16, 8, or 8 in the experts and 16 in the trunk."""
+    """How many bits the weights of a model have: 16, 8, or 8 in the experts and 16 in the trunk.
+
+    Or how many its products: 9-bit activations times 8-bit weights, two in a multiplier, everywhere but in attention
+    and routers (fast), or also not in the experts, which stay 16 x 8 (fast-trunk).
+    """
 
     SIXTEEN = "16"
     EIGHT = "8"
     MIXED = "mixed"
+    FAST = "fast"
+    FAST_TRUNK = "fast-trunk"
 
     @classmethod
     def of(cls, text: str) -> WeightFormat:
@@ -24,9 +30,24 @@ class WeightFormat(StrEnum):
             raise EdgemoeError(f"weight bits are {str(text)!r}, expected one of {', '.join(cls)}")
         return cls(str(text))
 
-    def bits(self, expert: bool) -> int:
-        """Bits of a weight of an expert's matrix, or of any other."""
-        return WORD_BITS if self is WeightFormat.SIXTEEN or (self is WeightFormat.MIXED and not expert) else BYTE_BITS
+    def bits(self, expert: bool, router: bool = False) -> int:
+        """Bits of a weight of an expert's matrix, of a router's, or of any other."""
+        wide = self is WeightFormat.SIXTEEN or (self is WeightFormat.MIXED and not expert) or (self.fast and router)
+        return WORD_BITS if wide else BYTE_BITS
+
+    def packed(self, expert: bool, router: bool = False) -> bool:
+        """Whether two products of such a matrix share a multiplier."""
+        return self.fast and not router and not (expert and self is WeightFormat.FAST_TRUNK)
+
+    @property
+    def fast(self) -> bool:
+        """Whether it packs products."""
+        return self in (WeightFormat.FAST, WeightFormat.FAST_TRUNK)
+
+    @property
+    def rounding(self) -> WeightFormat:
+        """The format whose error-aware rounding its 8-bit weights have."""
+        return WeightFormat.EIGHT if self.fast else self
 
     @property
     def label(self) -> str:

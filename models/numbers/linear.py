@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..keys import Key
-from .words import ACCUMULATOR_SHIFT_LIMIT, FINE_LIMIT, MULTIPLIER_LIMIT, SCALE_FRACTION, SCALE_ONE, WORD_BITS
+from .words import (
+    ACCUMULATOR_SHIFT_LIMIT,
+    FINE_LIMIT,
+    MULTIPLIER_LIMIT,
+    NARROW_LIMIT,
+    PACKED_BITS,
+    PACKED_CHAIN,
+    PACKED_SUM_BITS,
+    SCALE_FRACTION,
+    SCALE_ONE,
+    WORD_BITS,
+)
 
 TOLERANCE = 1e-9  # of a base-2 logarithm: that of a power of two may come out a hair below the integer
 
@@ -24,6 +35,7 @@ class Linear:
                 of the accumulator >> bias_shift
     multiplier  like bias, 0..65535, 2^15 = 1.0
     activation  function of the results; "": none
+    packed      two products share a multiplier, of activations in steps of their row
     groups      outputs come in this many groups (heads), each padded to whole words on its own; input_groups likewise
     """
 
@@ -40,12 +52,31 @@ class Linear:
     activation: str = ""
     groups: int = 1
     input_groups: int = 1
+    packed: bool = False
 
     @property
     def products(self) -> int:
         """Multiplications of one row."""
         inputs, outputs = self.weights.shape[-2:]
         return inputs * outputs
+
+
+def chains(weights: NDArray, groups: int) -> NDArray:
+    """Sums of magnitudes [..., outputs, chains] of weights [..., outputs, inputs], `groups` groups of inputs, over what
+    a multiplier adds up before packed products are taken apart.
+    """
+    inputs = weights.shape[-1] // groups
+    starts = [group * inputs + start for group in range(groups) for start in range(0, inputs, PACKED_CHAIN)]
+    return np.add.reduceat(np.abs(weights).astype(np.int64), starts, axis=-1)
+
+
+def overfull(weights: NDArray, groups: int) -> NDArray:
+    """[..., outputs]: how far weights are beyond what packed sums can hold, whatever the activations; at most 1: they
+    are not.
+    """
+    sums = chains(weights, groups)
+    chain = sums.max(axis=-1) / ((1 << PACKED_BITS - 1) // NARROW_LIMIT - 1)
+    return np.maximum(chain, sums.sum(axis=-1) / ((1 << PACKED_SUM_BITS - 1) // NARROW_LIMIT - 1))
 
 
 @dataclass(frozen=True)

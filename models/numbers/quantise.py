@@ -29,9 +29,10 @@ from .calibration import Calibration
 from .error_aware import decode_rounding
 from .folding import weight_scale
 from .formats import BYTE_BITS, WeightFormat
-from .linear import TOLERANCE, Linear, Shifts
-from .words import FINE_LIMIT, MULTIPLIER_LIMIT, WORD_BITS, WORD_LIMIT
+from .linear import TOLERANCE, Linear, Shifts, overfull
+from .words import FINE_LIMIT, MULTIPLIER_LIMIT, STEP_FRACTION, WORD_BITS, WORD_LIMIT
 
+COARSER = 1.001  # than the sums ask for: rounding may go the other way
 HEADROOM = 1.05  # calibrated maxima times this must fit 16 bits: other images reach a little further
 
 
@@ -43,6 +44,7 @@ class QuantisedModel:
     heads      name of the task -> its head
     exponents  tensor -> f
     saturated  weights and biases that did not fit and were limited
+    coarsened  output channels of packed matrices whose steps were made larger, so that their sums cannot overflow
     widened    matrices that have 16 bits although the format says 8, as sums of 8-bit weights would be too coarse
     """
 
@@ -53,6 +55,7 @@ class QuantisedModel:
     heads: dict[str, Quantised]
     exponents: dict[Key, int]
     saturated: int = 0
+    coarsened: int = 0
     widened: list[Key] = field(default_factory=list)
 
     @property
@@ -84,9 +87,9 @@ class Quantiser:
             for key, folded in operation.fold(self.tensors, calibration).items()
         }
         self.exponents: dict[Key, int] = {}
-        self.saturated = 0
+        self.saturated = self.coarsened = 0
         self.widened: list[Key] = []
-        self.rounding = calibration.rounding.get(weight_format, {})
+        self.rounding = calibration.rounding.get(weight_format.rounding, {})
 
     # ------------------------------------------------------------------------------------------------ what is known
 
@@ -133,7 +136,8 @@ class Quantiser:
         """The largest exponent that a result can have: the sums' own precision, as they are never shifted left (matters
         for 8 bits).
         """
-        step = weight_scale(self.folded[matrix.key].weight, self.format.bits(matrix.expert)).max()
+        step = weight_scale(self.folded[matrix.key].weight, self.format.bits(matrix.expert, matrix.router)).max()
+        fraction += STEP_FRACTION * self.format.packed(matrix.expert, matrix.router)
         return math.floor(fraction + lowest - math.log2(step) + TOLERANCE)
 
     # ------------------------------------------------------------------------------------------------ matrices
@@ -157,13 +161,16 @@ class Quantiser:
         exponent that the norm's row scale takes.
         """
         folded = self.folded[matrix.key]
-        bits = self.format.bits(matrix.expert)
+        bits, packed = self.format.bits(matrix.expert, matrix.router), self.format.packed(matrix.expert, matrix.router)
         # An activation function's argument has a fixed unit, which sums of 8-bit weights cannot be brought to where
         # weights are large and rows quiet.
         if fine is not None and bits == BYTE_BITS and fine > self.cap(matrix, fraction, lowest) + 1:
-            bits = WORD_BITS
+            bits, packed = WORD_BITS, False
             self.widened.append(matrix.key)
-        step = weight_scale(folded.weight, bits)
+        step, coarsened = weight_scale(folded.weight, bits), np.zeros(folded.weight.shape[:-1], bool)
+        if packed:
+            fraction += STEP_FRACTION
+            step, coarsened = self.bounded(matrix, step)
         finest = np.maximum(output, output if old is None else old)
         for guard in range(self.GUARD_BITS, -1, -1):
             at = np.asarray(finest + guard if fine is None else fine)
@@ -171,9 +178,10 @@ class Quantiser:
             if fine is not None or shifts.fits():
                 break
         low, multiplier = shifts.low, shifts.multiplier
+        plain = low | coarsened
         if low.any():  # coarser steps for the channels of the smallest weights
             step, multiplier = shifts.coarser(step, bits, fraction)
-        weights, correction = self.rounded(matrix.key, folded.weight / step[..., None], bits, low)
+        weights, correction = self.rounded(matrix.key, folded.weight / step[..., None], bits, plain)
         bias = folded.bias + correction
         bias_shift = 0
         if old is None:
@@ -197,7 +205,21 @@ class Quantiser:
             activation="" if fine is None else self.config.activation,
             groups=matrix.groups,
             input_groups=matrix.input_groups,
+            packed=packed,
         )
+
+    def bounded(self, matrix: Matrix, step: NDArray) -> tuple[NDArray, NDArray]:
+        """(steps of a packed matrix, which of them are larger than given, so that its sums cannot overflow)."""
+        exact, saturated = self.folded[matrix.key].weight, self.saturated
+        coarsened = np.zeros(step.shape, bool)
+        while True:
+            weights, _ = self.rounded(matrix.key, exact / step[..., None], BYTE_BITS, coarsened)
+            self.saturated = saturated
+            beyond = overfull(weights, matrix.input_groups)
+            if not (over := beyond > 1).any():
+                self.coarsened += int(np.count_nonzero(coarsened))
+                return step, coarsened
+            step, coarsened = np.where(over, step * beyond * COARSER, step), coarsened | over
 
     def rounded(self, key: Key, exact: NDArray, bits: int, plain: NDArray) -> tuple[NDArray, NDArray | float]:
         """(weights in steps, rounded and limited; correction of the bias).
@@ -224,7 +246,15 @@ class Quantiser:
             trunk.append(quantised)
         heads = {name: head.quantise(self, before, self.HIGHEST)[0] for name, head in self.graph.heads.items()}
         return QuantisedModel(
-            self.config, self.format, self.graph, trunk, heads, self.exponents, self.saturated, self.widened
+            self.config,
+            self.format,
+            self.graph,
+            trunk,
+            heads,
+            self.exponents,
+            self.saturated,
+            self.coarsened,
+            self.widened,
         )
 
     def target(self, index: int, operation: Operation) -> int:

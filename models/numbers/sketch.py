@@ -35,7 +35,7 @@ class Sketch(Quantiser):
         self.tensors = {name: np.broadcast_to(0.0, shape) for name, shape in shapes.items()}
         self.folded = defaultdict(lambda: Folded(np.zeros((1, 1)), np.zeros(1)))
         self.exponents: dict[Key, int] = {}
-        self.saturated, self.widened = 0, []
+        self.saturated, self.coarsened, self.widened = 0, 0, []
 
     def reach(self, key: Key) -> float:
         return REACH
@@ -55,7 +55,7 @@ class Sketch(Quantiser):
     def linear(self, matrix: Matrix, *, old: int | None = None, fine: int | None = None, **rest: Any) -> Linear:
         experts = (self.config.experts,) if matrix.expert else ()
         zero = np.broadcast_to(np.int64(0), (*experts, matrix.outputs))
-        bits = self.format.bits(matrix.expert)
+        bits = self.format.bits(matrix.expert, matrix.router)
         return Linear(
             key=matrix.key,
             weights=np.broadcast_to(np.int8(0), (*experts, matrix.inputs, matrix.outputs)),
@@ -68,6 +68,7 @@ class Sketch(Quantiser):
             activation="" if fine is None else self.config.activation,
             groups=matrix.groups,
             input_groups=matrix.input_groups,
+            packed=self.format.packed(matrix.expert, matrix.router),
         )
 
 

@@ -35,6 +35,10 @@ from .words import (
     FINE_BITS,
     LOWEST_SCORE,
     MULTIPLIER_LIMIT,
+    NARROW_LIMIT,
+    PACKED_BITS,
+    PACKED_CHAIN,
+    PACKED_SUM_BITS,
     PROBABILITY_SUM_BITS,
     SCALE_FRACTION,
     SCALE_ONE,
@@ -55,6 +59,25 @@ def matmul(x: NDArray, weights: NDArray) -> Floats:
     if x.shape[-1] > 1 << 23:
         raise ValueError(f"{x.shape[-1]} inputs: sums would not be exact in float64")
     return x.astype(np.float64, copy=False) @ weights.astype(np.float64, copy=False)
+
+
+def packed_matmul(x: NDArray, weights: NDArray, chunk: int) -> Floats:
+    """x [rows, inputs] of 9 bits times weights [inputs, pairs, 2, outputs] of 8 bits, the two of a pair in one
+    multiplier: sums modulo 2^24 [rows, pairs, 2, outputs].
+
+    In a chain of at most 16 inputs, in each chunk of so many, the sum of a pair's first has 19 bits; what is beyond
+    goes to its second. Compiled weights never reach that (`linear.chains`), so it is paid for only where others might.
+    """
+    shape, length, half = weights.shape[1:], min(PACKED_CHAIN, chunk), 1 << PACKED_BITS - 1
+    sums = matmul(x, weights.reshape(len(weights), -1)).reshape(-1, *shape)
+    first = weights[:, :, 0].reshape(-1, length, shape[0] * shape[2])
+    if np.abs(first).sum(axis=1).max() * NARROW_LIMIT >= half:
+        chains = x.astype(np.float64).reshape(len(x), -1, length).transpose(1, 0, 2) @ first
+        beyond = np.floor((chains + half) / (2 * half)).sum(axis=0).reshape(-1, shape[0], shape[2])
+        sums[:, :, 0] -= beyond * 2 * half
+        sums[:, :, 1] += beyond
+    limit = float(1 << PACKED_SUM_BITS - 1)
+    return np.mod(sums + limit, 2 * limit) - limit
 
 
 def wrap_accumulator(sums: Floats) -> Floats:

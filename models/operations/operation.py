@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..keys import Key
+from ..keys import Key, Role
 from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..steps import Step
@@ -81,6 +81,11 @@ class Matrix:
     groups: int = 1
     input_groups: int = 1
 
+    @property
+    def router(self) -> bool:
+        """Whether it is a router's."""
+        return self.key.role is Role.ROUTER
+
 
 class Over(Enum):
     """Which rows a product runs over, as far as its cost is concerned."""
@@ -107,11 +112,21 @@ class Work:
     expert: bool = False
     weights: bool = True
     rows: int = 0
+    router: bool = False
 
     @classmethod
     def of(cls, matrix: Matrix, over: Over = Over.TOKENS) -> Work:
         """What a matrix costs."""
-        return cls(over, matrix.inputs, matrix.outputs, 1, matrix.groups, matrix.input_groups, matrix.expert)
+        return cls(
+            over,
+            matrix.inputs,
+            matrix.outputs,
+            1,
+            matrix.groups,
+            matrix.input_groups,
+            matrix.expert,
+            router=matrix.router,
+        )
 
     @property
     def multiplications(self) -> int:

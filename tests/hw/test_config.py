@@ -33,7 +33,9 @@ def test_ranges(name):
             replace(BASE, **{name: value})
 
 
-@pytest.mark.parametrize(("name", "allowed"), [("lanes", "4, 8, 16 or 32"), ("weight_bits", "'16', '8' or 'mixed'")])
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("lanes", "4, 8, 16 or 32"), ("weight_bits", "'16', '8', 'mixed', 'fast' or 'fast-trunk'")]
+)
 def test_choices(name, allowed):
     for value in (5, True, None, "4", "five"):
         assert f"{name} must be {allowed}, not {value!r}" in refusal(**{name: value})

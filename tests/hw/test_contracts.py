@@ -53,6 +53,7 @@ from edgemoe.hw.control.register_file import RegisterFile
 from edgemoe.hw.control.row_pipeline import RowPipeline
 from edgemoe.hw.control.stream_path import StreamPath
 from edgemoe.hw.control.streamer import Streamer
+from edgemoe.hw.control.writeback import Writeback
 from edgemoe.hw.memory.arbiter import Arbiter
 from edgemoe.hw.memory.axi import BurstSplitter
 from edgemoe.hw.memory.block_memory import BlockMemory
@@ -74,6 +75,7 @@ from edgemoe.sim.bench import flat_ports
 from edgemoe.sim.rtl import rtl
 
 CONFIG = preset("tiny")
+PACKED = replace(CONFIG, packed=1)
 SECTIONS = ("Ports", "Latency", "Interval", "Format", "Limits", "Twin")
 INSTANCES: dict[type, Callable[[], Any]] = {
     Exponential: partial(Exponential, CONFIG.lanes),
@@ -87,10 +89,11 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     ReciprocalSquareRoot: ReciprocalSquareRoot,
     LogitScan: partial(LogitScan, CONFIG, ExpertChoice(CONFIG).LATENCY),
     ExpertScore: partial(ExpertScore, CONFIG, ExpertChoice(CONFIG).LATENCY - ExpertChoice.SEEN),
-    Hazards: partial(Hazards, block_spacing=4, probability_latency=7),
+    Hazards: partial(Hazards, block_spacing=4, probability_latency=7, flushes=True),
     StreamPath: partial(StreamPath, CONFIG, probability_latency=7),
-    Streamer: partial(Streamer, CONFIG, block_spacing=4, probability_latency=7),
-    RowPipeline: partial(RowPipeline, CONFIG, array_latency=7, accumulator_latency=3, epilogue_latency=21, settle=3),
+    Streamer: partial(Streamer, PACKED, block_spacing=4, probability_latency=7),
+    RowPipeline: partial(RowPipeline, PACKED, array_latency=7, accumulator_latency=3, epilogue_latency=21, settle=3),
+    Writeback: partial(Writeback, PACKED),
     Arbiter: partial(Arbiter, 4, 2),
     BlockMemory: partial(BlockMemory, 24, 10, 3),
     LevelPromise: partial(LevelPromise, CONFIG, 8),

@@ -73,11 +73,12 @@ class Generator:
         self.width = self.pick(1, h.words(h.width))
         # Dependencies: the dynamic number of the last writer of each word, and of the tables of softmax.
         self.writer = {memory: np.full(depth, -1, np.int64) for memory, depth in self.depth.items()}
-        self.table_writer = {"maximum": -1, "softmax": -1}
+        self.table_writer: dict[str | int, int] = {"maximum": -1, "softmax": -1, 1: -1, 2: -1, 3: -1}  # 1..3: of maxima
         self.now = 0  # dynamic number of the next instruction
         self.complete = 0  # all instructions before this one are complete when the next one can be issued
         self.complete_before_last_stream = 0  # ... when the last MATMUL began to stream
         # Contents of the tables.
+        self.kept = np.zeros((4, h.table_rows), bool)  # rows whose maxima are in a table
         self.scores: tuple[int, int, int, int, int] | None = (
             None  # rows, base, stride, columns, keys of the maxima in the table
         )
@@ -124,13 +125,13 @@ class Generator:
             values = np.where(self.rng.random(count) < 0.1, self.choose(-(1 << bits - 1), (1 << bits - 1) - 1), values)
         return values
 
-    def weights(self, chunks: int, columns: int, eight: bool) -> tuple[int, int, int]:
-        """(offset, beats, bytes) of a random weight stream."""
-        h = self.h
-        stream = WeightStream(h, chunks, columns, 8 if eight else 16)
-        parts: list[NDArray[np.uint8]] = []
-        for _ in range(columns):
+    def parameters(self, count: int) -> list[NDArray[np.uint8]]:
+        """Of so many column blocks."""
+        h, parts = self.h, []
+        for _ in range(count):
             bias = self.numbers(h.lanes, 27)
+            if h.packed:  # a smoothing above it
+                bias ^= self.rng.integers(0, 8, h.lanes) * int(self.chance(0.5)) << 27
             multiplier = (
                 self.rng.integers(1 << 14, 1 << 16, h.lanes)
                 if self.chance(0.8)
@@ -140,7 +141,16 @@ class Generator:
             parts.append(
                 np.concatenate([bias & 0xFFFF, bias >> 16 & 0xFFFF, multiplier, filling]).astype("<u2").view(np.uint8)
             )
-            values = self.numbers(chunks * h.lanes**2, 8 if eight else 16)
+        return parts
+
+    def weights(self, chunks: int, columns: int, eight: bool, packed: bool) -> tuple[int, int, int]:
+        """(offset, beats, bytes) of a random weight stream."""
+        h = self.h
+        stream = WeightStream(h, chunks, columns, 8 if eight else 16, packed)
+        parts: list[NDArray[np.uint8]] = []
+        for _ in range(stream.parts):
+            parts += self.parameters(stream.together)
+            values = self.numbers(stream.together * chunks * h.lanes**2, 8 if eight else 16)
             parts.append(values.astype("i1" if eight else "<i2").view(np.uint8))
         data = np.concatenate(parts)
         assert data.size == stream.size
@@ -286,17 +296,40 @@ class Generator:
             fields.update(stationary_base=found[0], stationary_stride=found[1])
         else:
             eight = stationary == Stationary.WEIGHTS8
+            if h.packed and self.chance(0.7):
+                fields.update(packed=1, **self.steps(fields, rows))
+            packed = bool(fields.get("packed")) and eight and not probabilities
             copies = h.experts if apart else 1
-            first, beats, size = self.weights(chunks, columns, eight)
+            first, beats, size = self.weights(chunks, columns, eight, packed)
             for _ in range(copies - 1):
-                self.weights(chunks, columns, eight)
+                self.weights(chunks, columns, eight, packed)
             fields.update(address=first, beats=beats)
             if apart:
                 fields["expert_stride"] = -(-size // 64) * 64 + 64
+        if h.packed:
+            self.keep(fields, rows)
         self.flag(fields, streamed_memory, streamed, loaded, written)
         self.emit(Opcode.MATMUL, **fields)
         self.issue(fields, written)
         return True
+
+    def steps(self, fields: dict[str, int], rows: int) -> dict[str, int]:
+        """A table of maxima that is known where rows are streamed, or none."""
+        table = int(self.rng.integers(1, 4))
+        if fields.get("gather"):
+            return {"steps": table} if self.kept[table, : self.rows].all() else {}
+        starts = [r for r in range(len(self.kept[0]) - rows + 1) if self.kept[table, r : r + rows].all()]
+        return {"steps": table, "steps_base": self.choose(*starts)} if starts else {}
+
+    def keep(self, fields: dict[str, int], rows: int) -> None:
+        """Maxima of what a MATMUL writes, in a table that it does not read."""
+        table, base = int(self.rng.integers(4)), fields.get("row_base", 0)
+        known = self.kept[table, base : base + rows].all()
+        if table and table != fields.get("steps") and (known or not fields.get("append")):
+            fields["maxima"] = table
+            kept = fields["memory"] == Memory.ACTIVATION or fields.get("copy")
+            if kept and not any(fields.get(name) for name in ("gather", "scatter", "queued")):
+                self.kept[table, base : base + rows] = True
 
     def reads(
         self, fields: dict[str, int], streamed_memory: Memory, streamed: NDArray, written: dict[Memory, NDArray]
@@ -309,6 +342,8 @@ class Generator:
             last = max(last, self.table_writer["maximum"])
         elif fields.get("scale") == Scale.SOFTMAX:
             last = max(last, self.table_writer["softmax"])
+        if steps := fields.get("steps"):
+            last = max(last, self.table_writer[steps])
         return last
 
     def flag(self, fields, streamed_memory, streamed, loaded, written) -> None:
@@ -335,6 +370,8 @@ class Generator:
             self.table_writer["maximum"] = self.now
         if fields["probabilities"]:
             self.table_writer["softmax"] = self.now
+        if maxima := fields.get("maxima"):
+            self.table_writer[maxima] = self.now
         self.now += 1
 
     def destination(self, rows: int, columns: int, memories: tuple[Memory, ...]) -> dict[str, int] | None:

@@ -16,6 +16,7 @@ from .support import dram_of, emulate, simulate
 from .test_models import WIDER
 
 TINY = preset("tiny")
+PACKED = dataclasses.replace(TINY, packed=1)
 FAMILY = dataclasses.replace(TINY, attention=preset("family").attention)
 
 
@@ -43,6 +44,22 @@ def test_random_programs(first):
 
 def test_random_programs_with_every_kind_of_attention():
     run(FAMILY, range(200, 230))
+
+
+def test_random_programs_with_packed_products():
+    """Weights of any size, so that sums of products run over into those beside them."""
+    programs = [random_program(PACKED, seed) for seed in range(300, 340)]
+    for seed, program in enumerate(programs, 300):
+        check(program, seed)
+    packed = [i for program in programs for i in program.instructions if PACKED.packs(i)]
+    assert len(packed) > 40 and any(i.chunks == 1 for i in packed) and any(i.columns % 2 for i in packed)
+    assert any(i.steps and i.gather for i in packed) and any(i.steps and not i.gather for i in packed)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("first", range(0, 1000, 500))
+def test_many_random_programs_with_packed_products(first):
+    run(PACKED, range(first, first + 500), 45)
 
 
 @pytest.mark.full

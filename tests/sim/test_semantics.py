@@ -19,6 +19,7 @@ from ..random.programs import Program, random_program
 from ..random.test_corrupted import small_program
 
 TINY = preset("tiny")
+PACKED = replace(TINY, packed=1)
 FAMILY = replace(TINY, attention=preset("family").attention)
 SEEDS = range(24)
 
@@ -37,7 +38,7 @@ def same(memory: NDArray[np.uint8], config: HardwareConfig = TINY) -> Machine:
     for memory_ in Memory:
         assert np.array_equal(machine.memory[memory_], emulator.memories[memory_]), memory_.name
     assert machine.sums == emulator.total.tolist() and machine.squares == emulator.squares.tolist()
-    assert machine.maximum == emulator.maximum.tolist()
+    assert machine.maximum == emulator.maximum.tolist() and machine.codes == emulator.codes.tolist()
     for scales, (mantissa, exponent) in (
         (machine.sigma, emulator.norm_scale),
         (machine.softmax, emulator.softmax_scale),
@@ -56,6 +57,11 @@ def test_random_programs(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_random_programs_with_every_kind_of_attention(seed: int) -> None:
     same(random_program(FAMILY, seed, length=20).link(), FAMILY)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_programs_with_packed_products(seed: int) -> None:
+    same(random_program(PACKED, seed, length=20).link(), PACKED)
 
 
 def test_a_compiled_model() -> None:

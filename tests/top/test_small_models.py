@@ -69,6 +69,13 @@ CASES = {
     ),
     "no experts": (PLAIN, ((0, 0), (1, 0), (0, 1))),
 }
+# Two products a multiplier; the last two have odd numbers of words, and products of a single chunk.
+PACKED = {
+    "both tasks": (NANO, ((0, 0), (0, 1)), "fast"),
+    "experts apart": (NANO, ((0, 0), (1, 1)), "fast-trunk"),
+    "odd widths": (TINY, ((0, 1), (0, 0)), "fast"),
+    "odd widths, two images": (ODD, ((0, 0), (1, 1)), "fast"),
+}
 
 
 def compare(program: CompiledProgram, count: int, dram: Dram) -> None:
@@ -107,6 +114,16 @@ def compare(program: CompiledProgram, count: int, dram: Dram) -> None:
 def test_equals_the_emulator(case: str, weight_bits: str, dram: str) -> None:
     config, streams = CASES[case]
     compare(tiny_program(config, streams, weight_bits), len({image for image, _ in streams}), DRAMS[dram])
+
+
+@pytest.mark.parametrize("dram", [*DRAMS])
+@pytest.mark.parametrize("case", PACKED)
+def test_packed_products_equal_the_emulator(case: str, dram: str) -> None:
+    config, streams, weight_bits = PACKED[case]
+    hardware = replace(preset("tiny"), packed=1)
+    program = compiler.compile(quantised(config, weight_bits), streams, hardware, trace=True, save_tokens=True)
+    assert any(map(hardware.packs, program.instructions))
+    compare(program, len({image for image, _ in streams}), DRAMS[dram])
 
 
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != NANO.activation])

@@ -91,6 +91,8 @@ def value_product(
         accumulator_shift=step.accumulator_shift,
         output_shift=step.output_shift,
     )
+    if kept := walk.kept(attended.room):  # the heads of a row follow one another
+        fields |= kept | dict(append=int(step.head > 0), row_base=attended.offset // attended.room.stride)
     walk.out.macs += rows * values.count * (channels or step.into.width)
     reads, writes = [Operand.SCORE], [attended.room]
     walk.draft(Opcode.MATMUL, label, fields, holds=[Operand.KEY_VALUE], reads=reads, writes=writes)

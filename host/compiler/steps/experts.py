@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from edgemoe.host.compiler.draft import Operand, Room
+from edgemoe.host.compiler.draft import Operand
 from edgemoe.host.compiler.walk import Walk, lowers
 from edgemoe.hw.contract.isa import Opcode
 from edgemoe.models.steps import RESIDUAL, EachExpert, Route
@@ -35,7 +35,7 @@ def each_expert(walk: Walk, step: EachExpert, label: str, slot: int | None) -> N
     opposite ends of the memory, so that what is free between them stays in one piece.
     """
     rows = walk.active * walk.tokens
-    walk.updated = None if walk.last else Room("the residual's second copy", rows, walk.width, opposite=walk.copy)
+    walk.updated = None if walk.last else walk.second_copy(rows)
     inside = [walk.room(inner.into, rows) for inner in step.steps if inner.into is not RESIDUAL]
     with walk.loop():
         walk.draft(

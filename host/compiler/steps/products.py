@@ -51,6 +51,8 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
     stream = walk.room(step.reads, rows)
     fields: dict[str, Any] = dict(rows=rows, scale=SCALES[step.scale])
     fields |= dict(stream_base=At(stream, source * stream.stride), stream_stride=stream.stride)
+    if step.linear.packed:
+        fields |= dict(steps=stream.maxima, steps_base=source)
     reads: list[Room | Operand] = [stream]
     if step.scale is RowScale.NORM:
         fields["row_base"] = source
@@ -59,7 +61,7 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
         fields |= dict(gather=int(step.reads is RESIDUAL), scatter=int(step.into is RESIDUAL))
     if step.replaces:
         # Its rows are read until its last column is written.
-        walk.updated = Room("the residual's second copy", walk.copy.rows, walk.width, opposite=walk.copy)
+        walk.updated = walk.second_copy(walk.copy.rows)
     if step.into is RESIDUAL:
         fields |= walk.into_residual(row, walk.updated) | dict(residual=int(not step.replaces))
         reads += [] if walk.body else [Operand.RESIDUAL]
@@ -68,6 +70,7 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
     else:
         into = walk.operand(step.into, rows)
         base = At(into) if isinstance(into, Room) else 0
+        fields |= walk.kept(into) if isinstance(into, Room) else {}
         fields |= dict(
             memory=MEMORIES[step.into.place], destination_base=base, destination_stride=walk.stride(step.into)
         )

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activations on their way into the array, rounded to 9 bits in steps of their row."""
+
+from amaranth.hdl import Array, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.array import ArrayStream
+from edgemoe.hw.compute.fixed import round_shift, saturate
+from edgemoe.hw.compute.pipeline import Stages, delay
+from edgemoe.hw.contract import layouts
+from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
+from edgemoe.models.numbers.arithmetic import STEP_TABLE_FRACTION, step_table
+from edgemoe.models.numbers.words import NARROW_BITS
+
+
+class Narrow(wiring.Component):
+    """out.data[k] = sat9(round_shift(words.data[k] * (8 / mantissa in units of 2^-15), 15 + exponent)) of packed words;
+    others pass as they are.
+
+    ==========  ===========================================
+    stage       value of a lane
+    ==========  ===========================================
+    factor      8 / mantissa, beside the word
+    product     word * factor
+    rounded     / 2^(15 + exponent)
+    word        limited to 9 bits, or the word as it came
+    ==========  ===========================================
+
+    Ports:
+        words (in ArrayStream): a word, `packed` if it is to be rounded,
+        step (in): of its row.
+        out (out ArrayStream): LATENCY cycles later.
+    Latency: LATENCY = 4 cycles from words to out, a register for each of the STAGES.
+    Interval: INTERVAL = 1 cycle between words.
+    Format: words signed 16 bit; mantissa 8..16, exponent 0..7.
+    Twin: `models.numbers.arithmetic.narrow`.
+    """
+
+    STAGES = Stages("factor", "product", "rounded", "word")
+    LATENCY = len(STAGES)
+    INTERVAL = 1
+
+    def __init__(self, config: HardwareConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "words": In(ArrayStream(config)),
+                "step": In(layouts.STEP),
+                "out": Out(ArrayStream(config)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        words, out = self.words, self.out
+        factors = [0] * 8 + [int(factor) for factor in step_table()] + [0] * 15
+        factor = Signal(WORD_BITS, reset_less=True)
+        m.d.sync += factor.eq(Array(Const(value, WORD_BITS) for value in factors)[self.step.mantissa])
+        exponent = delay(m, self.step.exponent, self.STAGES.after("product"), name="exponent")
+        packed = delay(m, words.packed, self.STAGES.after("rounded"), name="packed")
+        plain = delay(m, words.data, self.STAGES.after("rounded"), name="plain")
+        for lane in range(self.config.lanes):
+            word = delay(m, words.data[lane], 1, name=f"word_{lane}")
+            product = Signal(signed(2 * WORD_BITS + 1), name=f"product_{lane}", reset_less=True)
+            rounded = Signal(signed(WORD_BITS + 2), name=f"rounded_{lane}", reset_less=True)
+            m.d.sync += [
+                product.eq(word * factor),
+                rounded.eq(round_shift(product >> STEP_TABLE_FRACTION - 1, exponent + 1)),
+                out.data[lane].eq(Mux(packed, saturate(rounded, NARROW_BITS), plain[lane])),
+            ]
+        m.d.comb += [
+            out.valid.eq(delay(m, words.valid, self.LATENCY, name="valid", reset_less=False)),
+            out.swap.eq(delay(m, words.swap, self.LATENCY, name="swap")),
+            out.packed.eq(delay(m, packed, 1, name="packed_late")),
+        ]
+        return m
+
+
+__all__ = ["Narrow"]
