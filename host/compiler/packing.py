@@ -37,4 +37,7 @@ def pack(linear: Linear, hardware: HardwareConfig) -> NDArray[np.uint8]:
     bias, multiplier = (a if a.ndim == 2 else a[None] for a in (linear.bias, linear.multiplier))
     weights = pad(pad(weights, 2, linear.groups, lanes), 1, linear.input_groups, lanes)
     bias, multiplier = pad(bias, 1, linear.groups, lanes), pad(multiplier, 1, linear.groups, lanes)
-    return stream_of(linear, hardware).pack(weights, bias, multiplier)
+    smoothing: NDArray | int = 0
+    if linear.smoothing is not None:
+        smoothing = pad(linear.smoothing[None], 1, linear.groups, lanes)
+    return stream_of(linear, hardware).pack(weights, bias, multiplier, smoothing)

@@ -14,13 +14,14 @@ from ..checkpoint import Checkpoint
 from ..config import ModelConfig
 from ..errors import EdgemoeError, notice
 from ..graph import graph
-from ..keys import Key
-from ..operations.operation import Observer
+from ..keys import Key, Role
+from ..operations.operation import Observer, Operation
 from .calibrated import LARGEST, digest
-from .calibration import Calibration, Tail
+from .calibration import Calibration, Rounding, Tail
 from .error_aware import Moments
 from .formats import BYTE_BITS, WeightFormat
 from .forward import forward
+from .smoothing import smoothed, smoothing
 
 TAIL_POWERS = range(-8, 23)  # what a limit of 2^k would cost the residual is known for these k
 IMAGES = 24  # of a calibration that is kept: with 8, 8-bit weights lose 1.5 dB on other pictures
@@ -98,8 +99,9 @@ class Watcher(Observer):
 
     active = True
 
-    def __init__(self, checkpoint: Checkpoint, calibration: Calibration, moments: Moments) -> None:
+    def __init__(self, checkpoint: Checkpoint, calibration: Calibration, moments: Moments, channels: bool) -> None:
         self.checkpoint, self.calibration, self.moments = checkpoint, calibration, moments
+        self.channels = channels  # whether those that norms read are looked at one by one
         self.samples: dict[Key, list[NDArray]] = {}
 
     def reach(self, key: Key, value: NDArray) -> None:
@@ -123,6 +125,9 @@ class Watcher(Observer):
 
     def rows(self, key: Key, x: NDArray, weight: NDArray | None = None) -> None:
         self.moments.add(key, x, weight)
+        if self.channels and key.role in (Role.NORM_1, Role.NORM_2) and key.expert is None:
+            reach = np.abs(x).reshape(-1, x.shape[-1]).max(axis=0).astype(np.float64)
+            self.calibration.reaches[key] = np.maximum(self.calibration.reaches.get(key, reach), reach)
 
     def tokens(self, key: Key, x: NDArray) -> None:
         self.moments.keep(key, x)
@@ -136,7 +141,7 @@ def calibrate(
     checkpoint: Checkpoint,
     images: NDArray[np.uint8] | Iterable[NDArray[np.uint8]] | None = None,
     *,
-    error_aware: Iterable[str] = ("mixed", "8"),
+    error_aware: Iterable[str] = ("mixed", "8", "fast"),
     progress: Callable[[str], None] | None = None,
 ) -> Calibration:
     """Run the float model with every task on the images and keep what `quantise` needs.
@@ -155,9 +160,13 @@ def calibrate(
     model = graph(config)
     calibration = Calibration(len(batch), [digest(image) for image in batch])
     moments = Moments(
-        {matrix.sees for _, matrix in model.matrices() if any(f.bits(matrix.expert) == BYTE_BITS for f in formats)}
+        {
+            matrix.sees
+            for _, matrix in model.matrices()
+            if any(f.bits(matrix.expert, matrix.router) == BYTE_BITS for f in formats)
+        }
     )
-    watcher = Watcher(checkpoint, calibration, moments)
+    watcher = Watcher(checkpoint, calibration, moments, any(f.fast for f in formats))
     for task in range(len(config.tasks)):
         if progress:
             progress(f"float model, task {config.tasks[task].name}")
@@ -172,14 +181,20 @@ def calibrate(
         bounded(checkpoint, key, reach)
     calibration.rounding = {f: {} for f in sorted(formats)}
     tensors = {name: tensor.astype(np.float64) for name, tensor in checkpoint.tensors.items()}
+    before: Operation | None = None
     for operation in model.operations:
         folded = operation.fold(tensors, calibration) if formats else {}
+        halved = smoothing(operation, before, folded, calibration) if operation in model.trunk else None
+        smooth = folded if halved is None else folded | smoothed(operation, folded, halved)
+        before = operation
         for matrix in operation.matrices():
-            wanted = [f for f in formats if f.bits(matrix.expert) == BYTE_BITS]
-            if wanted:
-                if progress:
-                    progress(f"rounding {matrix.key}")
-                rounding = moments.round(operation, matrix, folded[matrix.key], checkpoint.tensors)
-                for weight_format in wanted:
-                    calibration.rounding[weight_format][matrix.key] = rounding
+            wanted = [f for f in formats if f.bits(matrix.expert, matrix.router) == BYTE_BITS]
+            if wanted and progress:
+                progress(f"rounding {matrix.key}")
+            found: dict[int, Rounding] = {}
+            for weight_format in wanted:
+                weights = (smooth if weight_format.fast else folded)[matrix.key]
+                if id(weights) not in found:
+                    found[id(weights)] = moments.round(operation, matrix, weights, checkpoint.tensors)
+                calibration.rounding[weight_format][matrix.key] = found[id(weights)]
     return calibration

@@ -85,6 +85,12 @@ def check_calibration(config: ModelConfig, calibration: Any, source: str) -> Non
                     faults.append(
                         f"channels: blocks.{layer}.{key} holds what is no number from {low:g} to {LARGEST:.3g}"
                     )
+    reaches = calibration.get("reaches", {})
+    if not isinstance(reaches, dict):
+        faults.append("reaches is no object")
+    for name, values in reaches.items() if isinstance(reaches, dict) else ():
+        if not isinstance(values, list) or len(values) != config.width or not all(map(_is_number, values)):
+            faults.append(f"reaches: {brief(name, 30)} is no list of {config.width} numbers")
     rounding = calibration.get("rounding", {})
     if not isinstance(rounding, dict) or not all(isinstance(tensors, dict) for tensors in rounding.values()):
         faults.append("rounding is no object of objects")

@@ -73,6 +73,7 @@ class Calibration:
     ranges    tensor -> largest magnitude
     smallest  norm -> smallest sigma
     clipped   residual tensor -> its tail
+    reaches   norm -> largest magnitude of each channel that it reads, in units of sigma [width]; for packed products
     channels  layer -> what attention's channels reach
     rounding  format -> matrix -> rounding. It is stored, as the second moments that it needs are far larger, and as
               compiling then needs neither images nor the float model.
@@ -85,6 +86,7 @@ class Calibration:
     clipped: dict[Key, Tail] = field(default_factory=dict)
     channels: dict[int, Channels] = field(default_factory=dict)
     rounding: dict[WeightFormat, dict[Key, Rounding]] = field(default_factory=dict)
+    reaches: dict[Key, NDArray[np.float64]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What JSON can hold, as checkpoints have it."""
@@ -100,6 +102,7 @@ class Calibration:
             "channels": {
                 f"blocks.{n}": {name: x.tolist() for name, x in vars(c).items()} for n, c in self.channels.items()
             },
+            **({"reaches": {str(key): x.tolist() for key, x in self.reaches.items()}} if self.reaches else {}),
             "rounding": {
                 str(f): {str(key): dict(vars(r)) for key, r in found.items()} for f, found in self.rounding.items()
             },
@@ -123,6 +126,7 @@ class Calibration:
                 )
                 for name, values in data["channels"].items()
             },
+            reaches={Key.parse(name): np.array(x, np.float64) for name, x in data.get("reaches", {}).items()},
             rounding={
                 WeightFormat.of(name): {
                     Key.parse(key): Rounding.from_json(key, stored) for key, stored in found.items()

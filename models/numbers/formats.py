@@ -45,9 +45,9 @@ class WeightFormat(StrEnum):
         return self in (WeightFormat.FAST, WeightFormat.FAST_TRUNK)
 
     @property
-    def rounding(self) -> WeightFormat:
-        """The format whose error-aware rounding its 8-bit weights have."""
-        return WeightFormat.EIGHT if self.fast else self
+    def roundings(self) -> tuple[WeightFormat, ...]:
+        """The formats whose error-aware rounding its 8-bit weights have, the best one first."""
+        return (WeightFormat.FAST, WeightFormat.EIGHT) if self.fast else (self,)
 
     @property
     def label(self) -> str:

@@ -35,6 +35,7 @@ class Linear:
                 of the accumulator >> bias_shift
     multiplier  like bias, 0..65535, 2^15 = 1.0
     activation  function of the results; "": none
+    smoothing   [outputs], how often a result is halved where the residual is copied; None: not at all
     packed      two products share a multiplier, of activations in steps of their row
     groups      outputs come in this many groups (heads), each padded to whole words on its own; input_groups likewise
     """
@@ -53,6 +54,7 @@ class Linear:
     groups: int = 1
     input_groups: int = 1
     packed: bool = False
+    smoothing: NDArray[np.int64] | None = None
 
     @property
     def products(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from .error_aware import decode_rounding
 from .folding import weight_scale
 from .formats import BYTE_BITS, WeightFormat
 from .linear import TOLERANCE, Linear, Shifts, overfull
+from .smoothing import smoothed, smoothing
 from .words import FINE_LIMIT, MULTIPLIER_LIMIT, STEP_FRACTION, WORD_BITS, WORD_LIMIT
 
 COARSER = 1.001  # than the sums ask for: rounding may go the other way
@@ -89,7 +91,15 @@ class Quantiser:
         self.exponents: dict[Key, int] = {}
         self.saturated = self.coarsened = 0
         self.widened: list[Key] = []
-        self.rounding = calibration.rounding.get(weight_format.rounding, {})
+        known = (calibration.rounding[f] for f in weight_format.roundings if f in calibration.rounding)
+        self.rounding = next(known, {})
+        self.smoothing: dict[Key, NDArray[np.int64]] = {}  # result of an operation -> how often channels are halved
+        if weight_format.fast:
+            for before, operation in pairwise(self.graph.trunk):
+                halved = smoothing(operation, before, self.folded, calibration)
+                if halved is not None:
+                    self.folded |= smoothed(operation, self.folded, halved)
+                    self.smoothing[before.result] = halved
 
     # ------------------------------------------------------------------------------------------------ what is known
 
@@ -243,6 +253,9 @@ class Quantiser:
         before = self.HIGHEST  # of nothing: the embedding is the first to write the residual
         for index, operation in enumerate(self.graph.trunk):
             quantised, before = operation.quantise(self, before, self.target(index, operation))
+            for linear in quantised.linears():
+                if linear.bias_first:  # it writes the residual
+                    linear.smoothing = self.smoothing.get(operation.result)
             trunk.append(quantised)
         heads = {name: head.quantise(self, before, self.HIGHEST)[0] for name, head in self.graph.heads.items()}
         return QuantisedModel(

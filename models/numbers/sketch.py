@@ -35,7 +35,7 @@ class Sketch(Quantiser):
         self.tensors = {name: np.broadcast_to(0.0, shape) for name, shape in shapes.items()}
         self.folded = defaultdict(lambda: Folded(np.zeros((1, 1)), np.zeros(1)))
         self.exponents: dict[Key, int] = {}
-        self.saturated, self.coarsened, self.widened = 0, 0, []
+        self.saturated, self.coarsened, self.widened, self.smoothing = 0, 0, [], {}
 
     def reach(self, key: Key) -> float:
         return REACH
