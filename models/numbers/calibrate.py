@@ -159,13 +159,8 @@ def calibrate(
     formats = {WeightFormat.of(name) for name in error_aware}
     model = graph(config)
     calibration = Calibration(len(batch), [digest(image) for image in batch])
-    moments = Moments(
-        {
-            matrix.sees
-            for _, matrix in model.matrices()
-            if any(f.bits(matrix.expert, matrix.router) == BYTE_BITS for f in formats)
-        }
-    )
+    narrow = {m for _, m in model.matrices() if any(f.bits(m.expert, m.router) == BYTE_BITS for f in formats)}
+    moments = Moments({matrix.sees for matrix in narrow})
     watcher = Watcher(checkpoint, calibration, moments, any(f.fast for f in formats))
     for task in range(len(config.tasks)):
         if progress:

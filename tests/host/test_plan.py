@@ -170,7 +170,10 @@ def test_constants_are_the_units_own() -> None:
     from edgemoe.hw.compute.epilogue import Epilogue
     from edgemoe.hw.compute.lane_tree import tree_stages
     from edgemoe.hw.compute.layernorm import LayerNorm
+    from edgemoe.hw.compute.narrow import Narrow
     from edgemoe.hw.compute.router import Router
+    from edgemoe.hw.compute.row_maxima import RowMaxima
+    from edgemoe.hw.compute.row_step import RowStep
     from edgemoe.hw.compute.softmax import Softmax
     from edgemoe.hw.control import fetch, hazards, loader
     from edgemoe.hw.control.streamer import Streamer
@@ -184,13 +187,17 @@ def test_constants_are_the_units_own() -> None:
     )
     assert (timing.ACCUMULATE, timing.EPILOGUE) == (Accumulator.LATENCY, Epilogue.LATENCY)
     assert timing.REWEIGHTING == Softmax(preset("family")).LATENCY - Softmax.LATENCY
+    assert (timing.NARROW, timing.ROW_STEP) == (Narrow.LATENCY, RowStep.LATENCY)
     assert (timing.SPACING, timing.PREFETCH) == (Accumulator.REVISIT, Weights.LATENCY)
     assert (timing.SWAP, timing.IN_FLIGHT) == (loader.SWAP_DELAY, hazards.IN_FLIGHT)
     assert (timing.QUEUED, timing.AHEAD, timing.MOST_PIXELS) == (top.QUEUED_JOBS, fetch.AHEAD, image.MOST_PIXELS)
     for hardware in HARDWARE.values():
         assert timing.tree_stages(hardware.lanes) == tree_stages(hardware.lanes)
         settle = max(LayerNorm(hardware).STATISTICS_DELAY, Softmax(hardware).MAX_DELAY)
-        passed = Streamer.LATENCY + Array(hardware).LATENCY + Accumulator.LATENCY + Epilogue.LATENCY
+        epilogue = Epilogue(hardware).LATENCY
+        passed = Streamer.LATENCY + Array(hardware).LATENCY + Accumulator.LATENCY + epilogue
+        if hardware.packed:
+            settle, passed = max(settle, RowMaxima(hardware).MAX_DELAY), passed + RowStep.LATENCY
         assert timing.drain(hardware) == passed + settle
         route = Instruction(Opcode.ROUTE, dict(rows=9, columns=2, top_k=3))
         cost = timing.Cost()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Formats with packed products: no sum can overflow, smoothing is undone by the weights, and what a build must have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from edgemoe.host import compiler
+from edgemoe.hw.contract.config import preset
+from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.graph import graph
+from edgemoe.models.keys import Role
+from edgemoe.models.numbers.calibrate import calibrate, default_images
+from edgemoe.models.numbers.calibration import Calibration
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.linear import overfull
+from edgemoe.models.numbers.quantise import Quantiser, quantise
+from numpy.testing import assert_allclose
+
+from .support import TINY, random_checkpoint
+
+FAST = ("fast", "fast-trunk")
+
+
+def calibrated():
+    """With what the formats need, smoothing of one channel that reaches far among it."""
+    checkpoint = random_checkpoint(TINY)
+    for name in ("blocks.0.attn.proj.weight", "blocks.0.attn.proj.bias"):
+        checkpoint.tensors[name][3] *= 60
+    images = default_images(TINY, 2)
+    return replace(checkpoint, calibration=calibrate(checkpoint, images, error_aware=("8", "fast")))
+
+
+def test_which_matrices_are_packed() -> None:
+    checkpoint = random_checkpoint(TINY)
+    for name in FAST:
+        for linear in quantise(checkpoint, name).linears():
+            router, expert = linear.key.role is Role.ROUTER, linear.weights.ndim == 3
+            assert linear.bits == (16 if router else 8)
+            assert linear.packed == (not router and not (expert and name == "fast-trunk"))
+
+
+def test_no_sum_can_overflow() -> None:
+    """Weights all as large as 8 bits hold them: steps grow until sums fit, and only in those channels."""
+    checkpoint = random_checkpoint(TINY)
+    weight = checkpoint.tensors["blocks.0.mlp.fc2.weight"]
+    weight[:5] = np.where(weight[:5] < 0, -1, 1) * np.abs(weight[:5]).max()
+    model = quantise(checkpoint, "fast")
+    for linear in model.linears():
+        if linear.packed:
+            assert (overfull(np.moveaxis(linear.weights, -1, -2), linear.input_groups) <= 1).all()
+    coarse = next(linear for linear in model.linears() if linear.packed and linear.key.role is Role.SECOND)
+    assert model.coarsened >= 5 and np.abs(coarse.weights[:, :5]).max() <= 64
+    assert quantise(checkpoint, "8").coarsened == 0
+
+
+def test_smoothing_changes_no_product() -> None:
+    """Channels that are halved have weights twice as large; the channel that reaches far is halved most."""
+    checkpoint = calibrated()
+    assert checkpoint.calibration
+    plain = Quantiser(checkpoint, WeightFormat.EIGHT, checkpoint.calibration)
+    smooth = Quantiser(checkpoint, WeightFormat.FAST, checkpoint.calibration)
+    assert smooth.smoothing and not plain.smoothing
+    x = np.random.default_rng(0).standard_normal((5, TINY.width))
+    for before, operation in zip(graph(TINY).trunk, graph(TINY).trunk[1:], strict=False):
+        halved = smooth.smoothing[before.result]
+        assert operation.norm and halved.min() >= 0 and halved.max() < 8
+        for matrix in operation.matrices():
+            if matrix.sees == operation.norm.key:
+                mine, other = smooth.folded[matrix.key].weight, plain.folded[matrix.key].weight
+                assert_allclose((x * 0.5**halved) @ np.moveaxis(mine, -1, -2), x @ np.moveaxis(other, -1, -2))
+    after = graph(TINY).trunk[1].result
+    assert smooth.smoothing[after][3] == smooth.smoothing[after].max() > 0
+    model = quantise(checkpoint, "fast")
+    written = [linear for linear in model.linears() if linear.smoothing is not None]
+    assert len(written) == len(smooth.smoothing) and all(linear.bias_first for linear in written)
+
+
+def test_reaches_are_kept_in_files() -> None:
+    calibration = calibrated().calibration
+    assert calibration and calibration.reaches
+    again = Calibration.from_json(calibration.to_json())
+    assert {key: x.tolist() for key, x in again.reaches.items()} == {
+        key: x.tolist() for key, x in calibration.reaches.items()
+    }
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_what_a_build_must_have(name: str) -> None:
+    model = quantise(random_checkpoint(TINY), name)
+    with pytest.raises(EdgemoeError, match="packed products .*'zcu102' has them.*--set packed=1"):
+        compiler.compile(model, [(0, 0)], preset("tiny"))
+    packed = replace(preset("tiny"), packed=1)
+    assert any(map(packed.packs, compiler.compile(model, [(0, 0)], packed).instructions))
+    with pytest.raises(EdgemoeError, match="does not fit"):  # in pieces rows would come back from memory
+        compiler.compile(model, [(0, 0)], replace(packed, rows=20, tokens=10))
