@@ -105,7 +105,7 @@ def _calibrated(source: Checkpoint, out: Path, images: Sequence[Path], resize: s
     with progress("calibrating") as report:
         calibration = calibrate(source, batch, progress=lambda step: report(step, 0, None))
     result = replace(source, calibration=calibration)
-    saturated = {bits.value: quantise(result, bits).saturated for bits in WeightFormat}
+    saturated = {bits.value: quantise(result, bits).saturated for bits in WeightFormat.plain()}
     checkpoints.save(result, out)
     return {
         "checkpoint": str(out),

@@ -408,7 +408,11 @@ def check(
         raise EdgemoeError(
             f"there is nothing to compare without the float model, which needs PyTorch ({extras.remedy('golden')})"
         )
-    formats = [bits.value for bits in WeightFormat] if table else [weight_format(weight_bits, chosen)]
+    formats = (
+        [f.value for f in WeightFormat if chosen.packed or not f.fast]
+        if table
+        else [weight_format(weight_bits, chosen)]
+    )
     rtl = device is DeviceName.VERILATOR
     comparison: dict[str, Any] = dict(hardware=chosen, golden=golden, rtl=rtl, names=names, recording=recording)
     reports = [checking.check(model, given, weight_bits=bits, **comparison) for bits in formats]

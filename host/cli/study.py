@@ -203,7 +203,8 @@ def explore(
         drawing.plottable(plot)
     used = None if model else checkpoints.load(checkpoint or "m3vit-micro")
     config = used.config if used else models.preset(model or "")
-    formats = [weight_bits] if weight_bits else [f for f in WeightFormat if config.experts or f != WeightFormat.MIXED]
+    plain = [f for f in WeightFormat.plain() if config.experts or f != WeightFormat.MIXED]
+    formats = [weight_bits] if weight_bits else plain
     kinds = [study.weighed(config, kind).attention for kind in dict.fromkeys(attention or [config.attention])]
     decibels: dict[tuple[str, str], float] | None = None
     if importlib.util.find_spec("torch") is None:

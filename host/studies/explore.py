@@ -142,7 +142,7 @@ def explore(
     model's accuracy.
     """
     kinds = kinds or [config.attention]
-    formats = formats or [f for f in WeightFormat if config.moe_layers or f != WeightFormat.MIXED]
+    formats = formats or [f for f in WeightFormat.plain() if config.moe_layers or f != WeightFormat.MIXED]
     area.predicted(board.hardware, board)  # or say that they cannot be
     builds = list(candidates(config, board, len(tasks), formats, kinds))
     identity = {

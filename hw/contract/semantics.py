@@ -556,7 +556,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "control/row_pipeline.py",
             "control/writeback.py",
         ),
-        ("wait_stream", "wait_load", "beats"),
+        ("wait_stream", "wait_load", "beats", "packed"),
     ),
     Opcode.LAYERNORM: Operation(
         layernorm,

@@ -49,10 +49,20 @@ class WeightFormat(StrEnum):
         """The formats whose error-aware rounding its 8-bit weights have, the best one first."""
         return (WeightFormat.FAST, WeightFormat.EIGHT) if self.fast else (self,)
 
+    @classmethod
+    def plain(cls) -> list[WeightFormat]:
+        """Those that every build runs."""
+        return [each for each in cls if not each.fast]
+
     @property
     def label(self) -> str:
         """As tables have it."""
-        return "8-bit experts, 16-bit trunk" if self is WeightFormat.MIXED else f"{self} bit"
+        named = {
+            WeightFormat.MIXED: "8-bit experts, 16-bit trunk",
+            WeightFormat.FAST: "8 bit, two products a multiplier",
+            WeightFormat.FAST_TRUNK: "8 bit, two products a multiplier but in experts",
+        }
+        return named.get(self, f"{self} bit")
 
     @property
     def coarse(self) -> bool:

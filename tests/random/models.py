@@ -115,7 +115,7 @@ def random_model(
         # Images are numbered without gaps.
         numbers = {old: new for new, old in enumerate(sorted({s.image for s in streams}))}
         streams = [Stream(numbers[s.image], s.task) for s in streams]
-        bits = list(WeightFormat)[int(rng.integers(len(WeightFormat)))]
+        bits = WeightFormat.plain()[int(rng.integers(len(WeightFormat.plain())))]
         try:
             program = compiler.compile(
                 quantise(random_weights(config, rng), bits), streams, hardware, trace=trace, save_tokens=True

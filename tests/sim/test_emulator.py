@@ -47,7 +47,7 @@ def accuracy(checkpoint, program, memory, result, images):
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16, 32])
-@pytest.mark.parametrize("weight_bits", list(WeightFormat))
+@pytest.mark.parametrize("weight_bits", WeightFormat.plain())
 def test_odd_sizes_on_every_array(lanes, weight_bits):
     hardware = dataclasses.replace(preset("base"), name=f"{lanes} lanes", lanes=lanes)
     checkpoint, images = random_checkpoint(ODD), calibrate.default_images(ODD, 2)
