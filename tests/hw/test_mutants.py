@@ -170,7 +170,7 @@ BENCHES = [
         (partial(test_epilogue.test_rows, "tiny", 1, 0.3),),
         {
             "sums always start from a bias": Mutant(
-                "Mux(self.first.enable, Mux(self.first.bank, *biases), 0)", "Mux(self.first.bank, *biases)"
+                "Mux(self.first.enable, self.of_bank(self.first.bank, biases), 0)", "Mux(self.first.bank, *biases)"
             )
         },
     ),
