@@ -62,11 +62,12 @@ def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelCo
         moe_layers=moe,
         tasks=tuple(tasks),
         norm=among("layer", "layer", "rms"),
-        activation=among(*hardware.functions),
+        activation=among(*hardware.activations.split(",")),
         gate=among(*GATES),
         pre_norm=among(False, False, True),
         gate_bias=bool(moe) and among(False, True),
         prefix=prefix,
+        attention=among(*hardware.weighings) if len(hardware.weighings) > 1 else "softmax",
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .models import random_model
 from .support import dram_of
 
+FAMILY = dataclasses.replace(preset("tiny"), attention=preset("family").attention)
 #: Eight lanes on two masters: striping, an array that is not the smallest, a bus as wide as a word.
 WIDER = dataclasses.replace(preset("tiny"), name="wider", lanes=8, masters=2, data_bits=64, width=40, hidden=72)
 #: The same on four: a bus as wide as two words; and rows for narrow models only.
@@ -58,6 +59,16 @@ def compare_program(
 def test_random_shapes(first):
     """Among them equal logits everywhere, inputs that never vary, and followers of several images."""
     assert sum(compare(preset("tiny"), seed) for seed in range(first, first + 7)) > 50
+
+
+@pytest.mark.parametrize(
+    "seeds", [(0, 1, 2, 4, 6, 9, 12, 26, 44), pytest.param(range(100, 160), marks=pytest.mark.full)]
+)
+def test_random_shapes_with_every_kind_of_attention(seeds):
+    models = {seed: random_model(FAMILY, seed) for seed in seeds}
+    assert {program.config.attention for program, _ in models.values()} == {*FAMILY.weighings}
+    for seed, (program, images) in models.items():
+        compare_program(FAMILY, program, images, seed)
 
 
 @pytest.mark.parametrize("first", [0, pytest.param(100, marks=pytest.mark.full)])
