@@ -34,7 +34,7 @@ LEAST = {
     "sigmoid": 60.0,
     "relu": 65.0,
     "two-pass": 65.0,
-    "softplus": 45.0,
+    "softplus": 60.0,
     "performer": 60.0,
     "cosformer": 44.0,
 }
