@@ -11,9 +11,9 @@ keeps them from drifting.
 J is the mean over the classes of sum(p y) / sum(p + y - p y), with p the class's probability and y whether it is there:
 the intersection over union that the maps are judged by, where a pole counts as much as the sky.
 
-Matrices of the layers and heads learn by Muon, everything else by AdamW. Of all that was tried for small objects (a
-hidden layer in the heads, heads that reach over their patch's border, pixels beside the tokens), this alone made
-people and poles much better; the heads were not what was missing.
+Matrices of the layers and heads learn by Muon, everything else by AdamW. For small objects Muon did most, then more
+steps, then J; a hidden layer in the heads, heads that reach over their patch's border and pixels beside the tokens did
+next to nothing, one training of each compared.
 """
 
 from __future__ import annotations
