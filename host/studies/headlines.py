@@ -34,6 +34,8 @@ assert isinstance(ZCU102, ZynqBoard)
 ROWS = (
     Headline("base", WeightFormat.SIXTEEN, 0, ONE_TWO),
     Headline("zcu102", WeightFormat.MIXED, ZCU102.memory_bandwidth, ONE_TWO),
+    Headline("zcu102", WeightFormat.FAST_TRUNK, ZCU102.memory_bandwidth, ONE_TWO),
+    Headline("zcu102", WeightFormat.FAST, ZCU102.memory_bandwidth, (*ONE_TWO, (2, 2))),
 )
 IMAGES = 2
 STALLS = 0.1
