@@ -90,7 +90,8 @@ def plot(points: Sequence[Point], path: Path) -> None:
         ran = [p for p in mine if p.simulated]
         label = f"{kind}, RTL"
         crosses = [(p.simulated or 0) / 1e6 for p in ran]
-        panels[1].plot([p.tokens for p in ran], crosses, "x", markersize=10, color=colour, label=label)
+        if ran:
+            panels[1].plot([p.tokens for p in ran], crosses, "x", markersize=10, color=colour, label=label)
     for axes, what in zip(panels, ("all heads", "the whole pass"), strict=True):
         axes.set_xlabel("tokens")
         axes.set_ylabel(f"million cycles, {what}")
