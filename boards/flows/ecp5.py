@@ -59,7 +59,8 @@ def tools_needed() -> list[str]:
 
 def top(board: Board, name: str = NAME) -> str:
     """The module with the board's pins, which belongs to this one board and has no prefix unless one is asked for."""
-    return board.name if name == NAME else f"{name}_{board.name}"
+    word = re.sub(r"\W", "_", board.name)
+    return word if name == NAME else f"{name}_{word}"
 
 
 def commands(board: Ecp5Board, name: str = NAME) -> list[tuple[str, str, list[str]]]:

@@ -96,6 +96,11 @@ def test_yosys_reads_it(folder: Path) -> None:
     assert done.returncode == 0 and "Warning" not in done.stdout + done.stderr, (done.stdout + done.stderr)[-2000:]
 
 
+def test_a_board_of_any_name_gives_a_module() -> None:
+    assert ecp5.top(replace(BOARD, name="my-board.2")) == "my_board_2"
+    assert ecp5.top(replace(BOARD, name="my-board"), "vit") == "vit_my_board"
+
+
 @pytest.mark.parametrize("name", ECP5)
 def test_the_clock(name: str) -> None:
     """The clock, the oscillator and the phase detector within the data sheet's limits;
