@@ -110,4 +110,4 @@ def test_the_boards_presets_fit_with_room_to_route(name: str) -> None:
     report = fit.report(BOARDS[name])
     assert all(share <= (0.98 if kind == "dsp" else 0.9) for kind, share in report["share"].items())
     if name == "zcu102":
-        assert report["total"]["dsp"] <= 1300 and report["share"]["bram"] <= 0.6
+        assert report["total"]["dsp"] <= 1300 and report["share"]["bram"] <= 0.65

@@ -178,13 +178,9 @@ def solve(description: Property, mode: str, depth: int) -> Verdict:
         (folder / "block_memory.v").write_text(BLOCK_MEMORY.read_text())
         (folder / "proof.sby").write_text(job)
         scripts = sysconfig.get_path("scripts")
-        tools = [f"{option}={Path(scripts) / program}" for option, program in _TOOLS.items()]
-        command = [
-            str(Path(scripts) / "yowasp-sby"),
-            "-f",
-            *(part for tool in tools for part in tool.split("=", 1)),
-            "proof.sby",
-        ]
+        # By their names, which PATH below leads to: sby hands them to a shell, where a folder's space would part them.
+        tools = (word for tool in _TOOLS.items() for word in tool)
+        command = [str(Path(scripts) / "yowasp-sby"), "-f", *tools, "proof.sby"]
         environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         log = done.stdout + done.stderr

@@ -39,7 +39,7 @@ def test_predictions_follow_the_sizes() -> None:
     for name in ("base", "zcu102", "ultra96"):
         counts = area.counted("fitted")[name]
         found, total = area.predicted(area.configuration(name, counts)), counts["total"]
-        assert all(found[kind] == pytest.approx(total[kind], rel=0.02) for kind in ("lut", "ff", "dsp", "bram")), name
+        assert all(found[kind] == pytest.approx(total[kind], rel=0.05) for kind in ("lut", "ff", "dsp", "bram")), name
     more = HardwareConfig.from_fields({"rows": 500}, preset("base"))
     assert area.predicted(more)["bram"] > area.predicted(preset("base"))["bram"] + 100
     inside = area.predicted(preset("base"), kv260)

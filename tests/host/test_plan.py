@@ -29,6 +29,7 @@ from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import PRESETS, ModelConfig
 from edgemoe.models.numbers.calibrate import UNSEEN_SCENES, default_images
+from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.forward import forward
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.numbers.sketch import sketch
@@ -81,11 +82,9 @@ def together(parts: Sequence[Sequence[Sequence[int]]]) -> list[list[int]]:
 def headlines() -> list[Any]:
     """Preset, weights, bytes a cycle, tasks and cycles an image and task, from the table of results: of one image."""
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\d+) \| 1 x (\d) \| ([\d.]+) M \|", RESULTS, re.M)
-    assert len(rows) == 4
-    return [
-        (name, "16" if bits == "16 bit" else "mixed", int(rate), int(tasks), float(m) * 1e6)
-        for name, bits, rate, tasks, m in rows
-    ]
+    assert len(rows) == 8
+    formats = {bits.label: bits.value for bits in WeightFormat}
+    return [(name, formats[bits], int(rate), int(tasks), float(m) * 1e6) for name, bits, rate, tasks, m in rows]
 
 
 def routed(model: Checkpoint, image: NDArray[np.uint8], tasks: int) -> dict[int, list[int]]:
