@@ -8,7 +8,7 @@ changed is synthesised again; counts that came with the source (hw/resources.jso
 `python -m edgemoe.sim.synthesis` renews that file.
 
 Three depths: DSP counts need only the first steps of a synthesis (seconds), the other counts all of them (minutes), and
-levels what these leave behind (`edgemoe.sim.netlist`), which is too much to be committed.
+delays the netlists that these leave behind (`edgemoe.sim.paths`), which are too much to be committed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from edgemoe.hw.memory import block_memory
 from edgemoe.sim import build
 from edgemoe.sim.modules import Module, escaped, instances, split, unit_of
 from edgemoe.sim.netlist import DSP_SLICES, KINDS, measure
+from edgemoe.sim.paths import pruned
 from edgemoe.sim.simulator import verilog
 from edgemoe.sim.yosys import run_yosys
 
 COMMITTED = Path(__file__).resolve().parent.parent / "hw" / "resources.json"
 COMMAND = "python -m edgemoe.sim.synthesis"
 ULTRASCALE_PLUS, SERIES_7 = "xcup", "xc7"  # Yosys' names of the families
+# Series-7 cells, whose delays Yosys knows, but for a multiplier as wide as the UltraScale+ slice's: 27 x 18.
+TIMED = "xc7-timed"
 # The presets of the boards that Vivado builds for, by family.
 COUNTED, COUNTED_7 = ("base", "zcu102", "ultra96"), ("pynqz2",)
 # Presets that predictions of resources (host/studies/area.py) are fitted to, and that they are held against.
@@ -51,6 +54,24 @@ clean
 blackbox =A:whitebox
 write_json netlist.json
 """
+# The step map_dsp with that multiplier.
+_MAP_WIDE_MULTIPLIERS = """memory_dff
+alumacc -macc-only
+maccmap -unmap
+opt_clean
+techmap -map +/mul2dsp.v -map +/xilinx/xcu_dsp_map.v -D DSP_NAME=$__MUL27X18 -D DSP_SIGNEDONLY=1 \
+  -D DSP_A_MAXWIDTH=27 -D DSP_A_MAXWIDTH_PARTIAL=18 -D DSP_B_MAXWIDTH=18 \
+  -D DSP_A_MINWIDTH=2 -D DSP_B_MINWIDTH=2 -D DSP_Y_MINWIDTH=9
+select a:mul2dsp
+setattr -unset mul2dsp
+opt_expr -fine
+wreduce
+select -clear
+setparam -set USE_DPORT "FALSE" t:DSP48E2
+chtype -set DSP48E1 t:DSP48E2
+xilinx_dsp -family xc7
+chtype -set $mul t:$__soft_mul
+"""
 
 
 @cache
@@ -68,13 +89,14 @@ def _key(module: Module, family: str) -> str:
 
 
 def _kept(key: str, depth: str) -> dict[str, Any] | None:
-    """A module's result that holds `depth` (dsp, lut for all counts, arcs):
+    """A module's result that holds `depth` (dsp, lut for all counts, netlists):
     from the source tree, then from the cache.
     """
     entry = committed().get(key)
     if entry and depth in entry:
         return entry
-    for stage in ("full", "dsp") if depth == "dsp" else ("full",):
+    stages = {"dsp": ("dsp", "full", "netlists"), "lut": ("full", "netlists"), "netlists": ("netlists",)}[depth]
+    for stage in stages:
         if folder := build.kept("synthesis", f"{key}-{stage}"):
             return json.loads((folder / "result.json").read_text())
     return None
@@ -93,9 +115,10 @@ def synthesise(
     if any(block_memory.MODULE in module.text for module in wanted):
         texts.append(block_memory.SOURCE.read_text())
     (folder / "design.v").write_text("\n".join([*texts, f"module edgemoe_units;\n{placed}\nendmodule\n"]))
-    start = (
-        f"read_verilog -sv design.v\nsynth_xilinx -family {family} -top edgemoe_units -noiopad -noclkbuf -run begin:"
-    )
+    steps = f"synth_xilinx -family {family.split('-')[0]} -top edgemoe_units -noiopad -noclkbuf -run "
+    start = f"read_verilog -sv design.v\n{steps}begin:"
+    if family == TIMED:
+        start += f"map_dsp\n{_MAP_WIDE_MULTIPLIERS}{steps}coarse:"
     run_yosys(folder, start + ("map_luts\n" + _MAP_LUTS if full else "coarse\ntee -q -o stat.json stat -json\n"))
     results: dict[str, dict[str, Any]] = {}
     if not full:
@@ -110,7 +133,12 @@ def synthesise(
         return results
     netlists = json.loads((folder / "netlist.json").read_text())["modules"]
     for module in wanted:
-        results[module.name] = measure(netlists[module.name], netlists)
+        netlist = netlists[module.name]
+        memories = {c["type"] for c in netlist["cells"].values() if block_memory.MODULE in c["type"]}
+        kept = {"": netlist} | {kind: netlists[kind] for kind in memories}
+        results[module.name] = measure(netlist, netlists) | {
+            "netlists": {kind: pruned(one) for kind, one in kept.items()}
+        }
     return results
 
 
@@ -132,7 +160,7 @@ def results_of(
         else:
             results[module.name] = entry
     if missing:
-        stage = "dsp" if depth == "dsp" else "full"
+        stage = {"lut": "full"}.get(depth, depth)
         # A few modules at a time: a run that is stopped keeps what it has.
         groups: list[list[Module]] = [[]]
         for module in sorted(missing.values(), key=lambda m: len(m.text)):
@@ -140,7 +168,7 @@ def results_of(
                 groups.append([])
             groups[-1].append(module)
         for group in groups:
-            found = _together(config, modules, group, stage == "full", len(missing), family)
+            found = _together(config, modules, group, depth, len(missing), family)
             for module in group:
                 text = json.dumps(found[module.name])
 
@@ -157,7 +185,7 @@ def results_of(
 
 
 def _together(
-    config: HardwareConfig, modules: Mapping[str, Module], group: list[Module], full: bool, count: int, family: str
+    config: HardwareConfig, modules: Mapping[str, Module], group: list[Module], depth: str, count: int, family: str
 ) -> dict[str, dict[str, Any]]:
     """The results of one Yosys run over a group, kept as such too:
     a second process waits for it instead of doing the same.
@@ -169,10 +197,12 @@ def _together(
             build.progress(f"synthesising {len(group)} of {count} modules of {config.name!r} (once): {names}"),
             tempfile.TemporaryDirectory(dir=folder) as scratch,
         ):
-            results = synthesise(modules, group, full, Path(scratch), family)
+            results = synthesise(modules, group, depth != "dsp", Path(scratch), family)
+        if depth == "lut":
+            results = {name: {kind: result[kind] for kind in KINDS} for name, result in results.items()}
         (folder / "results.json").write_text(json.dumps([results[module.name] for module in group]))
 
-    folder = build.cached("synthesis", build.digest([_key(module, family) for module in group], full), make)
+    folder = build.cached("synthesis", build.digest([_key(module, family) for module in group], depth), make)
     return {
         module.name: result
         for module, result in zip(group, json.loads((folder / "results.json").read_text()), strict=True)

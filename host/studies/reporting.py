@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Yosys says about a configuration: resources by unit, and how many LUT levels lie between two registers."""
+"""What Yosys says about a configuration: resources by unit, and how long its logic takes between two registers."""
 
 from __future__ import annotations
 
@@ -15,35 +15,29 @@ ROOMS = {
     "memory": ("dma", "memories", "reader", "weights", "writer"),
 }
 OTHERS = "control"
-MOST_LEVELS = 8  # about 300 MHz on UltraScale+, with the wires that belong to them
+DELAYS = (
+    "Artix-7 logic delays from Yosys' library; no wires, no clock skew; nothing for pins of which it says nothing "
+    "(enables and operation modes of DSP slices, enables of block RAM)"
+)
 
 
 def timing(hardware: HardwareConfig) -> dict[str, Any]:
-    """units: unit -> levels of its deepest path and the paths themselves; offenders:
-    all that exceed MOST_LEVELS, deepest first.
+    """units: unit -> ns of its slowest path, placed and mapped, and its slowest paths; offenders: those of them that
+    exceed the limit, slowest first.
     """
     from edgemoe.sim import timing  # needs Amaranth, which is not on every host
 
-    paths = timing.timing(hardware)
-    shown: dict[str, dict[str, Any]] = {
-        unit: {
-            "levels": listed[0].levels,
-            "paths": [{"levels": p.levels, "from": p.start, "to": p.end} for p in listed],
-        }
-        for unit, listed in sorted(paths.items(), key=lambda item: -item[1][0].levels)
-    }
+    units = timing.timing(hardware)
     offenders = [
-        {"unit": unit, **path}
-        for unit, entry in shown.items()
-        for path in entry["paths"]
-        if path["levels"] > MOST_LEVELS
+        {"unit": unit, **path} for unit, entry in units.items() for path in entry["paths"] if path["ns"] > timing.LIMIT
     ]
     return {
         "hardware": hardware.name,
-        "levels": max(entry["levels"] for entry in shown.values()),
-        "limit": MOST_LEVELS,
-        "units": shown,
-        "offenders": sorted(offenders, key=lambda p: -p["levels"]),
+        "delays": DELAYS,
+        "ns": max(entry["ns"] for entry in units.values()),
+        "limit": timing.LIMIT,
+        "units": units,
+        "offenders": sorted(offenders, key=lambda p: -p["ns"]),
     }
 
 
@@ -100,16 +94,24 @@ def show(resource_report: dict[str, Any] | None, timing_report: dict[str, Any] |
             ("unit", *(kind.upper() for kind in kinds)),
         )
     if timing_report:
-        deepest = [(unit, entry["levels"], entry["paths"][0]) for unit, entry in timing_report["units"].items()]
-        shown = [(unit, f"{levels:.2f}", path["from"], path["to"]) for unit, levels, path in deepest]
+        slowest = [(unit, entry, entry["paths"][0]) for unit, entry in timing_report["units"].items()]
+        shown = [
+            (unit, f"{entry['ns']:.2f}", f"{entry['mapped_ns']:.2f}", path["from"], path["to"])
+            for unit, entry, path in slowest
+        ]
         show_table(
-            f"Deepest paths of {timing_report['hardware']} in LUT levels (Yosys, xcup)",
+            f"Slowest paths of {timing_report['hardware']}, ns of logic",
             shown,
-            ("unit", "levels", "from", "to"),
+            ("unit", "placed", "mapped", "from", "to"),
         )
-        if timing_report["offenders"]:
-            print(f"{len(timing_report['offenders'])} paths deeper than {timing_report['limit']} levels:")
-            for path in timing_report["offenders"]:
-                print(f"  {path['levels']:.2f}  {path['from']} -> {path['to']}")
+        print(f"{timing_report['delays']}.")
+        print(
+            "mapped: as Yosys leaves it; placed: late inputs on a LUT's fast pins, flip-flops beside a DSP slice in it."
+        )
+        limit, offenders = timing_report["limit"], timing_report["offenders"]
+        if offenders:
+            print(f"Of the slowest {len(offenders)} take longer than {limit} ns:")
+            for path in offenders:
+                print(f"  {path['ns']:.2f}  {path['from']} -> {path['to']}: {', '.join(path['through'])}")
         else:
-            print(f"no path deeper than {timing_report['limit']} levels")
+            print(f"no path takes longer than {limit} ns")
