@@ -71,6 +71,7 @@ def test_renderings_are_complete(config):
         "opcode": isa.Opcode,
         "memory": isa.Memory,
         "stationary": isa.Stationary,
+        "turn": isa.Turn,
         "scale": isa.Scale,
         "activation": isa.Activation,
         "attention": isa.Attention,
