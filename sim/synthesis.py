@@ -39,7 +39,8 @@ TIMED = "xc7-timed"
 COUNTED, COUNTED_7 = ("base", "zcu102", "ultra96"), ("pynqz2",)
 # Presets that predictions of resources (host/studies/area.py) are fitted to, and that they are held against.
 FITTED = (*COUNTED, "tiny")
-HELD_OUT = ("small", "ulx3s")
+HELD_OUT = ("small", "ulx3s", "zcu102-plain")
+_PLAIN = "-plain"  # a preset without its packed products
 
 # The steps map_luts and finalize of synth_xilinx with the simple mapper: abc9 takes several times as long and fails on
 # some modules (Yosys 0.70: a name given twice when it puts the module together again).
@@ -245,7 +246,9 @@ def main() -> None:
     modules: dict[str, dict[str, Any]] = {}
     totals: dict[str, dict[str, Any]] = {}
     for name in (*FITTED, *HELD_OUT, *COUNTED_7):
-        config, family = preset(name), SERIES_7 if name in COUNTED_7 else ULTRASCALE_PLUS
+        plain = {"packed": 0} if name.endswith(_PLAIN) else {}
+        config = HardwareConfig.from_fields({"name": name, **plain}, preset(name.removesuffix(_PLAIN)))
+        family = SERIES_7 if name in COUNTED_7 else ULTRASCALE_PLUS
         found, results = results_of(config, "lut", family=family)
         total = {kind: sum(results[module][kind] for _, module in instances(found)) for kind in KINDS}
         if family == ULTRASCALE_PLUS:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a configuration will take of an UltraScale+ device, in no time and without Yosys.
 
-LUTs, flip-flops and DSP slices are polynomials of the array's side, block RAM is a multiple of what the sizes of the
-memories ask for: least squares over configurations in hw/resources.json. `error` says
-how far the predictions are from the counts of configurations that no fit has seen. (A wider bus with its masters costs
-up to 5 % more LUTs, which is within the error, and is left out.)
+LUTs, flip-flops and DSP slices are polynomials of the array's side, and what packed products add to them a multiple of
+it; block RAM is a multiple of what the sizes of the memories ask for: least squares over configurations in
+hw/resources.json. `error` says how far the predictions are from the counts of configurations that no fit has seen. (A
+wider bus with its masters costs up to 5 % more LUTs, which is within the error, and is left out.)
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _WEIGHING: Mapping[str, Mapping[str, float]] = {
     "sigmoid": {"lut": 143, "ff": 128, "dsp": 1, "bram": 0.5},
     "relu": {"lut": 116, "ff": 15},
     "two-pass": {"lut": 451, "ff": 181, "dsp": 1, "bram": 0.125},
+    "softplus": {"lut": 382, "ff": 288, "dsp": 3.25, "bram": 0.125},
     "performer": {"lut": 164, "ff": 48},  # with ReLU's, of which they and cosFormer's make use
     "cosformer": {"lut": 387, "ff": 165, "dsp": 2.5},
 }
@@ -55,7 +56,7 @@ def _features(hardware: HardwareConfig, kind: str) -> list[float]:
     if kind == "bram":
         blocks = sum(_blocks(*memory) for memory in _memories(hardware))
         return [blocks + hardware.bus_bytes / 8 + _SMALL]
-    return [1.0, hardware.lanes, hardware.lanes**2]
+    return [1.0, hardware.lanes, hardware.lanes**2, hardware.packed * hardware.lanes]
 
 
 @cache

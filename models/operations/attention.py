@@ -108,17 +108,21 @@ class Attention(Operation):
         return [Work.of(key_value), Work.of(query), scores, values, Work.of(projection)]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
-        c, w, see = self.config, context.tensors, context.observer
-        batch = len(x)
-        y, _ = self.norm.forward(x, context)
-        qkv = linear(y, w, self.name("qkv")).reshape(batch, c.tokens, 3, c.heads, c.head_width)
-        query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # [B, heads, T, d] each
+        c, see = self.config, context.observer
+        query, key, value = self.queries_keys_values(x, context)
         for role, tensor in ((Role.QUERY, query), (Role.KEY, key), (Role.VALUE, value)):
             see.sample(self.key(role), tensor)
         scores = query @ key.transpose(0, 1, 3, 2) * context.dtype(1 / math.sqrt(c.head_width))
         attention = self.weighing.weights(scores) @ value
         see.sample(self.key(Role.ATTENTION), attention)
         return self.projected(x, attention, context)
+
+    def queries_keys_values(self, x: NDArray, context: Context) -> NDArray:
+        """Of the normalised residual: [3, B, heads, T, d]."""
+        c = self.config
+        y, _ = self.norm.forward(x, context)
+        qkv = linear(y, context.tensors, self.name("qkv")).reshape(len(x), c.tokens, 3, c.heads, c.head_width)
+        return qkv.transpose(2, 0, 3, 1, 4)
 
     def projected(self, x: NDArray, attention: NDArray, context: Context) -> NDArray:
         """The residual with the projection of attention's results [B, heads, T, d] added."""

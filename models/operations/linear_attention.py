@@ -37,7 +37,7 @@ from ..steps import (
 )
 from .attention import AVERAGING_BITS, QUOTIENT_FRACTION, VALUE_GUARD, Attention, value_boost
 from .feature_maps import MAPS, FeatureMap, step_of
-from .operation import Context, Over, Quantised, Work, linear
+from .operation import Context, Over, Quantised, Work
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
@@ -76,12 +76,9 @@ class LinearAttention(Attention):
         ]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
-        c, w, see = self.config, context.tensors, context.observer
-        batch = len(x)
-        y, _ = self.norm.forward(x, context)
-        qkv = linear(y, w, self.name("qkv")).reshape(batch, c.tokens, 3, c.heads, c.head_width)
-        query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # [B, heads, T, d] each
-        vectors: NDArray = self.features.vectors(w, self.name("features")).astype(context.dtype)
+        see = context.observer
+        query, key, value = self.queries_keys_values(x, context)
+        vectors: NDArray = self.features.vectors(context.tensors, self.name("features")).astype(context.dtype)
         of_query, of_key = self.features.products(query, vectors), self.features.products(key, vectors)
         see.reach(self.key(Role.QUERY_FEATURES), of_query)
         see.reach(self.key(Role.KEY_FEATURES), of_key)

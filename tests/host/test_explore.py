@@ -11,7 +11,7 @@ import pytest
 from edgemoe.boards.facts import board
 from edgemoe.host.studies import area, explore
 from edgemoe.host.studies.plan import plan
-from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.config import ATTENTION, HardwareConfig, preset
 from edgemoe.hw.contract.layouts import ROW_BITS, SCORE_BITS
 from edgemoe.models import checkpoint as checkpoints
 from edgemoe.models import config as models
@@ -39,7 +39,7 @@ def test_predictions_follow_the_sizes() -> None:
     for name in ("base", "zcu102", "ultra96"):
         counts = area.counted("fitted")[name]
         found, total = area.predicted(area.configuration(name, counts)), counts["total"]
-        assert all(found[kind] == pytest.approx(total[kind], rel=0.05) for kind in ("lut", "ff", "dsp", "bram")), name
+        assert all(found[kind] == pytest.approx(total[kind], rel=0.02) for kind in ("lut", "ff", "dsp", "bram")), name
     more = HardwareConfig.from_fields({"rows": 500}, preset("base"))
     assert area.predicted(more)["bram"] > area.predicted(preset("base"))["bram"] + 100
     inside = area.predicted(preset("base"), kv260)
@@ -110,6 +110,10 @@ def test_a_model_without_weights_has_decibels_of_random_ones(edgemoe: Command) -
         assert one["hardware"]["attention"] == "softmax,relu" and one["hardware"]["lanes"] == plain["hardware"]["lanes"]
         assert one["lut"] > plain["lut"] and one["ff"] > plain["ff"] and one["cycles"] == plain["cycles"]
     refused(edgemoe(*given, "--attention", "linear"), "attention is 'linear', expected one of softmax")
+
+
+def test_every_kind_of_attention_is_predicted() -> None:
+    assert set(area._WEIGHING) == set(ATTENTION)
 
 
 def test_unknown_units_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
