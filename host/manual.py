@@ -17,7 +17,7 @@ from pathlib import Path
 from edgemoe.host import compiler
 from edgemoe.host.compiler.packing import stream_of
 from edgemoe.host.runtime.program import CompiledProgram
-from edgemoe.hw.contract import isa, registers, semantics
+from edgemoe.hw.contract import isa, machine, registers, semantics
 from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.hw.contract.isa import BY_NAME, FIELDS, Activation, Instruction, Memory, Opcode, Scale, Stationary
 from edgemoe.hw.contract.rules import RULES
@@ -30,13 +30,13 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "hw" / "MANUAL.md"
 MODEL, TASK, HARDWARE, LAYER = "m3vit-nano", "depth", "schoko", 1
 WIDTH = 120
 ARITHMETIC = (
-    semantics.round_shift,
-    semantics.saturate,
-    semantics.wrap,
-    semantics.exp2,
-    semantics.reciprocal,
-    semantics.rsqrt,
-    semantics.activated,
+    machine.round_shift,
+    machine.saturate,
+    machine.wrap,
+    machine.exp2,
+    machine.reciprocal,
+    machine.rsqrt,
+    machine.activated,
 )
 
 REGISTERS = {

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.hw.contract.isa import Activation, ErrorCode, Instruction, Memory, Opcode, Stationary
-from edgemoe.hw.contract.semantics import OPERATIONS, Machine, Refused, epilogue, run
+from edgemoe.hw.contract.machine import Machine, Refused
+from edgemoe.hw.contract.semantics import OPERATIONS, epilogue, run
 from edgemoe.hw.contract.weight_stream import WeightStream
 from edgemoe.models.numbers import twins
 from edgemoe.sim.emulator import Emulator
