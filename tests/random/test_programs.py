@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.hw.contract.config import HardwareConfig, preset
-from edgemoe.hw.contract.isa import Activation, ErrorCode, Memory, Opcode, Scale, Stationary
+from edgemoe.hw.contract.isa import Activation, Attention, ErrorCode, Memory, Opcode, Scale, Stationary
 from edgemoe.sim.emulator import Emulator
 
 from .programs import Generator, Program, random_program
@@ -89,8 +89,19 @@ def test_programs_use_the_whole_instruction_set():
         _, emulator = emulate(TINY, program.link())
         for lengths in emulator.result.queue_lengths:
             queues.update(int(n) for n in lengths)
+    for seed in range(200, 230):  # what only builds with every kind of attention have
+        for instruction in random_program(FAMILY, seed).instructions:
+            for name in ("activation", "attention"):
+                seen.setdefault(name, set()).add(instruction.values.get(name, 0))
     assert seen["opcode"] == {int(o) for o in Opcode}
-    for name, kind in (("memory", Memory), ("stationary", Stationary), ("scale", Scale), ("activation", Activation)):
+    kinds = {
+        "memory": Memory,
+        "stationary": Stationary,
+        "scale": Scale,
+        "activation": Activation,
+        "attention": Attention,
+    }
+    for name, kind in kinds.items():
         assert seen[name] >= {int(v) for v in kind}, name
     flags = (
         "wait_stream",
