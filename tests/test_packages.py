@@ -7,7 +7,9 @@ distribution holds the repository. constraints.txt: the versions with which the 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from packaging.version import Version
 from .programs import needed
 
 ROOT = Path(__file__).resolve().parents[1]
+HOME = {"GITHUB_SERVER_URL": "https://example.org", "GITHUB_REPOSITORY": "us/edgemoe"}  # as a workflow says it
 
 
 def tracked() -> list[str]:
@@ -46,7 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         (folder / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / "copy" / name)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "copy"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=os.environ | HOME, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     wrong = [
         line for line in done.stderr.splitlines() if re.search(r"warn|deprecat", line, re.I) and "byte-comp" not in line
@@ -78,6 +81,37 @@ def test_the_wheel_says_what_it_is(built: tuple[Path, Path]) -> None:
     assert metadata["Author"] == "The edgemoe authors" and metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Description-Content-Type"] == "text/markdown" and len(metadata.get_all("Classifier")) > 8
     assert not [line for line in metadata.get_all("Classifier") if line.startswith("License ::")], "PEP 639"
+
+
+def test_the_wheel_leads_to_the_repository(built: tuple[Path, Path]) -> None:
+    """The wheel is made of the source distribution, which alone knows the address: an index shows README's pictures."""
+    with zipfile.ZipFile(built[0]) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(name))
+    home = "https://example.org/us/edgemoe"
+    assert f"Repository, {home}" in metadata.get_all("Project-URL")
+    links = re.findall(r"\]\(([^)\s]+)\)", metadata.get_payload())
+    assert links and not [link for link in links if not link.startswith("https://")]
+    for link in (link for link in links if link.startswith(home)):
+        kind, head, path = link.removeprefix(f"{home}/").split("/", 2)
+        assert head == "HEAD" and (ROOT / path).exists(), link
+        assert (kind == "raw") == (Path(path).suffix in (".png", ".gif")), link
+
+
+@pytest.mark.parametrize(
+    ("remote", "page"),
+    [
+        ("https://example.org/us/edgemoe.git", "https://example.org/us/edgemoe"),
+        ("https://me:secret@example.org/us/edgemoe", "https://example.org/us/edgemoe"),
+        ("git@example.org:us/edgemoe.git", "https://example.org/us/edgemoe"),
+        ("ssh://git@example.org/us/edgemoe.git", "https://example.org/us/edgemoe"),
+        ("/home/me/edgemoe", None),
+        ("../edgemoe", None),
+        ("", None),
+    ],
+)
+def test_a_clone_knows_its_page(remote: str, page: str | None) -> None:
+    assert runpy.run_path(str(ROOT / "setup.py"))["public"](remote) == page
 
 
 def test_the_source_distribution_is_the_repository(built: tuple[Path, Path]) -> None:
