@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from edgemoe.host import outputs
 from edgemoe.host.images import SUFFIXES, read_image
-from edgemoe.host.inference import Notices, Pass, Totals, best_classes, notice, prediction, stream
+from edgemoe.host.inference import Notices, Pass, best_classes, notice, prediction, stream
+from edgemoe.host.totals import Totals
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
@@ -147,19 +148,8 @@ class Batch:
 
     def rows(self, clock_mhz: float, host: Mapping[str, str]) -> list[tuple[str, str]]:
         """What people want to know of the whole; host: by the name of the task, what the host computes of it."""
-        sums, hardware = self.totals, self.hardware
-        rows = [("pictures", f"{self.pictures - len(self.failed)} of {self.pictures}"), ("hardware", hardware.name)]
-        if sums.cycles:
-            share = sums.summary(hardware)["mac_utilisation"]
-            rows += [
-                ("cycles", f"{sums.cycles:,}, {sums.cycles / clock_mhz / 1e3:,.2f} ms at {clock_mhz:g} MHz, a target"),
-                ("multipliers", f"{100 * share:.1f} % of their cycles useful"),
-            ]
-        rows += [
-            ("memory traffic", f"{sums.bytes_read / 1e6:,.2f} MB read, {sums.bytes_written / 1e6:,.3f} MB written"),
-            ("device took", f"{sums.seconds:,.2f} s"),
-            ("host took", f"{sums.host_seconds:,.2f} s"),
-        ]
+        rows = [("pictures", f"{self.pictures - len(self.failed)} of {self.pictures}")]
+        rows += self.totals.rows(self.hardware, clock_mhz)
         return rows + [(f"host, {name}", work) for name, work in host.items() if work]
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,23 @@ def import_model(
         + (f", {config.experts} experts of {config.expert_hidden}" if config.experts else ""),
         "tasks": [f"{task.name} ({task.kind})" for task in config.tasks],
     }
+
+
+def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was done, for people."""
+    saturated = ", ".join(f"{count:,} in {WeightFormat(bits).label}" for bits, count in report["saturated"].items())
+    found = {
+        "model": report["model"],
+        "read as": report.get("layout", "Edge-MoE's folder"),
+        "pictures": report.get("pictures"),
+        "layers": report.get("trunk"),
+        "tasks": ", ".join(report.get("tasks", [])),
+        "calibrated on": f"{report['calibration_images']} pictures: {report['calibrated_on']}",
+        "cut off": f"weights and biases beyond their range: {saturated}",
+        "stand-ins": f"{report['filled']} experts" if report.get("filled") else None,
+        "its picture": report.get("image"),
+    }
+    return [(name, value) for name, value in found.items() if value]
 
 
 def _calibrated(source: Checkpoint, out: Path, images: Sequence[Path], resize: str) -> dict[str, Any]:

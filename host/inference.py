@@ -17,6 +17,7 @@ from edgemoe.host.runtime.board_device import DRAIN, BoardDevice
 from edgemoe.host.runtime.device import Device
 from edgemoe.host.runtime.driver import Driver, Progress, Run
 from edgemoe.host.runtime.program import CompiledProgram, Stream
+from edgemoe.host.totals import Totals
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models import heads, onnx_decoder
 from edgemoe.models.checkpoint import Checkpoint
@@ -217,38 +218,6 @@ class Pass:
     streams: list[tuple[int, int]]
     images: list[NDArray[np.uint8]]
     run: Run
-
-
-@dataclass
-class Totals:
-    """Sums over passes."""
-
-    cycles: int = 0
-    macs: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    seconds: float = 0.0
-    host_seconds: float = 0.0  # from what the device gave to predictions
-
-    def add(self, run: Run) -> None:
-        self.cycles += run.cycles
-        self.macs += run.program.macs
-        self.bytes_read += run.bytes_read
-        self.bytes_written += run.bytes_written
-        self.seconds += run.seconds
-
-    def summary(self, hardware: HardwareConfig) -> dict[str, Any]:
-        """The sums, and useful multiplications per multiplier and cycle (None where cycles are not counted)."""
-        utilisation = self.macs / (self.cycles * hardware.lanes**2) if self.cycles else None
-        return {
-            "cycles": self.cycles,
-            "macs": self.macs,
-            "mac_utilisation": utilisation,
-            "bytes_read": self.bytes_read,
-            "bytes_written": self.bytes_written,
-            "seconds": self.seconds,
-            "host_seconds": self.host_seconds,
-        }
 
 
 @dataclass

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from edgemoe.host import outputs
 from edgemoe.host.images import SUFFIXES, picture_pixels, read_image
-from edgemoe.host.inference import Notices, Session, Totals, passes, prediction
+from edgemoe.host.inference import Notices, Session, passes, prediction
+from edgemoe.host.totals import Totals
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ModelConfig
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 
 AHEAD = 2  # pictures that wait between two of the three
 POLL = 0.1  # seconds between two looks at a folder
+WORK = {"device": "the device", "read": "reading", "map": "maps", "write": "writing"}  # what is told of a picture
 
 Pixels = NDArray[np.uint8]
 
@@ -120,6 +122,18 @@ class Streamed:
         host = sum(each.values())
         each |= {"pictures_per_second": 1e3 / slowest, "host_share": host / (host + milliseconds)}
         return {"device_ms": milliseconds} | each
+
+    def rows(self, hardware: HardwareConfig, clock_mhz: float, milliseconds: float) -> list[tuple[str, str]]:
+        """For people; the device is expected to take so long for a picture at that clock."""
+        board = self.on_board(milliseconds)
+        took = ", ".join(f"{work} {board[f'{name}_ms']:.2f} ms" for name, work in WORK.items())
+        return [
+            ("pictures", f"{self.pictures:,}" + (f", {self.rate:.2f} a second" if self.rate else "")),
+            *self.totals.rows(hardware, clock_mhz),
+            ("reading and writing", f"{self.seconds['read']:,.2f} s, {self.seconds['write']:,.2f} s"),
+            (f"at {clock_mhz:g} MHz", f"{board['pictures_per_second']:.1f} pictures a second with this host"),
+            ("a picture there", took),
+        ]
 
 
 class _Stage(threading.Thread):

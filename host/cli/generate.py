@@ -38,6 +38,7 @@ def compile_program(
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.models import checkpoint as checkpoints
     from edgemoe.models import folders
+    from edgemoe.models.numbers.formats import WeightFormat
 
     folders.writable_file(out)
     chosen, model = configured(hardware, changes), checkpoints.load(checkpoint)
@@ -45,21 +46,31 @@ def compile_program(
     bits = weight_format(weight_bits, chosen)
     program = program_file.compiled(model, streams, chosen, bits, save_tokens=save_tokens)
     program_file.save(program, model, out)
-    facts = {
-        "file": str(out),
-        "checkpoint": model.config.name,
-        "hardware": chosen.name,
-        "tasks": list(dict.fromkeys(model.config.tasks[number].name for _, number in streams)),
-        "images": images,
-        "weight_bits": bits,
-        "instructions": len(program.instructions),
-        "bytes": out.stat().st_size,
-        "device_memory": program.memory_size,
-    }
+    tasks = list(dict.fromkeys(model.config.tasks[number].name for _, number in streams))
+    size = out.stat().st_size
     if json:
-        print_json(facts)
-    else:
-        outputs.table(f"program of {model.config.name} for {chosen.name}", list(facts.items()))
+        print_json(
+            {
+                "file": str(out),
+                "checkpoint": model.config.name,
+                "hardware": chosen.name,
+                "tasks": tasks,
+                "images": images,
+                "weight_bits": bits,
+                "instructions": len(program.instructions),
+                "bytes": size,
+                "device_memory": program.memory_size,
+            }
+        )
+        return
+    rows = [
+        ("file", f"{out}, {size / 1e6:.2f} MB"),
+        ("a run takes", f"{images} picture{'s' if images > 1 else ''} through {', '.join(tasks)}"),
+        ("weights", WeightFormat(bits).label),
+        ("instructions", f"{len(program.instructions):,}"),
+        ("memory it needs", f"{program.memory_size / 1e6:.2f} MB of the device's"),
+    ]
+    outputs.table(f"program of {model.config.name} for {chosen.name}", rows)
 
 
 def verilog(
@@ -128,8 +139,15 @@ def build(
         return
     typer.echo("\n".join(map(str, paths)))
     if figures:
-        rows = [(name, value) for name, value in figures.items() if name not in ("used", "share")]
-        rows += [
-            (kind, f"{count:,} ({figures['share'][kind]:.0%} of the device)") for kind, count in figures["used"].items()
+        from edgemoe.host.studies.fit import NAMES
+
+        rows = [
+            ("part", figures["part"]),
+            ("clock", f"{figures['fmax_mhz']:g} MHz of {figures['goal_mhz']:g} asked for"),
+            ("from a register to its pad", f"{figures['to_pads_ns']:g} ns" if figures["to_pads_ns"] else "none"),
+            *(
+                (NAMES[chosen.family][kind], f"{count:,}, {figures['share'][kind]:.0%} of the device")
+                for kind, count in figures["used"].items()
+            ),
         ]
         outputs.table(f"{chosen.name}, by nextpnr", rows)

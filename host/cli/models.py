@@ -23,7 +23,7 @@ def _checkpoint_file(path: Path) -> Path:
 def train(
     config: Annotated[str, typer.Argument(help="Model preset.", metavar="PRESET")] = "m3vit-micro",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Checkpoint to write. Default: out/PRESET.safetensors.")
+        Path | None, typer.Option("-o", "--out", help="Checkpoint to write. Default: out/PRESET.safetensors.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and order.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. Default: the recipe's.", min=1)] = None,
@@ -219,4 +219,4 @@ def import_model(
     if json:
         print_json(report)
     else:
-        outputs.table(f"{out}", list(report.items()))
+        outputs.table(str(out), importing.rows(report))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pictures.")] = Path("out/demo"),
     scene: Annotated[
         int | None, typer.Option("--scene", help="Seed of another scene; those from 2000000 on are held out.", min=0)
     ] = None,
@@ -117,7 +117,7 @@ def infer(
     changes: Changes = None,
     weight_bits: Bits = None,
     resize: Resizing = Resize.STRETCH,
-    out: Annotated[Path, typer.Option("--out", help="Folder for maps and raw predictions.")] = Path("out"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for maps and raw predictions.")] = Path("out"),
     force: Force = False,
     save_tokens: Annotated[
         Path | None,
@@ -276,22 +276,24 @@ def _stream(
         )
     found.totals.host_seconds = found.seconds["map"]
     planned = study.plan(sketch(model.config, bits), hardware, tasks=tasks)
-    board = found.on_board(planned.cycles / planned.clock_mhz / 1e3)
-    summary = {
-        "device": device.value,
-        "hardware": hardware.name,
-        "checkpoint": model.config.name,
-        "pictures": found.pictures,
-        "pictures_per_second": found.rate,
-        **found.totals.summary(hardware),
-        "work_seconds": found.seconds,
-        f"at_{planned.clock_mhz:g}_mhz": board,
-        "failed": found.failed,
-    }
+    milliseconds = planned.cycles / planned.clock_mhz / 1e3
     if json:
-        print_json(summary)
+        print_json(
+            {
+                "device": device.value,
+                "hardware": hardware.name,
+                "checkpoint": model.config.name,
+                "pictures": found.pictures,
+                "pictures_per_second": found.rate,
+                **found.totals.summary(hardware),
+                "work_seconds": found.seconds,
+                f"at_{planned.clock_mhz:g}_mhz": found.on_board(milliseconds),
+                "failed": found.failed,
+            }
+        )
     else:
-        outputs.table(f"{model.config.name} on {device.value}", list(summary.items())[:-1])
+        rows = found.rows(hardware, planned.clock_mhz, milliseconds)
+        outputs.table(f"{model.config.name} on {device.value}", rows)
     if found.failed:
         for failed in found.failed[:5]:
             inference.notice(failed["error"])

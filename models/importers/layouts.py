@@ -70,7 +70,7 @@ def _usual_heads(vit: Vit, library: str) -> Vit:
     width = weight.shape[0] if weight is not None else 0
     if width in USUAL_HEADS:
         vit.heads = USUAL_HEADS[width]
-        vit.notes.append(
+        vit.assumed["heads"] = (
             f"{vit.heads} heads, which {library}'s models of width {width} have; no tensor shows it "
             "(--heads says otherwise)"
         )
@@ -275,9 +275,9 @@ def m3vit(source: Source) -> Vit:
     vit.gate = "top-k" if noise else "all"
     shown = f"{noise[0]} shows it" if noise else "no w_noise is there"
     what = {"top-k": "choose experts, then weigh those (`noisy`)", "all": "weigh all experts (`noisy_vmoe`)"}[vit.gate]
-    vit.notes.append(f"its gates {what}: {shown} (--gate says otherwise)")
+    vit.assumed["gate"] = f"its gates {what}: {shown} (--gate says otherwise)"
     _condition(vit)
-    vit.notes.append("pixels are divided by 256, as M3ViT does on Cityscapes (--mean, --std say otherwise)")
+    vit.assumed["mean"] = "pixels are divided by 256, as M3ViT does on Cityscapes (--mean, --std say otherwise)"
     for name, tensor in source.tensors.items():
         if match := re.fullmatch(r"(?:.*\.)?decoders\.([^.]+)\.(.+)", name):
             vit.decoders.setdefault(match[1], {})[match[2]] = tensor

@@ -53,7 +53,10 @@ def read(path: Path) -> Source:
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
-        raise EdgemoeError(f"no such file or folder: {brief(path, 80)}")
+        raise EdgemoeError(
+            f"no such file or folder: {brief(path, 80)} (a model is read from what its library saves: "
+            "torch.save(model.state_dict(), FILE), model.save_pretrained(FOLDER), or an ONNX file)"
+        )
     if path.suffix == ".safetensors":
         return Source(path, _safetensors(path), *_beside(path.parent), kind="safetensors")
     if path.suffix == ".onnx":

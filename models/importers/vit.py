@@ -89,7 +89,8 @@ class Vit:
     pool        of the classifier; "": by the tensors
     decoders    of M3ViT's tasks, in their order: tensors without what stands before
     graph       the ONNX graph that it comes from; before: what stands there before the names of its tensors
-    notes       what was assumed, for the user
+    notes       what was done, for the user
+    assumed     what was assumed, by the option that says otherwise: not told where it is given
     """
 
     layout: str
@@ -107,6 +108,7 @@ class Vit:
     graph: Any = field(default=None, repr=False)
     before: str = ""
     notes: list[str] = field(default_factory=list)
+    assumed: dict[str, str] = field(default_factory=dict)
 
     # ---------------------------------------------------------------------------------------------------- tensors
 
@@ -147,6 +149,7 @@ class Vit:
     def to_checkpoint(self, options: Options) -> Checkpoint:
         """Our checkpoint, not yet calibrated."""
         self.refuse_foreign()
+        self.notes += [text for name, text in self.assumed.items() if not getattr(options, name)]
         patch_weight = self.take("patch_embed.proj.weight", (None, None, None, None))
         width, channels, patch, other = patch_weight.shape
         if patch != other:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,13 @@ def refused(result: tuple[int, str, str], *parts: str) -> None:
     assert errors.startswith("edgemoe: error: ") and len(errors.splitlines()) == 1 and len(errors) <= 420, errors
     for part in parts:
         assert part in errors, errors
+
+
+def readable(text: str) -> None:
+    """A table for people shows no value as Python writes it, and no number with more digits than anybody reads."""
+    cells = (cell.strip() for line in text.splitlines() if line.startswith("│") for cell in line.split("│"))
+    wrong = [cell for cell in cells if re.search(r"[\[{]'|[\[{]\d+[,:]|^None$|\d\.\d{6}", cell)]
+    assert not wrong, wrong
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +50,8 @@ def edgemoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             start.main()
         code = stop.value.code
         assert isinstance(code, int)
-        return code, *capsys.readouterr()
+        text, errors = capsys.readouterr()
+        readable(text)
+        return code, text, errors
 
     return run

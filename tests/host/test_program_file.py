@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import fields, replace
@@ -117,6 +118,8 @@ def test_the_commands(edgemoe: Command, tmp_path: Path) -> None:
     assert code == 0, errors
     facts = json.loads(text)
     assert facts["tasks"] == ["depth"] and facts["bytes"] == program.stat().st_size and facts["hardware"] == "schoko"
+    code, text, _ = edgemoe("compile", *given, "-o", program)
+    assert code == 0 and re.search(r"a run takes +│ 1 picture through depth", text) and "MB of the device's" in text
     for name, options in (("from-program", ["--program", program]), ("from-checkpoint", given)):
         code, _, errors = edgemoe("infer", picture, *options, "--device", "emulator", "--out", tmp_path / name)
         assert code == 0, errors

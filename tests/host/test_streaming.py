@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import threading
 import time
@@ -66,6 +67,9 @@ def test_frames_of_another_program(
     slowest = max(board["device_ms"], board["read_ms"], board["map_ms"] + board["write_ms"])
     assert board["pictures_per_second"] == pytest.approx(1e3 / slowest)
     assert maps(tmp_path / "stream") == maps(tmp_path / "one-by-one") and len(maps(tmp_path / "stream")) == 2 * PICTURES
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    code, text, _ = edgemoe("infer", "-", "--frame", "20x24", *options[:-1], "--out", tmp_path / "stream")
+    assert code == 0 and re.search(r"at 300 MHz +│ [\d.]+ pictures a second with this host", text)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data[:-1])))
     code, text, errors = edgemoe("infer", "-", "--frame", "20x24", *options, "--out", tmp_path / "cut")
     assert code == 1 and json.loads(text)["pictures"] == PICTURES - 1

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_what_other_commands_say_of_it(edgemoe: Command, classes: int, tmp_path:
     assert code == 0 and "calibrated on one picture: what reaches further in others is cut off" in errors
     words = [word for path in pictures[1:] for word in ("--calibrate", path)]
     code, text, errors = edgemoe("import", tmp_path / "grey.pth", "-o", out, *scale, *words)
-    assert code == 0 and "cut off" not in errors and "{'16': 0, '8': 0, 'mixed': 0}" in text
+    assert code == 0 and "cut off" not in errors and "0 in 16 bit, 0 in 8 bit" in text
 
     this = ("--checkpoint", out, "--hardware", "tiny")
     code, text, errors = edgemoe("check", *this, "--image", pictures[0], "--json")
@@ -107,6 +108,17 @@ def test_what_other_commands_say_of_it(edgemoe: Command, classes: int, tmp_path:
     ):
         code, printed, errors = edgemoe(*command)
         assert code == 2 and printed == "" and said in errors
+
+
+def test_what_is_given_is_not_assumed(edgemoe: Command, tmp_path: Path) -> None:
+    """A notice names the option that says otherwise, unless it has been said."""
+    small = dict(img_size=32, patch_size=16, embed_dim=192, num_heads=6, depth=1, num_classes=4)
+    torch.save(shaken(libraries().Vit(**small)).state_dict(), tmp_path / "s.pth")
+    command = ("import", tmp_path / "s.pth", "-o", tmp_path / "s.safetensors")
+    code, _, errors = edgemoe(*command)
+    assert code == 0 and "3 heads, which timm's models of width 192 have; no tensor shows it (--heads says" in errors
+    code, text, errors = edgemoe(*command, "--heads", "6")
+    assert code == 0 and "--heads" not in errors and re.search(r"layers +│ 1 layers, 192 wide, 6 heads", text)
 
 
 def test_a_checkpoint_is_called_one(edgemoe: Command, classifier: torch.nn.Module, tmp_path: Path) -> None:
