@@ -30,7 +30,7 @@ class Totals:
 
     def utilisation(self, hardware: HardwareConfig) -> float | None:
         """Useful multiplications per multiplier and cycle; None where cycles are not counted."""
-        return self.macs / (self.cycles * hardware.lanes**2) if self.cycles else None
+        return self.macs / (self.cycles * hardware.multipliers) if self.cycles else None
 
     def summary(self, hardware: HardwareConfig) -> dict[str, Any]:
         """The sums, for programs."""

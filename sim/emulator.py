@@ -376,7 +376,7 @@ class Emulator:
         codes = self.codes[i.steps][rows % self.hardware.table_rows] if i.steps else np.zeros(len(x), np.int64)
         mantissa, exponent = row_step(codes)
         x = narrow(x, mantissa[:, None], exponent[:, None])
-        sums = unit.packed_matmul(x, weights, self.hardware.lanes).reshape(len(x), -1)
+        sums = unit.packed_matmul(x, weights, self.hardware.inputs).reshape(len(x), -1)
         return sums[:, : i.columns * self.hardware.lanes] * (mantissa << exponent)[:, None]
 
     def _probabilities(self, i: Instruction, count: int) -> NDArray[np.int64]:

@@ -33,10 +33,12 @@ def blocks(
         """The blocks of a matrix, or of operands that come from on-chip memory, if there are rows for them."""
         bits = weight_format.bits(work.expert, work.router)
         together = 2 if work.weights and weight_format.packed(work.expert, work.router) else 1
-        load = together * hardware.lanes**2 * bits / 8 / rate if work.weights else 0.0
+        load = together * hardware.lanes**2 * bits / 8 / rate if work.weights else 0.0  # of a chunk
         chunks = work.input_groups * words(work.inputs // work.input_groups)
         columns = work.groups * words(work.outputs // work.groups)
-        yield from [(rows, load)] * (work.count * chunks * -(-columns // together) if rows else 0)
+        whole, rest = divmod(chunks, hardware.words_at_once)
+        column = [(rows, hardware.words_at_once * load)] * whole + [(rows, rest * load)] * bool(rest)
+        yield from column * (work.count * -(-columns // together) if rows else 0)
 
     # what goes through an operation: pictures until streams part, then streams
     together = images if shared else streams
@@ -86,7 +88,7 @@ def floor(
     head.
     """
     rate = min(bandwidth or hardware.bus_bytes, hardware.bus_bytes)
-    ahead = hardware.prefetch_beats * hardware.bus_bytes / rate + 2 * hardware.lanes**2 * 2 / rate
+    ahead = hardware.prefetch_beats * hardware.bus_bytes / rate + 2 * hardware.multipliers * 2 / rate
     waiting: deque[Block] = deque()  # (start, load) of blocks whose weights may still take up room
     buffered = bus = end = 0.0
     for rows, load in blocks(config, hardware, weight_bits, queue_lengths, streams, shared, images, bandwidth):

@@ -122,7 +122,7 @@ def answer(hardware: HardwareConfig, dram: Dram) -> int:
 def drain(hardware: HardwareConfig) -> int:
     """From the issue of a row to its results, settled in all tables; the rounding of activations left aside."""
     packed = (APART + ROW_STEP + COPY + 1) * hardware.packed
-    return STREAM + hardware.lanes + 3 + ACCUMULATE + EPILOGUE + 2 + tree_stages(hardware.lanes) + packed
+    return STREAM + hardware.inputs + 3 + ACCUMULATE + EPILOGUE + 2 + tree_stages(hardware.lanes) + packed
 
 
 class Prefetch:
@@ -253,9 +253,8 @@ class Core:
             loader = max(loader, self.complete if i.wait_load else 0) + 1
         else:
             cost.read += i.beats * h.bus_bytes
-        bits, words = (16, lanes)  # of a block; of a packed one as many
-        if i.stationary == Stationary.WEIGHTS8 and not packed:
-            bits, words = 8, lanes // 2
+        pairs = i.stationary == Stationary.WEIGHTS8 and not packed
+        bits, whole = (8, lanes // 2) if pairs else (16, lanes)  # of a chunk, its words; of a packed one as many
         parameters, weights = (size // h.bus_bytes for size in (h.parameter_words * h.word_bytes, lanes**2 * bits // 8))
         beats, requests = prefetch.beats, prefetch.request(issued + 2, address, i.beats)
 
@@ -265,42 +264,44 @@ class Core:
         if not i.probabilities:
             free = max(free, self.probability + self.weigh + 3)
         spent[Limit.LATENCY if free == ready else Limit.DEPENDENCY] += free - self.streamer
-        swap, block, streaming = self.swap, self.block, rows * i.chunks * parts
+        steps = range(0, i.chunks, h.words_at_once)  # blocks of a column, by their first chunk
+        swap, block, streaming = self.swap, self.block, rows * len(steps) * parts
         leave = way + self.drain - STREAM - tree_stages(lanes) - 2 - h.packed  # from a row's issue to its end
         for part in range(parts):
             for _ in range(0 if on_chip else together):
                 beats += parameters
                 loader = max(loader, prefetch.arrival(beats, requests)[0], self.banks.popleft()) + h.parameter_words
                 prefetch.gone.append((beats, loader))
-            for chunk in range(i.chunks):
+            for chunk in steps:
                 load, why = loader, Limit.ARRAY
-                released = swap + (lanes + SWAP + 1 if by_column else lanes - words or 1)
+                chunks = min(h.words_at_once, i.chunks - chunk)
+                released = swap + (lanes + SWAP + 1 if by_column else h.inputs // 2 if pairs else 1)
                 if released > load:
                     load, why = released, Limit.LATENCY
                 if on_chip:
                     announced = load + (lanes if by_column else 1)
                 else:
-                    beats += weights
+                    beats += chunks * weights
                     arrival, late = prefetch.arrival(beats, requests)
                     if arrival > load:
                         load, why = arrival, late
                     announced = load
-                    prefetch.gone.append((beats, load + words))
-                loader = load + words
+                    prefetch.gone.append((beats, load + chunks * whole))
+                loader = load + chunks * whole
                 start = max(free, announced + 1, block + SPACING)
                 spent[why] += start - free
                 block, swap, free = start, start + way, start + rows
-                if packed and part and chunk == 0 and i.chunks > 1:
+                if packed and part and chunk == 0 and len(steps) > 1:
                     self.banks.append(free + leave)
             if not on_chip:
                 self.banks.append(free + leave)
-            if packed and (part == parts - 1 or i.chunks == 1):  # upper sums, which no other rows accompany
+            if packed and (part == parts - 1 or len(steps) == 1):  # upper sums, which no other rows accompany
                 start = max(free, block + SPACING)
                 spent[Limit.LATENCY] += start - free
                 block, free, streaming = start, start + rows, streaming + rows
                 self.banks.append(free + leave)
         spent[Limit.ARRAY] += streaming
-        cost.rows, cost.blocks = cost.rows + rows, cost.blocks + i.columns * i.chunks
+        cost.rows, cost.blocks = cost.rows + rows, cost.blocks + i.columns * len(steps)
         for _ in requests:  # padding behind the last block
             pass
         if not on_chip:

@@ -67,7 +67,7 @@ class Run:
     @property
     def mac_utilisation(self) -> float:
         """Useful multiplications per multiplier and cycle; 0 where cycles are not counted."""
-        return self.program.macs / (self.cycles * self.program.hardware.lanes**2) if self.cycles else 0.0
+        return self.program.macs / (self.cycles * self.program.hardware.multipliers) if self.cycles else 0.0
 
 
 class Driver:

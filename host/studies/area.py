@@ -56,7 +56,7 @@ def _features(hardware: HardwareConfig, kind: str) -> list[float]:
     if kind == "bram":
         blocks = sum(_blocks(*memory) for memory in _memories(hardware))
         return [blocks + hardware.bus_bytes / 8 + _SMALL]
-    return [1.0, hardware.lanes, hardware.lanes**2, hardware.packed * hardware.lanes]
+    return [1.0, hardware.lanes, hardware.multipliers, hardware.packed * hardware.lanes]
 
 
 @cache

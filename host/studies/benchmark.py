@@ -182,7 +182,7 @@ class Benchmark:
 
     model: str
     hardware: str
-    lanes: int
+    multipliers: int
     weight_bits: WeightFormat
     images: int
     tasks: int
@@ -214,7 +214,7 @@ class Benchmark:
     @property
     def mac_utilisation(self) -> float:
         """Useful multiplications per multiplier and cycle."""
-        return self.macs / (self.cycles * self.lanes**2)
+        return self.macs / (self.cycles * self.multipliers)
 
     @property
     def macs_per_dsp(self) -> float | None:
@@ -226,7 +226,8 @@ class Benchmark:
         derived = {
             name: getattr(self, name) for name in ("cycles_each", "floor_ratio", "mac_utilisation", "macs_per_dsp")
         }
-        found = {name: value for name, value in asdict(self).items() if name not in ("lanes", "streams")} | derived
+        unsaid = ("multipliers", "streams")
+        found = {name: value for name, value in asdict(self).items() if name not in unsaid} | derived
         return {name: value for name, value in found.items() if name != "stalled_each" or value is not None}
 
 
@@ -265,7 +266,7 @@ def benchmark(
     return Benchmark(
         model=config.name,
         hardware=hardware.name,
-        lanes=hardware.lanes,
+        multipliers=hardware.multipliers,
         weight_bits=model.weight_bits,
         images=len(images),
         tasks=tasks,

@@ -24,7 +24,7 @@ def catalogue() -> dict[str, Entries]:
         "presets": [
             {
                 "name": name,
-                "array": f"{h.lanes} x {h.lanes}",
+                "array": h.array,
                 "bus_bits": h.masters * h.data_bits,
                 "rows": h.rows,
                 "tokens": h.tokens,

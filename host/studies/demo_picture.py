@@ -120,7 +120,7 @@ def _numbers(axes: Any, chosen: NDArray[np.int64], patch: int) -> None:
 
 
 def _facts(figure: Any, demo: Demo, x: float, y: float) -> None:
-    q, size = demo.quality, f"{demo.hardware.lanes} x {demo.hardware.lanes}"
+    q, size = demo.quality, demo.hardware.array
     depth = f"RMSE {q.rmse_m:.2f} m, AbsRel {q.abs_rel:.3f}, $\\delta$ < 1.25 for {100 * q.delta:.0f} %"
     lines = (
         ("Both tasks in one pass", 13, "bold"),

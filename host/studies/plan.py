@@ -122,7 +122,7 @@ class Plan:
             "spent": self.total.spent,
             "floor": self.floor,
             "floor_ratio": self.cycles / self.floor,
-            "mac_utilisation": self.macs / (self.cycles * self.hardware.lanes**2),
+            "mac_utilisation": self.macs / (self.cycles * self.hardware.multipliers),
             "bytes": self.total.read + self.total.written,
             "bytes_read": self.total.read,
             "bytes_written": self.total.written,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one multiplier array of the accelerator: weight-stationary, N x N, with a second set of weights behind the
+"""The one multiplier array of the accelerator: weight-stationary, R x N, with a second set of weights behind the
 first.
 """
 
@@ -15,17 +15,17 @@ OPERAND_BITS = FINE_BITS  # the wide side of a DSP48E2 holds two weights
 
 
 class ArrayStream(wiring.Signature):
-    """The words that the array multiplies, as their source sees them: with `swap` a word is the first of a block."""
+    """What the array multiplies, as its source sees it: a word, or two; with `swap` they are the first of a block."""
 
     def __init__(self, config: HardwareConfig) -> None:
         packed = {"packed": Out(1)} if config.packed else {}
-        super().__init__({"valid": Out(1), "swap": Out(1), "data": Out(layouts.word(config)), **packed})
+        super().__init__({"valid": Out(1), "swap": Out(1), "data": Out(layouts.inputs(config)), **packed})
 
 
 class ArrayLoad(wiring.Signature):
     """The array's next block, as its source sees it: row `index` of it, with `pair` that row and the next one of 8-bit
-    weights, low half first (`index` is even), or with `by_column` its column `index`. `packed`: a row of pairs of
-    weights, as `weight_stream` has them.
+    weights, low half first (`index` is even), or with `by_column` its column `index`; from `index` N on, of the rows
+    from N on. `packed`: a row of pairs of weights, as `weight_stream` has them.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -35,7 +35,7 @@ class ArrayLoad(wiring.Signature):
                 "valid": Out(1),
                 "by_column": Out(1),
                 "pair": Out(1),
-                "index": Out(range(config.lanes)),
+                "index": Out(range(config.inputs)),
                 "data": Out(layouts.word(config)),
                 **packed,
             }
@@ -130,7 +130,8 @@ def operands(load: Value, half: int) -> Value:
 
 
 class Array(wiring.Component):
-    """sums[j] = sum over k of stream.data[k] * weight[k][j]: one word in and N sums out each cycle, N = config.lanes.
+    """sums[j] = sum over k of stream.data[k] * weight[k][j]: R inputs in and N sums out each cycle, R = config.inputs,
+    N = config.lanes.
 
     Cell: shadow weight, active weight, product and sum are one register each (B1, B2, M and P of a DSP48E2, the input
     register before the multiplier being A); the sum enters from the row above (the DSP cascade).
@@ -141,23 +142,24 @@ class Array(wiring.Component):
 
     * all loads presented up to cycle t - 1 count, and row k still may come in cycle t + k - 1;
     * a load of row k is safe for the next block from cycle t + k on: rows in order, one a cycle, starting in cycle t or
-      later, run beside the block without a bubble, and a block of N words hides the loading of the next one completely;
+      later, run beside the block without a bubble, and a block of R words hides the loading of the next one completely;
     * a load of a pair of rows overtakes the wave, two rows a cycle: pairs in order, one a cycle, are safe from cycle
-      t + N/2 on, so that blocks of N/2 + 1 words hide each other's loading;
-    * a load of a column touches every row: it is safe for the next block from cycle t + N - 1 on.
+      t + R/2 on, so that blocks of R/2 + 1 words hide each other's loading;
+    * a load of a column touches N rows: it is safe for the next block from cycle t + N - 1 on, in the rows from N on N
+      cycles later.
 
     Packed (`stream.packed`, inputs of 9 bits, blocks of pairs): two products a cell. A chain of 16 rows ends with the
     lower sum taken out, and the upper one goes on; sums[j] then holds both, the lower one in its lower half, 24 bits
     each.
 
     Ports:
-        stream (in ArrayStream): a word of N inputs; with `swap` it is the first of a block: the weights loaded since
+        stream (in ArrayStream): R inputs; with `swap` they are the first of a block: the weights loaded since
             the last swap take over as it enters, row after row. Words without `valid` flow through alike, and whoever
             counts cycles ignores their sums.
         load (in ArrayLoad): writes one row (weight[index][j] = data[j]), two rows of 8-bit weights (half h of data is
-            row index + h) or one column (weight[k][index] = data[k]) of the next block.
+            row index + h) or N rows of a column (weight[k][index] = data[k]) of the next block.
         sums (out): N sums of the word presented LATENCY cycles before.
-    Latency: LATENCY = lanes + 3 cycles from stream to sums: two registers before row 0, lanes - 1 from there to the
+    Latency: LATENCY = inputs + 3 cycles from stream to sums: two registers before row 0, inputs - 1 from there to the
         last row, product, sum; one more where products are packed, to take sums apart.
     Interval: INTERVAL = 1 cycle between words, and between loads: never a stall.
     Format: inputs and weights 16-bit signed, sums 48-bit signed; exact while |sum| < 2^47, which 2^16 products of
@@ -168,8 +170,8 @@ class Array(wiring.Component):
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
-        self.config, self.lanes = config, config.lanes
-        self.LATENCY = config.lanes + 3 + config.packed
+        self.config, self.lanes, self.rows = config, config.lanes, config.inputs
+        self.LATENCY = self.rows + 3 + config.packed
         super().__init__(
             {
                 "stream": In(ArrayStream(config)),
@@ -180,11 +182,11 @@ class Array(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        n = self.lanes
+        n, rows = self.lanes, self.rows
 
-        # The inputs are registered: they fan out to n or n * n cells, a loaded word by rows and once more by columns.
-        selected = Mux(self.load.valid, 1 << self.load.index, 0)[:n]
-        load_row, load_column, by_column, pair = Signal(n), Signal(n), Signal(), Signal()
+        # The inputs are registered: they fan out to a row or all cells, a loaded word by rows and once more by columns.
+        selected = Mux(self.load.valid, 1 << self.load.index, 0)[:rows]
+        load_row, load_column, by_column, pair = Signal(rows), Signal(rows), Signal(), Signal()
         m.d.sync += [
             load_row.eq(Mux(self.load.by_column, 0, selected | Mux(self.load.pair, selected << 1, 0))),
             pair.eq(self.load.pair),
@@ -196,12 +198,12 @@ class Array(wiring.Component):
         else:
             load = delay(m, self.load.data, 1, name="load")
         lane_load = delay(m, self.load.data, 1, name="lane_load")
-        swap = Signal(n)  # bit k: the first word of a block is at row k
+        swap = Signal(rows)  # bit k: the first word of a block is at row k
         m.d.sync += swap.eq(Cat(self.stream.valid & self.stream.swap, swap[:-1]))
 
         above = Const(0, layouts.sums(self.config).size)
         lower = []
-        for k in range(n):
+        for k in range(rows):
             if k and k % PACKED_CHAIN == 0 and self.config.packed:
                 above, low = self._chain_end(m, above, k)
                 lower.append(low)
@@ -214,13 +216,13 @@ class Array(wiring.Component):
                 row.load_row.eq(load_row[k]),
                 *(() if self.config.packed else (row.pair.eq(pair),)),
                 row.by_column.eq(by_column),
-                row.load_column.eq(load_column),
-                row.load_lane.eq(lane_load[k]),
+                row.load_column.eq(load_column.word_select(k // n, n)),
+                row.load_lane.eq(lane_load[k % n]),
                 row.swap.eq(swap[k]),
                 row.above.as_value().eq(above),
             ]
             above = row.sums.as_value()
-        # Column j leaves row n - 1 at the same time in all columns: only the rows are skewed.
+        # Column j leaves the last row at the same time in all columns: only the rows are skewed.
         if self.config.packed:
             self._recover(m, above, lower)
         else:
@@ -238,11 +240,11 @@ class Array(wiring.Component):
             total = above.word_select(j, ACCUMULATOR_BITS)
             parts.append(Cat(total[:PACKED_BITS] & ~packed.replicate(PACKED_BITS), total[PACKED_BITS:]))
             low.append(total[:PACKED_BITS])
-        return Cat(parts), delay(m, Cat(low), self.lanes - k, name=f"lower_{k}")
+        return Cat(parts), delay(m, Cat(low), self.rows - k, name=f"lower_{k}")
 
     def _recover(self, m: Module, above: Value, lower: list[Value]) -> None:
         """Packed sums apart: what a chain's lower sum has borrowed from the upper ones, by its sign, they get back."""
-        packed = self._packed_at(m, self.lanes + 3)
+        packed = self._packed_at(m, self.rows + 3)
         for j in range(self.lanes):
             total = above.word_select(j, ACCUMULATOR_BITS)
             lows = [total[:PACKED_BITS], *(low.word_select(j, PACKED_BITS) for low in lower)]

@@ -59,7 +59,7 @@ class Narrow(wiring.Component):
         exponent = delay(m, self.step.exponent, self.STAGES.after("product"), name="exponent")
         packed = delay(m, words.packed, self.STAGES.after("rounded"), name="packed")
         plain = delay(m, words.data, self.STAGES.after("rounded"), name="plain")
-        for lane in range(self.config.lanes):
+        for lane in range(self.config.inputs):
             word = delay(m, words.data[lane], 1, name=f"word_{lane}")
             product = Signal(signed(2 * WORD_BITS + 1), name=f"product_{lane}", reset_less=True)
             rounded = Signal(signed(WORD_BITS + 2), name=f"rounded_{lane}", reset_less=True)

@@ -66,7 +66,8 @@ class ScoreWrite(wiring.Signature):
 
 
 class ScoreStream(wiring.Signature):
-    """A word of scores of query `index` that is to become probabilities, as its source sees it.
+    """A word of scores of query `index` that is to become probabilities, as its source sees it; or two words that enter
+    the array together.
 
     `lanes`: how many lanes count, from lane 0 on; `shift`: 2^(shift - 12) is the unit of a score; `accumulate`: the sum
     of the row counts this word, which is then the `first` or the `last` of the row or neither. Where a build has other
@@ -85,8 +86,8 @@ class ScoreStream(wiring.Signature):
             | {
                 "valid": Out(1),
                 "index": Out(index_shape(config.tokens)),
-                "word": Out(layouts.word(config)),
-                "lanes": Out(range(config.lanes + 1)),
+                "word": Out(layouts.inputs(config)),
+                "lanes": Out(range(config.inputs + 1)),
                 "shift": Out(4),
                 "first": Out(1),
                 "last": Out(1),
@@ -99,7 +100,7 @@ class Probabilities(wiring.Signature):
     """A word of probabilities, in units of 2^-15, as the exponentials see it."""
 
     def __init__(self, config: HardwareConfig) -> None:
-        super().__init__({"valid": Out(1), "word": Out(layouts.word(config))})
+        super().__init__({"valid": Out(1), "word": Out(layouts.inputs(config))})
 
 
 WAIT = Reweighting.LATENCY - 2  # of a word for its distance, which is otherwise made in two cycles
@@ -153,13 +154,12 @@ class Softmax(wiring.Component):
 
     def __init__(self, config: HardwareConfig):
         self.config = config
-        lanes = config.lanes
-        self.stages = tree_stages(lanes)
+        self.stages, self.sum_stages = tree_stages(config.lanes), tree_stages(config.inputs)
         self.two_pass, self.softplus = (kind in config.kinds for kind in (Attention.TWO_PASS, Attention.SOFTPLUS))
         if self.softplus:
             self.LATENCY += WAIT
         self.MAX_DELAY = self.stages + 1
-        self.SCALE_DELAY = self.LATENCY + self.stages + 1 + Reciprocal.LATENCY
+        self.SCALE_DELAY = self.LATENCY + self.sum_stages + 1 + Reciprocal.LATENCY
         super().__init__(
             {
                 "score": In(ScoreWrite(config)),
@@ -226,7 +226,7 @@ class Softmax(wiring.Component):
 
     def probabilities(self, m: Module, maxima: Memory) -> data.View:
         """Wires the exponentials; returns what they give for the sums."""
-        lanes = self.config.lanes
+        lanes = self.config.inputs
         read = maxima.read_port()
         m.d.comb += [read.addr.eq(self.late.index), read.en.eq(self.late.valid)]
         m.submodules.exponential = exponential = Exponential(lanes)
@@ -313,12 +313,12 @@ class Softmax(wiring.Component):
             entering.first.eq(self.late.first),
             entering.last.eq(self.late.last),
         ]
-        reading = delay(m, entering, len(self.STAGES) - 1 + self.stages, name="reading", reset_less=False)
+        reading = delay(m, entering, len(self.STAGES) - 1 + self.sum_stages, name="reading", reset_less=False)
         adding = delay(m, reading, 1, name="adding", reset_less=False)
         finished = adding.counts & adding.last
-        partial = reduce_lanes(m, self.out.valid, [fine[lane] for lane in range(config.lanes)], add, name="sum")
+        partial = reduce_lanes(m, self.out.valid, [fine[lane] for lane in range(config.inputs)], add, name="sum")
         m.d.comb += [
-            read.addr.eq(delay(m, self.late.index, len(self.STAGES) + self.stages - 1, name="sum_read")),
+            read.addr.eq(delay(m, self.late.index, len(self.STAGES) + self.sum_stages - 1, name="sum_read")),
             read.en.eq(reading.counts),
         ]
         total = Signal(bits)

@@ -34,6 +34,7 @@ LISTS: Mapping[str, tuple[str, ...]] = {"attention": ATTENTION, "activations": A
 RANGES: Mapping[str, tuple[int, int]] = {
     "rows": (1, 4096),  # layouts.ROW_BITS
     "full_rows": (0, 4096),
+    "array_rows": (0, 64),
     "tokens": (1, MOST_KEYS),
     "width": (1, BY_NAME["elements"].limit),
     "hidden": (1, BY_NAME["columns"].limit * 32),
@@ -59,12 +60,13 @@ def _joined(head: str, found: Sequence[str]) -> str:
 class HardwareConfig:
     """Sizes of one build. Every memory is addressed in words of `lanes` x 16 bit.
 
-    The array is square (rows = columns = `lanes`), so that a word written by the epilogue is a word that the array can
-    stream: no regrouping stands between two layers.
+    A word written by the epilogue is a word that the array can stream: no regrouping stands between two layers. The
+    array has as many columns as a word has lanes, and as many rows (`inputs`), or twice as many: then two neighbouring
+    words of a row enter it at a time. Programs are the same for both.
     """
 
     name: str
-    lanes: int  # array side
+    lanes: int  # columns of the array
     masters: int = 1  # AXI4 masters of `data_bits` each; the core sees one bus of their joint width
     data_bits: int = 128
     rows: int = 264  # token rows over all streams of a pass
@@ -81,6 +83,7 @@ class HardwareConfig:
     weight_bits: str = WeightFormat.SIXTEEN  # the format of programs unless told otherwise
     attention: str = ATTENTION[0]  # kinds of weights that it can make of scores, with commas between them
     packed: int = 0  # 1: a multiplier can take two products of 9-bit activations and 8-bit weights a cycle
+    array_rows: int = 0  # rows of the array, `lanes` or twice as many; 0: as many as columns
 
     def __post_init__(self) -> None:
         found = self.shortages()
@@ -89,6 +92,8 @@ class HardwareConfig:
         for name, known in LISTS.items():  # in one order: two builds with the same functions are the same hardware
             given = [part.strip() for part in getattr(self, name).split(",")]
             object.__setattr__(self, name, ",".join(part for part in known if part in given))
+        if self.array_rows == self.lanes:
+            object.__setattr__(self, "array_rows", 0)
 
     @classmethod
     def from_fields(cls, values: Mapping[str, object], base: HardwareConfig | None = None) -> HardwareConfig:
@@ -155,12 +160,20 @@ class HardwareConfig:
             "residual": (self.residual_words, "rows or width"),
             "score": (self.score_words, "tokens or experts"),
         }
-        block = (self.lanes + self.parameter_words) * self.word_bytes // self.bus_bytes + self.burst_limit
+        block = (self.inputs + self.parameter_words) * self.word_bytes // self.bus_bytes + self.burst_limit
         held = self.prefetch_beats // self.beats_per_word * self.beats_per_word
         return [
             (
                 self.bus_bytes <= 4 * self.lanes,
                 f"a bus of {self.bus_bytes} bytes is wider than two words of {self.lanes} lanes",
+            ),
+            (
+                self.array_rows in (0, self.lanes, 2 * self.lanes),
+                f"array_rows must be lanes or twice as many, {self.lanes} or {2 * self.lanes}, not {self.array_rows}",
+            ),
+            (
+                self.words_at_once == 1 or self.weighings == ATTENTION[:1],
+                f"an array of more rows than columns has {ATTENTION[0]} attention alone, not {self.attention!r}",
             ),
             (
                 ATTENTION[0] in self.weighings,
@@ -222,6 +235,26 @@ class HardwareConfig:
         return self.lanes * WORD_BITS // 8
 
     @property
+    def inputs(self) -> int:
+        """Rows of the array: inputs that it multiplies a cycle."""
+        return self.array_rows or self.lanes
+
+    @property
+    def words_at_once(self) -> int:
+        """Words of a row that enter the array in a cycle."""
+        return self.inputs // self.lanes
+
+    @property
+    def multipliers(self) -> int:
+        """Of the array."""
+        return self.inputs * self.lanes
+
+    @property
+    def array(self) -> str:
+        """Rows x columns, as people read it."""
+        return f"{self.inputs} x {self.lanes}"
+
+    @property
     def beats_per_word(self) -> int:
         return max(1, self.word_bytes // self.bus_bytes)
 
@@ -277,13 +310,15 @@ class HardwareConfig:
     @property
     def sizes(self) -> dict[str, int | str]:
         """What the generated hardware depends on: not its name, nor the format of the programs that it runs. Softmax
-        goes without saying, as does one product a multiplier.
+        goes without saying, as do one product a multiplier and a square array.
         """
-        found = {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits", "attention", "packed")}
+        unsaid = ("name", "weight_bits", "attention", "packed", "array_rows")
+        found = {k: v for k, v in asdict(self).items() if k not in unsaid}
         return (
             found
             | ({"attention": self.attention} if len(self.weighings) > 1 else {})
             | ({"packed": 1} if self.packed else {})
+            | ({"array_rows": self.array_rows} if self.array_rows else {})
         )
 
     @property

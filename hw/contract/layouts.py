@@ -36,6 +36,11 @@ def word(config: HardwareConfig) -> data.ArrayLayout:
     return data.ArrayLayout(signed(WORD_BITS), config.lanes)
 
 
+def inputs(config: HardwareConfig) -> data.ArrayLayout:
+    """What enters the array in a cycle: a word, or two that lie side by side."""
+    return data.ArrayLayout(signed(WORD_BITS), config.inputs)
+
+
 def sums(config: HardwareConfig) -> data.ArrayLayout:
     """The array's output: `lanes` exact 48-bit sums."""
     return data.ArrayLayout(signed(48), config.lanes)

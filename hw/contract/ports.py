@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory
-from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, SCORE_BITS, WORD_ADDRESS_BITS, word
+from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, SCORE_BITS, WORD_ADDRESS_BITS, inputs, word
 
 
 class ReadPort(wiring.Signature):
@@ -13,6 +13,13 @@ class ReadPort(wiring.Signature):
 
     def __init__(self, config: HardwareConfig) -> None:
         super().__init__({"address": Out(WORD_ADDRESS_BITS), "data": In(word(config))})
+
+
+class InputsPort(wiring.Signature):
+    """The same for who reads what enters the array in a cycle: the words from `address` on."""
+
+    def __init__(self, config: HardwareConfig) -> None:
+        super().__init__({"address": Out(WORD_ADDRESS_BITS), "data": In(inputs(config))})
 
 
 class ResultPort(wiring.Signature):

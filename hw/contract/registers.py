@@ -109,7 +109,7 @@ def _constants(c: HardwareConfig | None) -> dict[str, tuple[int, str]]:
             c.hash if c else 0,
             "hash of the build's sizes: a program compiled for other sizes must be refused",
         ),
-        "LANES": (c.lanes if c else 0, "array side; lanes of a word"),
+        "LANES": (c.lanes if c else 0, "columns of the array; lanes of a word"),
         "MASTERS": (c.masters if c else 0, "AXI4 masters; memory is striped over them beat by beat"),
         "DATA_BITS": (c.data_bits if c else 0, "data bits of one AXI4 master"),
         "ROWS": (c.rows if c else 0, "token rows over all streams of a pass"),

@@ -155,8 +155,9 @@ def packed_sums(m: Machine, i: Instruction, read: int, x: list[int], weights: li
     factor = int(arithmetic.step_table()[mantissa - 8])  # 8 / mantissa in units of 2^-15
     narrow = [saturate(round_shift(number * factor, 15 + exponent), 9) for number in x]
     sums = [0] * len(weights[0])
-    for start in range(0, len(x), min(16, m.lanes)):
-        chain = range(start, start + min(16, m.lanes))
+    length = min(16, m.config.inputs)
+    for start in range(0, len(x), length):
+        chain = range(start, min(start + length, len(x)))
         for c in range(len(sums)):
             if c // m.lanes % 2 == 0:
                 low, high = (sum(narrow[k] * weights[k][d] for k in chain) for d in (c, c + m.lanes))
@@ -436,7 +437,9 @@ OPERATIONS: Mapping[Opcode, Operation] = {
         "fetched without waiting. Without `probabilities` it begins when the last probability before it has passed.",
         "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles, of 8-bit weights max(`rows`, lanes / 2 + 1); "
         "packed ones are half as many, and `rows` cycles follow the last two columns, or every two if `chunks` is 1; a "
-        "block of KEYS at least 2 lanes, as its columns enter only behind the wave of rows. With weights no less than "
+        "block of KEYS at least 2 lanes, as its columns enter only behind the wave of rows. An array of twice as many "
+        "rows as columns takes two chunks at a time: blocks are half as many, and their least cycles, but for those of "
+        "KEYS (3 lanes), twice as many. With weights no less than "
         "`beats` beats on the bus. The next MATMUL streams while this one drains.",
         (
             "control/streamer.py",

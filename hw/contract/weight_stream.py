@@ -5,7 +5,7 @@ For each column block: PARAMETER_WORDS words of parameters (low halves of the bi
 up to whole beats), then for each chunk of inputs its N x N weights, input by input: N words of N weights of 16 bits, or
 N/2 words of two inputs' weights of 8 bits. Packed weights of 8 bits come for two column blocks at a time: the
 parameters of either, then for each chunk N words of N pairs of weights. That is the order of use, so that DRAM is read
-once and in sequence.
+once and in sequence. An array of 2 N rows takes the weights of two chunks for one block.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loader: brings the next stationary block into the array's shadow registers while the present one is in use."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -23,13 +23,16 @@ class Loader(wiring.Component):
     Weights come as words from the weight stream, which puts the parameter words of a column block before its first
     block: a row each, of 8-bit weights two, or, packed, a row of two column blocks, whose parameters come together;
     keys and values come from key/value memory, a word a cycle: keys fill columns, values fill rows; beyond `valid` keys
-    zeros are loaded.
+    zeros are loaded. A block of an array with rows for two words is that of two chunks, its lower rows first; a column
+    of keys then comes in two halves. What is left of an odd number of chunks fills the lower half alone: zeros stream
+    past the other one.
 
     A block of rows is announced when its first row is presented: rows then follow without a gap, and the wave that
-    swaps needs row k only k cycles later. A block of columns is announced with its last column. The next load starts
-    when the array has swapped; pairs of rows, which would overtake the wave, when it is half-way down, columns when it
-    has left the last row. Parameter words go to the epilogue's banks in turn, of which there are two, or four where
-    products are packed.
+    swaps needs row k only k cycles later. A block of columns is announced with its last column, that of the first
+    chunk, as the wave reaches the rows of the second one no sooner than these have theirs. The next load starts when
+    the array has swapped; pairs of rows, which would overtake the wave, when it is half-way down, columns when it has
+    left the last row of the first chunk. Parameter words go to the epilogue's banks in turn, of which there are two, or
+    four where products are packed.
 
     Ports:
         jobs (in stream): MATMULs.
@@ -45,7 +48,7 @@ class Loader(wiring.Component):
         waits_for_weights (out): a block could be loaded, if its weights were there.
     Latency: varies: with weights and results; a row passes in its own cycle, a word of key/value memory one after its
         address.
-    Interval: none (a block takes `lanes` cycles, of 8-bit weights half as many, and the next follows without a gap if
+    Interval: none (a chunk takes `lanes` cycles, of 8-bit weights half as many, and the next follows without a gap if
         weights are there and the wave allows it).
     Limits: one block ahead of the one in use.
     Twin: none (no arithmetic).
@@ -108,7 +111,7 @@ class Loader(wiring.Component):
                 self._take_parameter(m, index, bank, take_bank, packed)
             with m.State("WEIGHTS"):
                 # A block starts only when all its words will stream.
-                half, whole = (self.weights.level[exact_log2(n) :].any() for n in (lanes // 2, lanes))
+                half, whole = (self._promised(n, last_chunk) for n in (lanes // 2, lanes))
                 start = shadow_free & Mux(by_pair, half & half_way, whole)
                 m.d.comb += [advance.eq(loading | start), self.weights.ready.eq(advance), self.ready.eq(begins)]
                 m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading & (half_way | ~by_pair))
@@ -130,7 +133,7 @@ class Loader(wiring.Component):
             m.d.sync += [loading.eq(1), shadow_free.eq(0)]
         with m.If(ends):  # chunks inner, column blocks outer
             step = last_chunk if packed is None else Cat(last_chunk & ~packed, last_chunk & packed)
-            m.d.sync += [loading.eq(0), index.eq(0), column.eq(column + step)]
+            m.d.sync += [loading.eq(self._goes_on(chunk, last_chunk)), index.eq(0), column.eq(column + step)]
             m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
         addresses = self._addresses(m, instruction)
         read = advance & fsm.ongoing("KEY_VALUE")
@@ -145,8 +148,20 @@ class Loader(wiring.Component):
             self.parameter.data.eq(self.weights.word),
         ]
         inside = addresses.key + index < instruction.keys
-        self._present(m, read, index, inside, by_column, by_pair, fsm.ongoing("WEIGHTS"), packed)
+        place = Cat(index, chunk[0]) if self.config.words_at_once > 1 else index
+        self._present(m, read, place, inside, by_column, by_pair, fsm.ongoing("WEIGHTS"), packed)
         return m
+
+    def _promised(self, words: int, last_chunk: Value) -> Value:
+        """Whether all words of a block will come without a gap, so many of a chunk."""
+        enough = self.weights.level[exact_log2(words) :].any()
+        if self.config.words_at_once == 1:
+            return enough
+        return Mux(last_chunk, enough, self.weights.level[exact_log2(2 * words) :].any())
+
+    def _goes_on(self, chunk: Value, last_chunk: Value) -> ValueLike:
+        """Whether the block has another chunk."""
+        return 0 if self.config.words_at_once == 1 else ~chunk[0] & ~last_chunk
 
     def _widths(self, instruction, column) -> tuple[Value, Value, Value | None]:
         """(rows of weights come in pairs; the column is the last; two column blocks at a time, on a build that can)."""
@@ -198,25 +213,27 @@ class Loader(wiring.Component):
         last = self.config.lanes + SWAP_DELAY
         free, half_way, passed = Signal(init=1), Signal(), Signal()
         since_swap = Signal(range(last + 1), init=last)
-        m.d.comb += [half_way.eq(since_swap >= self.config.lanes // 2 - 1), passed.eq(since_swap == last)]
+        m.d.comb += [half_way.eq(since_swap >= self.config.inputs // 2 - 1), passed.eq(since_swap == last)]
         with m.If(self.swap):
             m.d.sync += [free.eq(1), since_swap.eq(0)]
         with m.Elif(~passed):
             m.d.sync += since_swap.eq(since_swap + 1)
         return free, half_way, passed
 
-    def _present(self, m: Module, read, index, inside, by_column, by_pair, weights, packed) -> None:
+    def _present(self, m: Module, read, place, inside, by_column, by_pair, weights, packed) -> None:
         """A word to the array: weights directly, key/value words one cycle after their address (`read`), zeros
-        beyond the last key.
+        beyond the last key. place: in the block; of pairs of rows, in its chunk half of it.
         """
+        lanes = self.config.lanes
+        doubled = Cat(Const(0, 1), place[:-2], place[-1]) if self.config.words_at_once > 1 else place << 1
         arrives, arrives_inside, arrives_by_column, arrives_last = Signal(), Signal(), Signal(), Signal()
-        arrives_index = Signal(range(self.config.lanes))
+        arrives_index = Signal(range(self.config.inputs))
         m.d.sync += [
             arrives.eq(read),
-            arrives_index.eq(index),
+            arrives_index.eq(place),
             arrives_inside.eq(inside),
             arrives_by_column.eq(by_column),
-            arrives_last.eq(index == self.config.lanes - 1),
+            arrives_last.eq(place == lanes - 1),
         ]
         with m.If(arrives):
             m.d.comb += [
@@ -230,7 +247,7 @@ class Loader(wiring.Component):
             m.d.comb += [
                 self.load.valid.eq(self.weights.ready),
                 self.load.pair.eq(by_pair),
-                self.load.index.eq(Mux(by_pair, index << 1, index)),
+                self.load.index.eq(Mux(by_pair, doubled, place)),
                 self.load.data.eq(Cat(*self.weights.word)),
             ]
             if self.config.packed:

@@ -4,8 +4,8 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.array import ArrayStream
 from edgemoe.hw.compute.pipeline import delay
@@ -13,7 +13,7 @@ from edgemoe.hw.compute.softmax import Probabilities, ScoreStream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Attention, Scale, Turn
 from edgemoe.hw.contract.layouts import packs
-from edgemoe.hw.contract.ports import ReadPort
+from edgemoe.hw.contract.ports import InputsPort
 from edgemoe.hw.control.row_pipeline import TaggedRow
 from edgemoe.hw.control.streamer import StreamedWord
 from edgemoe.models.numbers.arithmetic import STEP_FRACTION
@@ -21,11 +21,12 @@ from edgemoe.models.numbers.arithmetic import STEP_FRACTION
 
 class StreamPath(wiring.Component):
     """A word of activation memory enters the array directly; a word of score memory goes through the exponentials first
-    and enters as probabilities, with its tag, which waits beside them.
+    and enters as probabilities, with its tag, which waits beside them. Two words, where the array has rows for them; a
+    row's last word may be alone, with zeros beside it.
 
     Ports:
         streamed (in StreamedWord): the word that is wanted.
-        activation, score (out ReadPort): both memories are read at its address.
+        activation, score (out InputsPort): both memories are read at its address.
         scores (out ScoreStream): to the exponentials,
         probabilities (in Probabilities): and back, `probability_latency` cycles later.
         array (out ArrayStream): the word that enters the array in this cycle,
@@ -46,8 +47,8 @@ class StreamPath(wiring.Component):
         super().__init__(
             {
                 "streamed": In(StreamedWord(config)),
-                "activation": Out(ReadPort(config)),
-                "score": Out(ReadPort(config)),
+                "activation": Out(InputsPort(config)),
+                "score": Out(InputsPort(config)),
                 "scores": Out(ScoreStream(config)),
                 "probabilities": In(Probabilities(config)),
                 "array": Out(ArrayStream(config)),
@@ -59,7 +60,7 @@ class StreamPath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         streamed, issue, scores, probabilities = self.streamed, self.streamed.issue, self.scores, self.probabilities
-        lanes, tag = self.config.lanes, self.row.tag
+        (lanes, word), tag = self._present(issue), self.row.tag
         late = delay(m, issue, self.probability_latency, name="probability_issue", reset_less=False)
         direct, instruction = Signal(), streamed.contexts[issue.tag.context].instruction
         summed = issue.tag.column == 0
@@ -69,7 +70,7 @@ class StreamPath(wiring.Component):
         if len(self.config.weighings) > 1:
             m.d.comb += [scores.kind.eq(instruction.attention), scores.bias.eq(instruction.score_bias)]
         if Attention.COSFORMER in self.config.kinds:
-            turn, chunk = instruction.score_bias[STEP_FRACTION:], issue.chunk * lanes
+            turn, chunk = instruction.score_bias[STEP_FRACTION:], issue.chunk * self.config.lanes
             rows = turn == Turn.ROWS
             m.d.comb += [
                 scores.angle.token.eq(1 + Mux(rows, instruction.row_base + issue.tag.index, chunk)),
@@ -96,9 +97,17 @@ class StreamPath(wiring.Component):
             tag.valid.eq(probabilities.valid | direct),
             self.array.valid.eq(tag.valid),
             self.array.swap.eq(Mux(probabilities.valid, late.swap, issue.swap)),
-            self.array.data.eq(Mux(probabilities.valid, probabilities.word, self.activation.data)),
+            self.array.data.eq(Mux(probabilities.valid, probabilities.word, word)),
             self.swap.eq(self.array.valid & self.array.swap),
         ]
         if self.config.packed:
             m.d.comb += self.array.packed.eq(~probabilities.valid & packs(instruction))
         return m
+
+    def _present(self, issue: data.View) -> tuple[ValueLike, ValueLike]:
+        """(how many inputs there are, the words of activation memory with zeros beyond them)."""
+        lanes, words = self.config.lanes, Value.cast(self.activation.data)
+        if self.config.words_at_once == 1:
+            return lanes, words
+        half = len(words) // 2
+        return Mux(issue.second, 2 * lanes, lanes), Cat(words[:half], Mux(issue.second, words[half:], 0))

@@ -19,7 +19,10 @@ BEGINS = data.StructLayout({"block": 1, "flush": 1})
 
 def issue_layout(config: HardwareConfig) -> data.StructLayout:
     """A row's tag, and what else is known of it when it is issued."""
-    return data.StructLayout({"tag": tag(config), "swap": 1, "chunk": 10, "lanes_left": 18, "probabilities": 1})
+    second = {"second": 1} if config.words_at_once > 1 else {}  # a second word stands beside the first
+    return data.StructLayout(
+        {"tag": tag(config), "swap": 1, "chunk": 10, "lanes_left": 18, "probabilities": 1, **second}
+    )
 
 
 class StreamedWord(wiring.Signature):
@@ -34,7 +37,8 @@ class StreamedWord(wiring.Signature):
 
 
 class Streamer(wiring.Component):
-    """One row a cycle, no stall inside a block: for column block c, for chunk r, for row i.
+    """One row a cycle, no stall inside a block: for column block c, for chunk r, for row i; two chunks at a time, where
+    the array has rows for two words.
 
     Two instructions may be in flight: one streams while the one before drains. `Hazards` says when a block may start
     and when an instruction may begin. Instructions other than MATMUL wait until everything before them is written and
@@ -165,11 +169,13 @@ class Streamer(wiring.Component):
         """The loop nest of the present instruction: `issued` is the row whose turn it is, the next one's comes with
         its issue.
         """
-        job, lanes = self.operation.job, self.config.lanes
+        job, inputs = self.operation.job, self.config.inputs
         instruction = job.instruction
         index, column, chunk = Signal(ROW_BITS), Signal(10), Signal(10)
         bank, lanes_left = Signal(bank_shape(self.config)), Signal(18)
         last_row, last_chunk, last_column = Signal(), Signal(), Signal()
+        if self.config.words_at_once > 1:
+            m.d.comb += issued.second.eq(chunk + 1 < instruction.chunks)
         if self.config.packed:
             m.d.comb += [
                 issued.tag.index.eq(index),
@@ -182,7 +188,7 @@ class Streamer(wiring.Component):
             return
         m.d.comb += [
             last_row.eq(index + 1 == job.rows),
-            last_chunk.eq(chunk + 1 == instruction.chunks),
+            last_chunk.eq(self._last(chunk, instruction)),
             last_column.eq(column + 1 == instruction.columns),
             issued.tag.index.eq(index),
             issued.tag.column.eq(column),
@@ -202,20 +208,26 @@ class Streamer(wiring.Component):
         with m.Elif(issued.tag.valid):
             m.d.sync += index.eq(index + 1)
             with m.If(last_row):
-                fewer = Mux(lanes_left > lanes, lanes_left - lanes, 0)
-                m.d.sync += [index.eq(0), chunk.eq(chunk + 1), lanes_left.eq(fewer)]
+                fewer = Mux(lanes_left > inputs, lanes_left - inputs, 0)
+                m.d.sync += [index.eq(0), chunk.eq(chunk + self.config.words_at_once), lanes_left.eq(fewer)]
                 with m.If(last_chunk):
                     m.d.sync += [chunk.eq(0), column.eq(column + 1), lanes_left.eq(instruction.keys)]
                     with m.If(~instruction.stationary[1]):  # parameters come with weights only
                         m.d.sync += bank.eq(~bank)
 
+    def _last(self, chunk: Value, instruction) -> Value:
+        """Whether a row ends with the words from this chunk on."""
+        at_once = self.config.words_at_once
+        return chunk + 1 == instruction.chunks if at_once == 1 else chunk + at_once >= instruction.chunks
+
     def _walk_packed(self, m: Module, accepted, issued, begins, index, column, chunk, bank, lanes_left) -> None:
         """The same, with two columns at a time if products are packed."""
-        job, tag, lanes = self.operation.job, issued.tag, self.config.lanes
+        job, tag, inputs = self.operation.job, issued.tag, self.config.inputs
         instruction, packed, flush = job.instruction, Signal(), Signal()
-        last_row, last_chunk = index + 1 == job.rows, chunk + 1 == instruction.chunks
+        last_row, last_chunk = index + 1 == job.rows, self._last(chunk, instruction)
         following = Signal(11)  # the column block behind the present ones
-        one_chunk = instruction.chunks == 1
+        at_once = self.config.words_at_once
+        one_chunk = instruction.chunks == 1 if at_once == 1 else instruction.chunks <= at_once
         last, high, present = Signal(), Signal(), Signal(10)
         m.d.comb += [
             packed.eq(packs(instruction)),
@@ -246,10 +258,10 @@ class Streamer(wiring.Component):
         with m.Elif(tag.valid):
             m.d.sync += index.eq(index + 1)
             with m.If(last_row):
-                fewer = Mux(lanes_left > lanes, lanes_left - lanes, 0)
+                fewer = Mux(lanes_left > inputs, lanes_left - inputs, 0)
                 m.d.sync += [index.eq(0), flush.eq(0)]
                 with m.If(~flush):
-                    m.d.sync += [chunk.eq(chunk + 1), lanes_left.eq(fewer)]
+                    m.d.sync += [chunk.eq(chunk + at_once), lanes_left.eq(fewer)]
                     with m.If(last_chunk):
                         m.d.sync += [chunk.eq(0), column.eq(following), lanes_left.eq(instruction.keys)]
                         m.d.sync += flush.eq(packed & (one_chunk | (following >= instruction.columns)))

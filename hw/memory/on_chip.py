@@ -6,8 +6,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory
-from edgemoe.hw.contract.ports import DmaPort, EntryPort, ReadPort, ResultPort
+from edgemoe.hw.contract.ports import DmaPort, EntryPort, InputsPort, ReadPort, ResultPort
 from edgemoe.hw.memory.block_memory import BlockMemory
+from edgemoe.hw.memory.word_pairs import WordPairs
 
 
 class Memories(wiring.Component):
@@ -22,10 +23,12 @@ class Memories(wiring.Component):
 
     DMA and router run alone (the streamer sees to that), so a port is handed over whole: DMA gets that of the expert
     queues, too, whose memory is the router's, and reads the queue of the streamer's expert. Never more than two words
-    are written in a cycle, in two memories: a result and its copy.
+    are written in a cycle, in two memories: a result and its copy. What the stream reads gives two neighbouring words
+    at a time, where the array takes so many.
 
     Ports:
-        activation, key_value, residual, score (in ReadPort): each memory's reader.
+        activation, score (in InputsPort): the stream,
+        key_value, residual (in ReadPort): each memory's reader.
         logits (in ReadPort): score memory, for the router,
         routing (in): which has its port.
         result (in ResultPort): a finished word, and its copy.
@@ -46,10 +49,10 @@ class Memories(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "activation": In(ReadPort(config)),
+                "activation": In(InputsPort(config)),
                 "key_value": In(ReadPort(config)),
                 "residual": In(ReadPort(config)),
-                "score": In(ReadPort(config)),
+                "score": In(InputsPort(config)),
                 "logits": In(ReadPort(config)),  # score memory, for the router
                 "routing": In(1),  # the router has the port of score memory
                 "result": In(ResultPort(config)),
@@ -80,7 +83,8 @@ class Memories(wiring.Component):
         for which, depth in depths.items():
             name = which.name.lower()
             groups = config.lanes if which == Memory.ACTIVATION else 1
-            m.submodules[name] = memory = BlockMemory(bits, depth, groups)
+            streamed = config.words_at_once > 1 and which in (Memory.ACTIVATION, Memory.SCORE)
+            m.submodules[name] = memory = (WordPairs if streamed else BlockMemory)(bits, depth, groups)
             read_data[which] = memory.read_data
             m.d.comb += memory.read_address.eq(Mux(self.moving, dma.read_address, readers[which]))
 
@@ -104,13 +108,13 @@ class Memories(wiring.Component):
         with m.Switch(chosen):
             for which, read_word in read_data.items():
                 with m.Case(which):
-                    m.d.comb += dma.read_data.eq(read_word)
+                    m.d.comb += dma.read_data.eq(read_word[:bits])
         m.d.comb += [
             self.activation.data.eq(read_data[Memory.ACTIVATION]),
             self.key_value.data.eq(read_data[Memory.KEY_VALUE]),
             self.residual.data.eq(read_data[Memory.RESIDUAL]),
             self.score.data.eq(read_data[Memory.SCORE]),
-            self.logits.data.eq(read_data[Memory.SCORE]),
+            self.logits.data.eq(read_data[Memory.SCORE][:bits]),
             self.queues.expert.eq(self.entry.expert),
             self.queues.index.eq(Mux(self.moving, dma.entry_index, self.entry.index)),
             self.entry.row.eq(self.queues.row),

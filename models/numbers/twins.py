@@ -61,14 +61,16 @@ def matmul(x: NDArray, weights: NDArray) -> Floats:
     return x.astype(np.float64, copy=False) @ weights.astype(np.float64, copy=False)
 
 
-def packed_matmul(x: NDArray, weights: NDArray, chunk: int) -> Floats:
+def packed_matmul(x: NDArray, weights: NDArray, rows: int) -> Floats:
     """x [rows, inputs] of 9 bits times weights [inputs, pairs, 2, outputs] of 8 bits, the two of a pair in one
     multiplier: sums modulo 2^24 [rows, pairs, 2, outputs].
 
-    In a chain of at most 16 inputs, in each chunk of so many, the sum of a pair's first has 19 bits; what is beyond
+    In a chain of at most 16 inputs, of an array of so many rows, the sum of a pair's first has 19 bits; what is beyond
     goes to its second. Compiled weights never reach that (`linear.chains`), so it is paid for only where others might.
     """
-    shape, length, half = weights.shape[1:], min(PACKED_CHAIN, chunk), 1 << PACKED_BITS - 1
+    shape, length, half = weights.shape[1:], min(PACKED_CHAIN, rows), 1 << PACKED_BITS - 1
+    missing = -len(weights) % length  # of the last chain
+    x, weights = np.pad(x, ((0, 0), (0, missing))), np.pad(weights, ((0, missing), (0, 0), (0, 0), (0, 0)))
     sums = matmul(x, weights.reshape(len(weights), -1)).reshape(-1, *shape)
     first = weights[:, :, 0].reshape(-1, length, shape[0] * shape[2])
     if np.abs(first).sum(axis=1).max() * NARROW_LIMIT >= half:

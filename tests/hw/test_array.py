@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The multiplier array: exact sums under every legal order of loads, swaps and words."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.testing import assert_array_equal
 class Schedule:
     """A random legal schedule: inputs by cycle, and the sums expected by cycle of presentation."""
 
-    def __init__(self, lanes: int, seed: int) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: int, seed: int, rows: int = 0) -> None:
+        self.lanes, self.rows = lanes, rows or lanes
         self.rng = np.random.default_rng(seed)
         self.inputs: dict[int, dict[str, Any]] = {}
         self.expected: dict[int, np.ndarray] = {}
@@ -41,18 +42,19 @@ class Schedule:
         late: let the swap overtake the loading of rows as far as the rule allows (row k until k - 1 cycles after the
         swap).
         """
-        n, rng = self.lanes, self.rng
-        weights = rng.integers(-(1 << 15), 1 << 15, (n, n))
-        weights[rng.random((n, n)) < 0.1] = -(1 << 15)
+        n, rows, rng = self.lanes, self.rows, self.rng
+        weights = rng.integers(-(1 << 15), 1 << 15, (rows, n))
+        weights[rng.random((rows, n)) < 0.1] = -(1 << 15)
         if pairs:
             weights >>= 8
         swap = self.free
-        order = np.arange(0, n, 2 if pairs else 1)
+        order = np.arange(0, rows, 2 if pairs else 1)
         for index in rng.permutation(order) if shuffle else order:
-            cycle = max(self.loaded, self.swap + (n - 1 if by_column else index + 1 if pairs else index))
+            first = index // n * n if by_column else index  # row that it touches, of several the first
+            cycle = max(self.loaded, self.swap + first + (n - 1 if by_column else int(pairs)))
             if rng.random() < gaps:
                 cycle += int(rng.integers(1, 6))
-            values = weights[:, index] if by_column else weights[index]
+            values = weights[first : first + n, index % n] if by_column else weights[index]
             if pairs:
                 values = weights[index : index + 2].astype(np.int8).view(np.int16).ravel()
             self._put(
@@ -64,11 +66,11 @@ class Schedule:
                 load_data=values,
             )
             self.loaded = cycle + 1
-            swap = max(swap, cycle + 1 - (index if late and not by_column else 0))
+            swap = max(swap, cycle + 1 - (first if late else 0))
         self.swap = swap
         self.swaps.append(swap)
-        x = rng.integers(-(1 << 15), 1 << 15, (words, n))
-        x[rng.random((words, n)) < 0.1] = -(1 << 15)
+        x = rng.integers(-(1 << 15), 1 << 15, (words, rows))
+        x[rng.random((words, rows)) < 0.1] = -(1 << 15)
         sums = twins.matmul(x, weights).astype(np.int64)
         cycle = swap
         for word in range(words):
@@ -81,13 +83,13 @@ class Schedule:
         self.inputs.setdefault(cycle, {}).update(inputs)
 
 
-def schedule(kind: str, lanes: int, seed: int) -> Schedule:
-    plan = Schedule(lanes, seed)
+def schedule(kind: str, lanes: int, seed: int, rows: int) -> Schedule:
+    plan = Schedule(lanes, seed, rows)
     rng = np.random.default_rng(seed + 1)
     for index in range(12):
         match kind:
-            case "rows, no bubble":  # N words hide the loading of the next N rows
-                plan.block(lanes, False)
+            case "rows, no bubble":  # R words hide the loading of the next R rows
+                plan.block(rows, False)
             case "one word":  # the swap follows the last load at once, the next loads the swap
                 plan.block(1, False)
             case "late rows":  # rows still arrive while their block already streams
@@ -95,16 +97,16 @@ def schedule(kind: str, lanes: int, seed: int) -> Schedule:
             case (
                 "pairs, no bubble"
             ):  # half as many words, and one, hide the loading of pairs that do not wait for each other
-                plan.block(lanes // 2 + 1, False, late=True, pairs=True)
+                plan.block(rows // 2 + 1, False, late=True, pairs=True)
             case "late pairs":
                 plan.block(1 + index % 3, False, late=True, pairs=True)
             case "columns":
-                plan.block(2 * lanes + 1, True, shuffle=bool(index % 2))
+                plan.block(2 * rows + 1, True, shuffle=bool(index % 2))
             case "columns, one word":
                 plan.block(1, True)
             case "mixed":
                 words, by_column = (
-                    int(rng.choice([1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes])),
+                    int(rng.choice([1, 2, rows - 1, rows, rows + 1, 3 * rows])),
                     bool(rng.integers(2)),
                 )
                 plan.block(
@@ -125,23 +127,23 @@ KINDS = (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["tiny", "small", "base"])
-def test_schedules(name: str, kind: str) -> None:
-    unit, lanes, seed = Array(preset(name)), preset(name).lanes, KINDS.index(kind) * 100
-    plan, rng = schedule(kind, lanes, seed), np.random.default_rng(seed + 2)
+@pytest.mark.parametrize(("name", "rows"), [("tiny", 4), ("small", 8), ("base", 16), ("tiny", 8)])
+def test_schedules(name: str, rows: int, kind: str) -> None:
+    unit, lanes, seed = Array(replace(preset(name), array_rows=rows)), preset(name).lanes, KINDS.index(kind) * 100
+    plan, rng = schedule(kind, lanes, seed, rows), np.random.default_rng(seed + 2)
     if kind in ("rows, no bubble", "one word"):  # as fast as the unit says that it can be told: a load in every cycle
-        assert set(np.diff(plan.swaps[1:])) == {lanes}
+        assert set(np.diff(plan.swaps[1:])) == {rows}
     if kind in ("rows, no bubble", "pairs, no bubble"):
-        assert set(np.diff(list(plan.expected)[lanes:])) == {1}, "a word in every cycle"
+        assert set(np.diff(list(plan.expected)[rows:])) == {1}, "a word in every cycle"
 
     def rubbish(cycle: int) -> dict[str, Any]:
         """What comes without its valid must not matter: a swap flag, a load, data."""
-        words = {name: rng.integers(-99, 99, lanes) for name in ("stream_data", "load_data")}
+        words = {"stream_data": rng.integers(-99, 99, rows), "load_data": rng.integers(-99, 99, lanes)}
         flags = {"stream_swap": 1, "load_by_column": cycle & 1, "load_pair": cycle >> 1 & 1}
-        return flags | {"load_index": cycle % lanes} | words
+        return flags | {"load_index": cycle % rows} | words
 
-    rows = [rubbish(cycle) | plan.inputs.get(cycle, {}) for cycle in range(max(plan.inputs) + 1)]
-    sums = rtl(unit, rows)["sums"]
+    cycles = [rubbish(cycle) | plan.inputs.get(cycle, {}) for cycle in range(max(plan.inputs) + 1)]
+    sums = rtl(unit, cycles)["sums"]
     assert_array_equal(sums[list(plan.expected)], list(plan.expected.values()))
 
 

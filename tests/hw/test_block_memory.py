@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Block memory, and the sliced one that ECP5 builds have in its place: both are the same memory."""
+"""Block memory, and the sliced one that ECP5 builds have in its place: both are the same memory. Pairs of words."""
 
 from typing import Any
 
@@ -10,7 +10,9 @@ from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
 from edgemoe.boards.flows import ecp5
 from edgemoe.hw.memory.block_memory import BlockMemory
+from edgemoe.hw.memory.word_pairs import WordPairs
 from edgemoe.sim.bench import flat_ports, parameters, run_verilog, to_verilog
+from edgemoe.sim.rtl import rtl
 
 CYCLES = 3000
 
@@ -67,3 +69,22 @@ def test_it_is_a_memory(sliced: bool, width: int, depth: int, groups: int) -> No
         __name__,
         parameters=given,
     )
+
+
+@pytest.mark.parametrize("depth", [2, 9, 40])
+def test_two_neighbouring_words_at_a_time(depth: int) -> None:
+    """From any word on, while parts of words are written."""
+    rng, width, groups = np.random.default_rng(depth), 24, 3
+    words, pairs = rng.integers(0, 1 << width, depth), []
+    first = {"write_enable": np.full(depth, 7), "write_address": np.arange(depth), "write_data": words.copy()}
+    enable, place = rng.integers(0, 8, CYCLES), rng.integers(0, depth, CYCLES)
+    data, read = rng.integers(0, 1 << width, CYCLES), rng.integers(0, depth - 1, CYCLES)
+    for cycle in range(CYCLES):
+        pairs.append(words[read[cycle]] | words[read[cycle] + 1] << width)
+        mask = sum(0xFF << 8 * group for group in range(groups) if enable[cycle] >> group & 1)
+        words[place[cycle]] = words[place[cycle]] & ~mask | data[cycle] & mask
+    then = {"write_enable": enable, "write_address": place, "write_data": data}
+    inputs = {name: np.concatenate([first[name], then[name]]) for name in first}
+    inputs["read_address"] = np.concatenate([np.zeros(depth, int), read])
+    out = rtl(WordPairs(width, depth, groups), inputs)
+    assert (out["read_data"][depth:] == pairs).all()

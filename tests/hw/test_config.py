@@ -59,6 +59,15 @@ def test_another_function_is_other_hardware():
     assert (one.functions, other.functions) == (("gelu",), ("silu",)) and one.hash != other.hash
 
 
+def test_rows_of_the_array():
+    """As many as columns go without saying; twice as many are other hardware, and so are its blocks."""
+    deep = replace(BASE, array_rows=32)
+    assert replace(BASE, array_rows=16) == BASE and "array_rows" not in BASE.sizes
+    assert (deep.array, deep.inputs, deep.words_at_once, deep.multipliers) == ("32 x 16", 32, 2, 512)
+    assert (BASE.array, BASE.inputs, BASE.words_at_once, BASE.multipliers) == ("16 x 16", 16, 1, 256)
+    assert deep.hash != BASE.hash and deep.sizes == BASE.sizes | {"array_rows": 32}
+
+
 def test_either_end_of_every_range_that_can_stand_alone():
     for name in ("rows", "width", "hidden", "experts", "top_k", "outstanding"):
         for value in RANGES[name]:
@@ -97,6 +106,15 @@ def test_either_end_of_every_range_that_can_stand_alone():
             ["no field 'lane', perhaps 'lanes'", "no field 'widht', perhaps 'width'", "rows must be"],
         ),
         ({"quux": 1}, ["no field 'quux', they are name, lanes,"]),
+        ({"array_rows": 24}, ["array_rows must be lanes or twice as many, 16 or 32, not 24"]),
+        (
+            {"array_rows": 32, "attention": "softmax,relu"},
+            ["an array of more rows than columns has softmax attention alone, not 'softmax,relu'"],
+        ),
+        (
+            {"lanes": 32, "array_rows": 64, "data_bits": 64, "prefetch_beats": 300, "burst_beats": 16},
+            ["a 16-bit block and a burst, 552 beats, not 300"],
+        ),
     ],
 )
 def test_all_shortages_at_once(values, texts):

@@ -60,6 +60,7 @@ from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.hw.memory.image import ImagePixels
 from edgemoe.hw.memory.reader import Reader, ReadMaster
 from edgemoe.hw.memory.row_unpacker import LevelPromise, RowUnpacker
+from edgemoe.hw.memory.word_pairs import WordPairs
 from edgemoe.hw.periphery.blocks import BlockReader, BlockWriter
 from edgemoe.hw.periphery.frame_receiver import FrameReceiver
 from edgemoe.hw.periphery.frame_sender import FrameSender
@@ -96,6 +97,7 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     Writeback: partial(Writeback, PACKED),
     Arbiter: partial(Arbiter, 4, 2),
     BlockMemory: partial(BlockMemory, 24, 10, 3),
+    WordPairs: partial(WordPairs, 24, 10, 3),
     LevelPromise: partial(LevelPromise, CONFIG, 8),
     ReadMaster: partial(ReadMaster, CONFIG, 0b0011, 0),
     Reader: partial(Reader, CONFIG, {"fetch": 8, "dma": 32}),

@@ -29,42 +29,43 @@ def build(lanes: int) -> HardwareConfig:
     return replace(preset({4: "tiny", 8: "small", 16: "base", 32: "zcu102"}[lanes]), packed=1)
 
 
-def full_chains(rng: np.random.Generator, lanes: int) -> NDArray[np.int64]:
+def full_chains(rng: np.random.Generator, lanes: int, rows: int = 0) -> NDArray[np.int64]:
     """Weights [inputs, 2, outputs] of either sign whose magnitudes add up to as much as is allowed in every chain."""
-    length = min(PACKED_CHAIN, lanes)
-    weights = rng.integers(-127, 128, (lanes // length, length, 2 * lanes))
+    rows = rows or lanes
+    length = min(PACKED_CHAIN, rows)
+    weights = rng.integers(-127, 128, (rows // length, length, 2 * lanes))
     room = np.maximum(NARROW_LIMIT * 4 - 1 - np.abs(weights).sum(axis=1), -(10**6))
     while (room < 0).any():  # smaller ones where there are too many, then the last takes what is left
         weights = np.where((room < 0)[:, None], weights * 3 // 4, weights)
         room = NARROW_LIMIT * 4 - 1 - np.abs(weights).sum(axis=1)
     last = np.minimum(np.abs(weights[:, -1]) + room, 127)
     weights[:, -1] = np.where(rng.random(last.shape) < 0.5, last, -last)
-    return weights.reshape(lanes, 2, lanes)
+    return weights.reshape(rows, 2, lanes)
 
 
 class PackedSchedule(Schedule):
     """With blocks of pairs of weights, whose sums come as two halves of a lane."""
 
     def packed_block(self, words: int, kind: str) -> None:
-        n, rng = self.lanes, self.rng
-        weights = full_chains(rng, n) if kind == "full" else rng.integers(-128, 128, (n, 2, n))
+        n, rows, rng = self.lanes, self.rows, self.rng
+        weights = full_chains(rng, n, rows) if kind == "full" else rng.integers(-128, 128, (rows, 2, n))
         upper = weights[:, 1] - (weights[:, 0] < 0)
         weights[:, 1] = np.clip(upper, -128, 127) + (weights[:, 0] < 0)
         stored = np.stack([weights[:, 0], weights[:, 1] - (weights[:, 0] < 0)], axis=-1).astype(np.int8)
         swap = self.free
-        for index in range(n):
+        for index in range(rows):
             cycle = max(self.loaded, self.swap + index)
             values = stored[index].reshape(-1).view(np.int16)
             self._put(cycle, load_valid=1, load_by_column=0, load_pair=0, load_packed=1, load_index=index)
             self._put(cycle, load_data=values)
             self.loaded, swap = cycle + 1, max(swap, cycle + 1 - index)
         self.swap = swap
-        x = rng.integers(-NARROW_LIMIT, NARROW_LIMIT, (words, n))
+        x = rng.integers(-NARROW_LIMIT, NARROW_LIMIT, (words, rows))
         if kind == "full":  # all of one sign with one output's weights: its sum is as large as can be
             column, half = rng.integers(n), rng.integers(2)
             signs = np.where(weights[:, half, column] < 0, -1, 1) * rng.choice([-1, 1], (words, 1))
             x = np.where(signs < 0, -NARROW_LIMIT, NARROW_LIMIT - 1)
-        sums = twins.packed_matmul(x, weights[:, None].astype(float), n).astype(np.int64)[:, 0]  # [words, 2, n]
+        sums = twins.packed_matmul(x, weights[:, None].astype(float), rows).astype(np.int64)[:, 0]  # [words, 2, n]
         bits = PACKED_SUM_BITS
         for word in range(words):
             self._put(swap + word, stream_valid=1, stream_swap=int(word == 0), stream_data=x[word], stream_packed=1)
@@ -72,19 +73,19 @@ class PackedSchedule(Schedule):
         self.free = swap + words
 
 
-@pytest.mark.parametrize("lanes", [4, 32])
-def test_array(lanes: int) -> None:
+@pytest.mark.parametrize(("lanes", "rows"), [(4, 4), (32, 32), (4, 8), (16, 32)])
+def test_array(lanes: int, rows: int) -> None:
     """Packed blocks among all others, with sums at their bound, and where lower ones run over into the upper ones."""
-    plan, rng = PackedSchedule(lanes, 5), np.random.default_rng(6)
+    plan, rng = PackedSchedule(lanes, 5, rows), np.random.default_rng(6)
     for index in range(16):
-        words = int(rng.choice([1, 2, lanes, lanes + 3]))
+        words = int(rng.choice([1, 2, rows, rows + 3]))
         if index % 2:
             by_column = bool(rng.integers(2))
             plan.block(words, by_column, pairs=not by_column and bool(rng.integers(2)), late=bool(rng.integers(2)))
         else:
             plan.packed_block(words, "any" if index % 4 else "full")
-    rows = [{"stream_data": np.zeros(lanes, int)} | plan.inputs.get(c, {}) for c in range(max(plan.inputs) + 1)]
-    sums = rtl(Array(build(lanes)), rows)["sums"]
+    cycles = [{"stream_data": np.zeros(rows, int)} | plan.inputs.get(c, {}) for c in range(max(plan.inputs) + 1)]
+    sums = rtl(Array(replace(build(lanes), array_rows=rows)), cycles)["sums"]
     assert_array_equal(sums[list(plan.expected)], list(plan.expected.values()))
 
 

@@ -21,6 +21,8 @@ FAMILY = dataclasses.replace(preset("tiny"), attention=preset("family").attentio
 WIDER = dataclasses.replace(preset("tiny"), name="wider", lanes=8, masters=2, data_bits=64, width=40, hidden=72)
 #: The same on four: a bus as wide as two words; and rows for narrow models only.
 WIDEST = dataclasses.replace(WIDER, name="widest", masters=4, rows=60, full_rows=30)
+#: Two words of a row enter the array at a time.
+DEEP = dataclasses.replace(preset("tiny"), name="deep", array_rows=8, packed=1)
 
 
 def compare(hardware: HardwareConfig, seed: int, cut: bool = False) -> int:
@@ -85,8 +87,13 @@ def test_many_random_shapes(first):
         compare(preset("tiny"), seed)
 
 
+def test_random_shapes_with_more_rows_than_columns():
+    for seed in range(4):
+        compare(DEEP, seed)
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("hardware", [WIDER, WIDEST], ids=lambda hardware: hardware.name)
+@pytest.mark.parametrize("hardware", [WIDER, WIDEST, DEEP], ids=lambda hardware: hardware.name)
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_random_shapes_on_several_masters(first, hardware):
     for seed in range(first, first + 20):

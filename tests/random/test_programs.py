@@ -18,6 +18,8 @@ from .test_models import WIDER
 TINY = preset("tiny")
 PACKED = dataclasses.replace(TINY, packed=1)
 FAMILY = dataclasses.replace(TINY, attention=preset("family").attention)
+DEEP = dataclasses.replace(TINY, array_rows=2 * TINY.lanes)
+PACKED_DEEP = dataclasses.replace(DEEP, packed=1)
 
 
 def check(program: Program, seed: int) -> Emulator:
@@ -54,6 +56,25 @@ def test_random_programs_with_packed_products():
     packed = [i for program in programs for i in program.instructions if PACKED.packs(i)]
     assert len(packed) > 40 and any(i.chunks == 1 for i in packed) and any(i.columns % 2 for i in packed)
     assert any(i.steps and i.gather for i in packed) and any(i.steps and not i.gather for i in packed)
+
+
+@pytest.mark.parametrize("hardware", [PACKED_DEEP, pytest.param(DEEP, marks=pytest.mark.full)], ids=["packed", "plain"])
+def test_random_programs_with_more_rows_than_columns(hardware):
+    """Rows of odd and even numbers of words, which enter the array two at a time."""
+    programs = [random_program(hardware, seed) for seed in range(400, 425)]
+    for seed, program in enumerate(programs, 400):
+        check(program, seed)
+    given = [i for program in programs for i in program.instructions if i.opcode == Opcode.MATMUL]
+    for kind in Stationary:
+        assert {i.chunks % 2 for i in given if i.stationary == kind} == {0, 1}, kind.name
+    assert {i.chunks % 2 for i in given if i.probabilities} == {0, 1}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("hardware", [DEEP, PACKED_DEEP], ids=["plain", "packed"])
+@pytest.mark.parametrize("first", range(0, 1000, 500))
+def test_many_random_programs_with_more_rows_than_columns(hardware, first):
+    run(hardware, range(first, first + 500), 45)
 
 
 @pytest.mark.full

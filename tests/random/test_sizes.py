@@ -149,6 +149,7 @@ def random_hardware(seed: int) -> HardwareConfig:
             "burst_beats": int(rng.integers(16, 100)),
             **{name: up_to(RANGES[name][1]) for name in ("experts", "top_k", "outstanding")},
         }
+        fields["array_rows"] = among(1, 2) * fields["lanes"]
         try:
             built = {"name": f"random {seed}", "activations": some_functions(seed)}
             hardware = HardwareConfig.from_fields(built | fields)

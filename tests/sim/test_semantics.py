@@ -63,6 +63,8 @@ def test_random_programs_with_every_kind_of_attention(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_random_programs_with_packed_products(seed: int) -> None:
     same(random_program(PACKED, seed, length=20).link(), PACKED)
+    deep = replace(PACKED, array_rows=8)  # its chains are longer
+    same(random_program(deep, seed, length=20).link(), deep)
 
 
 def test_a_compiled_model() -> None:

@@ -126,6 +126,18 @@ def test_packed_products_equal_the_emulator(case: str, dram: str) -> None:
     compare(program, len({image for image, _ in streams}), DRAMS[dram])
 
 
+def test_packed_products_of_more_rows_than_columns() -> None:
+    """The program of the square array, and its results."""
+    config, streams, weight_bits = next(iter(PACKED.values()))
+    square, deep = (replace(preset("tiny"), packed=1, array_rows=rows) for rows in (4, 8))
+    same, program = (
+        compiler.compile(quantised(config, weight_bits), streams, hardware, trace=True, save_tokens=True)
+        for hardware in (square, deep)
+    )
+    assert np.array_equal(same.memory, program.memory)
+    compare(program, len({image for image, _ in streams}), DRAMS["hostile"])
+
+
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != NANO.activation])
 def test_activation_functions(activation: str) -> None:
     """In the MLP and in the experts."""

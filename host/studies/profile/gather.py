@@ -73,11 +73,12 @@ class Profile:
     def summary(self) -> dict[str, Any]:
         """What --json shows, and all that the page knows."""
         lanes = self.hardware["lanes"]
+        multipliers = lanes * self.hardware.get("array_rows", lanes)
         return asdict(self) | {
             "clock_mhz": inference.CLOCK_MHZ,
             "milliseconds": self.cycles / inference.CLOCK_MHZ / 1e3,
             "floor_ratio": self.cycles / self.floor,
-            "mac_utilisation": self.macs / (self.cycles * lanes**2),
+            "mac_utilisation": self.macs / (self.cycles * multipliers),
             "bytes_moved": sum(row["moved"] for row in self.bytes),
             "bytes_minimum": sum(row["minimum"] for row in self.bytes),
         }
