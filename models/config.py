@@ -14,6 +14,8 @@ from .numbers.activation import ACTIVATIONS
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
 # operations.weighing and operations.feature_maps make them
 ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass", "softplus", "performer", "cosformer")
+LINEAR_KINDS = ("performer", "cosformer")
+UNSAID = ("features", "qk_norm")  # fields that files hold only where they are something
 GATES = ("all", "top-k")
 TASK_KINDS = ("segmentation", "depth", "map", "classification", "features", "tokens")
 DECODERS = ("linear", "pup", "onnx")  # of segmentation, depth and maps
@@ -180,6 +182,7 @@ class ModelConfig:
                     by its sum: "performer" (max(w x / d^(1/4), 0) + 0.001 for fixed vectors w), "cosformer" (max(x, 0)
                     times sine and cosine of i/n of a quarter turn, for token i)
     features        number of Performer's vectors; 0: d ln d of them, d = width / heads
+    qk_norm         kind of the norms of each head's queries and keys, of those of `norm`; "": there are none
     """
 
     name: str
@@ -205,6 +208,7 @@ class ModelConfig:
     gate: str = "all"
     gate_bias: bool = False
     pre_norm: bool = False
+    qk_norm: str = ""
 
     def __post_init__(self) -> None:
         # Lists (as JSON gives them) become tuples, so that a configuration stays hashable.
@@ -273,6 +277,10 @@ class ModelConfig:
             fail(f"norm is {brief(repr(self.norm))}, expected one of {', '.join(NORM_KINDS)}")
         if self.attention not in ATTENTION_KINDS:
             fail(f"attention is {brief(repr(self.attention))}, expected one of {', '.join(ATTENTION_KINDS)}")
+        if self.qk_norm and self.qk_norm not in NORM_KINDS:
+            fail(f"qk_norm is {brief(repr(self.qk_norm))}, expected one of {', '.join(NORM_KINDS)}, or nothing")
+        if self.qk_norm and self.attention in LINEAR_KINDS:
+            fail(f"qk_norm is for attention with scores, not for {self.attention}")
         if self.gate not in GATES:
             fail(f"gate is {brief(repr(self.gate))}, expected one of {', '.join(GATES)}")
         for field in ("gate_bias", "pre_norm"):
@@ -333,7 +341,7 @@ class ModelConfig:
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self)
-        return json.dumps({name: value for name, value in fields.items() if name != "features" or value})
+        return json.dumps({name: value for name, value in fields.items() if name not in UNSAID or value})
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:

@@ -109,9 +109,12 @@ FEATURES: dict[str, Callable[[Tensor, Any], Tensor]] = {
 }
 
 
+NORMS: dict[str, type[nn.LayerNorm | nn.RMSNorm]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+
 class Attention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V, per head, or another function of the scores than softmax; or f(Q) (f(K)^T V) divided
-    by f(Q) (f(K)^T 1).
+    by f(Q) (f(K)^T 1). Queries and keys of each head may be normalised.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -119,6 +122,9 @@ class Attention(nn.Module):
         self.heads, self.kind = config.heads, config.attention
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
+        if config.qk_norm:
+            self.q_norm, self.k_norm = (NORMS[config.qk_norm](config.head_width, eps=config.eps) for _ in range(2))
+        self.normed = bool(config.qk_norm)
         if shape := expected_tensors(config).get("blocks.0.attn.features"):
             self.features = nn.Parameter(torch.randn(shape), requires_grad=False)
 
@@ -127,6 +133,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x)  # [B, T, 3*D]
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)  # [B, T, 3, h, d]
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
+        if self.normed:
+            query, key = self.q_norm(query), self.k_norm(key)
         if self.kind in FEATURES:
             vectors = getattr(self, "features", None)
             query, key = (FEATURES[self.kind](side, vectors) for side in (query, key))  # [B, h, T, m] each
@@ -233,9 +241,6 @@ class MixtureOfExperts(nn.Module):
         weighted = torch.cat(results) * scores.flatten()[order, None]  # [B*T*k, D]
         y = torch.zeros_like(rows, dtype=weighted.dtype).index_add(0, tokens, weighted)  # [B*T, D]
         return y.reshape(x.shape), chosen, scores, probabilities
-
-
-NORMS: dict[str, type[nn.LayerNorm | nn.RMSNorm]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 class Block(nn.Module):

@@ -19,6 +19,7 @@ from .operations.host_head import HostHead
 from .operations.linear_attention import LinearAttention
 from .operations.mlp import Mlp
 from .operations.moe import MixtureOfExperts
+from .operations.normed_attention import NormedAttention
 from .operations.operation import Matrix, Operation, Over
 from .operations.patch import PatchEmbedding
 from .operations.pre_norm import PreNorm
@@ -69,7 +70,7 @@ def graph(config: ModelConfig) -> Graph:
     trunk: list[Operation] = [PatchEmbedding(config)]
     if config.pre_norm:
         trunk.append(PreNorm(config))
-    attention = LinearAttention if config.attention in MAPS else Attention
+    attention = LinearAttention if config.attention in MAPS else NormedAttention if config.qk_norm else Attention
     for layer in range(config.layers):
         trunk += [attention(config, layer), (MixtureOfExperts if config.is_moe(layer) else Mlp)(config, layer)]
     return Graph(

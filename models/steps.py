@@ -47,6 +47,7 @@ class RowScale(Enum):
     NONE = 0
     NORM = 1  # 1/sigma of the row of the residual that was read
     EXPERT = 2  # the router's score
+    HEAD = 3  # 1/sigma of the row of a head
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,14 @@ class Embed(Step):
 
 @dataclass(frozen=True)
 class Normalise(Step):
-    """1/sigma of every row of the residual: 1/sqrt(n sum x^2 - (sum x)^2 + epsilon), or without the middle term if not
-    centred.
+    """1/sigma of every row of the residual, n = `channels`: 1/sqrt(n sum x^2 - (sum x)^2 + epsilon), or without the
+    middle term if not centred; `of_head`: of the rows that the last product with `row_sums` wrote.
     """
 
     epsilon: int
+    channels: int
     centred: bool
+    of_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class Product(Step):
     """into = linear(reads) * scale.
 
     rows: of one stream, those that are meant; all of them if none are named. replaces: what is written into the
-    residual is not added to it.
+    residual is not added to it. group: of `into`, the first that is written; row_sums: what is written is to be
+    normalised.
     """
 
     linear: Linear
@@ -89,6 +93,8 @@ class Product(Step):
     scale: RowScale = RowScale.NONE
     rows: range | None = None
     replaces: bool = False
+    group: int = 0
+    row_sums: bool = False
 
 
 @dataclass(frozen=True)

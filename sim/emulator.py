@@ -93,7 +93,8 @@ class Emulator:
         self.memories = {m: np.zeros((words, h.lanes), np.int16) for m, words in sizes.items()}
         self.total = np.zeros(h.rows, np.int64)  # sum of x and of x^2 of every residual row
         self.squares = np.zeros(h.rows, np.int64)
-        self.norm_scale = (np.zeros(h.rows, np.int64), np.zeros(h.rows, np.int64))
+        # 1/sigma of every row, and of every row of heads
+        self.norm_scales = [(np.zeros(h.rows, np.int64), np.zeros(h.rows, np.int64)) for _ in range(2)]
         self.maximum = np.zeros(h.tokens, np.int64)
         self.running = np.zeros(h.tokens, np.int64)  # M of each row of scores of TWO_PASS, whose E is the maximum
         self.score_sums = np.zeros(h.tokens, np.int64)  # of SOFTPLUS
@@ -164,7 +165,8 @@ class Emulator:
                 mantissa, exponent = unit.layernorm_scale(
                     self.total[rows], self.squares[rows], i.elements, i.epsilon, i.uncentred
                 )
-                self.norm_scale[0][rows], self.norm_scale[1][rows] = mantissa, exponent
+                table = self._norm_scale(i)
+                table[0][rows], table[1][rows] = mantissa, exponent
             case Opcode.ROUTE:
                 self._route(index, i)
             case Opcode.LOAD:
@@ -311,7 +313,7 @@ class Emulator:
             case Scale.NORM:
                 if absolute.max() >= h.rows:
                     raise _Fault(ErrorCode.CAPACITY, int(absolute.max()))
-                mantissa, exponent = self.norm_scale[0][absolute], self.norm_scale[1][absolute]
+                mantissa, exponent = (part[absolute] for part in self._norm_scale(i))
             case Scale.SOFTMAX:
                 mantissa, exponent = self.softmax_scale[0][:count], self.softmax_scale[1][:count]
             case Scale.EXPERT:
@@ -322,7 +324,7 @@ class Emulator:
         where = self._words(memory, i.destination_base, scattered, i.destination_stride, i.columns)
         target = self.memories[memory]
         old = None
-        if i.residual or memory == Memory.RESIDUAL:
+        if memory == Memory.RESIDUAL:
             same = self._words(Memory.RESIDUAL, i.destination_base, scattered, i.destination_stride, i.columns)
             old = self.memories[Memory.RESIDUAL][same].reshape(count, -1)
         y = unit.epilogue(
@@ -353,7 +355,7 @@ class Emulator:
             self.codes[i.maxima][rows] = np.maximum(codes, self.codes[i.maxima][rows]) if i.append else codes
         if memory == Memory.SCORE:
             self._scores(i, y[:, : i.keys])
-        if old is not None and memory == Memory.RESIDUAL:
+        if memory == Memory.RESIDUAL or h.sums_rows(i):
             self._statistics(i, y, old, scattered if i.scatter else i.row_base + np.arange(count))
 
     def _scores(self, i: Instruction, scores: NDArray[np.int16]) -> None:
@@ -412,8 +414,12 @@ class Emulator:
         stream = WeightStream(self.hardware, i.chunks, i.columns, bits, self.hardware.packs(i))
         return stream.unpack(self._read(i.address + expert * i.expert_stride, self._padded(stream.size))[: stream.size])
 
-    def _statistics(self, i: Instruction, y: NDArray, old: NDArray, rows: NDArray[np.int64]) -> None:
-        """Sum and sum of squares of the residual rows: from zero, or with `append` more channels', or changed by the
+    def _norm_scale(self, i: Instruction) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The table that an instruction means."""
+        return self.norm_scales[bool(self.hardware.head_norms and i.of_heads)]
+
+    def _statistics(self, i: Instruction, y: NDArray, old: NDArray | None, rows: NDArray[np.int64]) -> None:
+        """Sum and sum of squares of rows: from zero, or with `append` more channels', or changed by the
         difference when scattered.
         """
         if rows.max() >= self.hardware.rows:
@@ -421,6 +427,7 @@ class Emulator:
         new = y.astype(np.int64)
         total, squares = new.sum(axis=1), np.einsum("ij,ij->i", new, new)
         if i.scatter:
+            assert old is not None
             before = old.astype(np.int64)
             np.add.at(self.total, rows, total - before.sum(axis=1))
             np.add.at(self.squares, rows, squares - np.einsum("ij,ij->i", before, before))

@@ -78,6 +78,9 @@ def limits(config: ModelConfig, hardware: HardwareConfig) -> Iterator[Need]:
         built = next((p.name for p in PRESETS.values() if c.attention in p.weighings), "none")
         kinds = ",".join((*h.weighings, c.attention))
         yield Missing(f"{c.attention} attention (preset {built!r} has it)", 1, 0, dict(attention=kinds))
+    if c.qk_norm and not h.head_norms:
+        built = next((p.name for p in PRESETS.values() if p.head_norms), "none")
+        yield Missing(f"norms of queries and keys (preset {built!r} has them)", 1, 0, dict(head_norms=1))
     if c.activation not in h.functions:
         functions = ",".join((*h.functions, c.activation))
         yield Missing(f"the activation function {c.activation}", 1, 0, dict(activations=functions))

@@ -24,6 +24,7 @@ class Operand(Enum):
     NORM = 3
     QUEUES = 4
     SUMMARY = 5
+    HEAD_NORM = 6
 
 
 @dataclass(eq=False)

@@ -31,8 +31,8 @@ def blocks(
 
     def product(work: Work, rows: float) -> Iterator[Block]:
         """The blocks of a matrix, or of operands that come from on-chip memory, if there are rows for them."""
-        bits = weight_format.bits(work.expert, work.router)
-        together = 2 if work.weights and weight_format.packed(work.expert, work.router) else 1
+        bits = weight_format.bits(work.expert, work.unpacked)
+        together = 2 if work.weights and weight_format.packed(work.expert, work.unpacked) else 1
         load = together * hardware.lanes**2 * bits / 8 / rate if work.weights else 0.0  # of a chunk
         chunks = work.input_groups * words(work.inputs // work.input_groups)
         columns = work.groups * words(work.outputs // work.groups)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Row statistics of the residual, kept up to date as it is written, and 1/sigma of them."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -41,11 +41,12 @@ class RowStatistics(wiring.Signature):
 
 
 class LayerNormCommand(wiring.Signature):
-    """The instruction LAYERNORM, as who orders it sees it: rows row_base .. row_base + rows - 1 get their scales.
-    `start` (pulse) with all the rest; `done` (pulse): all of them are in the table.
+    """The instruction LAYERNORM, as who orders it sees it: rows row_base .. row_base + rows - 1 get their scales,
+    `of_heads` in the upper half of the table. `start` (pulse) with all the rest; `done` (pulse): all of them are there.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
+        of_heads = {"of_heads": Out(1)} if config.head_norms else {}
         super().__init__(
             {
                 "start": Out(1),
@@ -54,14 +55,15 @@ class LayerNormCommand(wiring.Signature):
                 "elements": Out(ELEMENT_BITS),
                 "epsilon": Out(EPSILON_BITS),
                 "uncentred": Out(1),
+                **of_heads,
                 "done": In(1),
             }
         )
 
 
 class LayerNorm(wiring.Component):
-    """sum[row] and squares[row] of every residual row, and scale[row] = rsqrt(max(1, elements * squares[row] -
-    sum[row]^2 + epsilon)).
+    """sum[row] and squares[row] of every residual row (or of others, where heads are normalised), and scale[row] =
+    rsqrt(max(1, elements * squares[row] - sum[row]^2 + epsilon)).
 
     RMSNorm's rows are `uncentred`: without sum[row]^2. What meets where, in the statistics and in a command's sweep:
 
@@ -86,7 +88,7 @@ class LayerNorm(wiring.Component):
     Ports:
         statistics (in RowStatistics): a residual word is written.
         command (in LayerNormCommand): whose scales are wanted; all sampled with `start`.
-        scale (in ScalePort): mantissa * 2^-16 * 2^-exponent of row `index`.
+        scale (in ScalePort): mantissa * 2^-16 * 2^-exponent of row `index`, above half of the table that of heads.
     Latency: STATISTICS_DELAY = 2 + tree cycles, at least, from the last word of a row to a `start` that covers it
         (words of other rows may come at any time). From `start` to `done` rows + SWEEP_DELAY, one row a cycle;
         SWEEP_DELAY = 13 cycles.
@@ -113,7 +115,7 @@ class LayerNorm(wiring.Component):
             {
                 "statistics": In(RowStatistics(config)),
                 "command": In(LayerNormCommand(config)),
-                "scale": In(ScalePort(config.rows)),
+                "scale": In(ScalePort(config.scale_rows)),
             }
         )
 
@@ -163,7 +165,7 @@ class LayerNorm(wiring.Component):
     def sweep(self, m: Module, statistics: Memory) -> None:
         read = statistics.read_port()
         m.submodules.rsqrt = rsqrt = ReciprocalSquareRoot()
-        m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, self.config.rows), init=[])
+        m.submodules.scales = scales = Memory(shape=SCALE, depth=max(2, self.config.scale_rows), init=[])
         store, fetch = scales.write_port(), scales.read_port()
 
         command = self.command
@@ -184,13 +186,19 @@ class LayerNorm(wiring.Component):
         valid = running & (remaining != 0)
         m.d.comb += [read.addr.eq(row), read.en.eq(valid)]
 
+        written = delay(m, row, 1 + self.VARIANCE_LATENCY + rsqrt.LATENCY, name="sweep_row")
+        if self.config.head_norms:
+            of_heads = Signal()
+            with m.If(command.start):
+                m.d.sync += of_heads.eq(command.of_heads)
+            written = Cat(written, of_heads)
         rsqrt_valid = delay(m, valid, 1 + self.VARIANCE_LATENCY, name="sweep_valid", reset_less=False)
         finished = delay(m, running & (remaining <= 1), self.SWEEP_DELAY - 1, name="sweep_last", reset_less=False)
         m.d.comb += [
             rsqrt.valid.eq(rsqrt_valid),
             rsqrt.value.eq(self.variance(m, read.data, elements, epsilon, uncentred)),
             store.en.eq(rsqrt.out_valid),
-            store.addr.eq(delay(m, row, 1 + self.VARIANCE_LATENCY + rsqrt.LATENCY, name="sweep_row")),
+            store.addr.eq(written),
             store.data.mantissa.eq(rsqrt.mantissa),
             store.data.exponent.eq(rsqrt.exponent),
             fetch.addr.eq(self.scale.index),

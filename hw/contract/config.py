@@ -27,6 +27,7 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "data_bits": (64, 128, 256),
     "weight_bits": tuple(f.value for f in WeightFormat),
     "packed": (0, 1),
+    "head_norms": (0, 1),
 }
 ATTENTION: tuple[str, ...] = tuple(kind.kind for kind in Attention)  # in the order of their codes
 # Texts: some of these, with commas between them.
@@ -84,6 +85,7 @@ class HardwareConfig:
     attention: str = ATTENTION[0]  # kinds of weights that it can make of scores, with commas between them
     packed: int = 0  # 1: a multiplier can take two products of 9-bit activations and 8-bit weights a cycle
     array_rows: int = 0  # rows of the array, `lanes` or twice as many; 0: as many as columns
+    head_norms: int = 0  # 1: queries and keys of a head can be normalised
 
     def __post_init__(self) -> None:
         found = self.shortages()
@@ -310,16 +312,12 @@ class HardwareConfig:
     @property
     def sizes(self) -> dict[str, int | str]:
         """What the generated hardware depends on: not its name, nor the format of the programs that it runs. Softmax
-        goes without saying, as do one product a multiplier and a square array.
+        goes without saying, as does all that a build does not have, and a square array.
         """
-        unsaid = ("name", "weight_bits", "attention", "packed", "array_rows")
-        found = {k: v for k, v in asdict(self).items() if k not in unsaid}
-        return (
-            found
-            | ({"attention": self.attention} if len(self.weighings) > 1 else {})
-            | ({"packed": 1} if self.packed else {})
-            | ({"array_rows": self.array_rows} if self.array_rows else {})
-        )
+        options = ("packed", "array_rows", "head_norms")
+        found = {k: v for k, v in asdict(self).items() if k not in ("name", "weight_bits", "attention", *options)}
+        found |= {"attention": self.attention} if len(self.weighings) > 1 else {}
+        return found | {name: value for name in options if (value := getattr(self, name))}
 
     @property
     def weighings(self) -> tuple[str, ...]:
@@ -333,8 +331,22 @@ class HardwareConfig:
 
     @property
     def table_rows(self) -> int:
-        """Rows of a table of maxima: rows beyond begin again at its first."""
+        """Rows of a table of maxima, or of one half of a table of two: rows beyond begin again at its first."""
         return 1 << (self.rows - 1).bit_length()
+
+    @property
+    def scale_rows(self) -> int:
+        """Rows of LayerNorm's table of scales; those of heads, if there are any, begin at its half."""
+        return 2 * max(2, self.table_rows) if self.head_norms else self.rows
+
+    @property
+    def keeps_row_sums(self) -> bool:
+        """Whether sums can be kept of other rows than the residual's."""
+        return bool(self.head_norms)
+
+    def sums_rows(self, i: Any) -> bool:
+        """Whether an instruction keeps the sums of rows that are not the residual's on this build."""
+        return bool(self.keeps_row_sums and i.row_sums)
 
     def weighs(self, code: int) -> Attention:
         """The kind of attention that a field of an instruction asks for, as this build does it."""
@@ -428,7 +440,7 @@ PRESETS = {
             prefetch_beats=64,
             burst_beats=16,
         ),
-        # Every kind of attention, for models of the sizes of m3vit-micro.
+        # Every kind of attention, queries and keys normalised or not, for models of the sizes of m3vit-micro.
         HardwareConfig(
             "family",
             lanes=8,
@@ -440,6 +452,7 @@ PRESETS = {
             top_k=2,
             prefetch_beats=256,
             attention=",".join(ATTENTION),
+            head_norms=1,
         ),
     )
 }

@@ -313,7 +313,7 @@ FIELDS = (
     Field("channels", 4, "IMAGE: planes of 8-bit pixels"),
     Field("patch", 6, "IMAGE: pixels a patch side"),
     Field("uncentred", 1, "LAYERNORM: leave the rows' sums out, as RMSNorm does"),
-    Field("append", 1, "row maxima (memory = SCORE) or row sums (RESIDUAL) go on from those that are there"),
+    Field("append", 1, "row maxima (memory = SCORE) or row sums go on from those that are there"),
     Field("attention", 3, "Attention: what a weight is; a build of softmax alone does not look at it"),
     Field(
         "score_bias",
@@ -332,6 +332,18 @@ FIELDS = (
     Field("steps", 2, "packed: table of maxima that the streamed rows' steps come from; 0: their step is 1"),
     Field("steps_base", 16, "packed: row 0's place in that table, unless `gather`"),
     Field("maxima", 2, "table that keeps the maxima of rows written to activation memory, result or copy; 0: none"),
+    Field(
+        "row_sums",
+        1,
+        "keep the sums of the rows that are written, for LAYERNORM, whatever the memory; a build without `head_norms` "
+        "takes no notice",
+    ),
+    Field(
+        "of_heads",
+        1,
+        "LAYERNORM: scales go into a table of their own, `scale` = NORM: come from it; a build without `head_norms` "
+        "takes no notice",
+    ),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

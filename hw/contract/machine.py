@@ -22,7 +22,8 @@ class Machine:
     memory    memory[m][address] is a word, a list of `lanes` 16-bit numbers
     dram      bytes, from the memory base on
     sums, squares   of each residual row: the sum of its numbers, and of their squares
-    sigma     1/sigma of each row: (mantissa, exponent), as all scales are: mantissa x 2^-16 x 2^-exponent
+    sigma     1/sigma of each row: (mantissa, exponent), as all scales are: mantissa x 2^-16 x 2^-exponent; `head_sigma`
+              that of heads
     codes     of each table of maxima, row by row: how large the row's largest number is
     maximum   of each row of scores; of TWO_PASS E, and `running` M: the row's sum of 2^score is M 2^E
     total     of each row of scores of SOFTPLUS, their sum
@@ -40,7 +41,7 @@ class Machine:
         }
         self.memory = {memory: [[0] * config.lanes for _ in range(depth)] for memory, depth in depths.items()}
         self.sums, self.squares = [0] * config.rows, [0] * config.rows
-        self.sigma = [(0, 0)] * config.rows
+        self.sigma, self.head_sigma = [(0, 0)] * config.rows, [(0, 0)] * config.rows
         self.codes = [[0] * config.table_rows for _ in range(4)]
         self.maximum = [0] * config.tokens
         self.running, self.total = [0] * config.tokens, [0] * config.tokens

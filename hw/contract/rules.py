@@ -220,6 +220,14 @@ CONDITIONS: tuple[Rule, ...] = (
         lambda i, h, at: (i.probabilities | (i.memory == Memory.SCORE)) & (one_of(i.attention, h.kinds) == 0),
         built=lambda h: len(h.kinds) > 1,
     ),
+    Rule(
+        "row sums",
+        ErrorCode.ILLEGAL_INSTRUCTION,
+        MATMUL,
+        "`row_sums` goes without `scatter` (not judged by a build without `head_norms`)",
+        lambda i, h, at: i.row_sums & i.scatter,
+        built=lambda h: h.keeps_row_sums,
+    ),
     _capacity(
         "activation",
         MATMUL,

@@ -120,7 +120,7 @@ def matmul(m: Machine, i: Instruction, e: int) -> None:
             keep_maximum(m, i, n, written, copied)
         if i.memory == Memory.SCORE:
             keep_scores(m, i, n, result[: i.keys])
-        if i.memory == Memory.RESIDUAL:
+        if i.memory == Memory.RESIDUAL or m.config.sums_rows(i):
             keep_statistics(m, i, n, written, old, result)
 
 
@@ -183,7 +183,8 @@ def scale_of(m: Machine, i: Instruction, n: int, read: int, score: int) -> tuple
     """The factor of row n, in units of 2^-15: (mantissa, exponent)."""
     match i.scale:
         case Scale.NORM:
-            return m.sigma[read if i.gather else i.row_base + n]
+            table = m.head_sigma if m.config.head_norms and i.of_heads else m.sigma
+            return table[read if i.gather else i.row_base + n]
         case Scale.SOFTMAX:
             return m.softmax[n]
         case Scale.EXPERT:
@@ -296,8 +297,8 @@ def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int
 
 
 def keep_statistics(m: Machine, i: Instruction, n: int, written: int, old: list[int], new: list[int]) -> None:
-    """The sums of a residual row: afresh, or, with `append`, those of more channels; where rows are scattered, changed
-    by the difference.
+    """The sums of a row: afresh, or, with `append`, those of more channels; where rows are scattered, changed by the
+    difference.
     """
     row = written if i.scatter else i.row_base + n
     before = old if i.scatter else []
@@ -309,7 +310,8 @@ def keep_statistics(m: Machine, i: Instruction, n: int, written: int, old: list[
 def layernorm(m: Machine, i: Instruction, e: int) -> None:
     for row in range(i.row_base, i.row_base + i.rows):
         total = 0 if i.uncentred else m.sums[row]
-        m.sigma[row] = rsqrt(max(1, i.elements * m.squares[row] - total * total + i.epsilon))
+        table = m.head_sigma if m.config.head_norms and i.of_heads else m.sigma
+        table[row] = rsqrt(max(1, i.elements * m.squares[row] - total * total + i.epsilon))
 
 
 def route(m: Machine, i: Instruction, e: int) -> None:

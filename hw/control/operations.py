@@ -31,6 +31,7 @@ class Operations(wiring.Component):
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig) -> None:
+        self.config = config
         super().__init__(
             {
                 "operation": In(OperationPort()),
@@ -52,6 +53,7 @@ class Operations(wiring.Component):
             layernorm.elements.eq(instruction.elements),
             layernorm.epsilon.eq(instruction.epsilon),
             layernorm.uncentred.eq(instruction.uncentred),
+            *([layernorm.of_heads.eq(instruction.of_heads)] if self.config.head_norms else []),
             route.start.eq(start & is_route),
             route.rows.eq(job.rows),
             route.row_base.eq(instruction.row_base),

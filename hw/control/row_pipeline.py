@@ -3,7 +3,7 @@
 addresses, destination.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.accumulator import RowTag
@@ -35,8 +35,9 @@ class TaggedRow(wiring.Signature):
 
 class Destination(data.StructLayout):
     """Where a finished word goes. `first` word of its row; `index` of its query and `mask` of lanes that exist, of
-    scores; absolute `row` of the residual, for its statistics, and of the table `maxima`, if there are any; where a
-    build keeps more of scores than maxima, their kind of `attention` and the `shift` of their unit.
+    scores; absolute `row` of the residual, for its statistics, and of the table `maxima`, if there are any; `row_sums`:
+    statistics are kept whatever the memory; where a build keeps more of scores than maxima, their kind of `attention`
+    and the `shift` of their unit.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -52,6 +53,7 @@ class Destination(data.StructLayout):
                 "row": ROW_BITS,
                 "scatter": 1,
                 **({"maxima": TABLE_BITS} if config.packed else {}),
+                **({"row_sums": 1} if config.keeps_row_sums else {}),
             }
             | ({"attention": ATTENTION_BITS, "shift": 4} if config.keeps_scores else {})
         )
@@ -143,7 +145,7 @@ class RowPipeline(wiring.Component):
                 "bias": Out(FirstBias(config)),
                 "accumulate": Out(RowTag(config)),
                 **({"packed": Out(PackedRow())} if config.packed else {}),
-                "norm": Out(ScalePort(config.rows)),
+                "norm": Out(ScalePort(config.scale_rows)),
                 "softmax": Out(ScalePort(config.tokens)),
                 "old_address": Out(WORD_ADDRESS_BITS),  # of the residual's word that the epilogue adds
                 "control": Out(EpilogueControl(config)),
@@ -172,7 +174,7 @@ class RowPipeline(wiring.Component):
             self.accumulate.index.eq(tag("accumulate").index),
             self.accumulate.first.eq(tag("accumulate").first),
             self.accumulate.last.eq(tag("accumulate").last),
-            self.norm.index.eq(tag("tables").table_row),
+            self.norm.index.eq(self._scale_row(tag("tables"), instruction("tables"))),
             self.softmax.index.eq(tag("tables").index),
         ]
         if self.config.packed:
@@ -184,6 +186,8 @@ class RowPipeline(wiring.Component):
                 self.packed.step.eq(summed.step),
                 self.destination.maxima.eq(instruction("write").maxima),
             ]
+        if self.config.keeps_row_sums:
+            m.d.comb += self.destination.row_sums.eq(instruction("write").row_sums)
         self._addresses(m, tag("destination"), instruction("destination"))
         self._scale(m, tag("scale"), instruction("scale"))
 
@@ -224,6 +228,12 @@ class RowPipeline(wiring.Component):
                 self.destination.shift.eq(leaving.exponent_shift),
             ]
         return m
+
+    def _scale_row(self, tag, instruction) -> Value:
+        """Where 1/sigma of the row stands."""
+        if not self.config.head_norms:
+            return tag.table_row
+        return Cat(tag.table_row[: len(self.norm.index) - 1], instruction.of_heads)
 
     def _addresses(self, m: Module, tag, instruction) -> None:
         """base + row x stride + column of the destination and of its copy."""

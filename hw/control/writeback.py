@@ -16,8 +16,8 @@ from edgemoe.hw.control.row_pipeline import Destination
 
 class Writeback(wiring.Component):
     """The epilogue's word, where the row pipeline says: any word to its memory, maybe with a copy in activation memory;
-    a word of scores also to the running maxima, a word of the residual also to the row statistics, a word of activation
-    memory to the maxima of its row, where products are packed.
+    a word of scores also to the running maxima, a word of the residual also to the row statistics (or any, where heads
+    are normalised), a word of activation memory to the maxima of its row, where products are packed.
 
     Ports:
         finished (in FinishedWord): a word,
@@ -50,6 +50,9 @@ class Writeback(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         finished, destination = self.finished, self.destination
+        summed = destination.memory == Memory.RESIDUAL
+        if self.config.keeps_row_sums:
+            summed = summed | destination.row_sums
         m.d.comb += [
             self.result.valid.eq(finished.valid),
             self.result.memory.eq(destination.memory),
@@ -62,7 +65,7 @@ class Writeback(wiring.Component):
             self.score.first.eq(destination.first),
             self.score.word.eq(finished.word),
             self.score.mask.eq(destination.mask),
-            self.statistics.valid.eq(finished.valid & (destination.memory == Memory.RESIDUAL)),
+            self.statistics.valid.eq(finished.valid & summed),
             self.statistics.row.eq(destination.row),
             self.statistics.first.eq(destination.first & ~destination.scatter),
             self.statistics.subtract_old.eq(destination.scatter),

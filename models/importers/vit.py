@@ -5,7 +5,7 @@ LayerScale           into the projection's and fc2's rows and biases
 tokens, registers    with their positions, the first rows of `pos_embed`
 mean, std            into the patch embedding, as pixels stay 8 bit: ours are x = pixel / 256, so with
                      y = (pixel * rescale - mean) / std  ->  W' = W * 256 rescale / std, b' = b - sum W mean / std
-no bias              a bias of zeros
+no bias              a bias of zeros; of norms: they are RMSNorms
 a gate's task        what it sees of the task is constant: a gate for each, with a bias
 another grid         positions interpolated, as the library does that trained them
 """
@@ -34,7 +34,6 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FOREIGN = {
     r"rel_pos|relative_position": "relative positions",
     r"rope|freqs_cis|rotary": "rotary positions",
-    r"(q|k)_norm\.": "norms of queries and keys",
     r"mlp\.(w12|w1|w2|w3|weights_in|gate_proj|fc1_g|fc1_x)\b": "a gated MLP (SwiGLU)",
     r"downsample|patch_merging": "windows and merged patches",
     r"patch_embed\.backbone|stem|conv1\.|bn1\.": "a convolution stem",
@@ -164,9 +163,10 @@ class Vit:
         )
         tensors["patch_embed.proj.bias"] = (patch_bias - shift).astype(np.float32)
         size, prefix, tensors["pos_embed"] = self.positions(options, width, patch)
-        pre_norm = "norm_pre.weight" in self.tensors
-        for part in ("weight", "bias") if pre_norm else ():
-            tensors[f"norm_pre.{part}"] = self.take(f"norm_pre.{part}", (width,))
+        pre_norm, heads = "norm_pre.weight" in self.tensors, self.head_count(options, width)
+        kind, qk_norm = self.norm_kind("blocks.0.norm1"), self.norm_kind("blocks.0.attn.q_norm")
+        if pre_norm:
+            self.norm(tensors, "norm_pre", width)
         layers = 1 + max(
             (int(found[1]) for name in self.tensors if (found := re.match(r"blocks\.(\d+)\.", name))), default=-1
         )
@@ -176,10 +176,9 @@ class Vit:
         for layer in range(layers):
             block = f"blocks.{layer}"
             for norm in ("norm1", "norm2"):
-                tensors |= {
-                    f"{block}.{norm}.{part}": self.take(f"{block}.{norm}.{part}", (width,))
-                    for part in ("weight", "bias")
-                }
+                self.norm(tensors, f"{block}.{norm}", width)
+            for norm in ("q_norm", "k_norm") if qk_norm else ():
+                self.norm(tensors, f"{block}.attn.{norm}", width // heads)
             self.dense(tensors, f"{block}.attn.qkv", 3 * width, width)
             if (vectors := f"{block}.attn.features") in self.tensors:
                 tensors[vectors] = self.take(vectors, (None, None))
@@ -195,7 +194,6 @@ class Vit:
         graphs: dict[str, bytes] = {}
         if self.graph is not None and tasks[0].kind in ("features", "tokens"):
             tasks, graphs = self.behind(tensors, tasks[0], options, (channels, *size), scaling)
-        heads = self.head_count(options, width)
         if self.tensors:
             raise self.fail(f"{listing(sorted(self.tensors))} have no place in a ViT as this hardware runs it")
         experts, expert_hidden = next(iter(moe.values()))[:2] if moe else (0, 0)
@@ -206,6 +204,7 @@ class Vit:
             attention=options.attention, features=len(tensors.get("blocks.0.attn.features", ())),
             activation=options.activation or self.activation, gate=options.gate or self.gate,
             pre_norm=pre_norm, gate_bias=any(".mlp.gate." in name and name.endswith(".bias") for name in tensors),
+            norm=kind or "layer", qk_norm=qk_norm,
         )  # fmt: skip
         tensors = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
         check_tensors(config, tensors, "the imported model")
@@ -223,6 +222,21 @@ class Vit:
         if weight is None or weight.ndim != 2:
             raise self.fail(f"{name}.weight is missing or no matrix")
         return int(weight.shape[0])
+
+    def norm_kind(self, name: str) -> str:
+        """By its tensors; "" without any."""
+        if f"{name}.weight" not in self.tensors:
+            return ""
+        if f"{name}.bias" in self.tensors:
+            return "layer"
+        self.notes.append(f"{name} has no bias: taken for an RMSNorm, and all others of its kind with it")
+        return "rms"
+
+    def norm(self, tensors: Tensors, name: str, width: int, source: str = "") -> None:
+        """A norm of `width` channels, of either kind; `source`: its name in the file, if that is another."""
+        source = source or name
+        for part in ("weight", "bias") if f"{source}.bias" in self.tensors else ("weight",):
+            tensors[f"{name}.{part}"] = self.take(f"{source}.{part}", (width,))
 
     def dense(self, tensors: Tensors, name: str, outputs: int, inputs: int, scale: str = "") -> None:
         """A linear layer; `scale`: the LayerScale behind it, if there is one."""
@@ -341,8 +355,7 @@ class Vit:
             raise self.fail("labels are for a classifier, and it has no head.weight")
         if "norm.weight" in self.tensors:
             names = options.tasks or ("features",)
-            for part in ("weight", "bias"):
-                tensors[f"heads.{names[0]}.norm.{part}"] = self.take(f"norm.{part}", (width,))
+            self.norm(tensors, f"heads.{names[0]}.norm", width, "norm")
             channels = 0
             if "projection.weight" in self.tensors:
                 channels = self.outputs("projection")
@@ -424,8 +437,7 @@ class Vit:
             weight, bias = np.concatenate([both[:, :width], both[:, width:]]), np.concatenate([one, np.zeros_like(one)])
         else:
             weight, bias = self.affine("head", classes, width)
-        for part in ("weight", "bias"):
-            tensors[f"heads.{name}.norm.{part}"] = self.take(f"{'fc_norm' if first else 'norm'}.{part}", (width,))
+        self.norm(tensors, f"heads.{name}.norm", width, "fc_norm" if first else "norm")
         tensors |= {f"heads.{name}.proj.weight": weight, f"heads.{name}.proj.bias": bias}
         labels = options.labels if options.labels is not None else self.labels
         if labels and len(labels) != classes:

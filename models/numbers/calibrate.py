@@ -159,7 +159,7 @@ def calibrate(
     formats = {WeightFormat.of(name) for name in error_aware}
     model = graph(config)
     calibration = Calibration(len(batch), [digest(image) for image in batch])
-    narrow = {m for _, m in model.matrices() if any(f.bits(m.expert, m.router) == BYTE_BITS for f in formats)}
+    narrow = {m for _, m in model.matrices() if any(f.bits(m.expert, m.unpacked) == BYTE_BITS for f in formats)}
     moments = Moments({matrix.sees for matrix in narrow})
     watcher = Watcher(checkpoint, calibration, moments, any(f.fast for f in formats))
     for task in range(len(config.tasks)):
@@ -183,7 +183,7 @@ def calibrate(
         smooth = folded if halved is None else folded | smoothed(operation, folded, halved)
         before = operation
         for matrix in operation.matrices():
-            wanted = [f for f in formats if f.bits(matrix.expert, matrix.router) == BYTE_BITS]
+            wanted = [f for f in formats if f.bits(matrix.expert, matrix.unpacked) == BYTE_BITS]
             if wanted and progress:
                 progress(f"rounding {matrix.key}")
             found: dict[int, Rounding] = {}

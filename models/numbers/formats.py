@@ -30,14 +30,14 @@ class WeightFormat(StrEnum):
             raise EdgemoeError(f"weight bits are {str(text)!r}, expected one of {', '.join(cls)}")
         return cls(str(text))
 
-    def bits(self, expert: bool, router: bool = False) -> int:
-        """Bits of a weight of an expert's matrix, of a router's, or of any other."""
-        wide = self is WeightFormat.SIXTEEN or (self is WeightFormat.MIXED and not expert) or (self.fast and router)
+    def bits(self, expert: bool, unpacked: bool = False) -> int:
+        """Bits of a weight of an expert's matrix, of one whose products are never packed, or of any other."""
+        wide = self is WeightFormat.SIXTEEN or (self is WeightFormat.MIXED and not expert) or (self.fast and unpacked)
         return WORD_BITS if wide else BYTE_BITS
 
-    def packed(self, expert: bool, router: bool = False) -> bool:
+    def packed(self, expert: bool, unpacked: bool = False) -> bool:
         """Whether two products of such a matrix share a multiplier."""
-        return self.fast and not router and not (expert and self is WeightFormat.FAST_TRUNK)
+        return self.fast and not unpacked and not (expert and self is WeightFormat.FAST_TRUNK)
 
     @property
     def fast(self) -> bool:

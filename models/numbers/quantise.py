@@ -146,8 +146,8 @@ class Quantiser:
         """The largest exponent that a result can have: the sums' own precision, as they are never shifted left (matters
         for 8 bits).
         """
-        step = weight_scale(self.folded[matrix.key].weight, self.format.bits(matrix.expert, matrix.router)).max()
-        fraction += STEP_FRACTION * self.format.packed(matrix.expert, matrix.router)
+        step = weight_scale(self.folded[matrix.key].weight, self.format.bits(matrix.expert, matrix.unpacked)).max()
+        fraction += STEP_FRACTION * self.format.packed(matrix.expert, matrix.unpacked)
         return math.floor(fraction + lowest - math.log2(step) + TOLERANCE)
 
     # ------------------------------------------------------------------------------------------------ matrices
@@ -171,7 +171,8 @@ class Quantiser:
         exponent that the norm's row scale takes.
         """
         folded = self.folded[matrix.key]
-        bits, packed = self.format.bits(matrix.expert, matrix.router), self.format.packed(matrix.expert, matrix.router)
+        kind = (matrix.expert, matrix.unpacked)
+        bits, packed = self.format.bits(*kind), self.format.packed(*kind)
         # An activation function's argument has a fixed unit, which sums of 8-bit weights cannot be brought to where
         # weights are large and rows quiet.
         if fine is not None and bits == BYTE_BITS and fine > self.cap(matrix, fraction, lowest) + 1:

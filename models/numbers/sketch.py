@@ -55,7 +55,7 @@ class Sketch(Quantiser):
     def linear(self, matrix: Matrix, *, old: int | None = None, fine: int | None = None, **rest: Any) -> Linear:
         experts = (self.config.experts,) if matrix.expert else ()
         zero = np.broadcast_to(np.int64(0), (*experts, matrix.outputs))
-        bits = self.format.bits(matrix.expert, matrix.router)
+        bits = self.format.bits(matrix.expert, matrix.unpacked)
         return Linear(
             key=matrix.key,
             weights=np.broadcast_to(np.int8(0), (*experts, matrix.inputs, matrix.outputs)),
@@ -68,7 +68,7 @@ class Sketch(Quantiser):
             activation="" if fine is None else self.config.activation,
             groups=matrix.groups,
             input_groups=matrix.input_groups,
-            packed=self.format.packed(matrix.expert, matrix.router),
+            packed=self.format.packed(matrix.expert, matrix.unpacked),
         )
 
 

@@ -33,7 +33,7 @@ def smoothing(
     norm = operation.norm
     if norm is None or norm.key not in calibration.reaches or before is None or before.result.role is Role.NORMALISED:
         return None
-    seeing = [m for m in operation.matrices() if m.sees == norm.key and not m.router]
+    seeing = [m for m in operation.matrices() if m.sees == norm.key and not m.unpacked]
     weights = np.max([np.abs(folded[m.key].weight).reshape(-1, m.inputs).max(axis=0) for m in seeing], axis=0)
     reach = np.maximum(calibration.reaches[norm.key], 1e-9)
     factor = reach**-ALPHA * np.maximum(weights, max(weights.max() * LEAST, 1e-30)) ** (1 - ALPHA)

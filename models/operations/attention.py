@@ -53,6 +53,18 @@ VALUE_GUARD = FINE_BITS - WORD_BITS  # a mean is no larger than the largest valu
 
 
 @dataclass(frozen=True)
+class Operands:
+    """Queries, keys and values in integers: their exponents, where they are, and the steps that make them."""
+
+    query: int
+    key: int
+    value: int
+    queries: Value
+    keys_values: Value
+    steps: list[Step]
+
+
+@dataclass(frozen=True)
 class Attention(Operation):
     config: ModelConfig
     layer: int
@@ -102,10 +114,10 @@ class Attention(Operation):
         ]
 
     def work(self) -> Sequence[Work]:
-        c, (query, key_value, projection) = self.config, self.matrices()
+        c, (query, key_value, *gains, projection) = self.config, self.matrices()
         scores = Work(Over.STREAM, c.head_width, c.tokens, c.heads, weights=False)
         values = Work(Over.STREAM, c.tokens, c.head_width, c.heads, weights=False)
-        return [Work.of(key_value), Work.of(query), scores, values, Work.of(projection)]
+        return [*map(Work.of, (key_value, query, *gains)), scores, values, Work.of(projection)]
 
     def forward(self, x: NDArray, context: Context) -> NDArray:
         c, see = self.config, context.observer
@@ -117,12 +129,12 @@ class Attention(Operation):
         see.sample(self.key(Role.ATTENTION), attention)
         return self.projected(x, attention, context)
 
-    def queries_keys_values(self, x: NDArray, context: Context) -> NDArray:
-        """Of the normalised residual: [3, B, heads, T, d]."""
+    def queries_keys_values(self, x: NDArray, context: Context) -> Sequence[NDArray]:
+        """Of the normalised residual: [B, heads, T, d] each."""
         c = self.config
         y, _ = self.norm.forward(x, context)
         qkv = linear(y, context.tensors, self.name("qkv")).reshape(len(x), c.tokens, 3, c.heads, c.head_width)
-        return qkv.transpose(2, 0, 3, 1, 4)
+        return tuple(qkv.transpose(2, 0, 3, 1, 4))
 
     def projected(self, x: NDArray, attention: NDArray, context: Context) -> NDArray:
         """The residual with the projection of attention's results [B, heads, T, d] added."""
@@ -163,12 +175,18 @@ class Attention(Operation):
         return balance * self.score_unit, 1 / balance
 
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
-        c, channel = self.config, calibration.channels[self.layer]
+        channel = calibration.channels[self.layer]
+        return self.folded(tensors, channel, *self.scales(channel), channel.mean_key)
+
+    def folded(
+        self, tensors: Tensors, channel: Channels, of_query: NDArray, of_key: NDArray, mean_key: NDArray
+    ) -> dict[Key, Folded]:
+        """Queries times a factor of each channel, keys, less their mean, too."""
+        c = self.config
         matrix = tensors[self.name("qkv.weight")].reshape(3, c.width, c.width)
         bias = tensors[self.name("qkv.bias")].reshape(3, c.width)
-        of_query, of_key = self.scales(channel)
         query = self.norm.fold(tensors, matrix[0] * of_query[:, None], bias[0] * of_query)
-        key = self.norm.fold(tensors, matrix[1] * of_key[:, None], (bias[1] - channel.mean_key) * of_key)
+        key = self.norm.fold(tensors, matrix[1] * of_key[:, None], (bias[1] - mean_key) * of_key)
         boost = value_boost(channel)
         value = self.norm.fold(tensors, matrix[2] * boost[:, None], (bias[2] - channel.mean_value) * boost)
         both = Folded(np.concatenate([key.weight, value.weight]), np.concatenate([key.bias, value.bias]), undo=key.undo)
@@ -179,15 +197,23 @@ class Attention(Operation):
             offset=channel.mean_value,
             scale=boost,
         )
-        return dict(zip((m.key for m in self.matrices()), (query, both, projection), strict=True))
+        queries, keys_values, *_, projections = self.matrices()
+        return {queries.key: query, keys_values.key: both, projections.key: projection}
 
-    def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
+    def places(self) -> tuple[Value, Value]:
+        """Of queries; of keys and values."""
+        c = self.config
+        keys_values = Value("keys and values", c.head_width, 2 * c.heads, Place.KEY_VALUE)
+        return Value("queries", c.head_width, c.heads), keys_values
+
+    def operands(self, quantiser: Quantiser, before: int) -> Operands:
+        """before: the residual's exponent."""
         q, c, channel = quantiser, self.config, quantiser.calibration.channels[self.layer]
-        queries, keys_values, projections = self.matrices()
-        norm = self.norm
+        queries, keys_values, _ = self.matrices()
+        norm, name = self.norm, f"layer {self.layer}"
         lowest = norm.lowest(q.sigma(norm.key), before)
         both = np.sqrt(channel.query * channel.key)  # their common reach once balanced
-        boosted, attended = channel.value * value_boost(channel), channel.attention * value_boost(channel)
+        boosted = channel.value * value_boost(channel)
         cap = min(q.cap(queries, norm.fraction, lowest), q.cap(keys_values, norm.fraction, lowest))
         query = key = q.note(self.key(Role.QUERY), min(cap, q.exponent(float(both.max()))))
         q.note(self.key(Role.KEY), key)
@@ -198,7 +224,19 @@ class Attention(Operation):
         reach = q.without_bias(keys_values, np.concatenate([both, boosted]))
         output = np.repeat([key, value], c.width)
         key_value_linear = q.linear(keys_values, reach=reach, output=output, **common)
+        made = self.places()
+        steps: list[Step] = [
+            norm.step(f"{name} norm 1", norm.epsilon(before)),
+            Product(f"{name} keys and values", "", key_value_linear, RESIDUAL, made[1], RowScale.NORM),
+            Product(f"{name} queries", "", query_linear, RESIDUAL, made[0], RowScale.NORM),
+        ]
+        return Operands(query, key, value, *made, steps)
 
+    def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
+        q, channel = quantiser, quantiser.calibration.channels[self.layer]
+        operands, projections = self.operands(q, before), self.matrices()[-1]
+        query, key, value = operands.query, operands.key, operands.value
+        attended = channel.attention * value_boost(channel)
         weighing = self.weighing
         reach = max(q.reach(self.key(Role.SCORES)), abs(weighing.bias))
         if weighing.function:
@@ -221,9 +259,9 @@ class Attention(Operation):
         )
         return QuantisedAttention(
             self,
-            norm.epsilon(before),
-            query_linear,
-            key_value_linear,
+            operands.queries,
+            operands.keys_values,
+            operands.steps,
             projection,
             score_accumulator_shift=query + key - scores - guard,
             score_output_shift=guard,
@@ -236,12 +274,15 @@ class Attention(Operation):
 
 @dataclass(frozen=True)
 class QuantisedAttention(Quantised):
-    """Its matrices, and the shifts of the two products between them and of the exponential."""
+    """Its matrices, and the shifts of the two products between them and of the exponential.
+
+    first: the steps that make queries, keys and values.
+    """
 
     operation: Attention
-    epsilon: int
-    query: Linear
-    key_value: Linear
+    queries: Value
+    keys_values: Value
+    first: list[Step]
     projection: Linear
     score_accumulator_shift: int
     score_output_shift: int
@@ -251,12 +292,11 @@ class QuantisedAttention(Quantised):
     value_output_shift: int
 
     def linears(self) -> Sequence[Linear]:
-        return [self.key_value, self.query, self.projection]
+        return [*(step.linear for step in self.first if isinstance(step, Product)), self.projection]
 
     def steps(self) -> Iterator[Step]:
         c, name = self.operation.config, f"layer {self.operation.layer}"
-        keys_values = Value("keys and values", c.head_width, 2 * c.heads, Place.KEY_VALUE)
-        queries = Value("queries", c.head_width, c.heads)
+        queries, keys_values = self.queries, self.keys_values
         scores = Value("scores", c.tokens, place=Place.SCORE)
         attended = Value("attention's results", c.head_width, c.heads)
 
@@ -284,9 +324,7 @@ class QuantisedAttention(Quantised):
                     self.value_accumulator_shift, self.value_output_shift,
                 )  # fmt: skip
 
-        yield self.operation.norm.step(f"{name} norm 1", self.epsilon)
-        yield Product(f"{name} keys and values", "", self.key_value, RESIDUAL, keys_values, RowScale.NORM)
-        yield Product(f"{name} queries", "", self.query, RESIDUAL, queries, RowScale.NORM)
+        yield from self.first
         yield EachStream(name, " heads", lambda task: list(heads(task)))
         yield Product(name, " projection", self.projection, attended, RESIDUAL)
 

@@ -15,7 +15,7 @@ class LayerNorm(Norm):
     centred = True
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return {f"{self.name}.weight": (self.config.width,), f"{self.name}.bias": (self.config.width,)}
+        return {f"{self.name}.weight": (self.channels,), f"{self.name}.bias": (self.channels,)}
 
     def forward(self, x: NDArray, context: Context) -> tuple[NDArray, NDArray]:
         w = context.tensors

@@ -25,11 +25,14 @@ from .operation import Context, Tensors
 
 @dataclass(frozen=True)
 class Norm(ABC):
-    """The norm of a name in the checkpoint; `key` names what the matrix behind it sees, x / sigma."""
+    """The norm of a name in the checkpoint, of rows of `channels`; `key` names what the matrix behind it sees,
+    x / sigma.
+    """
 
     config: ModelConfig
     name: str
     key: Key
+    channels: int
     centred: ClassVar[bool]  # whether sigma is taken from the mean, or from zero
 
     @abstractmethod
@@ -55,7 +58,7 @@ class Norm(ABC):
 
     def folded(self, weight: NDArray, bias: NDArray) -> Folded:
         """A matrix with gamma and mean inside, times what of n is no power of two."""
-        n = self.config.width
+        n = self.channels
         whole = 1 << norm_bits(n)
         return Folded(weight * (n / whole), bias, undo=whole / n)
 
@@ -64,21 +67,21 @@ class Norm(ABC):
         """Of the sums behind it, weights left aside: 2^L, and the half that mantissas of 16 fractional bits lose to a
         scale of 15.
         """
-        return 1 - norm_bits(self.config.width)
+        return 1 - norm_bits(self.channels)
 
     def epsilon(self, residual: int) -> int:
         """eps in the units of V, at the residual's exponent."""
-        return min((1 << EPSILON_BITS) - 1, round(self.config.eps * self.config.width**2 * 4.0**residual))
+        return min((1 << EPSILON_BITS) - 1, round(self.config.eps * self.channels**2 * 4.0**residual))
 
     def lowest(self, sigma: float, residual: int) -> int:
         """The smallest exponent of the row scale, floor(log2(n * sigma)), for rows up to twice quieter than any
         calibrated one.
         """
-        return math.floor(math.log2(max(1.0, self.config.width * sigma * 2.0 ** (residual - 1))))
+        return math.floor(math.log2(max(1.0, self.channels * sigma * 2.0 ** (residual - 1))))
 
     def step(self, label: str, epsilon: int) -> Normalise:
         """What the array does for it."""
-        return Normalise(label, "", epsilon, self.centred)
+        return Normalise(label, "", epsilon, self.channels, self.centred)
 
 
 def norm_bits(n: int) -> int:

@@ -14,4 +14,9 @@ NORMS: dict[str, type[Norm]] = {"layer": LayerNorm, "rms": RmsNorm}
 
 def norm(config: ModelConfig, name: str, key: Key) -> Norm:
     """A model's norm at a place."""
-    return NORMS[config.norm](config, name, key)
+    return NORMS[config.norm](config, name, key, config.width)
+
+
+def head_norm(config: ModelConfig, name: str, key: Key) -> Norm:
+    """That of each head's queries or keys."""
+    return NORMS[config.qk_norm](config, name, key, config.head_width)

@@ -82,9 +82,11 @@ class Matrix:
     input_groups: int = 1
 
     @property
-    def router(self) -> bool:
-        """Whether it is a router's."""
-        return self.key.role is Role.ROUTER
+    def unpacked(self) -> bool:
+        """Whether two of its products never share a multiplier: in routers errors turn choices, and norms of heads are
+        little work.
+        """
+        return self.key.role in (Role.ROUTER, Role.QUERY_GAIN, Role.KEY_GAIN)
 
 
 class Over(Enum):
@@ -112,7 +114,7 @@ class Work:
     expert: bool = False
     weights: bool = True
     rows: int = 0
-    router: bool = False
+    unpacked: bool = False
 
     @classmethod
     def of(cls, matrix: Matrix, over: Over = Over.TOKENS) -> Work:
@@ -125,7 +127,7 @@ class Work:
             matrix.groups,
             matrix.input_groups,
             matrix.expert,
-            router=matrix.router,
+            unpacked=matrix.unpacked,
         )
 
     @property
@@ -180,6 +182,11 @@ class Operation(ABC):
     def norm(self) -> Norm | None:
         """The norm before it, if there is one."""
         return None
+
+    @property
+    def head_norms(self) -> Sequence[Norm]:
+        """Norms within it."""
+        return ()
 
     @abstractmethod
     def ranges(self) -> Sequence[Key]:

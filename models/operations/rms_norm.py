@@ -18,7 +18,7 @@ class RmsNorm(Norm):
     centred = False
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        return {f"{self.name}.weight": (self.config.width,)}
+        return {f"{self.name}.weight": (self.channels,)}
 
     def forward(self, x: NDArray, context: Context) -> tuple[NDArray, NDArray]:
         sigma = np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + context.dtype(self.config.eps))

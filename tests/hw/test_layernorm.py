@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """LayerNorm's statistics and 1/sigma against its twin, and against PyTorch's variance."""
 
+from dataclasses import replace
+
 import cocotb
 import numpy as np
 import pytest
 from bench_nonlinear import GAPS, Bench, config_of, padded, vector
 from edgemoe.hw.compute.layernorm import LayerNorm
+from edgemoe.hw.contract.config import preset
 from edgemoe.models.numbers.arithmetic import rsqrt
 from edgemoe.models.numbers.twins import layernorm_scale
 from edgemoe.sim.bench import parameters, run_bench
@@ -25,27 +28,36 @@ class Rows:
             statistics_subtract_old=subtract_old,
         )
 
-    async def sweep(self, rows: int, row_base: int, elements: int, epsilon: int, uncentred: int = 0):
+    async def sweep(self, rows: int, row_base: int, elements: int, epsilon: int, uncentred: int = 0, of_heads: int = 0):
         """LAYERNORM as early as allowed -> mantissas, exponents; the cycle count is what the attribute says."""
         bench = self.bench
         bench.set(statistics_valid=0)
         await bench.step(self.unit.STATISTICS_DELAY - 1)
         command = {"rows": rows, "row_base": row_base, "elements": elements, "epsilon": epsilon}
         bench.set(command_start=1, command_uncentred=uncentred, **{f"command_{n}": v for n, v in command.items()})
+        if self.config.head_norms:
+            bench.set(command_of_heads=of_heads)
         await bench.step()
         bench.set(command_start=0, command_uncentred=1 - uncentred, **{f"command_{name}": 0 for name in command})
+        if self.config.head_norms:
+            bench.set(command_of_heads=1 - of_heads)
         cycles = 1
         while not bench.get("command_done"):
             await bench.step()
             cycles += 1
             assert cycles < 10000
         assert cycles == rows + self.unit.SWEEP_DELAY
-        results = []
+        results = await self.scales(rows, row_base, of_heads)
+        assert not bench.get("command_done")
+        return results
+
+    async def scales(self, rows: int, row_base: int, of_heads: int = 0) -> np.ndarray:
+        """Mantissas, exponents, out of the table."""
+        results, bench = [], self.bench
         for i in range(rows):
-            bench.set(scale_index=row_base + i)
+            bench.set(scale_index=row_base + i + of_heads * self.config.scale_rows // 2)
             await bench.step()
             results.append((bench.get("scale_mantissa"), bench.get("scale_exponent")))
-        assert not bench.get("command_done")
         return np.array(results).T
 
 
@@ -99,6 +111,24 @@ async def check(rows: Rows, x: np.ndarray, base: int, epsilon: int) -> None:
 
 
 @cocotb.test()
+async def of_heads(dut):
+    """Scales of heads leave the others where they are, and the other way round."""
+    random = np.random.default_rng(6)
+    rows = Rows(dut, LayerNorm(replace(preset("tiny"), head_norms=1)), 0.0)
+    await rows.bench.begin()
+    lanes, count = rows.config.lanes, rows.config.rows
+    kept = {}
+    for turn in range(6):
+        x = random.integers(-32768, 32768, (count, lanes))
+        for i in range(count):
+            await rows.write(i, x[i], x[i], first=True)
+        kept[turn % 2] = await rows.sweep(count, 0, lanes, 0, of_heads=turn % 2)
+        assert (kept[turn % 2] == layernorm_scale(x.sum(1), (x**2).sum(1), lanes, 0)).all()
+        for half, expected in kept.items():
+            assert (await rows.scales(count, 0, half) == expected).all()
+
+
+@cocotb.test()
 async def pytorch(dut):
     """1/sigma of residual rows with outliers, as PyTorch's LayerNorm and RMSNorm see it:
     relative error at most 2^-15.
@@ -143,6 +173,12 @@ def test_rows(lanes, gap):
         testcase="compare",
         parameters={"lanes": lanes, "gap": GAPS[gap], "sizes": sizes},
         name=f"layernorm_{lanes}",
+    )
+
+
+def test_scales_of_heads():
+    run_bench(
+        LayerNorm(replace(preset("tiny"), head_norms=1)), __name__, testcase="of_heads", name="layernorm_of_heads"
     )
 
 

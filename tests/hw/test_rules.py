@@ -215,8 +215,23 @@ def test_kinds_of_attention() -> None:
     assert sequenced(words, TINY) == [ErrorCode.NONE] * len(words)
 
 
+def test_row_sums_are_not_scattered() -> None:
+    """In a build that keeps them; others take no notice."""
+    build, body = replace(TINY, head_norms=1), dict(MATRIX, queued=1)
+    cases = {(row_sums, scatter): dict(body, row_sums=row_sums, scatter=scatter)
+             for row_sums in (0, 1) for scatter in (0, 1)}  # fmt: skip
+    words = [(Instruction(Opcode.MATMUL, fields).encode(), True) for fields in cases.values()]
+    illegal = [ErrorCode.ILLEGAL_INSTRUCTION if all(case) else ErrorCode.NONE for case in cases]
+    for config, expected in ((build, illegal), (TINY, [ErrorCode.NONE] * 4)):
+        for fields, code in zip(cases.values(), expected, strict=True):
+            i = Instruction(Opcode.MATMUL, fields)
+            names = [rule.name for rule in violated(i, config, Place.of(i, looping=True, expert=1))]
+            assert names == (["row sums"] if code else [])
+        assert sequenced(words, config) == expected
+
+
 def test_every_rule_is_here() -> None:
-    assert set(CASES) | {"opcode", "attention"} == {rule.name for rule in RULES}
+    assert set(CASES) | {"opcode", "attention", "row sums"} == {rule.name for rule in RULES}
     assert len({rule.name for rule in RULES}) == len(RULES)
 
 

@@ -34,7 +34,9 @@ from ..models.support import sqnr
 from .libraries import libraries, output, picture, scaled, shaken
 
 SIDE = 64
-HARDWARE = HardwareConfig.from_fields({"tokens": 40, "rows": 40, "width": 96, "hidden": 384}, preset("tiny"))
+HARDWARE = HardwareConfig.from_fields(
+    {"tokens": 40, "rows": 40, "width": 96, "hidden": 384, "head_norms": 1}, preset("tiny")
+)
 SMALL_VIT: dict[str, Any] = dict(img_size=SIDE, patch_size=16, embed_dim=96, num_heads=3, depth=2, num_classes=10)
 TIMM: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -48,6 +50,9 @@ TIMM: dict[str, dict[str, Any]] = {
     "registers with positions": dict(reg_tokens=4),
     "without a head": dict(num_classes=0),
     "without a head, mean": dict(num_classes=0, global_pool="avg"),
+    "norms of queries and keys": dict(qk_norm=True),
+    "RMSNorms": dict(norm_layer="rmsnorm"),
+    "RMSNorms, of queries and keys, too": dict(norm_layer="rmsnorm", qk_norm=True, num_heads=2),
 }
 
 
@@ -387,7 +392,6 @@ class TestRefused:
         [
             ("blocks.0.attn.rel_pos_h", "relative positions"),
             ("rope.freqs", "rotary positions"),
-            ("blocks.0.attn.q_norm.weight", "norms of queries and keys"),
             ("blocks.0.mlp.w12.weight", "SwiGLU"),
             ("patch_embed.backbone.stem.weight", "convolution stem"),
         ],
@@ -398,6 +402,17 @@ class TestRefused:
 
     def test_strange_tensor(self, tmp_path: Path) -> None:
         assert "blocks.0.extra have no place" in self.refusal(tmp_path, self.state | {"blocks.0.extra": torch.zeros(4)})
+
+    @pytest.mark.parametrize(
+        "extra, told",
+        [
+            ({"blocks.0.attn.q_norm.weight": 96}, "blocks.0.attn.q_norm.weight has shape [96], expected 32"),
+            ({"blocks.0.attn.q_norm.weight": 32}, "blocks.0.attn.k_norm.weight is missing"),
+        ],
+        ids=["over all heads", "of queries alone"],
+    )
+    def test_norms_of_queries_and_keys(self, extra: dict[str, int], told: str, tmp_path: Path) -> None:
+        assert told in self.refusal(tmp_path, self.state | {name: torch.ones(size) for name, size in extra.items()})
 
     def test_missing_tensor(self, tmp_path: Path) -> None:
         state = {name: tensor for name, tensor in self.state.items() if name != "blocks.1.mlp.fc2.weight"}

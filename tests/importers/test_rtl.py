@@ -34,6 +34,14 @@ def timm(folder: Path) -> Path:
     return folder / "deit.pth"
 
 
+def normed(folder: Path) -> Path:
+    model = libraries().Vit(
+        img_size=SIDE, patch_size=8, embed_dim=WIDTH, num_heads=3, depth=2, num_classes=10, qk_norm=True
+    )
+    torch.save(shaken(model).state_dict(), folder / "normed.pth")
+    return folder / "normed.pth"
+
+
 def torchvision(folder: Path) -> Path:
     torch.save(
         shaken(libraries().Torchvision(SIDE, 8, 2, 3, WIDTH, 96, num_classes=10)).state_dict(), folder / "vit.pth"
@@ -67,6 +75,7 @@ def onnx(folder: Path) -> Path:
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "timm": timm,
+    "timm, queries and keys normalised": normed,
     "torchvision": torchvision,
     "ViT": huggingface("ViTForImageClassification"),
     "DINOv2 with registers": huggingface("Dinov2WithRegistersModel"),
@@ -87,8 +96,9 @@ def test_rtl_equals_the_emulator(family: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, config.image_channels, config.image_height, config.image_width), np.uint8)
     checkpoint = replace(checkpoint, calibration=calibrate(checkpoint, images[1:], error_aware=()))
+    hardware = replace(preset("tiny"), head_norms=int(bool(config.qk_norm)))
     first, second = (
-        inference.infer(checkpoint, [images[0]], hardware=preset("tiny"), device=device, save_tokens=True, tasks=[0])
+        inference.infer(checkpoint, [images[0]], hardware=hardware, device=device, save_tokens=True, tasks=[0])
         for device in ("emulator", "verilator")
     )
     assert first.tokens[0] is not None and np.array_equal(first.tokens[0], second.tokens[0])

@@ -12,7 +12,7 @@ from edgemoe.host.studies.profile.attention import attention
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.hardware_option import changed
 from edgemoe.hw.contract.isa import Attention
-from edgemoe.models.config import ATTENTION_KINDS, ModelConfig
+from edgemoe.models.config import ATTENTION_KINDS, LINEAR_KINDS, NORM_KINDS, ModelConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.forward import forward
@@ -40,12 +40,15 @@ LEAST = {
 }
 
 
+NORMED = [(kind, norm) for kind in KINDS for norm in NORM_KINDS]
+
+
 def of(kind: str, config: ModelConfig = PLAIN) -> ModelConfig:
     return replace(config, name=kind, attention=kind)
 
 
 def test_every_kind_is_made() -> None:
-    assert set(ATTENTION_KINDS) == {*KINDS, *MAPS} == set(LEAST)
+    assert set(ATTENTION_KINDS) == {*KINDS, *MAPS} == set(LEAST) and set(LINEAR_KINDS) == set(MAPS)
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
@@ -89,6 +92,37 @@ def test_integers_are_near(kind: str) -> None:
     assert found is not None and model.saturated == 0
     assert sqnr(forward(checkpoint, image).tokens[0], found) >= LEAST[kind]
     assert {i.attention for i in program.instructions if i.probabilities} == {Attention.of(kind)}
+
+
+@pytest.mark.parametrize("kind, norm", NORMED)
+def test_normalised_queries_and_keys(kind: str, norm: str) -> None:
+    """Float models as each other; integers with 8 bits, too, as an 8-bit gain is exact."""
+    config = replace(of(kind), qk_norm=norm)
+    plain = random_checkpoint(config)
+    image = random_images(config, 1)
+    golden = pytest.importorskip("edgemoe.models.golden").Golden
+    expected = golden(plain).double()(image, 0).tokens[0].detach().numpy()
+    np.testing.assert_allclose(forward(plain, image).tokens[0], expected, atol=1e-8)
+    checkpoint = calibrated(config)
+    image = images_of(config, 3)[2]
+    for bits, least in (("16", LEAST[kind]), ("8", 40.0 if kind != "softplus" else 25.0)):
+        model = quantise(checkpoint, bits)
+        found = emulated(compiler.compile(model, ((0, 0),), FAMILY, save_tokens=True), [image]).tokens[0]
+        assert found is not None and model.saturated == 0
+        assert sqnr(forward(checkpoint, image).tokens[0], found) >= least
+
+
+def test_norms_of_queries_and_keys_are_refused() -> None:
+    config = replace(of("softmax"), qk_norm="layer")
+    model = quantise(calibrated(config), "16")
+    told = r"needs norms of queries and keys \(preset 'family' has them\), which is not built in"
+    with pytest.raises(EdgemoeError, match=f"{told}; it fits with --set head_norms=1$"):
+        compiler.compile(model, ((0, 0),), preset("tiny"))
+    assert compiler.compile(model, ((0, 0),), changed(preset("tiny"), ["head_norms=1"]))
+    with pytest.raises(EdgemoeError, match="qk_norm is 'batch', expected one of layer, rms, or nothing"):
+        replace(config, qk_norm="batch")
+    with pytest.raises(EdgemoeError, match="qk_norm is for attention with scores, not for performer"):
+        replace(config, attention="performer")
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)

@@ -10,7 +10,7 @@ from edgemoe.host import compiler
 from edgemoe.host.runtime.program import CompiledProgram, Stream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.models.checkpoint import Checkpoint, expected_tensors
-from edgemoe.models.config import GATES, ModelConfig, TaskConfig
+from edgemoe.models.config import GATES, NORM_KINDS, ModelConfig, TaskConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.quantise import quantise
@@ -68,6 +68,7 @@ def random_config(hardware: HardwareConfig, rng: np.random.Generator) -> ModelCo
         gate_bias=bool(moe) and among(False, True),
         prefix=prefix,
         attention=among(*hardware.weighings) if len(hardware.weighings) > 1 else "softmax",
+        qk_norm=among("", *NORM_KINDS) if hardware.head_norms else "",
     )
 
 

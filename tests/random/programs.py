@@ -84,6 +84,7 @@ class Generator:
         )
         self.softmax_rows = 0
         self.norm = np.zeros(h.rows, bool)
+        self.head_norm = np.zeros(h.rows, bool)
         self.statistics = np.zeros(h.rows, bool)
         self.consistent = np.zeros(h.rows, bool)  # with the row at row * width of the residual
         self.routed = np.zeros(h.rows, bool)
@@ -398,13 +399,30 @@ class Generator:
         """A row scale whose table entries exist."""
         kind = self.choose(Scale.NONE, Scale.NORM, Scale.SOFTMAX)
         if kind == Scale.NORM:
-            starts = [r for r in range(self.h.rows - rows + 1) if self.norm[r : r + rows].all()]
+            of_heads = bool(self.h.head_norms) and self.chance(0.5)
+            norm = self.head_norm if of_heads else self.norm
+            starts = [r for r in range(self.h.rows - rows + 1) if norm[r : r + rows].all()]
             if "row_base" in fields:
                 starts = [r for r in starts if r == fields["row_base"]]
             if starts:
-                fields.update(scale=Scale.NORM, row_base=self.choose(*starts))
+                fields.update(scale=Scale.NORM, row_base=self.choose(*starts), of_heads=int(of_heads))
         elif kind == Scale.SOFTMAX and 0 < rows <= self.softmax_rows:
             fields["scale"] = Scale.SOFTMAX
+
+    def row_sums(self, fields: dict[str, int]) -> None:
+        """Sums of rows that are not the residual's, in a build that keeps them; `summed` takes account of them."""
+        if not (self.h.keeps_row_sums and self.chance(0.4)):
+            return
+        rows = fields["rows"]
+        base = fields.setdefault("row_base", int(self.rng.integers(0, self.h.rows - rows + 1)))
+        fields["row_sums"] = 1
+        if fields["memory"] != Memory.SCORE and self.statistics[base : base + rows].all() and self.chance(0.3):
+            fields["append"] = 1
+
+    def summed(self, fields: dict[str, int]) -> None:
+        if fields.get("row_sums"):
+            table = slice(fields["row_base"], fields["row_base"] + fields["rows"])
+            self.statistics[table], self.consistent[table] = True, False
 
     def stationary(self) -> Stationary:
         return self.choose(Stationary.WEIGHTS16, Stationary.WEIGHTS8, Stationary.KEYS, Stationary.VALUES)
@@ -426,7 +444,11 @@ class Generator:
             return
         if memory == Memory.SCORE:
             fields["keys"] = self.pick(1, fields["columns"] * h.lanes)
-        if self.emit_matmul(fields, stationary=self.stationary(), chunks=self.pick(1, 6)) and memory == Memory.SCORE:
+        self.row_sums(fields)
+        if not self.emit_matmul(fields, stationary=self.stationary(), chunks=self.pick(1, 6)):
+            return
+        self.summed(fields)
+        if memory == Memory.SCORE:
             self.scores = (
                 rows,
                 fields["destination_base"],
@@ -461,8 +483,10 @@ class Generator:
             found["scale"] = self.choose(Scale.SOFTMAX, Scale.SOFTMAX, Scale.NONE)
             stationary = self.choose(Stationary.VALUES, Stationary.VALUES, Stationary.WEIGHTS16)
             chunks = int(self.rng.integers(h.words(keys), columns + 1))
+            self.row_sums(found)
             if self.emit_matmul(found, stationary=stationary, chunks=chunks, probabilities=True, stream=(base, stride)):
                 self.softmax_rows = max(self.softmax_rows, rows)
+                self.summed(found)
 
     def more_keys(self) -> None:
         """Further scores beside those that there are, whose maxima go on, if their rows have room for them."""
@@ -522,8 +546,9 @@ class Generator:
         rows = self.pick(1, known)
         epsilon = int(self.rng.integers(0, 1 << self.pick(1, 48)))
         fields = dict(elements=self.pick(1, h.width), epsilon=epsilon, uncentred=int(self.chance(0.4)))
-        self.blocking(Opcode.LAYERNORM, rows=rows, row_base=first, **fields)
-        self.norm[first : first + rows] = True
+        of_heads = bool(h.head_norms) and self.chance(0.5)
+        self.blocking(Opcode.LAYERNORM, rows=rows, row_base=first, of_heads=int(of_heads), **fields)
+        (self.head_norm if of_heads else self.norm)[first : first + rows] = True
 
     def route(self, top_k: int | None = None) -> None:
         """Rows that are in no queue yet, unless the queues are emptied. Logits with many ties now and then:

@@ -73,6 +73,15 @@ def test_random_shapes_with_every_kind_of_attention(seeds):
         compare_program(FAMILY, program, images, seed)
 
 
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(100, 140), marks=pytest.mark.full)])
+def test_random_shapes_with_norms_of_heads(seeds):
+    normed = dataclasses.replace(preset("tiny"), head_norms=1)
+    models = {seed: random_model(normed, seed, cut=seed % 3 == 2) for seed in seeds}
+    assert {program.config.qk_norm for program, _ in models.values()} == {"", "layer", "rms"}
+    for seed, (program, images) in models.items():
+        compare_program(normed, program, images, seed)
+
+
 @pytest.mark.parametrize("first", [0, pytest.param(100, marks=pytest.mark.full)])
 def test_random_shapes_that_are_cut(first):
     """Models that do not fit in one piece: tiles, groups of heads, keys in parts."""

@@ -20,6 +20,7 @@ PACKED = dataclasses.replace(TINY, packed=1)
 FAMILY = dataclasses.replace(TINY, attention=preset("family").attention)
 DEEP = dataclasses.replace(TINY, array_rows=2 * TINY.lanes)
 PACKED_DEEP = dataclasses.replace(DEEP, packed=1)
+NORMED = dataclasses.replace(TINY, head_norms=1)
 
 
 def check(program: Program, seed: int) -> Emulator:
@@ -46,6 +47,17 @@ def test_random_programs(first):
 
 def test_random_programs_with_every_kind_of_attention():
     run(FAMILY, range(200, 230))
+
+
+def test_random_programs_with_norms_of_heads():
+    """Sums of rows of any memory, and scales in a table of their own."""
+    programs = [random_program(NORMED, seed) for seed in range(400, 420)]
+    for seed, program in enumerate(programs, 400):
+        check(program, seed)
+    instructions = [i for program in programs for i in program.instructions]
+    assert {i.memory for i in instructions if i.row_sums} == {Memory.ACTIVATION, Memory.KEY_VALUE, Memory.SCORE}
+    assert any(i.row_sums and i.append for i in instructions)
+    assert any(i.of_heads and i.scale == Scale.NORM for i in instructions)
 
 
 def test_random_programs_with_packed_products():

@@ -21,7 +21,7 @@ from ..random.test_corrupted import small_program
 
 TINY = preset("tiny")
 PACKED = replace(TINY, packed=1)
-FAMILY = replace(TINY, attention=preset("family").attention)
+FAMILY = replace(TINY, attention=preset("family").attention, head_norms=1)
 SEEDS = range(24)
 
 
@@ -41,7 +41,8 @@ def same(memory: NDArray[np.uint8], config: HardwareConfig = TINY) -> Machine:
     assert machine.sums == emulator.total.tolist() and machine.squares == emulator.squares.tolist()
     assert machine.maximum == emulator.maximum.tolist() and machine.codes == emulator.codes.tolist()
     for scales, (mantissa, exponent) in (
-        (machine.sigma, emulator.norm_scale),
+        (machine.sigma, emulator.norm_scales[0]),
+        (machine.head_sigma, emulator.norm_scales[1]),
         (machine.softmax, emulator.softmax_scale),
     ):
         assert scales == list(zip(mantissa.tolist(), exponent.tolist(), strict=True))

@@ -14,11 +14,18 @@ from edgemoe.sim.device import Dram
 from .support import NANO, quantised
 from .test_small_models import compare
 
-FAMILY = replace(preset("tiny"), rows=60, attention=preset("family").attention)
+FAMILY = replace(preset("tiny"), rows=60, attention=preset("family").attention, head_norms=1)
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
 def test_equals_the_emulator(kind: str) -> None:
     config = replace(NANO, name=kind, attention=kind, features=18 if kind == "performer" else 0)
     program = compiler.compile(quantised(config), ((0, 0), (0, 1)), FAMILY, trace=True, save_tokens=True)
+    compare(program, 1, Dram())
+
+
+@pytest.mark.parametrize("kind, qk_norm", [("softmax", "layer"), ("sigmoid", "rms")])
+def test_normalised_queries_and_keys(kind: str, qk_norm: str) -> None:
+    config = replace(NANO, name=f"normed {kind}", attention=kind, qk_norm=qk_norm)
+    program = compiler.compile(quantised(config, "8"), ((0, 0), (0, 1)), FAMILY, trace=True, save_tokens=True)
     compare(program, 1, Dram())

@@ -12,17 +12,26 @@ from edgemoe.hw.contract.isa import Memory, Opcode, Scale
 from edgemoe.models.steps import RESIDUAL, Normalise, Place, Product, RowScale
 
 MEMORIES = {Place.ACTIVATION: Memory.ACTIVATION, Place.KEY_VALUE: Memory.KEY_VALUE, Place.SCORE: Memory.SCORE}
-SCALES = {RowScale.NONE: Scale.NONE, RowScale.NORM: Scale.NORM, RowScale.EXPERT: Scale.EXPERT}
+SCALES = {
+    RowScale.NONE: Scale.NONE,
+    RowScale.NORM: Scale.NORM,
+    RowScale.HEAD: Scale.NORM,
+    RowScale.EXPERT: Scale.EXPERT,
+}
 
 
 @lowers(Normalise)
 def normalise(walk: Walk, step: Normalise, label: str, slot: int | None) -> None:
     """Unless the table of row scales holds it already."""
-    if step != walk.normalised:
-        fields = dict(rows=walk.active * walk.tokens, row_base=0, elements=walk.config.width)
-        fields |= dict(epsilon=step.epsilon, uncentred=int(not step.centred))
-        walk.draft(Opcode.LAYERNORM, label, fields, writes=[Operand.NORM])
+    if step == walk.normalised:
+        return
+    fields = dict(rows=walk.active * walk.tokens, row_base=0, elements=step.channels)
+    fields |= dict(epsilon=step.epsilon, uncentred=int(not step.centred))
+    if step.of_head:
+        fields |= dict(of_heads=1)
+    else:
         walk.normalised = step
+    walk.draft(Opcode.LAYERNORM, label, fields, writes=[Operand.HEAD_NORM if step.of_head else Operand.NORM])
 
 
 @lowers(Product)
@@ -54,9 +63,13 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
     if step.linear.packed:
         fields |= dict(steps=stream.maxima, steps_base=source)
     reads: list[Room | Operand] = [stream]
-    if step.scale is RowScale.NORM:
+    if step.scale in (RowScale.NORM, RowScale.HEAD):
         fields["row_base"] = source
-        reads.append(Operand.NORM)
+        reads.append(Operand.NORM if step.scale is RowScale.NORM else Operand.HEAD_NORM)
+    if step.scale is RowScale.HEAD:
+        fields["of_heads"] = 1
+    if step.row_sums:
+        fields["row_sums"] = 1
     if walk.body:
         fields |= dict(gather=int(step.reads is RESIDUAL), scatter=int(step.into is RESIDUAL))
     if step.replaces:
@@ -69,7 +82,8 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
         walk.normalised = None
     else:
         into = walk.operand(step.into, rows)
-        base = At(into) if isinstance(into, Room) else 0
+        start = walk.start(step.into, step.group)
+        base = At(into, start) if isinstance(into, Room) else start
         fields |= walk.kept(into) if isinstance(into, Room) else {}
         fields |= dict(
             memory=MEMORIES[step.into.place], destination_base=base, destination_stride=walk.stride(step.into)
