@@ -186,19 +186,16 @@ class LayerNorm(wiring.Component):
         valid = running & (remaining != 0)
         m.d.comb += [read.addr.eq(row), read.en.eq(valid)]
 
-        written = delay(m, row, 1 + self.VARIANCE_LATENCY + rsqrt.LATENCY, name="sweep_row")
-        if self.config.head_norms:
-            of_heads = Signal()
-            with m.If(command.start):
-                m.d.sync += of_heads.eq(command.of_heads)
-            written = Cat(written, of_heads)
+        half = [Signal(name="half")] if self.config.head_norms else []  # of the table
+        with m.If(command.start):
+            m.d.sync += [of_heads.eq(command.of_heads) for of_heads in half]
         rsqrt_valid = delay(m, valid, 1 + self.VARIANCE_LATENCY, name="sweep_valid", reset_less=False)
         finished = delay(m, running & (remaining <= 1), self.SWEEP_DELAY - 1, name="sweep_last", reset_less=False)
         m.d.comb += [
             rsqrt.valid.eq(rsqrt_valid),
             rsqrt.value.eq(self.variance(m, read.data, elements, epsilon, uncentred)),
             store.en.eq(rsqrt.out_valid),
-            store.addr.eq(written),
+            store.addr.eq(Cat(delay(m, row, 1 + self.VARIANCE_LATENCY + rsqrt.LATENCY, name="sweep_row"), *half)),
             store.data.mantissa.eq(rsqrt.mantissa),
             store.data.exponent.eq(rsqrt.exponent),
             fetch.addr.eq(self.scale.index),

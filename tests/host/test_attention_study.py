@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgemoe.host.studies import attention
+from edgemoe.host.studies.plan import plan
 from edgemoe.hw.contract.config import preset
+from edgemoe.models.config import PRESETS
+from edgemoe.models.numbers.sketch import sketch
 from edgemoe.models.operations.feature_maps import MAPS
 from edgemoe.models.operations.weighing import KINDS
 from PIL import Image
@@ -44,6 +47,14 @@ def test_errors(kind: str) -> None:
         if kind in NORMALISED:
             assert got.max() <= NORMALISED[kind] and abs(got.sum(axis=1) - 1).max() <= 0.02, name
         assert (got.argmax(axis=1) == exact.argmax(axis=1)).all() or "sigma 8" in name or "500" in name, name
+
+
+def test_what_norms_of_heads_cost() -> None:
+    """As the document says."""
+    text = (Path(attention.__file__).parents[2] / "hw" / "ATTENTION.md").read_text()
+    micro = PRESETS["m3vit-micro"]
+    plain, normed = (plan(sketch(replace(micro, qk_norm=kind)), FAMILY).cycles for kind in ("", "layer"))
+    assert f"{normed:,} cycles instead of {plain:,}" in " ".join(text.split())
 
 
 def test_every_kind_has_its_place() -> None:
