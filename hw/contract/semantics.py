@@ -460,7 +460,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "control/row_pipeline.py",
             "control/writeback.py",
         ),
-        ("wait_stream", "wait_load", "beats", "packed"),
+        ("wait_stream", "wait_load", "beats", "packed", "row_sums"),
     ),
     Opcode.LAYERNORM: Operation(
         layernorm,

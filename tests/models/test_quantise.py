@@ -61,9 +61,7 @@ def test_rmsnorm_is_folded_exactly():
     n = 40
     weight, bias, gamma = rng.normal(size=(7, n)), rng.normal(size=7), rng.normal(1, 0.3, n)
     x = rng.normal(3, 2, (5, n))
-    folded = RmsNorm(dataclasses.replace(PLAIN, width=n), "norm", Key(Role.NORM_1, 0)).fold(
-        {"norm.weight": gamma}, weight, bias
-    )
+    folded = RmsNorm(PLAIN, "norm", Key(Role.NORM_1, 0), n).fold({"norm.weight": gamma}, weight, bias)
     row_scale = 1 / np.sqrt(n * (x**2).sum(1))  # what the hardware has
     got = x @ folded.weight.T * row_scale[:, None] * (1 << norm_bits(n)) + folded.bias
     np.testing.assert_allclose(got, x / np.sqrt((x**2).mean(1, keepdims=True)) * gamma @ weight.T + bias, atol=1e-9)
@@ -75,7 +73,7 @@ def test_layernorm_is_folded_exactly():
     weight, bias, gamma, beta = rng.normal(size=(7, n)), rng.normal(size=7), rng.normal(1, 0.3, n), rng.normal(size=n)
     x = rng.normal(3, 2, (5, n))
     normal = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) * gamma + beta
-    norm = LayerNorm(dataclasses.replace(PLAIN, width=n), "norm", Key(Role.NORM_1, 0))
+    norm = LayerNorm(PLAIN, "norm", Key(Role.NORM_1, 0), n)
     folded = norm.fold({"norm.weight": gamma, "norm.bias": beta}, weight, bias)
     row_scale = 1 / np.sqrt(n * (x**2).sum(1) - x.sum(1) ** 2)  # what the hardware has
     got = x @ folded.weight.T * row_scale[:, None] * (1 << norm_bits(n)) + folded.bias
