@@ -76,7 +76,9 @@ class Engine(wiring.Component):
             m.submodules.row_step = row_step = RowStep(config)
             m.submodules.row_maxima = row_maxima = RowMaxima(config)
             packed = dict(step_latency=row_step.LATENCY, bias_delay=row_step.BIAS_DELAY)
-        before, rounding = (narrow.LATENCY, row_maxima.MAX_DELAY) if config.packed else (0, 0)
+        before, rounding, revisit = (
+            (narrow.LATENCY, row_maxima.MAX_DELAY, row_maxima.REVISIT) if config.packed else (0, 0, 0)
+        )
         m.submodules.accumulator = accumulator = Accumulator(config)
         m.submodules.epilogue = epilogue = Epilogue(config)
         m.submodules.softmax = softmax = Softmax(config)
@@ -85,7 +87,7 @@ class Engine(wiring.Component):
         m.submodules.loader = Loader(config)
         m.submodules.streamer = Streamer(
             config,
-            block_spacing=max(accumulator.REVISIT, softmax.REVISIT, layernorm.REVISIT),
+            block_spacing=max(accumulator.REVISIT, softmax.REVISIT, layernorm.REVISIT, revisit),
             probability_latency=softmax.LATENCY,
         )
         m.submodules.operations = Operations(config)

@@ -24,12 +24,12 @@ from edgemoe.models.compatibility import StrEnum
 
 # What the hardware's units say of themselves; they need Amaranth, so it is repeated here, and a test compares.
 STREAM = 5  # from the issue of a row to its word: Streamer.LATENCY
-PROBABILITY = 7  # through the exponentials: Softmax.LATENCY
-REWEIGHTING = 7  # more, in builds with softplus attention: WAIT of the softmax unit
+PROBABILITY = 8  # through the exponentials: Softmax.LATENCY
+REWEIGHTING = 6  # more, in builds with softplus attention: WAIT of the softmax unit
 ACCUMULATE = 3  # Accumulator.LATENCY
 EPILOGUE = 21  # Epilogue.LATENCY
 SPACING = 4  # from a block's first row to the next one's, at least: Accumulator.REVISIT
-SWEEP = 13  # of LAYERNORM beyond a cycle a row: LayerNorm.SWEEP_DELAY
+SWEEP = 24  # of LAYERNORM beyond a cycle a row: LayerNorm.SWEEP_DELAY
 NARROW = 4  # rounding before the array, where products are packed: Narrow.LATENCY
 ROW_STEP = 3  # and its undoing behind the accumulators: RowStep.LATENCY
 COPY = 1  # what the epilogue has more for the residual's copy
@@ -43,7 +43,7 @@ MOST_PIXELS = 16  # of IMAGE, a cycle: image.MOST_PIXELS
 
 # How their states follow one another.
 FETCH = 4  # from an instruction's last beat to its taking
-CHECK = 9  # from an instruction's taking to its issue
+CHECK = 10  # from an instruction's taking to its issue
 BEGIN = 2  # from an instruction's last row to the first of the next
 ADDRESS = 2  # from the choice of a burst to its address on the bus
 ROOM = 2  # from a row's leaving the prefetch memory to a burst in its place
@@ -119,10 +119,15 @@ def answer(hardware: HardwareConfig, dram: Dram) -> int:
     return ADDRESS + max(1, dram.latency) + read_latency(hardware)
 
 
+def settle(hardware: HardwareConfig) -> int:
+    """From results to tables: those of LayerNorm and softmax, and of the steps of rows."""
+    return max(2 + tree_stages(hardware.lanes) + hardware.packed, 4)
+
+
 def drain(hardware: HardwareConfig) -> int:
     """From the issue of a row to its results, settled in all tables; the rounding of activations left aside."""
-    packed = (APART + ROW_STEP + COPY + 1) * hardware.packed
-    return STREAM + hardware.inputs + 3 + ACCUMULATE + EPILOGUE + 2 + tree_stages(hardware.lanes) + packed
+    packed = (APART + ROW_STEP + COPY) * hardware.packed
+    return STREAM + hardware.inputs + 3 + ACCUMULATE + EPILOGUE + settle(hardware) + packed
 
 
 class Prefetch:
@@ -218,7 +223,7 @@ class Core:
         elif i.opcode == Opcode.ROUTE:  # as Router says
             stages = tree_stages(h.lanes)
             passes = i.top_k * (1 + i.among_chosen)
-            cycles = passes * max(words, i.columns + 4 + stages) + words + 17 + stages
+            cycles = passes * max(words, i.columns + 4 + stages) + words + 21 + stages
         else:
             beats = -(-words * h.word_bytes // h.bus_bytes)
             if i.opcode == Opcode.IMAGE:
@@ -266,7 +271,7 @@ class Core:
         spent[Limit.LATENCY if free == ready else Limit.DEPENDENCY] += free - self.streamer
         steps = range(0, i.chunks, h.words_at_once)  # blocks of a column, by their first chunk
         swap, block, streaming = self.swap, self.block, rows * len(steps) * parts
-        leave = way + self.drain - STREAM - tree_stages(lanes) - 2 - h.packed  # from a row's issue to its end
+        leave = way + self.drain - STREAM - settle(h)  # from a row's issue to its end
         for part in range(parts):
             for _ in range(0 if on_chip else together):
                 beats += parameters

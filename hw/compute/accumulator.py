@@ -10,6 +10,8 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.models.numbers.words import PACKED_SUM_BITS
 
+LONGEST = 36  # places of an addition through which its carry goes in a cycle
+
 
 class RowTag(wiring.Signature):
     """A row of the array's sums, as who keeps count of it sees it: where it is added up, and whether it is the `first`
@@ -112,9 +114,15 @@ class Accumulator(wiring.Component):
         emitted_packed, high = delay(m, packed, 1, name="emitted"), delay(m, row.high, 3, name="high")
         for lane in range(layout.length):
             mine, more = operand[lane].as_unsigned(), sums[lane].as_unsigned()
-            low = Signal(bits + 1, name=f"low_{lane}")
-            m.d.comb += low.eq(mine[:bits] + more[:bits])
-            m.d.sync += total[lane].eq(Cat(low[:bits], mine[bits:] + more[bits:] + (low[bits] & ~packed)))
+            # A place between the two sums stops the carry, or hands it on; above LONGEST both outcomes are made.
+            lower = Signal(LONGEST + 2, name=f"lower_{lane}")
+            m.d.comb += lower.eq(
+                Cat(mine[:bits], ~packed, mine[bits:LONGEST]) + Cat(more[:bits], 0, more[bits:LONGEST])
+            )
+            upper, carried = (Cat(c, mine[LONGEST:]) + Cat(c, more[LONGEST:]) for c in (0, 1))
+            m.d.sync += total[lane].eq(
+                Cat(lower[:bits], lower[bits + 1 : -1], Mux(lower[-1], carried, upper)[1 : len(mine) - LONGEST + 1])
+            )
             lower, upper = total[lane].as_unsigned()[:bits].as_signed(), before[lane].as_unsigned()[bits:].as_signed()
             m.d.comb += self.out.sums[lane].eq(Mux(high, upper, Mux(emitted_packed, lower, total[lane])))
         valid = delay(m, valid, 2, name="valid", reset_less=False)

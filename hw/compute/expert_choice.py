@@ -6,7 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-from edgemoe.hw.compute.lane_tree import larger, reduce_lanes, tree_stages
+from edgemoe.hw.compute.lane_tree import largest, reduce_lanes, tree_stages
 from edgemoe.hw.compute.logit_scan import logit_token
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
@@ -115,7 +115,7 @@ class ExpertChoice(wiring.Component):
             keys.append(key)
         # The word's best, then the row's.
         at = seen + 1
-        best = reduce_lanes(m, valids[at], keys, larger, name="best")
+        best = reduce_lanes(m, valids[at], keys, largest, name="best")
         at += self.stages
         with m.If(valids[at]):
             m.d.sync += self.choice.eq(Mux(tokens[at].first | (best > self.choice), best, self.choice))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One queue of (row, score) entries per expert."""
 
-from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from amaranth.hdl import Array, Const, Module, Mux, Shape, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -22,13 +22,13 @@ class ExpertQueues(wiring.Component):
     Ports:
         reset (in): empties every queue: counts are 0 in the next cycle. A push in the same cycle is forgotten, too.
         push, push_expert, push_entry (in): appends an entry (row, score); one a cycle, to any queue.
-        entry_expert, entry_index (in): which entry is read.
+        entry_expert, entry_index (in): which entry is read; the expert stands since the cycle before.
         entry (out): it, one cycle later.
         count_expert (in): whose length is asked for.
         count (out): it, in the same cycle.
         next_from (in): the lowest expert that counts.
         next_found, next_expert (out): the first from there on whose queue is not empty.
-    Latency: PUSH_DELAY = 2 cycles from a push to the cycle in which its entry may be asked for; NEXT_LATENCY = 1 cycle
+    Latency: PUSH_DELAY = 3 cycles from a push to the cycle in which its entry may be asked for; NEXT_LATENCY = 1 cycle
         from next_from to next_expert.
     Interval: INTERVAL = 1 cycle between pushes.
     Format: score unsigned, 2^15 is 1.0.
@@ -38,7 +38,7 @@ class ExpertQueues(wiring.Component):
     """
 
     INTERVAL = 1
-    PUSH_DELAY = 2
+    PUSH_DELAY = 3
     NEXT_LATENCY = 1
 
     def __init__(self, config: HardwareConfig):
@@ -88,17 +88,20 @@ class ExpertQueues(wiring.Component):
 
         layout = entry_layout(config)
         m.submodules.entries = entries = BlockMemory(layout.size, config.experts * config.rows)
-        write_address, write_entry = (
-            Signal.like(entries.write_address, reset_less=True),
-            Signal(layout, reset_less=True),
+        # Where a queue begins: a small table and its register, instead of a multiplier.
+        begins = Array(Const(k * config.rows, entries.address_bits) for k in range(config.experts))
+        pushed, asked = (
+            delay(m, begins[expert], 1, name=name)
+            for name, expert in (("pushed", self.push_expert), ("asked", self.entry_expert))
         )
-        with m.If(self.push):
-            m.d.sync += [write_address.eq(self.push_expert * config.rows + position), write_entry.eq(self.push_entry)]
+        place = delay(m, position, 1, name="place")
+        write_address = Signal.like(entries.write_address, reset_less=True)
+        m.d.sync += write_address.eq(pushed + place)
         m.d.comb += [
-            entries.write_enable.eq(delay(m, self.push, 1, name="write", reset_less=False)),
+            entries.write_enable.eq(delay(m, self.push, 2, name="write", reset_less=False)),
             entries.write_address.eq(write_address),
-            entries.write_data.eq(write_entry),
-            entries.read_address.eq(self.entry_expert * config.rows + self.entry_index),
+            entries.write_data.eq(delay(m, self.push_entry, 2, name="entry").as_value()),
+            entries.read_address.eq(asked + self.entry_index),
             self.entry.eq(entries.read_data),
         ]
 

@@ -10,7 +10,6 @@ from edgemoe.hw.compute.exponential import FINE_BITS, Exponential
 from edgemoe.hw.compute.fixed import half_shift, round_half
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
 from edgemoe.hw.compute.logit_scan import logit_token
-from edgemoe.hw.compute.normalise import EXPONENT_BITS, MANTISSA_BITS
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
@@ -30,7 +29,7 @@ class ExpertScore(wiring.Component):
             seen.
         scored (out): pulse, with
         expert, score, row (out): an entry for a queue; row = row_base + that of the token.
-    Latency: LATENCY = 13 + tree cycles from a row's last word to `scored`: 4, and those of exponential, tree and
+    Latency: LATENCY = 16 + tree cycles from a row's last word to `scored`: 6, and those of exponential, tree and
         reciprocal.
     Interval: INTERVAL = 1 cycle between words.
     Format: score unsigned 16 bit, 2^15 is 1.0; the sum is exact, of probabilities in units of 2^-18.
@@ -47,7 +46,7 @@ class ExpertScore(wiring.Component):
         # distances, exponentials, tree, against the row's earlier words
         self.SUM = 1 + Exponential.LATENCY + self.stages + 1
         self.PRODUCT = self.SUM + Reciprocal.LATENCY + 1
-        self.LATENCY = self.PRODUCT + 1
+        self.LATENCY = self.PRODUCT + 3  # a second register of the product, shifted, rounded
         word, token = data.ArrayLayout(signed(WORD_BITS), config.lanes), logit_token(config)
         super().__init__(
             {
@@ -81,11 +80,11 @@ class ExpertScore(wiring.Component):
         ]
         probability = self.probability(m)
 
-        product, exponent = Signal(FINE_BITS + MANTISSA_BITS, reset_less=True), Signal(EXPONENT_BITS, reset_less=True)
-        with m.If(reciprocal.out_valid):
-            m.d.sync += [product.eq(probability * reciprocal.mantissa), exponent.eq(reciprocal.exponent)]
-        rounded = round_half(half_shift(product, 1) >> exponent)
-        with m.If(valids[self.PRODUCT]):
+        product = delay(m, probability * reciprocal.mantissa, 2, name="product")
+        shifted = Signal.like(product, reset_less=True)
+        m.d.sync += shifted.eq(half_shift(product, 1) >> delay(m, reciprocal.exponent, 2, name="exponent"))
+        rounded = round_half(shifted)
+        with m.If(valids[-2]):
             m.d.sync += self.score.eq(Mux(rounded[SCORE_BITS:].any(), (1 << SCORE_BITS) - 1, rounded))
         m.d.sync += self.row.eq(self.row_base + tokens[-2].row)
         m.d.comb += [

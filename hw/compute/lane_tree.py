@@ -4,45 +4,62 @@
 from collections.abc import Callable, Sequence
 
 from amaranth.hdl import Module, Mux, Signal, Value
-from amaranth.utils import ceil_log2
+from amaranth.utils import ceil_log2, exact_log2
 from edgemoe.hw.compute.pipeline import delay
 
 
-def tree_stages(lanes: int) -> int:
-    """Register stages of `reduce_lanes`: it combines four to one a stage."""
-    return -(-ceil_log2(lanes) // 2)
+def tree_stages(lanes: int, ways: int = 4) -> int:
+    """Register stages of `reduce_lanes`: it combines four to one a stage, or two."""
+    return -(-ceil_log2(lanes) // exact_log2(ways))
 
 
-def larger(a: Value, b: Value) -> Value:
-    return Mux(a > b, a, b)
+def largest(values: Sequence[Value]) -> Value:
+    """Of up to four: all are compared with each other at once, then one is chosen."""
+    if len(values) < 2:
+        return values[0]
+    above = {(i, j): values[i] > values[j] for j in range(len(values)) for i in range(j)}
+    left = above[0, 1]
+    if len(values) == 2:
+        return Mux(left, *values)
+    if len(values) == 3:
+        return Mux(Mux(left, above[0, 2], above[1, 2]), Mux(left, values[0], values[1]), values[2])
+    right = above[2, 3]
+    over = Mux(left, Mux(right, above[0, 2], above[0, 3]), Mux(right, above[1, 2], above[1, 3]))
+    return Mux(over, Mux(left, values[0], values[1]), Mux(right, values[2], values[3]))
 
 
-def add(a: Value, b: Value) -> Value:
-    return a + b
+def add(values: Sequence[Value]) -> Value:
+    """Of up to four, two and two."""
+    group = list(values)
+    while len(group) > 1:
+        group = [group[j] + group[j + 1] if j + 1 < len(group) else group[j] for j in range(0, len(group), 2)]
+    return group[0]
 
 
 def reduce_lanes(
-    m: Module, valid: Value, values: Sequence[Value], combine: Callable[[Value, Value], Value], *, name: str
+    m: Module,
+    valid: Value,
+    values: Sequence[Value],
+    combine: Callable[[Sequence[Value]], Value],
+    *,
+    name: str,
+    ways: int = 4,
 ) -> Value:
-    """All lanes combined into one, `tree_stages(len(values))` cycles later; `combine` is associative.
+    """All lanes combined into one, `tree_stages(len(values), ways)` cycles later; `combine` is associative.
     Registers hold between valids.
     """
-    for stage in range(tree_stages(len(values))):
+    for stage in range(tree_stages(len(values), ways)):
         following = []
-        for i in range(0, len(values), 4):
-            group = list(values[i : i + 4])
-            while len(group) > 1:
-                group = [
-                    combine(*group[j : j + 2]) if j + 1 < len(group) else group[j] for j in range(0, len(group), 2)
-                ]
-            shape = values[i].shape() if combine is larger else group[0].shape()  # Mux of two alike keeps its width
-            register = Signal(shape, name=f"{name}_{stage}_{i // 4}", reset_less=True)
+        for i in range(0, len(values), ways):
+            combined = combine(values[i : i + ways])
+            shape = values[i].shape() if combine is largest else combined.shape()  # Mux of two alike keeps its width
+            register = Signal(shape, name=f"{name}_{stage}_{i // ways}", reset_less=True)
             with m.If(valid):
-                m.d.sync += register.eq(group[0])
+                m.d.sync += register.eq(combined)
             following.append(register)
         values = following
         valid = delay(m, valid, 1, name=f"{name}_valid_{stage}", reset_less=False)
     return values[0]
 
 
-__all__ = ["add", "larger", "reduce_lanes", "tree_stages"]
+__all__ = ["add", "largest", "reduce_lanes", "tree_stages"]

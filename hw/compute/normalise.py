@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.exponential import DROP_BITS, START_BITS, interpolate
-from edgemoe.hw.compute.fixed import round_shift
+from edgemoe.hw.compute.exponential import DROP_BITS, START_BITS, interpolate, line_table
 from edgemoe.hw.contract.layouts import index_shape
 
 MANTISSA_BITS = 16
 EXPONENT_BITS = 5
 FRACTION_BITS = 12
+GUARD_BITS = START_BITS - 1 - MANTISSA_BITS  # of a table's nodes, below a mantissa's last place
 
 SCALE = data.StructLayout({"mantissa": MANTISSA_BITS, "exponent": EXPONENT_BITS})
 """A factor mantissa * 2^-16 * 2^-exponent, as tables of row scales hold it."""
@@ -55,6 +56,11 @@ def normalise(m: Module, value: Value, amounts, *, name: str) -> tuple[Value, li
     return value, moved
 
 
+def mantissa_table(start, drop) -> Memory:
+    """`line_table`, but each line half a mantissa's place higher: one subtraction interpolates and rounds."""
+    return line_table(start + (1 << GUARD_BITS - 1), drop)
+
+
 def along_line(
     m: Module,
     valids: Sequence[Value],
@@ -66,22 +72,25 @@ def along_line(
     *,
     stage: int,
 ) -> None:
-    """The stages `product` (drop along the table's line) and `result` (interpolated and rounded), of which the first is
-    stage number `stage`; valids: that of what goes into each.
+    """The stages `multiply` and `product` (drop along the table's line, twice in the multiplier's slice) and `result`
+    (interpolated and rounded), of which the first is stage number `stage`; valids: that of what goes into each.
     """
-    product = Signal(DROP_BITS + FRACTION_BITS, reset_less=True, name=f"product_{stage}")
-    exponent_on = Signal(EXPONENT_BITS, reset_less=True, name=f"exponent_{stage}")
-    start_on = Signal(START_BITS, reset_less=True, name=f"start_{stage}")
     start, drop = line[:START_BITS], line[START_BITS:]
-    with m.If(valids[0]):
-        m.d.sync += [exponent_on.eq(exponent), start_on.eq(start), product.eq(drop * fraction)]
-    with m.If(valids[1]):
-        m.d.sync += [to_exponent.eq(exponent_on), to_mantissa.eq(mantissa_of(start_on, product))]
+    product = drop * fraction
+    for i, valid in enumerate(valids[:2]):
+        product_on = Signal(DROP_BITS + FRACTION_BITS, reset_less=True, name=f"product_{stage + i}")
+        exponent_on = Signal(EXPONENT_BITS, reset_less=True, name=f"exponent_{stage + i}")
+        start_on = Signal(START_BITS, reset_less=True, name=f"start_{stage + i}")
+        with m.If(valid):
+            m.d.sync += [exponent_on.eq(exponent), start_on.eq(start), product_on.eq(product)]
+        exponent, start, product = exponent_on, start_on, product_on
+    with m.If(valids[2]):
+        m.d.sync += [to_exponent.eq(exponent), to_mantissa.eq(mantissa_of(start, product))]
 
 
 def mantissa_of(start: Value, product: Value) -> Value:
-    """12 bits of interpolation, then 2^-18 to 2^-16, at most 65535."""
-    rounded = round_shift(interpolate(start, product, FRACTION_BITS), START_BITS - 1 - MANTISSA_BITS)
+    """12 bits of interpolation and 2^-18 to 2^-16, at most 65535; `start` is of a `mantissa_table`."""
+    rounded = interpolate(start, product, FRACTION_BITS)[GUARD_BITS:]
     return rounded[:MANTISSA_BITS] | rounded[MANTISSA_BITS].replicate(MANTISSA_BITS)
 
 
@@ -93,6 +102,7 @@ __all__ = [
     "ScalePort",
     "along_line",
     "mantissa_of",
+    "mantissa_table",
     "normalise",
     "normalised",
 ]

@@ -4,8 +4,15 @@
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.exponential import line_table
-from edgemoe.hw.compute.normalise import EXPONENT_BITS, FRACTION_BITS, MANTISSA_BITS, along_line, normalise, normalised
+from edgemoe.hw.compute.normalise import (
+    EXPONENT_BITS,
+    FRACTION_BITS,
+    MANTISSA_BITS,
+    along_line,
+    mantissa_table,
+    normalise,
+    normalised,
+)
 from edgemoe.hw.compute.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import reciprocal_table
 from edgemoe.models.numbers.words import PROBABILITY_SUM_BITS
@@ -18,14 +25,14 @@ class Reciprocal(wiring.Component):
         valid, value (in): a number.
         out_valid (out): LATENCY cycles after `valid`.
         mantissa, exponent (out): the result; both keep their values until the next.
-    Latency: LATENCY = 4 cycles from valid to out_valid, a register for each of the STAGES.
+    Latency: LATENCY = 5 cycles from valid to out_valid, a register for each of the STAGES.
     Interval: INTERVAL = 1 cycle between values.
     Format: value an unsigned integer; mantissa 2^15..65535; exponent = floor(log2 value), 0..29.
     Limits: 1 <= value < 2^30; 0 has no result (the twin takes it as 1).
     Twin: `models.numbers.arithmetic.reciprocal`.
     """
 
-    STAGES = Stages("coarse", "fine", "product", "result")
+    STAGES = Stages("coarse", "fine", "multiply", "product", "result")
     LATENCY = len(STAGES)
     INTERVAL = 1
     VALUE_BITS = PROBABILITY_SUM_BITS
@@ -40,7 +47,7 @@ class Reciprocal(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.table = table = line_table(*reciprocal_table())
+        m.submodules.table = table = mantissa_table(*reciprocal_table())
         read = table.read_port()
         valids = chain(m, self.valid, self.LATENCY, name="valid", reset_less=False)
         m.d.comb += self.out_valid.eq(valids[-1])

@@ -72,7 +72,7 @@ class Router(wiring.Component):
         entry (in EntryPort): reads an entry of a queue.
         query (in QueueQuery): asks for lengths of queues.
     Latency: varies: from start to done passes * max(rows * columns, columns + TURN) + rows * columns + DRAIN, with
-        passes = top_k, or 2 * top_k with `among_chosen`, TURN = 4 + tree cycles and DRAIN = 17 + tree cycles.
+        passes = top_k, or 2 * top_k with `among_chosen`, TURN = 4 + tree cycles and DRAIN = 21 + tree cycles.
     Interval: none (one command at a time).
     Format: logits signed 16 bit; score unsigned 16 bit, 2^15 is 1.0.
     Limits: 1 <= rows <= config.tokens; 1 <= top_k <= experts <= min(config.experts, columns * lanes); config.rows

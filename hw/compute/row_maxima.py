@@ -5,7 +5,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.lane_tree import larger, reduce_lanes, tree_stages
+from edgemoe.hw.compute.lane_tree import largest, reduce_lanes, tree_stages
 from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
@@ -45,22 +45,38 @@ def code_of(maximum: Value) -> Value:
     return code
 
 
+def kept_step(code: Value) -> Value:
+    """`arithmetic.row_step` of a code, as the table has it: mantissa - 8, then the exponent. It grows with the code."""
+    large = code[3:] != 0
+    return Cat(Mux(large, (code[:3] + 1)[:4], 0), Mux(large, (code[3:] - 1)[:3], 0))
+
+
 class RowMaxima(wiring.Component):
-    """code[table][row] = the largest of maximum_code(max over lanes of |word|) of the row's words; step =
-    row_step(code) of the row that is asked for, 1 of table 0.
+    """step[table][row] = row_step of the largest of maximum_code(max over lanes of |word|) of the row's words; that of
+    the row that is asked for, 1 of table 0.
+
+    ==========  ====================================================  ==============================
+    stage       value                                                 beside it
+    ==========  ====================================================  ==============================
+    magnitude   lane by lane
+    tree        the largest, four to one a stage
+    step        that it asks for                                      that of the row, from the table
+    larger      of both, into the table
+    ==========  ====================================================  ==============================
 
     Ports:
         write (in MaximaWrite): a word is written.
         steps (in StepPort): a row's step.
     Latency: MAX_DELAY = 3 + tree cycles from a word to the first question that it counts for; STEP_LATENCY = 3 cycles
         from a question to the step.
-    Interval: INTERVAL = 1 cycle between words, of the same row as well, and between questions.
-    Format: words signed 16 bit; codes 7 bit, steps mantissa * 2^exponent / 8.
+    Interval: INTERVAL = 1 cycle between words, and between questions; REVISIT = 4 cycles between words of the same row.
+    Format: words signed 16 bit; steps mantissa * 2^exponent / 8.
     Limits: tables 1 to 3 of config.table_rows rows; rows beyond begin again at the first.
     Twin: `models.numbers.arithmetic.maximum_code`, `models.numbers.arithmetic.row_step`.
     """
 
     INTERVAL = 1
+    REVISIT = 4
     STEP_LATENCY = 3
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -72,11 +88,9 @@ class RowMaxima(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         row_bits = (self.config.table_rows - 1).bit_length()
-        m.submodules.codes = codes = Memory(shape=CODE_BITS, depth=4 * self.config.table_rows, init=[])
-        store = codes.write_port()
-        read, answer = codes.read_port(transparent_for=[store]), codes.read_port()
+        m.submodules.table = memory = Memory(shape=CODE_BITS, depth=4 * self.config.table_rows, init=[])
+        store, read, answer = memory.write_port(), memory.read_port(), memory.read_port()
 
-        # magnitude; tree; code, table; maximum
         written, cycles = self.write, 2 + self.stages
         magnitudes = []
         for lane in range(self.config.lanes):
@@ -85,30 +99,33 @@ class RowMaxima(wiring.Component):
             m.d.sync += magnitude.eq(Mux(word < 0, -word, word))
             magnitudes.append(magnitude)
         valid = delay(m, written.valid, 1, name="valid_1", reset_less=False)
-        maximum = reduce_lanes(m, valid, magnitudes, larger, name="maximum")
+        maximum = reduce_lanes(m, valid, magnitudes, largest, name="maximum")
         valid = delay(m, valid, self.stages, name="valid", reset_less=False)
-        place = delay(m, Cat(written.row[:row_bits], written.table), cycles - 1, name="place")
-        code = Signal(CODE_BITS, reset_less=True)
-        m.d.sync += code.eq(code_of(maximum))
-        before = Mux(delay(m, written.first, cycles, name="first"), 0, read.data)
+        place = delay(m, Cat(written.row[:row_bits], written.table), cycles - 2, name="place")
+        step, before, more = (Signal(CODE_BITS, name=name, reset_less=True) for name in ("step", "before", "more"))
+        m.d.sync += [step.eq(kept_step(code_of(maximum))), before.eq(read.data)]
+        m.d.sync += more.eq(Mux(step > before, step, before))
+        with m.If(delay(m, written.first, cycles - 1, name="first")):
+            m.d.sync += before.eq(0)
         m.d.comb += [
             read.addr.eq(place),
             read.en.eq(1),
-            store.en.eq(delay(m, valid, 1, name="store", reset_less=False)),
-            store.addr.eq(delay(m, place, 1, name="stored")),
-            store.data.eq(Mux(code > before, code, before)),
+            store.en.eq(delay(m, valid, 2, name="store", reset_less=False)),
+            store.addr.eq(delay(m, place, 3, name="stored")),
+            store.data.eq(more),
         ]
 
-        # read; decoded; held
-        table = delay(m, self.steps.table, 1, name="table")
-        m.d.comb += answer.addr.eq(Cat(self.steps.row[:row_bits], self.steps.table))
-        found, step = Mux(table == 0, 0, answer.data), Signal(layouts.STEP, reset_less=True)
-        large = found[3:] != 0
-        m.d.sync += [
-            step.mantissa.eq(Mux(large, found[:3] + 9, 8)),
-            step.exponent.eq(Mux(large, found[3:] - 1, 0)),
+        # asked; read; held
+        asked = delay(m, Cat(self.steps.row[:row_bits], self.steps.table), 1, name="asked")
+        held = Signal(CODE_BITS, reset_less=True)
+        m.d.sync += held.eq(answer.data)
+        with m.If(delay(m, asked, 1, name="read")[row_bits:] == 0):
+            m.d.sync += held.eq(0)
+        m.d.comb += [
+            answer.addr.eq(asked),
+            self.steps.step.mantissa.eq(Cat(held[:3], ~held[3], held[3])),  # 8 more
+            self.steps.step.exponent.eq(held[4:]),
         ]
-        m.d.comb += self.steps.step.eq(delay(m, step, self.STEP_LATENCY - 2, name="held"))
         return m
 
 

@@ -23,7 +23,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.cosformer import ANGLE
 from edgemoe.hw.compute.exponential import Exponential
-from edgemoe.hw.compute.lane_tree import add, larger, reduce_lanes, tree_stages
+from edgemoe.hw.compute.lane_tree import add, largest, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
@@ -103,7 +103,7 @@ class Probabilities(wiring.Signature):
         super().__init__({"valid": Out(1), "word": Out(layouts.inputs(config))})
 
 
-WAIT = Reweighting.LATENCY - 2  # of a word for its distance, which is otherwise made in two cycles
+WAIT = Reweighting.LATENCY - 3  # of a word for its distance, which is otherwise made in three cycles
 
 
 class Softmax(wiring.Component):
@@ -117,17 +117,19 @@ class Softmax(wiring.Component):
     ==============  ======================================================  =======================================
     stage           value                                                   beside it, for the next
     ==============  ======================================================  =======================================
-    maximum         max[index], out of its table                            the scores, and which of them count
+    maximum         max[index], out of its table                            the scores, and how many of them count
+    kept            the same                                                which of them count
     distance        max - score, lane by lane                               which of them count; shift
     align to round  the exponentials: `out`, and finer ones for the sums    index, accumulate, first, last
-    tree            the lanes added up, four to one a stage                 sum[index], out of its table
-    total           tree + (first ? 0 : sum[index]), also into the table    index, of a row's last word
+    tree            the lanes added up, four to one a stage                 first ? 0 : sum[index], out of its table
+    total           tree + that, into the table                             index
+    last total      the same, of a row's last word                          index
     coarse to       the reciprocal's, into the scale table; in the cycle
     result          in which it is written it may already be asked for
     ==============  ======================================================  =======================================
 
-    On the score side a tree finds the largest lane, and max[score.index] takes it in MAX_DELAY - 1 cycles after its
-    word.
+    On the score side a tree finds the largest lane; it is compared with max[score.index], which came out of the table a
+    cycle earlier, and the larger one is in the table MAX_DELAY cycles after its word.
 
     Ports:
         score (in ScoreWrite): a finished word of scores; `first` starts max[i] afresh.
@@ -135,11 +137,11 @@ class Softmax(wiring.Component):
             `last` 1 / sum[i] goes to the scale table; both count only with `accumulate`.
         out (out Probabilities): LATENCY cycles later.
         scale (in ScalePort): 1 / sum = mantissa * 2^-16 * 2^-exponent of query `index`.
-    Latency: LATENCY = 7 cycles from stream to out: two and the exponential's, and WAIT where softplus is built in;
-        MAX_DELAY = 1 + tree cycles from a score word to the first probability word that may use its maximum;
-        SCALE_DELAY = 12 + tree cycles from the `last` word to the cycle in which its scale may be asked for, and WAIT.
-    Interval: INTERVAL = 1 cycle between words, on both sides at once; REVISIT = 1 cycle between words of the same
-        index, on either side.
+    Latency: LATENCY = 8 cycles from stream to out: three and the exponential's, and WAIT where softplus is built in;
+        MAX_DELAY = 2 + max(tree, 2) cycles from a score word to the first probability word that may use its maximum;
+        SCALE_DELAY = 15 + tree cycles from the `last` word to the cycle in which its scale may be asked for, and WAIT.
+    Interval: INTERVAL = 1 cycle between words, on both sides at once; REVISIT = 4 cycles between words of the
+        same index, on either side.
     Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of
         2^-18.
     Limits: index < config.tokens; a row's sum is of at most MOST_KEYS lanes; of softmax one of them is the maximum, so
@@ -147,10 +149,10 @@ class Softmax(wiring.Component):
     Twin: `models.numbers.twins.probabilities` and `models.numbers.twins.softmax_scale`.
     """
 
-    STAGES = Stages("maximum", "distance", *Exponential.STAGES)
+    STAGES = Stages("maximum", "kept", "distance", *Exponential.STAGES)
     LATENCY = len(STAGES)
     INTERVAL = 1
-    REVISIT = 1
+    REVISIT = 4
 
     def __init__(self, config: HardwareConfig):
         self.config = config
@@ -158,8 +160,9 @@ class Softmax(wiring.Component):
         self.two_pass, self.softplus = (kind in config.kinds for kind in (Attention.TWO_PASS, Attention.SOFTPLUS))
         if self.softplus:
             self.LATENCY += WAIT
-        self.MAX_DELAY = self.stages + 1
-        self.SCALE_DELAY = self.LATENCY + self.sum_stages + 1 + Reciprocal.LATENCY
+        self.COMPARE = max(self.stages, 2)  # cycles from a score word to its comparison with the maximum
+        self.MAX_DELAY = self.COMPARE + 2
+        self.SCALE_DELAY = self.LATENCY + self.sum_stages + 2 + Reciprocal.LATENCY
         super().__init__(
             {
                 "score": In(ScoreWrite(config)),
@@ -187,40 +190,42 @@ class Softmax(wiring.Component):
         return late
 
     def update_maxima(self, m: Module, maxima: Memory) -> None:
-        write = maxima.write_port()
-        read = maxima.read_port(transparent_for=[write])
+        write, read = maxima.write_port(), maxima.read_port()
         masked = [Mux(self.score.mask[lane], self.score.word[lane], LOWEST_SCORE) for lane in range(self.config.lanes)]
         masked = [value.as_signed() if not value.shape().signed else value for value in masked]
-        best = reduce_lanes(m, self.score.valid, masked, larger, name="score")
-        before = self.stages - 1  # the table is read in the tree's last stage
+        at = self.COMPARE
+        best = reduce_lanes(m, self.score.valid, masked, largest, name="score")
+        best = delay(m, best, at - self.stages, name="score_best")
         m.d.comb += [
-            read.addr.eq(delay(m, self.score.index, before, name="score_index")),
-            read.en.eq(delay(m, self.score.valid, before, name="score_read")),
+            read.addr.eq(delay(m, self.score.index, at - 2, name="score_index")),
+            read.en.eq(delay(m, self.score.valid, at - 2, name="score_read")),
         ]
-        first = delay(m, self.score.first, self.stages, name="score_first")
+        kept, newest = (Signal(read.data.shape(), name=name, reset_less=True) for name in ("score_kept", "newest"))
+        first = delay(m, self.score.first, at, name="score_first")
+        m.d.comb += [
+            write.en.eq(delay(m, self.score.valid, at + 1, name="score_valid", reset_less=False)),
+            write.addr.eq(delay(m, read.addr, 3, name="score_write")),
+            write.data.eq(newest),
+        ]
         if self.two_pass:
-            best = self.exponents(m, best, write, read, first)
-        m.d.comb += [
-            write.en.eq(delay(m, self.score.valid, self.stages, name="score_valid", reset_less=False)),
-            write.addr.eq(delay(m, read.addr, 1, name="score_write")),
-            write.data.eq(Mux(first | (best > read.data), best, read.data)),
-        ]
+            best = self.exponents(m, best, write, kept, first)
+        m.d.sync += [kept.eq(read.data), newest.eq(Mux(first | (best > kept), best, kept))]
 
-    def exponents(self, m: Module, best: Value, write, read, first: Value) -> Value:
+    def exponents(self, m: Module, best: Value, write, kept: Signal, first: Value) -> Value:
         """Of two-pass softmax the whole exponent in place of the maximum; and the sums that go with these."""
         m.submodules.running = running = RunningSums(self.config)
         score = self.score
-        shift = delay(m, score.shift, self.stages, name="score_shift")
-        mine = delay(m, score.kind == Attention.TWO_PASS, self.stages, name="score_two_pass")
+        shift = delay(m, score.shift, self.COMPARE, name="score_shift")
+        mine = delay(m, score.kind == Attention.TWO_PASS, self.COMPARE, name="score_two_pass")
         m.d.comb += [
-            running.valid.eq(delay(m, write.en & mine, 1, name="running", reset_less=False)),
-            running.index.eq(delay(m, write.addr, 1, name="running_index")),
+            running.valid.eq(write.en & delay(m, mine, 1, name="running")),
+            running.index.eq(write.addr),
             running.first.eq(delay(m, first, 1, name="running_first")),
             running.shift.eq(delay(m, shift, 1, name="running_shift")),
-            running.before.eq(delay(m, read.data, 1, name="running_before")),
-            running.exponent.eq(delay(m, write.data, 1, name="running_exponent")),
-            running.word.eq(delay(m, score.word, self.stages + 1, name="running_word")),
-            running.mask.eq(delay(m, score.mask, self.stages + 1, name="running_mask")),
+            running.before.eq(delay(m, kept, 1, name="running_before")),
+            running.exponent.eq(write.data),
+            running.word.eq(delay(m, score.word, self.COMPARE + 1, name="running_word")),
+            running.mask.eq(delay(m, score.mask, self.COMPARE + 1, name="running_mask")),
         ]
         return Mux(mine, whole_exponent(best, shift), best)
 
@@ -230,21 +235,15 @@ class Softmax(wiring.Component):
         read = maxima.read_port()
         m.d.comb += [read.addr.eq(self.late.index), read.en.eq(self.late.valid)]
         m.submodules.exponential = exponential = Exponential(lanes)
-        word_1, word_2, mask_1 = (
-            Signal.like(self.late.word, reset_less=True),
-            Signal(exponential.distance.shape(), reset_less=True),
-            Signal(lanes, reset_less=True),
-        )
-        valid_1 = delay(m, self.late.valid, 1, name="valid_1", reset_less=False)
-        with m.If(self.late.valid):
-            m.d.sync += [word_1.eq(self.late.word), mask_1.eq(lane_mask(self.late.lanes, lanes))]
-        with m.If(valid_1):
-            m.d.sync += [word_2[lane].eq(read.data - word_1[lane]) for lane in range(lanes)]
+        word, count = delay(m, self.late.word, 2, name="word"), delay(m, self.late.lanes, 1, name="lanes")
+        kept = delay(m, read.data, 1, name="kept")
+        distance = Signal(exponential.distance.shape(), reset_less=True)
+        m.d.sync += [distance[lane].eq(kept - word[lane]) for lane in range(lanes)]
         m.d.comb += [
-            exponential.valid.eq(delay(m, valid_1, 1, name="valid_2", reset_less=False)),
-            exponential.distance.eq(word_2),
-            exponential.mask.eq(delay(m, mask_1, 1, name="mask")),
-            exponential.shift.eq(delay(m, self.late.shift, 2, name="shift")),
+            exponential.valid.eq(delay(m, self.late.valid, 3, name="valid", reset_less=False)),
+            exponential.distance.eq(distance),
+            exponential.mask.eq(delay(m, lane_mask(count, lanes), 2, name="mask")),
+            exponential.shift.eq(delay(m, self.late.shift, 3, name="shift")),
             self.out.valid.eq(exponential.out_valid),
         ]
         if self.softplus:
@@ -272,8 +271,8 @@ class Softmax(wiring.Component):
             read.en.eq(stream.valid),
             unit.maximum.eq(read.data),
         ]
-        mask = lane_mask(delay(m, self.late.lanes, 2, name="distance_lanes"), self.config.lanes)
-        with m.If(delay(m, self.late.kind, 2, name="distance_kind") == Attention.SOFTPLUS):
+        mask = lane_mask(delay(m, self.late.lanes, 3, name="distance_lanes"), self.config.lanes)
+        with m.If(delay(m, self.late.kind, 3, name="distance_kind") == Attention.SOFTPLUS):
             m.d.comb += [
                 exponential.distance.eq(unit.distance),
                 exponential.mask.eq(mask & unit.counts),
@@ -285,15 +284,16 @@ class Softmax(wiring.Component):
         m.submodules.functions = functions = ScoreFunctions(self.config)
         stream, fine = self.late, Signal.like(exponential.fine)
         turning = Attention.COSFORMER in self.config.kinds
-        valid = delay(m, stream.valid, 1, name="functions_valid", reset_less=False)
+        before = self.STAGES.after("kept")  # so many cycles shorter than the way of the exponentials
+        valid = delay(m, stream.valid, before, name="functions_valid", reset_less=False)
         m.d.comb += [
             functions.valid.eq(valid),
-            functions.word.eq(delay(m, stream.word, 1, name="functions_word")),
-            functions.mask.eq(lane_mask(delay(m, stream.lanes, 1, name="functions_lanes"), self.config.lanes)),
-            functions.kind.eq(delay(m, stream.kind, 1, name="functions_kind")),
-            functions.bias.eq(delay(m, stream.bias, 1, name="functions_bias")),
-            functions.shift.eq(delay(m, stream.shift, 1, name="functions_shift")),
-            *([functions.angle.eq(delay(m, stream.angle, 1, name="functions_angle"))] if turning else []),
+            functions.word.eq(delay(m, stream.word, before, name="functions_word")),
+            functions.mask.eq(lane_mask(delay(m, stream.lanes, before, name="functions_lanes"), self.config.lanes)),
+            functions.kind.eq(delay(m, stream.kind, before, name="functions_kind")),
+            functions.bias.eq(delay(m, stream.bias, before, name="functions_bias")),
+            functions.shift.eq(delay(m, stream.shift, before, name="functions_shift")),
+            *([functions.angle.eq(delay(m, stream.angle, before, name="functions_angle"))] if turning else []),
             fine.eq(Mux(functions.chosen, functions.fine, exponential.fine)),
         ]
         chosen = Mux(functions.chosen, functions.probability, exponential.probability)
@@ -305,28 +305,29 @@ class Softmax(wiring.Component):
         config = self.config
         bits = PROBABILITY_SUM_BITS
         m.submodules.sums = sums = Memory(shape=bits, depth=max(2, config.tokens), init=[])
-        write = sums.write_port()
-        read = sums.read_port(transparent_for=[write])
+        write, read = sums.write_port(), sums.read_port()
         entering = Signal(FLAGS)
         m.d.comb += [
             entering.counts.eq(self.late.valid & self.late.accumulate),
             entering.first.eq(self.late.first),
             entering.last.eq(self.late.last),
         ]
-        reading = delay(m, entering, len(self.STAGES) - 1 + self.sum_stages, name="reading", reset_less=False)
-        adding = delay(m, reading, 1, name="adding", reset_less=False)
-        finished = adding.counts & adding.last
+        reading = delay(m, entering, len(self.STAGES) - 2 + self.sum_stages, name="reading", reset_less=False)
+        arriving = delay(m, reading, 1, name="arriving", reset_less=False)
+        added = delay(m, arriving, 2, name="added", reset_less=False)
+        finished = added.counts & added.last
         partial = reduce_lanes(m, self.out.valid, [fine[lane] for lane in range(config.inputs)], add, name="sum")
         m.d.comb += [
-            read.addr.eq(delay(m, self.late.index, len(self.STAGES) + self.sum_stages - 1, name="sum_read")),
+            read.addr.eq(delay(m, self.late.index, len(self.STAGES) - 2 + self.sum_stages, name="sum_read")),
             read.en.eq(reading.counts),
         ]
-        total = Signal(bits)
+        kept, total = (Signal(bits, name=name, reset_less=True) for name in ("kept_sum", "total"))
+        m.d.sync += kept.eq(Mux(arriving.first, 0, read.data))
+        m.d.sync += total.eq(self.kept_or(m, partial + kept, read))
         nothing = (total == 0) if len(config.weighings) > 1 else 0  # softmax has its maximum in every sum
         m.d.comb += [
-            total.eq(self.kept_or(m, partial + Mux(adding.first, 0, read.data), read)),
-            write.en.eq(adding.counts),
-            write.addr.eq(delay(m, read.addr, 1, name="sum_write")),
+            write.en.eq(added.counts),
+            write.addr.eq(delay(m, read.addr, 3, name="sum_write")),
             write.data.eq(total),
         ]
         m.submodules.reciprocal = reciprocal = Reciprocal()
@@ -345,8 +346,11 @@ class Softmax(wiring.Component):
         if not self.two_pass:
             return total
         running = m.submodules.running
-        m.d.comb += [running.asked.eq(read.en), running.asked_index.eq(read.addr)]
-        mine = delay(m, self.late.kind == Attention.TWO_PASS, len(self.STAGES) + self.stages, name="sum_two_pass")
+        m.d.comb += [
+            running.asked.eq(delay(m, read.en, 1, name="asked")),
+            running.asked_index.eq(delay(m, read.addr, 1, name="asked_index")),
+        ]
+        mine = delay(m, self.late.kind == Attention.TWO_PASS, len(self.STAGES) + self.sum_stages, name="sum_two_pass")
         return Mux(mine, running.sum, total)
 
     def store_scales(self, m: Module, reciprocal: Reciprocal, index: Value) -> None:

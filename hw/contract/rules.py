@@ -40,18 +40,20 @@ class Place:
     looping     it is in the body of EXPERTS
     address     its address, with the expert's stride applied
     patch_line  channels x patch: pixels of a patch that lie side by side, over all planes
+    table_end   row_base + rows
     pick        chooses between two values; hardware brings its multiplexer
     """
 
     looping: Any
     address: Any
     patch_line: Any
+    table_end: Any
     pick: Callable[[Any, Any, Any], Any] = _pick
 
     @classmethod
     def of(cls, i: Instruction, looping: bool = False, expert: int = 0) -> Place:
         """That of an instruction of numbers."""
-        return cls(looping, i.address + expert * i.expert_stride, i.channels * i.patch)
+        return cls(looping, i.address + expert * i.expert_stride, i.channels * i.patch, i.row_base + i.rows)
 
 
 Condition = Callable[[Any, HardwareConfig, Place], Any]
@@ -244,7 +246,7 @@ CONDITIONS: tuple[Rule, ...] = (
         "rows of a table",
         (Opcode.MATMUL, Opcode.LAYERNORM, Opcode.ROUTE),
         "`row_base` + `rows` is at most the build's `rows`",
-        lambda i, h, at: i.row_base + i.rows > h.rows,
+        lambda i, h, at: at.table_end > h.rows,
     ),
     _capacity(
         "rows of scores",

@@ -11,7 +11,7 @@ from edgemoe.hw.contract.rules import BOUNDS, CONDITIONS, Bound, Place, Span, on
 
 LIMIT = data.StructLayout({"used": 1, "words": 21})
 SPAN = data.StructLayout({"rows": 16, "stride": 10, "base": 20, "words": 10, "limit": LIMIT})
-STAGES = 3  # behind a span's turn: product, end, verdict
+STAGES = 4  # behind a span's turn: span, product, end, verdict
 
 
 def turns() -> list[list[Bound]]:
@@ -32,17 +32,17 @@ class Legality(wiring.Component):
 
     CONDITIONS are all judged at once, one register each. BOUNDS take turns at one multiplier:
 
-        turn     span          product         end                   outside
-        k        its values -> (rows-1)*stride -> + base + words ->  > limit
+        turn     chosen        span      product      end                outside
+        k        its values -> rows-1 -> * stride  -> + base + words ->  > limit
 
     Ports:
         start (in): pulse, a cycle before the others stand.
         instruction, looping (in): stand still until `judged`.
-        address (in): may come four cycles late.
+        address (in): may come five cycles late.
         judged (out): the verdict holds, until the next `start`:
         error, error_code (out): it may not be issued; ILLEGAL_INSTRUCTION before CAPACITY.
-    Latency: LATENCY = TURNS + 4 cycles from start to judged.
-    Interval: INTERVAL = TURNS + 4 cycles between instructions.
+    Latency: LATENCY = TURNS + 5 cycles from start to judged.
+    Interval: INTERVAL = TURNS + 5 cycles between instructions.
     Format: unsigned integers, exact.
     Limits: those of the fields' widths.
     Twin: `hw.contract.rules.violated`, the same table on integers.
@@ -68,15 +68,15 @@ class Legality(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         last = self.LATENCY - 1
-        turn, patch_line = Signal(range(self.LATENCY), init=last), Signal(10)
-        i, at = self.instruction, Place(self.looping, self.address, patch_line, Mux)
+        turn, patch_line, table_end = Signal(range(self.LATENCY), init=last), Signal(10), Signal(17)
+        i, at = self.instruction, Place(self.looping, self.address, patch_line, table_end, Mux)
         with m.If(self.start):
             m.d.sync += turn.eq(0)
         with m.Elif(turn != last):
             m.d.sync += turn.eq(turn + 1)
         # channels x patch, four bits by six: a sum, for which no DSP slice is worth its place.
         parts = [Mux(i.channels[k], i.patch << k, 0) for k in range(len(i.channels))]
-        m.d.sync += patch_line.eq((parts[0] + parts[1]) + (parts[2] + parts[3]))
+        m.d.sync += [patch_line.eq((parts[0] + parts[1]) + (parts[2] + parts[3])), table_end.eq(i.row_base + i.rows)]
 
         conditions = [rule for rule in CONDITIONS if rule.built(self.config)]
         broken = Signal(len(conditions))
@@ -93,14 +93,16 @@ class Legality(wiring.Component):
 
     def _outside(self, m: Module, turn: Signal, at: Place) -> Signal:
         """Whether a span has been found to end beyond its limit."""
-        span, product, start, end = Signal(SPAN), Signal(26), Signal(22), Signal(28)
+        chosen, span = Signal(SPAN), Signal(SPAN)
+        product, start, end = Signal(26), Signal(22), Signal(28)
         of_product, of_end = Signal(LIMIT), Signal(LIMIT)  # the limit of the span whose product, whose end is there
         with m.Switch(turn):
             for number, bounds in enumerate(turns()):
                 with m.Case(number):
-                    m.d.sync += self._chosen(span, bounds, at)
+                    m.d.sync += self._chosen(chosen, bounds, at)
             with m.Default():
-                m.d.sync += span.limit.used.eq(0)
+                m.d.sync += chosen.limit.used.eq(0)
+        m.d.sync += [span.eq(chosen), span.rows.eq(chosen.rows - 1)]  # row count to the last row's index
         m.d.sync += [
             product.eq(span.rows * span.stride), start.eq(span.base + span.words), of_product.eq(span.limit),
             end.eq(product + start), of_end.eq(of_product),
@@ -112,8 +114,8 @@ class Legality(wiring.Component):
             m.d.sync += outside.eq(0)
         return outside
 
-    def _chosen(self, span: Signal, bounds: list[Bound], at: Place) -> list:
-        """`span` becomes that of the bound, among these, which has the instruction's opcode."""
+    def _chosen(self, chosen: Signal, bounds: list[Bound], at: Place) -> list:
+        """`chosen` becomes that of the bound, among these, which has the instruction's opcode."""
         i, h = self.instruction, self.config
         used = Cat(Value.cast(bound.applies(i, h, at)) for bound in bounds).any()
         *first, values = [bound.span(i, h, at) for bound in bounds]
@@ -122,10 +124,10 @@ class Legality(wiring.Component):
             values = Span(*(Mux(mine, a, b) for a, b in zip(others, values, strict=True)))
         rows, stride, base, words, limit = values
         return [
-            span.limit.used.eq(used),
-            span.rows.eq(rows - 1),  # row count to the last row's index
-            span.stride.eq(stride),
-            span.base.eq(base),
-            span.words.eq(words),
-            span.limit.words.eq(limit),
+            chosen.limit.used.eq(used),
+            chosen.rows.eq(rows),
+            chosen.stride.eq(stride),
+            chosen.base.eq(base),
+            chosen.words.eq(words),
+            chosen.limit.words.eq(limit),
         ]

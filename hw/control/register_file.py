@@ -4,6 +4,7 @@
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS
@@ -18,6 +19,7 @@ from edgemoe.hw.contract.registers import (
 )
 from edgemoe.hw.control.activity import KINDS, Counted
 from edgemoe.hw.control.run import RunPort
+from edgemoe.hw.memory.arbiter import first
 from edgemoe.hw.memory.axi import PROTECTION_BITS, RESPONSE_BITS
 
 OKAY, SLVERR = 0, 2
@@ -202,20 +204,27 @@ class RegisterFile(wiring.Component):
             ]
 
     def _count(self, m: Module, words: dict[str, Signal], readout) -> None:
-        """64-bit counters. The high word that is read was kept when the low word was read."""
-        states = Signal(len(STATE_COUNTERS))
+        """64-bit counters, in two halves: the carry takes a cycle. The high word that is read was kept when the low
+        word was read.
+        """
+        states, running = Signal(len(STATE_COUNTERS)), Signal()
         others = self.counted.state
-        first = others & (~others + 1)[: len(others)]
-        m.d.sync += states.eq(Mux(self.run.running, Cat(first, ~others.any()), 0))
+        alone = Cat(first(list(others))[2], ~others.any())
+        m.d.sync += [states.eq(Mux(self.run.running, alone, 0)), running.eq(self.run.running)]
         beats = Signal(3)
         m.d.sync += beats.eq(Cat(self.counted.read_beat, self.counted.write_beat, self.counted.retired))
         kept = Signal(REGISTER_BITS)
-        for name, event in zip(COUNTERS, [states.any(), *states, *beats], strict=True):
-            counter = Signal(2 * REGISTER_BITS, name=f"count_{name.lower()}")
-            m.d.sync += counter.eq(Mux(self.run.start, 0, counter + event))
-            m.d.comb += [words[f"{name}_LO"].eq(counter[:REGISTER_BITS]), words[f"{name}_HI"].eq(kept)]
-            with m.If(readout(f"{name}_LO")):
-                m.d.sync += kept.eq(counter[REGISTER_BITS:])
+        for name, event in zip(COUNTERS, [running, *states, *beats], strict=True):
+            low, high = words[f"{name}_LO"], Signal(REGISTER_BITS, name=f"high_{name.lower()}")
+            carry = Signal(name=f"carry_{name.lower()}")
+            m.d.sync += [
+                Cat(low, carry).eq(Mux(self.run.start, 0, low + event)),
+                high.eq(Mux(self.run.start, 0, high + carry)),
+            ]
+            m.d.comb += words[f"{name}_HI"].eq(kept)
+            asked = delay(m, readout(f"{name}_LO"), 1, name=f"asked_{name.lower()}")
+            with m.If(asked):  # a carry of the low word that was read is in the high one now
+                m.d.sync += kept.eq(high)
         kinds = Signal(len(KINDS))
         m.d.sync += kinds.eq(self.counted.kind)
         state_names = list(STATE_COUNTERS)

@@ -83,7 +83,7 @@ class RowPipeline(wiring.Component):
     tables        entry - 2                  `norm`, `softmax`: which row's scale is read; `old_address` a cycle later
     scale         entry - 1                  mantissa and exponent, chosen; they stand beside the sums at entry
     epilogue      entry                      `control` of the epilogue; entry = array + accumulator
-    mask          exit - 2                   which lanes of a word of scores exist, through two registers
+    mask          exit - 3                   which lanes of a word of scores exist, through three registers
     row           exit - 1                   the absolute row of the destination, for its statistics
     write         exit                       `destination` of the finished word; exit = entry + epilogue
     ============  =========================  ====================================================================
@@ -135,7 +135,7 @@ class RowPipeline(wiring.Component):
             "tables": self.entry - 2,
             "scale": self.entry - 1,
             "epilogue": self.entry,
-            "mask": self.exit - 2,
+            "mask": self.exit - 3,
             "row": self.exit - 1,
             "write": self.exit,
         }
@@ -205,9 +205,10 @@ class RowPipeline(wiring.Component):
 
         remaining = Signal(18)
         masked, before, leaving = instruction("mask"), instruction("row"), instruction("write")
-        past = tag("mask").column * self.config.lanes
+        past = delay(m, tag("mask").column * self.config.lanes, 1, name="past")
+        keys = delay(m, masked.keys, 1, name="keys")
         m.d.sync += [
-            remaining.eq(Mux(masked.keys > past, masked.keys - past, 0)),
+            remaining.eq(Mux(keys > past, keys - past, 0)),
             self.destination.mask.eq(Cat(remaining > lane for lane in range(self.config.lanes))),
             self.destination.row.eq(tag("row").row + Mux(before.scatter, 0, before.row_base)),
         ]
@@ -256,13 +257,27 @@ class RowPipeline(wiring.Component):
 
     def _scale(self, m: Module, tag, instruction) -> None:
         """The factor of the whole row: from LayerNorm's table, softmax's, the router's score, or 1."""
-        mantissa, exponent = self.control.mantissa, self.control.exponent
+        # Each in a register of its own, of which all but one are 0: out of a table it comes late.
+        given = []
+        for scale, table in ((Scale.NORM, self.norm), (Scale.SOFTMAX, self.softmax)):
+            mantissa, exponent = (
+                Signal.like(getattr(table, part), name=f"{scale.name.lower()}_{part}")
+                for part in ("mantissa", "exponent")
+            )
+            m.d.sync += [mantissa.eq(table.mantissa), exponent.eq(table.exponent)]
+            with m.If(instruction.scale != scale):
+                m.d.sync += [mantissa.eq(0), exponent.eq(0)]
+            given.append((mantissa, exponent))
+        other = Signal.like(self.control.mantissa, name="other_mantissa")
         with m.Switch(instruction.scale):
-            with m.Case(Scale.NORM):
-                m.d.sync += [mantissa.eq(self.norm.mantissa), exponent.eq(self.norm.exponent)]
-            with m.Case(Scale.SOFTMAX):
-                m.d.sync += [mantissa.eq(self.softmax.mantissa), exponent.eq(self.softmax.exponent)]
+            with m.Case(Scale.NORM, Scale.SOFTMAX):
+                m.d.sync += other.eq(0)
             with m.Case(Scale.EXPERT):
-                m.d.sync += [mantissa.eq(tag.score), exponent.eq(0)]
+                m.d.sync += other.eq(tag.score)
             with m.Default():
-                m.d.sync += [mantissa.eq(SCALE_ONE), exponent.eq(0)]
+                m.d.sync += other.eq(SCALE_ONE)
+        (norm, softmax), exponents = zip(*given, strict=True)
+        m.d.comb += [
+            self.control.mantissa.eq(norm | softmax | other),
+            self.control.exponent.eq(exponents[0] | exponents[1]),
+        ]

@@ -27,6 +27,7 @@ router's (`compute.expert_queues`), which also answer `count`.
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Opcode
 from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS, EXPERT_BITS, INSTRUCTION, JOB, SEQUENCE_BITS
@@ -34,6 +35,7 @@ from edgemoe.hw.contract.ports import QueueQuery
 from edgemoe.hw.contract.registers import REGISTER_BITS
 from edgemoe.hw.control.legality import Legality
 
+STRIDE_PART = 17  # bits of an expert's stride that the narrow side of any multiplier takes, unsigned
 # of an instruction: in memory, in the program
 PLACE = data.StructLayout({"address": DRAM_OFFSET_BITS, "number": REGISTER_BITS})
 LOOP = data.StructLayout(
@@ -162,8 +164,13 @@ class Sequencer(wiring.Component):
     def _resolve(self, m: Module, job, loop) -> None:
         """What depends on the expert: number of rows, address."""
         i, offset = job.instruction, Signal(DRAM_OFFSET_BITS)
+        # Two products, registers behind the multipliers and their sum: CHECK lasts long enough.
+        low, high = (
+            delay(m, part * loop.expert, 2, name=f"{name}_product")
+            for name, part in (("low", i.expert_stride[:STRIDE_PART]), ("high", i.expert_stride[STRIDE_PART:]))
+        )
         m.d.sync += [
-            offset.eq(i.expert_stride * loop.expert),  # a register behind the multiplier: CHECK lasts long enough
+            offset.eq(low + (high << STRIDE_PART)),
             job.address.eq(i.address + Mux(loop.active, offset, 0)),
             job.rows.eq(Mux(i.gather | i.scatter | i.queued, self.queues.count, i.rows)),
         ]
@@ -190,12 +197,16 @@ class Sequencer(wiring.Component):
                 m.next = "LOOK UP"
         with m.State("LOOK UP"):
             m.next = "NEXT EXPERT"
+        behind = Signal(PLACE)  # the body
+        m.d.sync += [
+            behind.address.eq(loop.body.address + loop.length * INSTRUCTION_BYTES),
+            behind.number.eq(loop.body.number + loop.length),
+        ]
         with m.State("NEXT EXPERT"):
             target = Signal(PLACE)
             m.d.comb += [self.jump.eq(1), self.jump_address.eq(target.address), target.eq(loop.body)]
             m.d.sync += [following.eq(target), loop.expert.eq(self.queues.next_expert), loop.left.eq(loop.length)]
             with m.If(~self.queues.next_found):
-                m.d.comb += target.address.eq(loop.body.address + loop.length * INSTRUCTION_BYTES)
-                m.d.comb += target.number.eq(loop.body.number + loop.length)
+                m.d.comb += target.eq(behind)
                 m.d.sync += loop.active.eq(0)
             m.next = "FETCH"

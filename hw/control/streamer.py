@@ -241,8 +241,8 @@ class Streamer(wiring.Component):
             tag.bank.eq(bank - high),
             tag.first.eq((chunk == 0) & ~flush),
             tag.last.eq(last),
-            # The last column block may be there only to fill up.
-            tag.emits.eq(last | (high & (present < instruction.columns))),
+            # The last column block, `column` - 1, may be there only to fill up.
+            tag.emits.eq(last | (high & (column <= instruction.columns))),
             tag.column_end.eq(last_row & (last | high)),
             tag.final.eq(
                 last_row

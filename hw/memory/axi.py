@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every DRAM unit shares: AXI4 signatures, requests in linear byte offsets, and their division into bursts."""
 
-from amaranth import C, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
-from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.config import PAGE_BYTES, HardwareConfig
 from edgemoe.hw.contract.layouts import BEAT_COUNT_BITS, DRAM_OFFSET_BITS
 
 ADDRESS_BITS = 64  # of a master
@@ -39,6 +39,15 @@ class Burst(data.StructLayout):
 def bus_bits(config: HardwareConfig) -> int:
     """Width of a beat as the core sees it: all masters, master 0 in the low bits."""
     return 8 * config.bus_bytes
+
+
+def master_address(base: Value, offset: Value) -> Value:
+    """base + offset in a master's memory, which begins with a page: below that nothing is added. Above all offsets
+    there is only a carry, for which both outcomes are made.
+    """
+    low, high = exact_log2(PAGE_BYTES), DRAM_OFFSET_BITS
+    total = base[low:high] + offset[low:]
+    return Cat(offset[:low], total[: high - low], Mux(total[high - low], base[high:] + 1, base[high:]))
 
 
 class AxiRead(wiring.Signature):
@@ -123,11 +132,11 @@ class BurstSplitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limit = self.config.burst_limit
-        shift = exact_log2(self.config.bus_bytes)
+        shift, place = exact_log2(self.config.bus_bytes), exact_log2(self.config.burst_limit)
         address = Signal(DRAM_OFFSET_BITS - shift)  # in beats
         remaining = Signal(BEAT_COUNT_BITS)
 
-        to_boundary = C(limit) - address[: exact_log2(limit)]
+        to_boundary = Signal(range(limit + 1))  # a register: behind the first burst it is always the limit
         last = remaining <= to_boundary
         beats = Mux(last, remaining, to_boundary)
         step, empty = Signal(), Signal(init=1)  # empty: nothing remains, as a register
@@ -144,11 +153,18 @@ class BurstSplitter(wiring.Component):
                 self.burst.p.address.eq(address << shift),
                 self.burst.p.beats.eq(beats),
                 self.burst.p.last.eq(last),
-                address.eq(address + beats),
-                remaining.eq(remaining - beats),
+                # Behind the last burst neither means anything.
+                address.eq(Cat(C(0, place), address[place:] + 1)),
+                remaining.eq(remaining - to_boundary),
+                to_boundary.eq(limit),
                 empty.eq(last),
             ]
         with m.If(self.request.valid & self.request.ready):
-            beats = self.request.p.beats
-            m.d.sync += [address.eq(self.request.p.address >> shift), remaining.eq(beats), empty.eq(beats == 0)]
+            first, beats = self.request.p.address >> shift, self.request.p.beats
+            m.d.sync += [
+                address.eq(first),
+                to_boundary.eq(C(limit) - first[:place]),
+                remaining.eq(beats),
+                empty.eq(beats == 0),
+            ]
         return m

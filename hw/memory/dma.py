@@ -46,16 +46,16 @@ class Dma(wiring.Component):
         memories (out DmaPort): words to and from the on-chip memories; LOAD writes all lanes.
         reads (out): a word of STORE: `memories.read_address` is meant in this cycle.
         stop (in): forgets everything; hold until Reader and Writer are idle.
-    Latency: varies: with the bus; ADDRESS_LATENCY = 4 cycles from a word's turn to its write or read: own row, that of
-        the queue's entry, row * stride, address.
+    Latency: varies: with the bus; ADDRESS_LATENCY = 5 cycles from a word's turn to its write or read: own row, that of
+        the queue's entry, row * stride in two, address.
     Interval: INTERVAL = 1 cycle between words, or groups of G pixels, while the bus keeps up.
     Limits: those that the sequencer checks: every word within its memory, a picture's patches within the rows.
     Twin: none (no arithmetic); the patches of IMAGE are `models.numbers.twins.image_patches`.
     """
 
     INTERVAL = 1
-    ADDRESS_LATENCY = 4
-    PIXEL_STAGE = 1  # where in that time the pixels of a turn come out
+    ADDRESS_LATENCY = 5
+    PIXEL_STAGE = ImagePixels.LATENCY  # where in that time the pixels of a turn come out
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
@@ -82,15 +82,18 @@ class Dma(wiring.Component):
         m.submodules.words = words = BeatsToWords(config)
         running, finished = Signal(), Signal()  # words have their turns; the last one has had it
         row, column = Signal(ROW_BITS), Signal(COLUMN_BITS)
-        last = (row + 1 == job.rows) & (column + 1 == instruction.columns)
+        rows_left, columns_left = Signal(ROW_BITS), Signal(COLUMN_BITS)  # an end is then a comparison and not a sum
+        last_column = columns_left == 1
+        last = (rows_left == 1) & last_column
         room = Signal()
         turn = running & ~self.image & Mux(self.store, room, words.words.valid)
         with m.If(turn):
-            m.d.sync += column.eq(column + 1)
-            with m.If(column + 1 == instruction.columns):
-                m.d.sync += [column.eq(0), row.eq(row + 1)]
+            m.d.sync += [column.eq(column + 1), columns_left.eq(columns_left - 1)]
+            with m.If(last_column):
+                m.d.sync += [column.eq(0), columns_left.eq(instruction.columns), row.eq(row + 1)]
+                m.d.sync += rows_left.eq(rows_left - 1)
         with m.If(self.operation.start):
-            m.d.sync += [row.eq(0), column.eq(0)]
+            m.d.sync += [row.eq(0), column.eq(0), rows_left.eq(job.rows), columns_left.eq(instruction.columns)]
         m.d.comb += [
             beats.w_data.eq(self.read.data),
             beats.w_en.eq(self.read.valid),
@@ -124,8 +127,8 @@ class Dma(wiring.Component):
         return ResetInserter(self.stop)(m)
 
     def _address(self, m: Module, turn, moved: Signal, row: Signal, pixels: ImagePixels):
-        """Turn -> row of the queue -> row * stride -> address, a word's way to its memory: (which stages hold one, the
-        one that arrives is the last).
+        """Turn -> row of the queue -> row * stride, twice -> address, a word's way to its memory: (which stages hold
+        one, the one that arrives is the last).
         """
         config, instruction, memories = self.config, self.operation.job.instruction, self.memories
         on_the_way = Signal(self.ADDRESS_LATENCY)
@@ -143,14 +146,17 @@ class Dma(wiring.Component):
                     ]
             stages.append(stage)
         own_row, row_number = Signal(TOKEN_BITS, reset_less=True), Signal(TOKEN_BITS, reset_less=True)
-        product = Signal(TOKEN_BITS + STRIDE_BITS, reset_less=True)
+        product, kept = (
+            Signal(TOKEN_BITS + STRIDE_BITS, reset_less=True, name=name) for name in ("product", "kept")
+        )  # both in the multiplier's slice
         address = Signal(WORD_ADDRESS_BITS, reset_less=True)
         queued = instruction.gather | instruction.scatter
         m.d.sync += [
             own_row.eq(Mux(self.image, pixels.token, row)),
             row_number.eq(Mux(queued & ~self.image, memories.entry_row, own_row)),
             product.eq(row_number * instruction.destination_stride),
-            address.eq(product + instruction.destination_base + stages[-2].column),
+            kept.eq(product),
+            address.eq(kept + instruction.destination_base + stages[-2].column),
         ]
         memory = Mux(self.image, Memory.ACTIVATION, instruction.memory)
         m.d.comb += [
@@ -186,10 +192,11 @@ class Dma(wiring.Component):
         connect(m, store_beats.beats, flipped(self.write.beats))
 
     def _steps(self, m: Module, running: Signal, finished: Signal, last_turn, quiet) -> None:
-        """IDLE -> how many words -> how many beats -> ask for them -> move words -> wait for the end."""
+        """IDLE -> how many words -> the same -> how many beats -> ask for them -> move words -> wait for the end."""
         config, job = self.config, self.operation.job
         beats_of_word, words_of_beat = exact_log2(config.beats_per_word), exact_log2(config.words_per_beat)
-        words = Signal(ROW_BITS + COLUMN_BITS)  # of the command
+        product, words = Signal(ROW_BITS + COLUMN_BITS), Signal(ROW_BITS + COLUMN_BITS)  # of the command
+        nothing, used_up = Signal(), Signal()  # there are no beats; none is left, a cycle later
         left = Signal(max(BEAT_COUNT_BITS, len(words) + beats_of_word))  # beats not yet taken from the FIFO
         answered = Signal()  # a long way from the writer, and another to who waits: half of it a cycle later
         read, write = self.read.request, self.write.request
@@ -197,21 +204,27 @@ class Dma(wiring.Component):
             m.d.comb += [request.p.address.eq(job.address), request.p.beats.eq(left)]
         with m.If(self.read.release != 0):
             m.d.sync += left.eq(left - 1)
-        m.d.sync += [self.operation.done.eq(0), answered.eq(self.write.done)]
+        m.d.sync += [self.operation.done.eq(0), answered.eq(self.write.done), used_up.eq(left == 0)]
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.operation.start):
                     m.next = "WORDS"
             with m.State("WORDS"):
-                m.d.sync += words.eq(job.rows * job.instruction.columns)
+                m.d.sync += product.eq(job.rows * job.instruction.columns)
+                m.next = "KEPT"
+            with m.State("KEPT"):
+                m.d.sync += words.eq(product)
                 m.next = "BEATS"
             with m.State("BEATS"):
                 beats = ((words + config.words_per_beat - 1) >> words_of_beat) << beats_of_word
-                m.d.sync += left.eq(Mux(self.image, job.instruction.beats, beats))
+                m.d.sync += [
+                    left.eq(Mux(self.image, job.instruction.beats, beats)),
+                    nothing.eq(Mux(self.image, job.instruction.beats, words) == 0),
+                ]
                 m.next = "ASK"
             with m.State("ASK"):
-                m.d.comb += [read.valid.eq((left != 0) & ~self.store), write.valid.eq((left != 0) & self.store)]
-                with m.If(left == 0):
+                m.d.comb += [read.valid.eq(~nothing & ~self.store), write.valid.eq(~nothing & self.store)]
+                with m.If(nothing):
                     m.d.sync += self.operation.done.eq(1)
                     m.next = "IDLE"
                 with m.Elif(Mux(self.store, write.ready, read.ready)):
@@ -222,6 +235,6 @@ class Dma(wiring.Component):
                     m.d.sync += [running.eq(0), finished.eq(1)]
                     m.next = "FINISH"
             with m.State("FINISH"):
-                with m.If(Mux(self.store, answered, quiet & (left == 0))):
+                with m.If(Mux(self.store, answered, quiet & used_up)):
                     m.d.sync += [self.operation.done.eq(1), finished.eq(0)]
                     m.next = "IDLE"

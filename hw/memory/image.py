@@ -5,6 +5,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
+from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.hw.contract.layouts import COLUMN_BITS
@@ -34,16 +35,17 @@ class ImagePixels(wiring.Component):
         data_taken (out): taken when used up.
         valid, token, word (out): in this cycle G pixels go to patch `token`, word `word`;
         last (out): they are the last of the picture.
-        pixels, lanes (out): one cycle later: the pixels at every place where the lanes may want them, and the lanes
-            that are meant.
-    Latency: LATENCY = 1 cycle from data to pixels; `valid` is combinational in it.
+        pixels, lanes (out): LATENCY cycles later: the pixels at every place where the lanes may want them, and the
+            lanes that are meant.
+    Latency: LATENCY = 2 cycles from data to pixels: the beat, which comes late out of block RAM, and the pixels picked
+        from it; `valid` is combinational in it.
     Interval: INTERVAL = 1 cycle between groups of G pixels.
     Format: pixels unsigned 8 bit.
     Limits: across, down, channels and patch are at least 1.
     Twin: `models.numbers.twins.image_patches`.
     """
 
-    LATENCY = 1
+    LATENCY = 2
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -75,12 +77,15 @@ class ImagePixels(wiring.Component):
         m.d.sync += wider.eq(Cat(~self.patch[: k + 1].any() for k in range(levels)))
         m.d.comb += step.eq(Cat(Const(1, 1), wider) & Cat(~wider, Const(1, 1)))
         place, byte = Signal(PLACE_BITS), Signal(range(self.config.bus_bytes))
-        self._walk(m, place, byte, step)
+        self._walk(m, place, byte, step, wider)
         m.d.comb += self.word.eq(place >> exact_log2(self.config.lanes))
-        self._spread(m, place, self._pick(byte, levels), wider)
+        beat, begins, lane = (
+            delay(m, value, 1, name=name) for value, name in ((self.data, "beat"), (byte, "begins"), (place, "place"))
+        )
+        self._spread(m, lane, self._pick(beat, begins, levels), wider)
         return m
 
-    def _walk(self, m: Module, place: Signal, byte: Signal, step: Signal) -> None:
+    def _walk(self, m: Module, place: Signal, byte: Signal, step: Signal, wider: Signal) -> None:
         """Counters, from the innermost on: pixel in its row of the patch, patch, row of pixels, row of patches,
         channel.
 
@@ -99,7 +104,8 @@ class ImagePixels(wiring.Component):
         m.d.comb += [
             self.valid.eq(self.data_valid),
             self.last.eq(channel_ends & (channels_left == 1)),
-            self.data_taken.eq(self.data_valid & (byte + step == self.config.bus_bytes)),
+            # byte + G is the whole beat: from G on all bits of `byte` are set
+            self.data_taken.eq(self.data_valid & (byte | wider).all()),
             next_token.eq(self.token + 1),
             next_row_place.eq(row_place + self.patch),
         ]
@@ -137,12 +143,12 @@ class ImagePixels(wiring.Component):
             m.d.sync += [x_left.eq(self.patch), y_left.eq(self.patch)]
             m.d.sync += [patches_left.eq(self.across), down_left.eq(self.down), channels_left.eq(self.channels)]
 
-    def _pick(self, byte: Signal, levels: int) -> list[Value]:
+    def _pick(self, beat: Signal, byte: Signal, levels: int) -> list[Value]:
         """The beat's bytes from `byte` on, as many as G at most; G is a power of two and divides `byte`.
 
         Halves are chosen from the largest downwards: where only the lower half moves, no G reaches into the upper one.
         """
-        ahead = [self.data.word_select(i, 8) for i in range(self.config.bus_bytes)]
+        ahead = [beat.word_select(i, 8) for i in range(self.config.bus_bytes)]
         for k in reversed(range(len(byte))):
             ahead = [Mux(byte[k], ahead[i + (1 << k)], ahead[i]) for i in range(1 << k)] + ahead[1 << k :]
         return ahead[: 1 << levels]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from amaranth import C, Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
@@ -19,6 +19,7 @@ from edgemoe.hw.memory.axi import (
     Failure,
     ReadClient,
     bus_bits,
+    master_address,
 )
 
 SKEW_BEATS = 16  # by which one master's data may run ahead of another's
@@ -75,7 +76,7 @@ class ReadMaster(wiring.Component):
             with m.If(self.burst.valid & self.burst.ready):
                 m.d.sync += [
                     axi.arvalid.eq(1),
-                    axi.araddr.eq(self.base[i] + (self.burst.p.address >> exact_log2(config.masters))),
+                    axi.araddr.eq(master_address(self.base[i], self.burst.p.address >> exact_log2(config.masters))),
                     axi.arlen.eq(self.burst.p.beats - 1),
                 ]
         if config.masters == 1:
@@ -164,20 +165,22 @@ class Reader(wiring.Component):
         m.d.comb += master.base.eq(self.base)
 
         tag = data.StructLayout({"client": range(len(self.clients)), "burst": Burst(config)})
-        m.submodules.tags = tags = SyncFIFO(width=tag.size, depth=max(2, config.outstanding))
-        pick = self._arbitrate(m, tag, tags, master.burst)
+        m.submodules.tags = tags = SyncFIFOBuffered(width=tag.size, depth=max(3, config.outstanding))
+        self._arbitrate(m, tag, tags, master.burst)
 
         # Beats go to the client of the oldest burst.
         current = data.View(tag, tags.r_data)
         position = Signal(range(config.burst_limit))
         ends = position + 1 == current.burst.beats
-        m.d.comb += [tags.w_en.eq(pick), tags.r_en.eq(master.valid & ends)]
+        m.d.comb += tags.r_en.eq(master.valid & ends)
         beat, last, fault = Signal(bus_bits(config)), Signal(), Signal()  # all clients share it; their `valid` differs
+        inside = exact_log2(config.burst_limit * config.bus_bytes)  # a burst ends where these bits of addresses do
+        place = current.burst.address[:inside] + position * config.bus_bytes
         m.d.sync += [
             beat.eq(master.data),
             fault.eq(master.fault),
             last.eq(ends & current.burst.last),
-            self.failure.address.eq(current.burst.address + position * config.bus_bytes),
+            self.failure.address.eq(Cat(place[:inside], current.burst.address[inside:])),
         ]
         with m.If(master.valid):
             m.d.sync += position.eq(Mux(ends, 0, position + 1))
@@ -190,17 +193,20 @@ class Reader(wiring.Component):
             m.d.sync += port.valid.eq(master.valid & (current.client == i) & ~self.stop)
             m.d.comb += [port.data.eq(beat), port.last.eq(last), port.fault.eq(fault)]
         m.d.comb += self.moved.eq(Cat(port.valid for port in ports).any())
-        m.d.comb += self.idle.eq(~master.burst.valid & master.idle & ~tags.r_rdy)
+        m.d.comb += self.idle.eq(~master.burst.valid & master.idle & (tags.level == 0))
         return m
 
-    def _arbitrate(self, m: Module, tag: data.StructLayout, tags: SyncFIFO, out: stream.Interface) -> Signal:
-        """Chooses a burst, reserves its room and its place in the tag queue, and offers it to the master a cycle
-        later.
+    def _arbitrate(self, m: Module, tag: data.StructLayout, tags: SyncFIFOBuffered, out: stream.Interface) -> None:
+        """Chooses a burst and reserves its room and its place in the tag queue; a cycle later it is offered to the
+        master and enters the queue.
         """
         m.submodules.arbiter = arbiter = Arbiter(len(self.clients), turns=2)
         bursts, pick = [], arbiter.grant
-        # A queue of one place does not exist: of two, the second stays empty.
-        tag_room = tags.w_rdy if self.config.outstanding > 1 else ~tags.r_rdy
+        enters, client = Signal(), Signal.like(arbiter.chosen)
+        # (Of a queue of fewer than three places not every one can be used; of three, the others stay empty.)
+        in_flight = Signal(range(self.config.outstanding + 1))
+        m.d.sync += in_flight.eq(in_flight + pick.any() - tags.r_en)
+        tag_room = in_flight != self.config.outstanding
         free = (~out.valid | out.ready) & tag_room & ~self.stop
         for i, (name, capacity) in enumerate(self.clients.items()):
             splitter = BurstSplitter(self.config)
@@ -210,15 +216,16 @@ class Reader(wiring.Component):
             burst = splitter.burst
             room = Signal(range(capacity + 1), init=capacity, name=f"{name}_room")
             m.d.comb += [arbiter.asks[i].eq(burst.valid & (burst.p.beats <= room)), burst.ready.eq(pick[i])]
-            m.d.sync += room.eq(Mux(self.stop, capacity, room - Mux(pick[i], burst.p.beats, 0) + port.release))
+            # Both outcomes are made: `pick` comes late.
+            kept, left = room + port.release, room - burst.p.beats + port.release
+            m.d.sync += room.eq(Mux(self.stop, capacity, Mux(pick[i], left, kept)))
             bursts.append(burst)
         chosen = Signal(tag)
-        m.d.comb += [arbiter.serves.eq(free), chosen.client.eq(arbiter.chosen)]
+        m.d.comb += arbiter.serves.eq(free)
+        m.d.sync += [enters.eq(pick.any()), client.eq(arbiter.chosen)]
         with m.If(out.ready):
             m.d.sync += out.valid.eq(0)
         for i, burst in enumerate(bursts):
             with m.If(pick[i]):
-                m.d.comb += chosen.burst.eq(burst.p)
                 m.d.sync += [out.p.eq(burst.p), out.valid.eq(1)]
-        m.d.comb += tags.w_data.eq(chosen)
-        return pick.any()
+        m.d.comb += [chosen.client.eq(client), chosen.burst.eq(out.p), tags.w_data.eq(chosen), tags.w_en.eq(enters)]

@@ -89,7 +89,7 @@ class LevelPromise(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         most, words = 2 * self.config.lanes, self.config.words_per_beat
-        earlier, arrived = Signal(), Signal(range(words + 1))
+        earlier, arrived, net = Signal(), Signal(range(words + 1)), Signal(range(-1, words), init=-1)
         rows = Signal(range(self.depth * words + words + 1))
         kept, fewer = Signal.like(rows), Signal.like(rows)
 
@@ -97,10 +97,11 @@ class LevelPromise(wiring.Component):
             return Mux(count[exact_log2(most) :].any(), most, count)
 
         # `taken` is late in its cycle: both outcomes are made, and it only chooses.
-        m.d.comb += [kept.eq(rows + arrived), fewer.eq(rows + arrived - 1)]
+        m.d.comb += [kept.eq(rows + arrived), fewer.eq(rows + net)]
         m.d.sync += [
             earlier.eq(self.arriving),
             arrived.eq(Mux(earlier, words, 0)),
+            net.eq(Mux(earlier, words - 1, -1)),
             rows.eq(Mux(self.taken, fewer, kept)),
             self.level.eq(Mux(self.taken, promised(fewer), promised(kept))),
         ]

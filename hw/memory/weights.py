@@ -3,7 +3,7 @@
 
 from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Stationary
@@ -59,7 +59,7 @@ class Weights(wiring.Component):
         config = self.config
         packed = {"packed": 1} if config.packed else {}
         structure = data.StructLayout({"eight_bit": 1, **packed, "chunks": CHUNK_BITS, "columns": COLUMN_BITS})
-        m.submodules.jobs = jobs = SyncFIFO(width=structure.size, depth=JOBS)
+        m.submodules.jobs = jobs = SyncFIFOBuffered(width=structure.size, depth=JOBS)
         request, instruction = self.read.request, self.jobs.p.instruction
         m.d.comb += [
             request.valid.eq(self.jobs.valid & jobs.w_rdy),
@@ -122,10 +122,10 @@ class Weights(wiring.Component):
         in_weights, finished = Signal(), Signal()
         index = Signal(CHUNK_BITS + config.lanes.bit_length())
         column = Signal(COLUMN_BITS)
-        elements = Signal.like(index)  # of all blocks of a column
+        last_element = Signal.like(index)  # of all blocks of a column; a register: parameters come first
         halved = job.eight_bit & ~job.packed if config.packed else job.eight_bit
         together = job.packed if config.packed else 0  # two column blocks
-        m.d.comb += elements.eq(Mux(halved, job.chunks * (block // 2), job.chunks * block))
+        m.d.sync += last_element.eq(Mux(halved, job.chunks * (block // 2), job.chunks * block) - 1)
         last = Mux(together, 2 * parameters - 1, parameters - 1) if config.packed else parameters - 1
         following = column + 1 + together if config.packed else column + 1
         ends = following >= job.columns if config.packed else following == job.columns
@@ -133,7 +133,7 @@ class Weights(wiring.Component):
             m.d.sync += index.eq(index + 1)
             with m.If(~in_weights & (index == last)):
                 m.d.sync += [index.eq(0), in_weights.eq(1)]
-            with m.If(in_weights & (index + 1 == elements)):
+            with m.If(in_weights & (index == last_element)):
                 m.d.sync += [index.eq(0), in_weights.eq(0), column.eq(following)]
                 with m.If(ends):
                     m.d.sync += finished.eq(1)

@@ -10,7 +10,15 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS
-from edgemoe.hw.memory.axi import ADDRESS_BITS, BURST_INCR, AxiWrite, BurstSplitter, Failure, WriteClient
+from edgemoe.hw.memory.axi import (
+    ADDRESS_BITS,
+    BURST_INCR,
+    AxiWrite,
+    BurstSplitter,
+    Failure,
+    WriteClient,
+    master_address,
+)
 
 SKEW_BEATS = 4  # by which one master may take data ahead of another
 
@@ -99,7 +107,7 @@ class Writer(wiring.Component):
             with m.If(begin):
                 m.d.sync += [
                     axi.awvalid.eq(1),
-                    axi.awaddr.eq(self.base[i] + (burst.p.address >> exact_log2(config.masters))),
+                    axi.awaddr.eq(master_address(self.base[i], burst.p.address >> exact_log2(config.masters))),
                     axi.awlen.eq(burst.p.beats - 1),
                 ]
             m.d.sync += unanswered[i].eq(unanswered[i] + begin - axi.bvalid)

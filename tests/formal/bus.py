@@ -386,7 +386,7 @@ PROOFS = [
         {
             "requests survive a stop": Mutant("ResetInserter(self.stop)(splitter)", "splitter"),
             "beats come through": Mutant("(current.client == i) & ~self.stop)", "(current.client == i))"),
-            "outstanding data is forgotten": Mutant("master.idle & ~tags.r_rdy)", "master.idle)"),
+            "outstanding data is forgotten": Mutant("master.idle & (tags.level == 0))", "master.idle)"),
         },
         cover_depth=16,
     ),

@@ -46,8 +46,10 @@ def expert_queues(p: Property, unit: Any) -> None:
     with m.If(dut.reset):
         m.d.sync += [count.eq(0) for count in counts]
         m.d.sync += age.eq(0)
-    # Readable PUSH_DELAY cycles after the push, one cycle later at the port; entries behind the count mean nothing.
-    asked = (dut.entry_expert == expert) & (dut.entry_index == number) & (age >= unit.PUSH_DELAY)
+    # Readable PUSH_DELAY cycles after the push, by an expert that stood before, one cycle later at the port; entries
+    # behind the count mean nothing.
+    asked = p.later & p.past(dut.entry_expert == expert) & (dut.entry_expert == expert)
+    asked &= (dut.entry_index == number) & (age >= unit.PUSH_DELAY)
     p.check(~(p.later & p.past(asked)) | (dut.entry.as_value() == p.past(kept)))
     # The lowest expert with entries, from next_from on.
     filled = [count != 0 for count in counts]
@@ -114,8 +116,8 @@ PROOFS = [
         {
             "a push right behind another is lost": Mutant("tally.en.eq(self.push)",
                                                         'tally.en.eq(self.push & ~delay(m, self.push, 1, name="f"))'),
-            "queues overlap": Mutant("write_address.eq(self.push_expert * config.rows + position)",
-                                    "write_address.eq(self.push_expert * (config.rows - 1) + position)"),
+            "queues overlap": Mutant("Const(k * config.rows, entries.address_bits)",
+                                    "Const(k * (config.rows - 1), entries.address_bits)"),
             "emptying spares an expert": Mutant("m.d.sync += filled.eq(0)", "m.d.sync += filled.eq(filled & 4)"),
             "a push wins over a reset": Mutant(
                 "with m.If(self.reset):\n            m.d.sync += filled.eq(0)\n        with m.Elif(self.push):",
@@ -125,7 +127,7 @@ PROOFS = [
             "the last queue is an entry short": Mutant("BlockMemory(layout.size, config.experts * config.rows)",
                                                        "BlockMemory(layout.size, config.experts * config.rows - 1)"),
             "entries arrive a cycle late": Mutant(
-                'delay(m, self.push, 1, name="write"', 'delay(m, self.push, 2, name="write"'
+                'delay(m, self.push, 2, name="write"', 'delay(m, self.push, 3, name="write"'
             ),
             "the next expert is the next but one": Mutant("(self.next_from <= k)", "(self.next_from < k)"),
         },
@@ -134,7 +136,7 @@ PROOFS = [
         "router",
         router,
         Router,
-        34,
+        38,
         {
             "a tie is chosen twice": Mutant("(candidate < before)", "(candidate <= before)", ExpertChoice),
             "a tie goes to the higher expert": Mutant("Cat(~(expert | Const(0, EXPERT_BITS)), logit)",

@@ -174,7 +174,7 @@ PROOFS = [
         10,
         {
             "a waiting burst is overwritten": HELD_BURST,
-            "bursts ignore boundaries": Mutant("C(limit) - address[: exact_log2(limit)]", "C(limit)"),
+            "bursts ignore boundaries": Mutant("C(limit) - first[:place]", "C(limit)"),
             "last is one burst late": Mutant("last = remaining <= to_boundary", "last = remaining < to_boundary"),
             "a request is taken too early": Mutant(
                 "self.request.ready.eq(empty)", "self.request.ready.eq(empty | last)"
@@ -187,7 +187,7 @@ PROOFS = [
             splitter(PRESETS[name]),
             BurstSplitter,
             6,
-            {"bursts ignore boundaries": Mutant("C(limit) - address[: exact_log2(limit)]", "C(limit)")},
+            {"bursts ignore boundaries": Mutant("C(limit) - first[:place]", "C(limit)")},
         )
         for name in ("base", "zcu102")
     ),
@@ -196,7 +196,7 @@ PROOFS = [
         splitter(small("page", data_bits=128, burst_beats=256)),
         BurstSplitter,
         6,
-        {"bursts ignore boundaries": Mutant("C(limit) - address[: exact_log2(limit)]", "C(limit)")},
+        {"bursts ignore boundaries": Mutant("C(limit) - first[:place]", "C(limit)")},
     ),
     Proof(
         "beats to words, wide words",

@@ -280,7 +280,7 @@ PROOFS = [
         13,
         {
             "a word goes astray": Mutant("product.eq(row_number *", "product.eq((row_number + 1) *"),
-            "it ends before the last word": Mutant("quiet & (left == 0)", "left == 0"),
+            "it ends before the last word": Mutant("quiet & used_up", "used_up"),
         },
         cover_depth=24,
     ),

@@ -46,6 +46,7 @@ class Bench:
         self.dut, self.gap, self.random, self.cycle, self.each_cycle = dut, gap, random.Random(seed), 0, []
         self.ports = {handle._name: handle for handle in dut}
         self.edge = FallingEdge(dut.clk)
+        self.visits: dict[tuple[str, int], int] = {}  # valid, row -> cycle
 
     async def begin(self) -> None:
         for name, handle in self.ports.items():
@@ -68,11 +69,15 @@ class Bench:
             await self.edge
             self.cycle += 1
 
-    async def send(self, valid: str = "valid", **values) -> None:
-        """One valid cycle, after idle ones in which the inputs hold something else."""
-        while self.random.random() < self.gap:
+    async def send(self, valid: str = "valid", apart: tuple[int, int] = (0, 0), **values) -> None:
+        """One valid cycle, after idle ones in which the inputs hold something else. apart: (row, cycles); so many
+        behind the last one of that row.
+        """
+        row, cycles = apart
+        while self.random.random() < self.gap or self.cycle < self.visits.get((valid, row), -cycles) + cycles:
             self.set(**{valid: 0}, **{name: self.random.getrandbits(len(self.ports[name])) for name in values})
             await self.step()
+        self.visits[valid, row] = self.cycle
         self.set(**{valid: 1}, **values)
         await self.step()
 

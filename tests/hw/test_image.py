@@ -43,12 +43,12 @@ async def walk(dut, config: HardwareConfig, patch: int, shape: tuple[int, int, i
     dut.start.value = 0
     await RisingEdge(dut.clk)
     taken = turns = 0
-    place, ended = None, False
+    places, ended = [None] * ImagePixels.LATENCY, False  # of the pixels on their way, the next ones first
     dut.data.value = int.from_bytes(beats[0], "little")
     dut.data_valid.value = 1
-    while not ended or place:
+    while not ended or any(places):
         await RisingEdge(dut.clk)
-        if place:
+        if place := places.pop(0):
             lanes, pixels = int(dut.lanes.value), int(dut.pixels.value)
             meant = [i for i in range(config.lanes) if lanes >> i & 1]
             assert len(meant) == group
@@ -56,10 +56,11 @@ async def walk(dut, config: HardwareConfig, patch: int, shape: tuple[int, int, i
                 at = place[0], place[1] * config.lanes + lane
                 assert written[at] == -1, f"side {patch}: written twice, {at}"
                 written[at] = pixels >> 8 * lane & 0xFF
-            place = None
+        places.append(None)
         if dut.data_valid.value:
             assert dut.valid.value
-            place, ended, turns = (int(dut.token.value), int(dut.word.value)), bool(dut.last.value), turns + 1
+            places[-1] = int(dut.token.value), int(dut.word.value)
+            ended, turns = bool(dut.last.value), turns + 1
             if dut.data_taken.value:
                 taken += 1
                 dut.data.value = int.from_bytes(beats[taken], "little") if taken < len(beats) else 0

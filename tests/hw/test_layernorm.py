@@ -21,6 +21,7 @@ class Rows:
     async def write(self, row: int, new, old, *, first: bool = False, subtract_old: bool = False) -> None:
         await self.bench.send(
             "statistics_valid",
+            (row, self.unit.REVISIT),
             statistics_row=row,
             statistics_new=vector(new, 16),
             statistics_old=vector(old, 16),
@@ -86,7 +87,7 @@ async def compare(dut):
             continue
         for n in range(4 * count):
             i, c = (int(random.integers(0, n_)) for n_ in blocks.shape[:2])
-            for _ in range(1 + n % 3):  # the same word again, at once
+            for _ in range(1 + n % 3):  # the same word again, as soon as allowed
                 new = np.where(
                     np.arange(c * lanes, (c + 1) * lanes) < elements, random.integers(-32768, 32768, lanes), 0
                 )
