@@ -38,6 +38,9 @@ _WEIGHING: Mapping[str, Mapping[str, float]] = {
     "performer": {"lut": 164, "ff": 48},  # with ReLU's, of which they and cosFormer's make use
     "cosformer": {"lut": 387, "ff": 165, "dsp": 2.5},
 }
+# An exponential, a rounding and a place in the stream's multiplexers: what an array of more rows than columns has for
+# each row beyond them, where products are packed.
+_BEYOND: Mapping[str, int] = {"lut": 590, "ff": 310, "dsp": 2}
 _SMALL = 3.5  # blocks of the normalisation and the softmax, whatever the configuration
 
 
@@ -109,7 +112,11 @@ def predicted(hardware: HardwareConfig, board: Board | None = None) -> dict[str,
             f"board, as zcu102"
         )
     found = {
-        kind: round(float(_coefficients(kind) @ _features(hardware, kind)) + _weighing(hardware, kind))
+        kind: round(
+            float(_coefficients(kind) @ _features(hardware, kind))
+            + _weighing(hardware, kind)
+            + _BEYOND[kind] * (hardware.inputs - hardware.lanes)
+        )
         for kind in LINEAR
     }
     moves = isinstance(board, ZynqBoard) and board.ultra_ram

@@ -391,6 +391,21 @@ PRESETS = {
             weight_bits=WeightFormat.MIXED,
             packed=1,
         ),
+        # The same with twice the multipliers: what a ZCU102 has room for.
+        HardwareConfig(
+            "zcu102-large",
+            lanes=32,
+            array_rows=64,
+            masters=4,
+            rows=528,
+            full_rows=264,
+            tokens=264,
+            width=384,
+            hidden=1536,
+            prefetch_beats=2048,
+            weight_bits=WeightFormat.MIXED,
+            packed=1,
+        ),
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
         HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),
