@@ -23,13 +23,13 @@ from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, Instruction, Opcode, Stat
 from edgemoe.models.compatibility import StrEnum
 
 # What the hardware's units say of themselves; they need Amaranth, so it is repeated here, and a test compares.
-STREAM = 5  # from the issue of a row to its word: Streamer.LATENCY
+STREAM = 6  # from the issue of a row to its word: Streamer.LATENCY
 PROBABILITY = 8  # through the exponentials: Softmax.LATENCY
 REWEIGHTING = 6  # more, in builds with softplus attention: WAIT of the softmax unit
 ACCUMULATE = 3  # Accumulator.LATENCY
 EPILOGUE = 21  # Epilogue.LATENCY
 SPACING = 4  # from a block's first row to the next one's, at least: Accumulator.REVISIT
-SWEEP = 24  # of LAYERNORM beyond a cycle a row: LayerNorm.SWEEP_DELAY
+SWEEP = 23  # of LAYERNORM beyond a cycle a row: LayerNorm.SWEEP_DELAY
 NARROW = 4  # rounding before the array, where products are packed: Narrow.LATENCY
 ROW_STEP = 3  # and its undoing behind the accumulators: RowStep.LATENCY
 COPY = 1  # what the epilogue has more for the residual's copy

@@ -9,7 +9,7 @@ from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import EXPERT_BITS, SCORE_BITS, index_shape
 from edgemoe.hw.memory.arbiter import first
-from edgemoe.hw.memory.block_memory import BlockMemory
+from edgemoe.hw.memory.banked_memory import BankedMemory
 
 
 def entry_layout(config: HardwareConfig) -> data.StructLayout:
@@ -23,13 +23,13 @@ class ExpertQueues(wiring.Component):
         reset (in): empties every queue: counts are 0 in the next cycle. A push in the same cycle is forgotten, too.
         push, push_expert, push_entry (in): appends an entry (row, score); one a cycle, to any queue.
         entry_expert, entry_index (in): which entry is read; the expert stands since the cycle before.
-        entry (out): it, one cycle later.
+        entry (out): it, ENTRY_LATENCY cycles later.
         count_expert (in): whose length is asked for.
         count (out): it, in the same cycle.
         next_from (in): the lowest expert that counts.
         next_found, next_expert (out): the first from there on whose queue is not empty.
-    Latency: PUSH_DELAY = 3 cycles from a push to the cycle in which its entry may be asked for; NEXT_LATENCY = 1 cycle
-        from next_from to next_expert.
+    Latency: PUSH_DELAY = 3 cycles from a push to the cycle in which its entry may be asked for; ENTRY_LATENCY = 2
+        cycles from entry_index to entry; NEXT_LATENCY = 1 cycle from next_from to next_expert.
     Interval: INTERVAL = 1 cycle between pushes.
     Format: score unsigned, 2^15 is 1.0.
     Limits: at most config.rows entries a queue between two resets; expert numbers below config.experts (next_from may
@@ -39,6 +39,7 @@ class ExpertQueues(wiring.Component):
 
     INTERVAL = 1
     PUSH_DELAY = 3
+    ENTRY_LATENCY = BankedMemory.LATENCY
     NEXT_LATENCY = 1
 
     def __init__(self, config: HardwareConfig):
@@ -87,7 +88,7 @@ class ExpertQueues(wiring.Component):
             m.d.sync += filled.eq(filled | (Const(1, 1) << self.push_expert))
 
         layout = entry_layout(config)
-        m.submodules.entries = entries = BlockMemory(layout.size, config.experts * config.rows)
+        m.submodules.entries = entries = BankedMemory(layout.size, config.experts * config.rows)
         # Where a queue begins: a small table and its register, instead of a multiplier.
         begins = Array(Const(k * config.rows, entries.address_bits) for k in range(config.experts))
         pushed, asked = (

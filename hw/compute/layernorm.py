@@ -103,8 +103,8 @@ class LayerNorm(wiring.Component):
         command (in LayerNormCommand): whose scales are wanted; all sampled with `start`.
         scale (in ScalePort): mantissa * 2^-16 * 2^-exponent of row `index`, above half of the table that of heads.
     Latency: STATISTICS_DELAY = 2 + tree cycles, at least, from the last word of a row to a `start` that covers it
-        (words of other rows may come at any time), of which the sweep awaits the rest: it begins SETTLE = 7 cycles
-        behind `start`. From `start` to `done` rows + SWEEP_DELAY, one row a cycle; SWEEP_DELAY = 24 cycles.
+        (words of other rows may come at any time), of which the sweep awaits the rest: it begins SETTLE = 6 cycles
+        behind `start`. From `start` to `done` rows + SWEEP_DELAY, one row a cycle; SWEEP_DELAY = 23 cycles.
     Interval: INTERVAL = 1 cycle between words; REVISIT = 4 cycles between words of the same row.
     Format: words signed 16 bit; sums exact; (new^2 - old^2) is one multiplication a lane, (new - old) * (new + old).
     Limits: row < config.rows; a row has at most 2^12 elements (padding lanes hold 0); elements 12 bit, epsilon
@@ -114,7 +114,7 @@ class LayerNorm(wiring.Component):
 
     INTERVAL = 1
     REVISIT = 4
-    SETTLE = 7
+    SETTLE = 6
     SUM_BITS = WORD_BITS + ELEMENT_BITS
     SQUARE_BITS = 2 * WORD_BITS - 1 + ELEMENT_BITS
     VARIANCE_STAGES = Stages(

@@ -44,8 +44,8 @@ class ResultPort(wiring.Signature):
 
 
 class EntryPort(wiring.Signature):
-    """Reading an expert's queue, as its reader sees it: `row` and `score` of an entry stand one cycle after `expert`
-    and `index`.
+    """Reading an expert's queue, as its reader sees it: `row` and `score` of an entry stand two cycles after `index`,
+    and `expert` since the cycle before that.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class EntryPort(wiring.Signature):
 
 class DmaPort(wiring.Signature):
     """DMA to the on-chip memories, as DMA sees it: a word written, a word read (`read_data` one cycle after its
-    address), the row of the current expert's queue entry (`entry_row` one cycle after `entry_index`).
+    address), the row of the current expert's queue entry (`entry_row` two cycles after `entry_index`).
 
     `write_lanes` is an enable for each lane, of activation memory; the others are written whole.
     """

@@ -4,7 +4,7 @@
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import Stages, chain
+from edgemoe.hw.compute.pipeline import Stages, chain, delay
 from edgemoe.hw.compute.row_maxima import StepPort
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode
@@ -48,6 +48,7 @@ class Streamer(wiring.Component):
     stage     what is in its registers
     ========  ==================================================================================
     entry     the entry `index` of the expert's queue, which gather and scatter ask for
+    kept      the same
     row       the streamed row: that of the entry (gather) or the index. (A stage of its own
               because a large block RAM answers late in its cycle.)
     product   row x stride; base + chunk
@@ -74,14 +75,14 @@ class Streamer(wiring.Component):
         steps (out StepPort): the step of a row's activations, where products are packed.
         operation (out OperationPort): runs alone; its `job` is the present instruction, whatever it is.
         events (out Events): what the present cycle is spent on.
-    Latency: LATENCY = 5 cycles from the issue of a row to its word, beside `streamed.issue`, a register for each of the
+    Latency: LATENCY = 6 cycles from the issue of a row to its word, beside `streamed.issue`, a register for each of the
         STAGES.
     Interval: INTERVAL = 1 cycle between rows of a block.
     Limits: those that the sequencer checks.
     Twin: none (no arithmetic on data).
     """
 
-    STAGES = Stages("entry", "row", "product", "address", "word")
+    STAGES = Stages("entry", "kept", "row", "product", "address", "word")
     LATENCY = len(STAGES)
     INTERVAL = 1
 
@@ -293,7 +294,7 @@ class Streamer(wiring.Component):
         row, product, base = Signal(ROW_BITS), Signal(ROW_BITS + STRIDE_BITS), Signal(WORD_ADDRESS_BITS)
         here = self.streamed.contexts[entry.tag.context].instruction
         m.d.sync += [
-            entry.eq(issued),
+            entry.eq(delay(m, issued, self.STAGES.after("entry"), name="asked", reset_less=False)),
             # row
             row.eq(Mux(here.gather, self.entry.row, entry.tag.index)),
             located.eq(entry),

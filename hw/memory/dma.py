@@ -6,6 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
+from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory, Opcode
 from edgemoe.hw.contract.layouts import (
@@ -46,15 +47,15 @@ class Dma(wiring.Component):
         memories (out DmaPort): words to and from the on-chip memories; LOAD writes all lanes.
         reads (out): a word of STORE: `memories.read_address` is meant in this cycle.
         stop (in): forgets everything; hold until Reader and Writer are idle.
-    Latency: varies: with the bus; ADDRESS_LATENCY = 5 cycles from a word's turn to its write or read: own row, that of
-        the queue's entry, row * stride in two, address.
+    Latency: varies: with the bus; ADDRESS_LATENCY = 6 cycles from a word's turn to its write or read: own row, that of
+        the queue's entry in two, row * stride in two, address.
     Interval: INTERVAL = 1 cycle between words, or groups of G pixels, while the bus keeps up.
     Limits: those that the sequencer checks: every word within its memory, a picture's patches within the rows.
     Twin: none (no arithmetic); the patches of IMAGE are `models.numbers.twins.image_patches`.
     """
 
     INTERVAL = 1
-    ADDRESS_LATENCY = 5
+    ADDRESS_LATENCY = 6
     PIXEL_STAGE = ImagePixels.LATENCY  # where in that time the pixels of a turn come out
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -153,7 +154,7 @@ class Dma(wiring.Component):
         queued = instruction.gather | instruction.scatter
         m.d.sync += [
             own_row.eq(Mux(self.image, pixels.token, row)),
-            row_number.eq(Mux(queued & ~self.image, memories.entry_row, own_row)),
+            row_number.eq(Mux(queued & ~self.image, memories.entry_row, delay(m, own_row, 1, name="own"))),
             product.eq(row_number * instruction.destination_stride),
             kept.eq(product),
             address.eq(kept + instruction.destination_base + stages[-2].column),

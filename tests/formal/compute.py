@@ -46,11 +46,12 @@ def expert_queues(p: Property, unit: Any) -> None:
     with m.If(dut.reset):
         m.d.sync += [count.eq(0) for count in counts]
         m.d.sync += age.eq(0)
-    # Readable PUSH_DELAY cycles after the push, by an expert that stood before, one cycle later at the port; entries
-    # behind the count mean nothing.
+    # Readable PUSH_DELAY cycles after the push, by an expert that stood before, ENTRY_LATENCY cycles later at the
+    # port; entries behind the count mean nothing.
     asked = p.later & p.past(dut.entry_expert == expert) & (dut.entry_expert == expert)
     asked &= (dut.entry_index == number) & (age >= unit.PUSH_DELAY)
-    p.check(~(p.later & p.past(asked)) | (dut.entry.as_value() == p.past(kept)))
+    before = p.later & p.past(asked)
+    p.check(~(p.later & p.past(before)) | (dut.entry.as_value() == p.past(p.past(kept))))
     # The lowest expert with entries, from next_from on.
     filled = [count != 0 for count in counts]
     found, lowest = 0, 0
@@ -59,7 +60,7 @@ def expert_queues(p: Property, unit: Any) -> None:
         found, lowest = hit | found, Mux(hit, i, lowest)
     p.check(~p.later | (dut.next_found == p.past(found)))
     p.check(~(p.later & dut.next_found) | (dut.next_expert == p.past(lowest)))
-    p.cover(p.past(asked) & (expert == 2) & (number == 1) & (dut.entry.score == 7) & p.later)
+    p.cover(p.past(before) & (expert == 2) & (number == 1) & (dut.entry.score == 7) & p.later)
     p.cover((counts[0] == 2) & (counts[3] == 2))
     p.cover(dut.next_found & (dut.next_expert == 2))
     p.cover(p.past(dut.reset) & p.past(p.past(counts[0] == 2)) & (dut.count == 0))
@@ -112,7 +113,7 @@ PROOFS = [
         "expert queues",
         expert_queues,
         ExpertQueues,
-        8,
+        10,
         {
             "a push right behind another is lost": Mutant("tally.en.eq(self.push)",
                                                         'tally.en.eq(self.push & ~delay(m, self.push, 1, name="f"))'),
@@ -124,8 +125,8 @@ PROOFS = [
                 "with m.If(self.reset & ~self.push):\n            m.d.sync += filled.eq(0)\n        with "
                 "m.Elif(self.push):",
             ),
-            "the last queue is an entry short": Mutant("BlockMemory(layout.size, config.experts * config.rows)",
-                                                       "BlockMemory(layout.size, config.experts * config.rows - 1)"),
+            "the last queue is an entry short": Mutant("BankedMemory(layout.size, config.experts * config.rows)",
+                                                       "BankedMemory(layout.size, config.experts * config.rows - 1)"),
             "entries arrive a cycle late": Mutant(
                 'delay(m, self.push, 2, name="write"', 'delay(m, self.push, 3, name="write"'
             ),

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Block memory, and the sliced one that ECP5 builds have in its place: both are the same memory. Pairs of words."""
+"""Block memory, and the sliced one that ECP5 builds have in its place: both are the same memory. Pairs of words, and
+banks.
+"""
 
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
 from edgemoe.boards.flows import ecp5
+from edgemoe.hw.memory.banked_memory import BANK_WORDS, BankedMemory
 from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.hw.memory.word_pairs import WordPairs
 from edgemoe.sim.bench import flat_ports, parameters, run_verilog, to_verilog
@@ -88,3 +91,22 @@ def test_two_neighbouring_words_at_a_time(depth: int) -> None:
     inputs["read_address"] = np.concatenate([np.zeros(depth, int), read])
     out = rtl(WordPairs(width, depth, groups), inputs)
     assert (out["read_data"][depth:] == pairs).all()
+
+
+@pytest.mark.parametrize("depth", [9, BANK_WORDS, 2 * BANK_WORDS + 5])
+def test_banks(depth: int) -> None:
+    """The first and the last words of every bank, read while they are written."""
+    rng, width = np.random.default_rng(depth), 24
+    edges = {place for start in range(0, depth, BANK_WORDS) for place in (start, start + 1, start - 1, depth - 1)}
+    places = np.array(sorted(place for place in edges if place >= 0))
+    words, found = dict.fromkeys(places.tolist(), 0), []
+    enable, place = rng.integers(0, 2, CYCLES), rng.choice(places, CYCLES)
+    data, read = rng.integers(0, 1 << width, CYCLES), rng.choice(places, CYCLES)
+    enable[: len(places)], place[: len(places)] = 1, places
+    for cycle in range(CYCLES):
+        found.append(words[int(read[cycle])])
+        if enable[cycle]:
+            words[int(place[cycle])] = int(data[cycle])
+    inputs = {"write_enable": enable, "write_address": place, "write_data": data, "read_address": read}
+    out = rtl(BankedMemory(width, depth), inputs)
+    assert (out["read_data"][len(places) :] == found[len(places) :]).all()

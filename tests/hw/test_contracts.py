@@ -56,6 +56,7 @@ from edgemoe.hw.control.streamer import Streamer
 from edgemoe.hw.control.writeback import Writeback
 from edgemoe.hw.memory.arbiter import Arbiter
 from edgemoe.hw.memory.axi import BurstSplitter
+from edgemoe.hw.memory.banked_memory import BankedMemory
 from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.hw.memory.image import ImagePixels
 from edgemoe.hw.memory.reader import Reader, ReadMaster
@@ -97,6 +98,7 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     Writeback: partial(Writeback, PACKED),
     Arbiter: partial(Arbiter, 4, 2),
     BlockMemory: partial(BlockMemory, 24, 10, 3),
+    BankedMemory: partial(BankedMemory, 24, 10),
     WordPairs: partial(WordPairs, 24, 10, 3),
     LevelPromise: partial(LevelPromise, CONFIG, 8),
     ReadMaster: partial(ReadMaster, CONFIG, 0b0011, 0),

@@ -102,6 +102,7 @@ class Bench:
 
     async def watch(self):
         dut, lanes, edge = self.dut, self.config.lanes, RisingEdge(self.dut.clk)
+        row = 0
         while True:
             await edge
             if dut.rst.value:
@@ -125,7 +126,7 @@ class Bench:
                 word = sum(v << 16 * lane for lane, v in enumerate(lanes_read))
             dut.dma_memories_read_data.value = word
             index = int(dut.dma_memories_entry_index.value)
-            dut.dma_memories_entry_row.value = self.queue[index] if index < len(self.queue) else 0
+            dut.dma_memories_entry_row.value, row = row, self.queue[index] if index < len(self.queue) else 0
             for kind in ("read", "write"):
                 if getattr(dut, f"{kind}_failure_valid").value:
                     self.errors.append((kind, int(getattr(dut, f"{kind}_failure_address").value)))

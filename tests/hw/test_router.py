@@ -89,7 +89,7 @@ class Routing:
             bench.set(query_count_expert=expert)
             for index, entry in enumerate(queue):
                 bench.set(entry_expert=expert, entry_index=index)
-                await bench.step(2)
+                await bench.step(1 + ExpertQueues.ENTRY_LATENCY)
                 assert (bench.get("entry_row"), bench.get("entry_score")) == entry, f"expert {expert}, entry {index}"
             await bench.step()
             assert bench.get("query_count") == len(queue), f"count of expert {expert}"
@@ -155,7 +155,7 @@ async def queues(dut):
         await bench.step(ExpertQueues.PUSH_DELAY - 1)
         for expert, index in [last, *((e, n) for e in range(config.experts) for n in range(len(expected[e])))]:
             bench.set(entry_expert=expert, entry_index=index, count_expert=expert)
-            await bench.step(2)
+            await bench.step(1 + ExpertQueues.ENTRY_LATENCY)
             assert bench.get("entry") == expected[expert][index], unpack(layout, bench.get("entry"))
             assert bench.get("count") == len(expected[expert])
 
