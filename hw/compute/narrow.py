@@ -20,9 +20,10 @@ class Narrow(wiring.Component):
     ==========  ===========================================
     stage       value of a lane
     ==========  ===========================================
-    factor      8 / mantissa, beside the word
+    factor      8 / mantissa * 2^(7 - exponent), beside
+                the word
     product     word * factor
-    rounded     / 2^(15 + exponent)
+    rounded     / 2^22, in the multiplier's slice
     word        limited to 9 bits, or the word as it came
     ==========  ===========================================
 
@@ -54,18 +55,19 @@ class Narrow(wiring.Component):
         m = Module()
         words, out = self.words, self.out
         factors = [0] * 8 + [int(factor) for factor in step_table()] + [0] * 15
-        factor = Signal(WORD_BITS, reset_less=True)
-        m.d.sync += factor.eq(Array(Const(value, WORD_BITS) for value in factors)[self.step.mantissa])
-        exponent = delay(m, self.step.exponent, self.STAGES.after("product"), name="exponent")
+        most = (1 << len(self.step.exponent)) - 1
+        factor = Signal(WORD_BITS + most, reset_less=True)
+        places = ~self.step.exponent  # 7 - exponent
+        m.d.sync += factor.eq(Array(Const(value, WORD_BITS) for value in factors)[self.step.mantissa] << places)
         packed = delay(m, words.packed, self.STAGES.after("rounded"), name="packed")
         plain = delay(m, words.data, self.STAGES.after("rounded"), name="plain")
         for lane in range(self.config.inputs):
             word = delay(m, words.data[lane], 1, name=f"word_{lane}")
-            product = Signal(signed(2 * WORD_BITS + 1), name=f"product_{lane}", reset_less=True)
+            product = Signal(signed(WORD_BITS + len(factor) + 1), name=f"product_{lane}", reset_less=True)
             rounded = Signal(signed(WORD_BITS + 2), name=f"rounded_{lane}", reset_less=True)
             m.d.sync += [
                 product.eq(word * factor),
-                rounded.eq(round_shift(product >> STEP_TABLE_FRACTION - 1, exponent + 1)),
+                rounded.eq(round_shift(product, STEP_TABLE_FRACTION + most)),
                 out.data[lane].eq(Mux(packed, saturate(rounded, NARROW_BITS), plain[lane])),
             ]
         m.d.comb += [
