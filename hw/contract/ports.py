@@ -9,7 +9,7 @@ from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, SCORE_BITS, 
 
 
 class ReadPort(wiring.Signature):
-    """Reading an on-chip memory, as its reader sees it: `data` stands one cycle after `address`."""
+    """Reading an on-chip memory, as its reader sees it: `data` stands one cycle after `address` (the residual: two)."""
 
     def __init__(self, config: HardwareConfig) -> None:
         super().__init__({"address": Out(WORD_ADDRESS_BITS), "data": In(word(config))})
@@ -55,7 +55,7 @@ class EntryPort(wiring.Signature):
 
 
 class DmaPort(wiring.Signature):
-    """DMA to the on-chip memories, as DMA sees it: a word written, a word read (`read_data` one cycle after its
+    """DMA to the on-chip memories, as DMA sees it: a word written, a word read (`read_data` two cycles after its
     address), the row of the current expert's queue entry (`entry_row` two cycles after `entry_index`).
 
     `write_lanes` is an enable for each lane, of activation memory; the others are written whole.

@@ -79,8 +79,9 @@ class RowPipeline(wiring.Component):
     ============  =========================  ====================================================================
     bias          array - 1                  `bias`: the epilogue answers a cycle later
     accumulate    array                      `accumulate`: index, first, last of the sums at the array's output
-    destination   entry - 3                  row x stride; a cycle later base + column, another the two addresses
-    tables        entry - 2                  `norm`, `softmax`: which row's scale is read; `old_address` a cycle later
+    destination   entry - 4                  row x stride; a cycle later base + column, another the two addresses, of
+                                             which one is `old_address`
+    tables        entry - 2                  `norm`, `softmax`: which row's scale is read
     scale         entry - 1                  mantissa and exponent, chosen; they stand beside the sums at entry
     epilogue      entry                      `control` of the epilogue; entry = array + accumulator
     mask          exit - 3                   which lanes of a word of scores exist, through three registers
@@ -131,7 +132,7 @@ class RowPipeline(wiring.Component):
             "bias": summed + bias_delay - 1 if config.packed else array_latency - 1,
             "accumulate": array_latency,
             **({"packed": summed} if config.packed else {}),
-            "destination": self.entry - 3,
+            "destination": self.entry - 4,
             "tables": self.entry - 2,
             "scale": self.entry - 1,
             "epilogue": self.entry,

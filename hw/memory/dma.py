@@ -178,12 +178,9 @@ class Dma(wiring.Component):
         m.submodules.stored = stored = SyncFIFOBuffered(width=8 * config.word_bytes + 1, depth=STORE_WORDS)
         m.submodules.store_beats = store_beats = WordsToBeats(config)
         free = Signal(range(STORE_WORDS + 1), init=STORE_WORDS)
-        arrives, arrives_last = Signal(), Signal()
-        m.d.sync += [
-            arrives.eq(self.reads),
-            arrives_last.eq(last_read),
-            free.eq(free - turn + (stored.r_rdy & stored.r_en)),
-        ]
+        arrives = delay(m, self.reads, 2, name="arrives", reset_less=False)
+        arrives_last = delay(m, last_read, 2, name="arrives_last")
+        m.d.sync += free.eq(free - turn + (stored.r_rdy & stored.r_en))
         m.d.comb += [
             room.eq(free != 0),
             stored.w_en.eq(arrives),

@@ -102,7 +102,7 @@ class Bench:
 
     async def watch(self):
         dut, lanes, edge = self.dut, self.config.lanes, RisingEdge(self.dut.clk)
-        row = 0
+        row = before = 0
         while True:
             await edge
             if dut.rst.value:
@@ -124,7 +124,7 @@ class Bench:
                     int(dut.dma_memories_read_address.value)
                 ]
                 word = sum(v << 16 * lane for lane, v in enumerate(lanes_read))
-            dut.dma_memories_read_data.value = word
+            dut.dma_memories_read_data.value, before = before, word
             index = int(dut.dma_memories_entry_index.value)
             dut.dma_memories_entry_row.value, row = row, self.queue[index] if index < len(self.queue) else 0
             for kind in ("read", "write"):
