@@ -161,7 +161,10 @@ class Engine(wiring.Component):
         connect(m, units.stream_path.array, units.narrow.words)
         connect(m, units.narrow.out, units.array.stream)
         connect(m, units.streamer.steps, units.row_maxima.steps)
-        m.d.comb += units.narrow.step.eq(units.stream_path.row.tag.step)
+        m.d.comb += [
+            units.narrow.step.eq(units.stream_path.row.tag.step),
+            units.narrow.unsigned.eq(units.stream_path.unsigned),
+        ]
 
     def _rows(self, m: Module, units) -> None:
         """Rows behind the array: accumulators, epilogue with the row's scale and its old word, memories, row tables."""

@@ -338,6 +338,7 @@ class Emulator:
             residual_shift=i.residual_shift,
             output_shift=i.output_shift,
             function=Activation(i.activation).function,
+            raise_result=h.packed & i.raised,
         )
         saturated = int(np.count_nonzero((y == 32767) | (y == -32768)))
         if saturated:
@@ -373,11 +374,11 @@ class Emulator:
             self.maximum[:count] = np.maximum(scores.max(axis=1, initial=LOWEST_SCORE), least)
 
     def _packed(self, i: Instruction, x: NDArray, streamed: NDArray[np.int64], weights: NDArray) -> NDArray[np.float64]:
-        """Sums of rows rounded to 9 bits, in units of 1/8 of what they would be of rows as they are."""
+        """Sums of rows rounded to 9 bits, in units of 1/8 of what they would be of rows as they are; unsigned: 1/16."""
         rows = streamed if i.gather else i.steps_base + streamed
         codes = self.codes[i.steps][rows % self.hardware.table_rows] if i.steps else np.zeros(len(x), np.int64)
         mantissa, exponent = row_step(codes)
-        x = narrow(x, mantissa[:, None], exponent[:, None])
+        x = narrow(x, mantissa[:, None], exponent[:, None], i.unsigned)
         sums = unit.packed_matmul(x, weights, self.hardware.inputs).reshape(len(x), -1)
         return sums[:, : i.columns * self.hardware.lanes] * (mantissa << exponent)[:, None]
 

@@ -39,5 +39,6 @@ def pack(linear: Linear, hardware: HardwareConfig) -> NDArray[np.uint8]:
     bias, multiplier = pad(bias, 1, linear.groups, lanes), pad(multiplier, 1, linear.groups, lanes)
     smoothing: NDArray | int = 0
     if linear.smoothing is not None:
-        smoothing = pad(linear.smoothing[None], 1, linear.groups, lanes)
+        smoothing = linear.smoothing if linear.smoothing.ndim == 2 else linear.smoothing[None]
+        smoothing = pad(smoothing, 1, linear.groups, lanes)
     return stream_of(linear, hardware).pack(weights, bias, multiplier, smoothing)

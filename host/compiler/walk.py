@@ -119,6 +119,8 @@ class Walk:
             bias_shift=linear.bias_shift,
             activation=Activation.of(linear.activation),
             packed=int(linear.packed),
+            raised=int(linear.raised),
+            unsigned=int(linear.unsigned),
             expert_stride=stream.stride if linear.weights.ndim == 3 else 0,
         )
         self.out.macs += rows * linear.products

@@ -14,6 +14,7 @@ from edgemoe.models.numbers.arithmetic import (
     ACTIVATION_SEGMENT_BITS,
     CORRECTIONS,
     correction_table,
+    raised,
 )
 
 VALUE_BITS = 32  # wide enough for the epilogue's sum of a product and a shifted residual
@@ -23,7 +24,8 @@ _HALF = 8  # of the last bit of delta, which is 2^-16, in units of the tables, 2
 
 
 class ActivationFunction(wiring.Component):
-    """result = f(value) with the function f that `kind` names, or value; f(x) = max(x, 0) - delta(|x|), lane by lane.
+    """result = f(value) with the function f that `kind` names, or value; f(x) = max(x, 0) - delta(|x|), lane by lane;
+    with `raised`, where products are packed, f(x) + as much as f falls below zero.
 
     delta = round_shift(start[i] + round_shift(rise[i] * f, 10), 4) with i the upper 9 and f the lower 10 bits of |x| <
     8, and 0 from 8 on; of SiLU and softplus, which reach further, of |x| / 2 < 8. ReLU has none; that of softplus is
@@ -31,14 +33,15 @@ class ActivationFunction(wiring.Component):
     holds start + 8. One memory for each two lanes, with 512 words for each of the build's functions but ReLU.
 
     Ports:
-        kind (in): Activation: what to apply to the word; one that the build has.
+        kind (in): Activation: what to apply to the word; one that the build has,
+        raised (in): whether to raise it, where products are packed.
         value (in): N signed numbers of VALUE_BITS, N = config.lanes.
         result (out): of the word LATENCY cycles before.
     Latency: LATENCY = 6 cycles from value to result, a register for each of the STAGES; `table` is the memory's own.
     Interval: INTERVAL = 1 cycle between words.
     Format: 32-bit signed, 16 fractional bits, in and out.
     Limits: any 32-bit value.
-    Twin: `models.numbers.arithmetic.activation`.
+    Twin: `models.numbers.arithmetic.activation`, `models.numbers.arithmetic.raised`.
     """
 
     STAGES = Stages("magnitude", "table", "operand", "product", "sum", "difference")
@@ -46,7 +49,7 @@ class ActivationFunction(wiring.Component):
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
-        self.lanes = config.lanes
+        self.lanes, self.packed = config.lanes, config.packed
         # A memory cannot be empty.
         self.kinds = [kind for kind in config.functions if kind in CORRECTIONS] or ["gelu"]
         tables = [correction_table(kind) for kind in self.kinds]
@@ -61,11 +64,12 @@ class ActivationFunction(wiring.Component):
         rise = max(bits_for(segment["rise"], require_sign_bit=True) for segment in self.segments)
         self.segment = data.StructLayout({"start": signed(start) if below else start, "rise": signed(rise)})
         word = data.ArrayLayout(signed(VALUE_BITS), config.lanes)
-        super().__init__({"kind": In(KIND_BITS), "value": In(word), "result": Out(word)})
+        more = {"raised": In(1)} if config.packed else {}
+        super().__init__({"kind": In(KIND_BITS), **more, "value": In(word), "result": Out(word)})
 
     def elaborate(self, platform):
         m = Module()
-        table, corrected, halved = self.choice(m)
+        table, corrected, halved, above = self.choice(m)
         for lane in range(self.lanes):
             if lane % 2 == 0:
                 m.submodules[f"table_{lane}"] = memory = Memory(
@@ -102,20 +106,30 @@ class ActivationFunction(wiring.Component):
             delta = total[ACTIVATION_SEGMENT_BITS + 4 :]
             delta = delta.as_signed() if shape.signed else delta
             delta = Mux(delay(m, correct, 3, name=f"correct_{lane}"), delta, 0)
-            m.d.sync += self.result[lane].eq(delay(m, base, 4, name=f"base_{lane}") - delta)
+            late = 4
+            if self.packed:
+                lifted = Signal(signed(VALUE_BITS), name=f"lifted_{lane}", reset_less=True)
+                m.d.sync += lifted.eq(base + above)
+                base, late = lifted, 3
+            m.d.sync += self.result[lane].eq(delay(m, base, late, name=f"base_{lane}") - delta)
         return m
 
-    def choice(self, m: Module) -> tuple[Signal, Signal, Signal]:
+    def choice(self, m: Module) -> tuple[Signal, Signal, Signal, Signal]:
         """Of the word in the stage `magnitude`: which table is its function's, whether it has one, whether that takes
-        half of |x|.
+        half of |x|, by how much it is raised.
         """
         table = Signal(max(1, ceil_log2(len(self.kinds))), reset_less=True)
         corrected, halved = Signal(reset_less=True), Signal(reset_less=True)
+        above = Signal(max(1, max(map(raised, self.kinds)).bit_length()), reset_less=True)
         m.d.sync += [corrected.eq(0), halved.eq(0)]
+        if self.packed:
+            m.d.sync += above.eq(0)
         with m.Switch(self.kind):
             for number, kind in enumerate(self.kinds):
                 with m.Case(Activation.of(kind)):
                     m.d.sync += [table.eq(number), corrected.eq(1), halved.eq(CORRECTIONS[kind].halvings)]
+                    if self.packed:
+                        m.d.sync += above.eq(Mux(self.raised, raised(kind), 0))
             with m.Default():
                 pass
-        return table, corrected, halved
+        return table, corrected, halved, above

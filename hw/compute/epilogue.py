@@ -33,6 +33,7 @@ class EpilogueControl(data.StructLayout):
                 "residual_shift": 4,
                 "output_shift": 4,
                 "use_parameters": 1,  # 0: multiplier 2^15 and bias 0 (no parameters in a stream of keys or values)
+                **({"raised": 1} if config.packed else {}),
             }
         )
 
@@ -183,6 +184,8 @@ class Epilogue(wiring.Component):
         output_shift = beside(f"activation {ActivationFunction.LATENCY}", "output_shift")
 
         m.d.comb += activation.kind.eq(beside("w", "activation"))
+        if self.config.packed:
+            m.d.comb += activation.raised.eq(beside("w", "raised"))
         sums = beside("amount", "sums")
         for lane in range(self.config.lanes):
 

@@ -15,13 +15,13 @@ from edgemoe.models.numbers.words import NARROW_BITS
 
 class Narrow(wiring.Component):
     """out.data[k] = sat9(round_shift(words.data[k] * (8 / mantissa in units of 2^-15), 15 + exponent)) of packed words;
-    others pass as they are.
+    others pass as they are. `unsigned` words have steps half as large, and are limited to 0 to 511.
 
     ==========  ===========================================
     stage       value of a lane
     ==========  ===========================================
-    factor      8 / mantissa * 2^(7 - exponent), beside
-                the word
+    factor      8 / mantissa * 2^(7 - exponent), or twice
+                that, beside the word
     product     word * factor
     rounded     / 2^22, in the multiplier's slice
     word        limited to 9 bits, or the word as it came
@@ -29,11 +29,11 @@ class Narrow(wiring.Component):
 
     Ports:
         words (in ArrayStream): a word, `packed` if it is to be rounded,
-        step (in): of its row.
+        step, unsigned (in): of its row.
         out (out ArrayStream): LATENCY cycles later.
     Latency: LATENCY = 4 cycles from words to out, a register for each of the STAGES.
     Interval: INTERVAL = 1 cycle between words.
-    Format: words signed 16 bit; mantissa 8..16, exponent 0..7.
+    Format: words signed 16 bit; mantissa 8..16, exponent 0..7; rounded words signed 10 bit.
     Twin: `models.numbers.arithmetic.narrow`.
     """
 
@@ -47,6 +47,7 @@ class Narrow(wiring.Component):
             {
                 "words": In(ArrayStream(config)),
                 "step": In(layouts.STEP),
+                "unsigned": In(1),
                 "out": Out(ArrayStream(config)),
             }
         )
@@ -56,19 +57,21 @@ class Narrow(wiring.Component):
         words, out = self.words, self.out
         factors = [0] * 8 + [int(factor) for factor in step_table()] + [0] * 15
         most = (1 << len(self.step.exponent)) - 1
-        factor = Signal(WORD_BITS + most, reset_less=True)
-        places = ~self.step.exponent  # 7 - exponent
-        m.d.sync += factor.eq(Array(Const(value, WORD_BITS) for value in factors)[self.step.mantissa] << places)
+        factor = Signal(WORD_BITS + most + 1, reset_less=True)
+        places = most + self.unsigned - self.step.exponent
+        m.d.sync += factor.eq(Array(Const(value, WORD_BITS) for value in factors)[self.step.mantissa] << places[:4])
         packed = delay(m, words.packed, self.STAGES.after("rounded"), name="packed")
+        unsigned = delay(m, self.unsigned, self.STAGES.after("rounded"), name="unsigned")
         plain = delay(m, words.data, self.STAGES.after("rounded"), name="plain")
         for lane in range(self.config.inputs):
             word = delay(m, words.data[lane], 1, name=f"word_{lane}")
             product = Signal(signed(WORD_BITS + len(factor) + 1), name=f"product_{lane}", reset_less=True)
             rounded = Signal(signed(WORD_BITS + 2), name=f"rounded_{lane}", reset_less=True)
+            positive = Mux(rounded < 0, 0, saturate(rounded, NARROW_BITS + 1))
             m.d.sync += [
                 product.eq(word * factor),
                 rounded.eq(round_shift(product, STEP_TABLE_FRACTION + most)),
-                out.data[lane].eq(Mux(packed, saturate(rounded, NARROW_BITS), plain[lane])),
+                out.data[lane].eq(Mux(packed, Mux(unsigned, positive, saturate(rounded, NARROW_BITS)), plain[lane])),
             ]
         m.d.comb += [
             out.valid.eq(delay(m, words.valid, self.LATENCY, name="valid", reset_less=False)),

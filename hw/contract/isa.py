@@ -344,6 +344,13 @@ FIELDS = (
         "LAYERNORM: scales go into a table of their own, `scale` = NORM: come from it; a build without `head_norms` "
         "takes no notice",
     ),
+    Field(
+        "raised",
+        1,
+        "results of the activation function are raised so that none is below zero; a build without `packed` takes no "
+        "notice",
+    ),
+    Field("unsigned", 1, "packed: streamed words are rounded to 0 to 511, in steps half as large"),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

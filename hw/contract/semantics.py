@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from edgemoe.hw.contract.isa import (
     FEATURES,
     INSTRUCTION_BYTES,
+    Activation,
     Attention,
     ErrorCode,
     Instruction,
@@ -111,7 +112,7 @@ def matmul(m: Machine, i: Instruction, e: int) -> None:
             start = bias[c] << i.bias_shift if i.bias_first else 0
             total = wrap(start + sums[c], 48)
             added = old[c] << i.residual_shift if i.residual else 0 if i.bias_first else bias[c]
-            result.append(epilogue(i, total, scale, multiplier[c], added))
+            result.append(epilogue(i, total, scale, multiplier[c], added, m.config.packed & i.raised))
         copied = [round_shift(y, shift) for y, shift in zip(result, smoothing, strict=False)]
         m.write_row(i.memory, destination, copied if i.memory == Memory.ACTIVATION else result)
         if i.copy:
@@ -147,13 +148,15 @@ def plain_sums(x: list[int], weights: list[list[int]]) -> list[int]:
 
 
 def packed_sums(m: Machine, i: Instruction, read: int, x: list[int], weights: list[list[int]]) -> list[int]:
-    """Sums of a row rounded to 9 bits, in eighths. A multiplier adds up two of them in chains of inputs, one in 19 bits
-    below the other, which gets what is beyond.
+    """Sums of a row rounded to 9 bits, in eighths; `unsigned`: to 9 bits without a sign, in sixteenths. A multiplier
+    adds up two of them in chains of inputs, one in 19 bits below the other, which gets what is beyond.
     """
     row = (read if i.gather else i.steps_base + read) % m.config.table_rows
     mantissa, exponent = row_step(m.codes[i.steps][row] if i.steps else 0)
     factor = int(arithmetic.step_table()[mantissa - 8])  # 8 / mantissa in units of 2^-15
     narrow = [saturate(round_shift(number * factor, 15 + exponent), 9) for number in x]
+    if i.unsigned:
+        narrow = [min(max(0, round_shift(2 * number * factor, 15 + exponent)), 511) for number in x]
     sums = [0] * len(weights[0])
     length = min(16, m.config.inputs)
     for start in range(0, len(x), length):
@@ -287,13 +290,14 @@ def factor_of(m: Machine, i: Instruction, n: int, k: int) -> int:
     return 1 << 16
 
 
-def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int, added: int) -> int:
-    """From a 48-bit sum to a 16-bit word."""
+def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int, added: int, raised: int = 0) -> int:
+    """From a 48-bit sum to a 16-bit word. raised: by as much as the function falls below zero."""
     mantissa, exponent = scale
     a = saturate(round_shift(total, max(0, i.accumulator_shift + exponent)), 27)
     b = saturate(round_shift(a * mantissa, 15), 27)
     w = saturate(round_shift(b * multiplier, 15), 27) + added
-    return saturate(round_shift(activated(w, i.activation), i.output_shift), 16)
+    least = arithmetic.raised(Activation(i.activation).function) if raised else 0
+    return saturate(round_shift(activated(w, i.activation) + least, i.output_shift), 16)
 
 
 def keep_statistics(m: Machine, i: Instruction, n: int, written: int, old: list[int], new: list[int]) -> None:

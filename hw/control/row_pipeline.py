@@ -186,6 +186,7 @@ class RowPipeline(wiring.Component):
                 self.packed.packed.eq(packs(instruction("packed"))),
                 self.packed.step.eq(summed.step),
                 self.destination.maxima.eq(instruction("write").maxima),
+                self.control.raised.eq(instruction("epilogue").raised),
             ]
         if self.config.keeps_row_sums:
             m.d.comb += self.destination.row_sums.eq(instruction("write").row_sums)

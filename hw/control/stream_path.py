@@ -30,7 +30,8 @@ class StreamPath(wiring.Component):
         scores (out ScoreStream): to the exponentials,
         probabilities (in Probabilities): and back, `probability_latency` cycles later.
         array (out ArrayStream): the word that enters the array in this cycle,
-        row (out TaggedRow): and its tag.
+        row (out TaggedRow): and its tag,
+        unsigned (out): and whether it is rounded without a sign, where products are packed.
         swap (out): pulse: it is the first of a block.
     Latency: LATENCY = 1 cycle from the address to the word; probabilities enter `probability_latency` cycles later
         still.
@@ -54,6 +55,7 @@ class StreamPath(wiring.Component):
                 "array": Out(ArrayStream(config)),
                 "row": Out(TaggedRow(config)),
                 "swap": Out(1),
+                **({"unsigned": Out(1)} if config.packed else {}),
             }
         )
 
@@ -101,7 +103,10 @@ class StreamPath(wiring.Component):
             self.swap.eq(self.array.valid & self.array.swap),
         ]
         if self.config.packed:
-            m.d.comb += self.array.packed.eq(~probabilities.valid & packs(instruction))
+            m.d.comb += [
+                self.array.packed.eq(~probabilities.valid & packs(instruction)),
+                self.unsigned.eq(instruction.unsigned),
+            ]
         return m
 
     def _present(self, issue: data.View) -> tuple[ValueLike, ValueLike]:

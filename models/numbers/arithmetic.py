@@ -24,6 +24,7 @@ from .words import (
     RECIPROCAL_FRACTION,
     SCORE_FRACTION,
     SHARPNESS,
+    UNSIGNED_LIMIT,
     WORD_LIMIT,
 )
 
@@ -255,10 +256,13 @@ def step_table() -> Ints:
     return np.round((8 << STEP_TABLE_FRACTION) / np.arange(8, 17)).astype(np.int64)
 
 
-def narrow(x, mantissa, exponent) -> Ints:
-    """Activations in steps of their row, rounded and limited to 9 bits."""
-    product = np.asarray(x, np.int64) * step_table()[np.asarray(mantissa) - 8]
-    return saturate(round_shift(product, np.asarray(exponent) + STEP_TABLE_FRACTION), NARROW_BITS)
+def narrow(x, mantissa, exponent, unsigned=0) -> Ints:
+    """Activations in steps of their row, rounded and limited to 9 bits; unsigned: without a sign, in half as large
+    steps.
+    """
+    product = np.asarray(x, np.int64) * step_table()[np.asarray(mantissa) - 8] << unsigned
+    rounded = round_shift(product, np.asarray(exponent) + STEP_TABLE_FRACTION)
+    return np.where(unsigned, np.clip(rounded, 0, UNSIGNED_LIMIT), saturate(rounded, NARROW_BITS))
 
 
 @dataclass(frozen=True)
@@ -306,3 +310,11 @@ def activation(x, kind: str) -> Ints:
     line = _line(*correction_table(kind), np.minimum(magnitude, ACTIVATION_LIMIT - 1), ACTIVATION_SEGMENT_BITS)
     delta = round_shift(line, ACTIVATION_TABLE_FRACTION - ACTIVATION_FRACTION)
     return np.maximum(x, 0) - np.where(magnitude >= ACTIVATION_LIMIT, 0, delta)
+
+
+@cache
+def raised(kind: str) -> int:
+    """By how much an activation function's values are raised so that none is below zero, in units of 2^-16."""
+    if kind not in CORRECTIONS:
+        return 0
+    return max(0, -int(activation(-np.arange(ACTIVATION_LIMIT << CORRECTIONS[kind].halvings), kind).min()))

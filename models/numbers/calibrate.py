@@ -21,7 +21,7 @@ from .calibration import Calibration, Rounding, Tail
 from .error_aware import Moments
 from .formats import BYTE_BITS, WeightFormat
 from .forward import forward
-from .smoothing import smoothed, smoothing
+from .smoothing import smoothed_norm, smoothing
 
 TAIL_POWERS = range(-8, 23)  # what a limit of 2^k would cost the residual is known for these k
 IMAGES = 24  # of a calibration that is kept: with 8, 8-bit weights lose 1.5 dB on other pictures
@@ -180,16 +180,18 @@ def calibrate(
     for operation in model.operations:
         folded = operation.fold(tensors, calibration) if formats else {}
         halved = smoothing(operation, before, folded, calibration) if operation in model.trunk else None
-        smooth = folded if halved is None else folded | smoothed(operation, folded, halved)
+        smooth = folded if halved is None else folded | smoothed_norm(operation, folded, halved)
         before = operation
         for matrix in operation.matrices():
             wanted = [f for f in formats if f.bits(matrix.expert, matrix.unpacked) == BYTE_BITS]
             if wanted and progress:
                 progress(f"rounding {matrix.key}")
-            found: dict[int, Rounding] = {}
+            found: dict[tuple[int, bool], Rounding] = {}
             for weight_format in wanted:
                 weights = (smooth if weight_format.fast else folded)[matrix.key]
-                if id(weights) not in found:
-                    found[id(weights)] = moments.round(operation, matrix, weights, checkpoint.tensors)
-                calibration.rounding[weight_format][matrix.key] = found[id(weights)]
+                packed = weight_format.packed(matrix.expert)
+                if (id(weights), packed) not in found:
+                    rounding = moments.round(operation, matrix, weights, checkpoint.tensors, packed)
+                    found[id(weights), packed] = rounding
+                calibration.rounding[weight_format][matrix.key] = found[id(weights), packed]
     return calibration

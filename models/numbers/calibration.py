@@ -52,17 +52,21 @@ class Tail:
 @dataclass
 class Rounding:
     """How the error-aware rounding of a matrix differs from plain rounding (zlib, base64), and the correction of its
-    bias (base64).
+    bias (base64). growth: how much larger steps are than 8 bits need them, so that packed sums cannot overflow
+    (base64); halved: how often its inputs are before they are rounded (zlib, base64); empty: not at all.
     """
 
     delta: str
     bias: str
+    growth: str = ""
+    halved: str = ""
 
     @classmethod
     def from_json(cls, name: str, stored: Any) -> Rounding:
-        if not isinstance(stored, dict) or not all(isinstance(stored.get(part), str) for part in ("delta", "bias")):
+        parts = {"growth": "", "halved": ""} | stored if isinstance(stored, dict) else {}
+        if not all(isinstance(parts.get(part.name), str) for part in fields(cls)):
             raise EdgemoeError(f"the calibration's rounding of {brief(name)} cannot be read; calibrate and save again")
-        return cls(stored["delta"], stored["bias"])
+        return cls(**{part.name: parts[part.name] for part in fields(cls)})
 
 
 @dataclass

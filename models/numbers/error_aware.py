@@ -14,10 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EdgemoeError, brief
-from ..keys import Key
+from ..keys import Key, Role
+from .arithmetic import raised
 from .calibration import Rounding
 from .folding import BYTE_LIMIT, Folded, weight_scale
 from .formats import BYTE_BITS
+from .linear import overfull
+from .smoothing import hidden_smoothing, smoothed
+from .words import ACTIVATION_FRACTION, SMOOTHING_BITS
+
+ROUNDING_ROOM = 1.01  # for what rounding adds to a sum of weights
+MOST_GROWTH = 16  # of a step: 127 times 16 weights are that much more than what fits at most
 
 if TYPE_CHECKING:
     from ..operations.operation import Matrix, Operation, Tensors
@@ -99,21 +106,39 @@ class Moments:
             mean, covariance = share * own_mean + (1 - share) * mean, share * own_covariance + (1 - share) * covariance
         return mean, covariance
 
-    def round(self, operation: Operation, matrix: Matrix, folded: Folded, tensors: Tensors) -> Rounding:
-        """The difference of the error-aware rounding from plain rounding, and the correction of the bias."""
+    def round(self, operation: Operation, matrix: Matrix, folded: Folded, tensors: Tensors, packed: bool) -> Rounding:
+        """The difference of the error-aware rounding from plain rounding, and the correction of the bias. packed: with
+        steps so large that sums fit, and behind an activation function channels that reach far halved.
+        """
+        hidden = matrix.sees.role is Role.HIDDEN
+        above = raised(operation.config.activation) * 2.0**-ACTIVATION_FRACTION * hidden
         seen = operation.seen(matrix, self, tensors)
+        halved = ""
+        if packed and hidden:
+            size = np.stack([np.sqrt(np.diag(covariance) + (mean + above) ** 2) for mean, covariance in seen])
+            often = hidden_smoothing(folded, size.reshape(folded.weight[..., 0, :].shape))
+            folded, halved = smoothed(folded, often), encode_rounding(often)
         if folded.offset is not None:
             seen = [(mean - folded.offset, covariance) for mean, covariance in seen]
-        if (scale := folded.scale) is not None:
-            seen = [(mean * scale, covariance * scale * scale[:, None]) for mean, covariance in seen]
+        if folded.scale is not None:
+            scales = np.broadcast_to(folded.scale, (len(seen), matrix.inputs))
+            seen = [(m * scale, c * scale * scale[:, None]) for (m, c), scale in zip(seen, scales, strict=True)]
         means, covariances = (np.stack(x) for x in zip(*seen, strict=True))
         weight = folded.weight if folded.weight.ndim == 3 else folded.weight[None]
         step = weight_scale(weight, BYTE_BITS) if weight.shape[0] > 1 else weight_scale(weight[0], BYTE_BITS)[None]
-        exact = weight / step[..., None]
-        rounded = error_aware_rounding(exact, covariances, BYTE_LIMIT)
+        growth, exact = np.ones(step.shape), weight / step[..., None]
+        if packed:
+            growth = single(np.maximum(overfull(exact, matrix.input_groups, above > 0) * ROUNDING_ROOM, 1))
+        while True:
+            rounded = error_aware_rounding(exact / growth[..., None], covariances, BYTE_LIMIT)
+            if not packed or (beyond := overfull(rounded, matrix.input_groups, above > 0)).max() <= 1:
+                break
+            growth = single(np.where(beyond > 1, growth * beyond * ROUNDING_ROOM, growth))
+        step, exact = step * growth, exact / growth[..., None]
         correction = np.einsum("eoi,ei->eo", exact - rounded, means) * step * folded.undo
         delta = np.clip(rounded - np.round(exact), -BYTE_LIMIT - 1, BYTE_LIMIT)
-        return Rounding(encode_rounding(delta), encode_bias(correction))
+        grown = encode_floats(growth) if growth.max() > 1 else ""
+        return Rounding(encode_rounding(delta), encode_floats(correction), grown, halved)
 
 
 def error_aware_rounding(weights: NDArray, covariance: NDArray, bound: int, block: int = 32) -> NDArray:
@@ -156,23 +181,53 @@ def encode_rounding(delta: NDArray) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(delta, np.int8).tobytes(), 6)).decode()
 
 
-def encode_bias(correction: NDArray) -> str:
-    return base64.b64encode(correction.astype("<f4").tobytes()).decode()
+def _decode_bytes(text: str, shape: tuple[int, ...]) -> NDArray[np.int8]:
+    # no more, whatever it says
+    found = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), math.prod(shape) + 1)
+    return np.frombuffer(found, np.int8).reshape(shape)
 
 
-def decode_rounding(key: Key, stored: Rounding, shape: tuple[int, ...]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(delta [shape], correction of the bias [..., outputs]) of a matrix as `Moments.round` stored them.
+def single(x: NDArray) -> NDArray[np.float64]:
+    """What is left of numbers when they are stored."""
+    return x.astype(np.float32).astype(np.float64)
+
+
+def encode_floats(values: NDArray) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A `Rounding` of a matrix [..., outputs, inputs]: delta; correction of the bias, growth of the steps [...,
+    outputs]; how often inputs are halved [..., inputs].
+    """
+
+    delta: NDArray[np.int8]
+    bias: NDArray[np.float32]
+    growth: NDArray[np.float64]
+    halved: NDArray[np.int8]
+
+
+def decode_rounding(key: Key, stored: Rounding, shape: tuple[int, ...]) -> Decoded:
+    """What `Moments.round` stored.
 
     Else EdgemoeError.
     """
     try:
-        packed = zlib.decompressobj()
-        # no more, whatever it says
-        delta = packed.decompress(base64.b64decode(stored.delta, validate=True), math.prod(shape) + 1)
-        bias = np.frombuffer(base64.b64decode(stored.bias, validate=True), "<f4").reshape(shape[:-1])
+        delta = _decode_bytes(stored.delta, shape)
+        inputs = (*shape[:-2], shape[-1])
+        halved = _decode_bytes(stored.halved, inputs) if stored.halved else np.zeros(inputs, np.int8)
+        bias, growth = (
+            np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape[:-1])
+            for text in (stored.bias, stored.growth or encode_floats(np.ones(shape[:-1])))
+        )
         if not np.isfinite(bias).all():
             raise ValueError("a correction that is not finite")
-        return np.frombuffer(delta, np.int8).reshape(shape), bias
+        if not ((growth >= 1) & (growth < MOST_GROWTH)).all():
+            raise ValueError(f"steps that do not grow by 1 to {MOST_GROWTH}")
+        if not ((halved >= 0) & (halved < 1 << SMOOTHING_BITS)).all():
+            raise ValueError("channels that are not halved 0 to 7 times")
+        return Decoded(delta, bias, growth.astype(np.float64), halved)
     except (ValueError, TypeError, zlib.error) as error:
         raise EdgemoeError(
             f"the calibration's rounding of {key} cannot be read ({brief(error, 80)}); calibrate and save again"

@@ -20,6 +20,7 @@ from .words import (
     PACKED_SUM_BITS,
     SCALE_FRACTION,
     SCALE_ONE,
+    UNSIGNED_LIMIT,
     WORD_BITS,
 )
 
@@ -35,8 +36,10 @@ class Linear:
                 of the accumulator >> bias_shift
     multiplier  like bias, 0..65535, 2^15 = 1.0
     activation  function of the results; "": none
-    smoothing   [outputs], how often a result is halved where the residual is copied; None: not at all
+    smoothing   like bias, how often a result is halved where it goes to activation memory; None: not at all
     packed      two products share a multiplier, of activations in steps of their row
+    raised      so are the results of the activation function: none is below zero
+    unsigned    the activations that it sees are, and so are rounded without a sign
     groups      outputs come in this many groups (heads), each padded to whole words on its own; input_groups likewise
     """
 
@@ -54,6 +57,8 @@ class Linear:
     groups: int = 1
     input_groups: int = 1
     packed: bool = False
+    raised: bool = False
+    unsigned: bool = False
     smoothing: NDArray[np.int64] | None = None
 
     @property
@@ -64,21 +69,31 @@ class Linear:
 
 
 def chains(weights: NDArray, groups: int) -> NDArray:
-    """Sums of magnitudes [..., outputs, chains] of weights [..., outputs, inputs], `groups` groups of inputs, over what
-    a multiplier adds up before packed products are taken apart.
+    """Sums [..., outputs, chains] of weights [..., outputs, inputs], `groups` groups of inputs, over what a multiplier
+    adds up before packed products are taken apart.
     """
     inputs = weights.shape[-1] // groups
     starts = [group * inputs + start for group in range(groups) for start in range(0, inputs, PACKED_CHAIN)]
-    return np.add.reduceat(np.abs(weights).astype(np.int64), starts, axis=-1)
+    return np.add.reduceat(weights.astype(np.float64), starts, axis=-1)
 
 
-def overfull(weights: NDArray, groups: int) -> NDArray:
+def overfull(weights: NDArray, groups: int, unsigned: bool = False) -> NDArray:
     """[..., outputs]: how far weights are beyond what packed sums can hold, whatever the activations; at most 1: they
     are not.
+
+    Activations of -256 to 255 make a sum largest with weights of whichever sign: their magnitudes count, times 256.
+    Unsigned ones, 0 to 511, with those of one sign alone: the larger of the two sums, times 511.
     """
-    sums = chains(weights, groups)
-    chain = sums.max(axis=-1) / ((1 << PACKED_BITS - 1) // NARROW_LIMIT - 1)
-    return np.maximum(chain, sums.sum(axis=-1) / ((1 << PACKED_SUM_BITS - 1) // NARROW_LIMIT - 1))
+    if unsigned:
+        parts = [chains(np.maximum(sign * weights.astype(np.float64), 0), groups) for sign in (1, -1)]
+        largest = UNSIGNED_LIMIT
+    else:
+        parts, largest = [chains(np.abs(weights.astype(np.float64)), groups)], NARROW_LIMIT
+    found = np.zeros(weights.shape[:-1])
+    for sums in parts:
+        for reached, bits in ((sums.max(axis=-1), PACKED_BITS), (sums.sum(axis=-1), PACKED_SUM_BITS)):
+            found = np.maximum(found, reached / (((1 << bits - 1) - 1) // largest))
+    return found
 
 
 @dataclass(frozen=True)

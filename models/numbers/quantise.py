@@ -22,17 +22,18 @@ from ..checkpoint import Checkpoint
 from ..config import ModelConfig
 from ..errors import EdgemoeError
 from ..graph import Graph, graph
-from ..keys import Key
+from ..keys import Key, Role
 from ..operations.operation import Matrix, Operation, Quantised
 from ..steps import Shift
+from .arithmetic import raised
 from .calibrate import TAIL_POWERS, calibrate, default_images, outlier
 from .calibration import Calibration
-from .error_aware import decode_rounding
+from .error_aware import Decoded, decode_rounding
 from .folding import weight_scale
 from .formats import BYTE_BITS, WeightFormat
 from .linear import TOLERANCE, Linear, Shifts, overfull
-from .smoothing import smoothed, smoothing
-from .words import FINE_LIMIT, MULTIPLIER_LIMIT, STEP_FRACTION, WORD_BITS, WORD_LIMIT
+from .smoothing import smoothed, smoothed_norm, smoothing
+from .words import ACTIVATION_FRACTION, FINE_LIMIT, MULTIPLIER_LIMIT, STEP_FRACTION, WORD_BITS, WORD_LIMIT
 
 COARSER = 1.001  # than the sums ask for: rounding may go the other way
 HEADROOM = 1.05  # calibrated maxima times this must fit 16 bits: other images reach a little further
@@ -92,14 +93,23 @@ class Quantiser:
         self.saturated = self.coarsened = 0
         self.widened: list[Key] = []
         known = (calibration.rounding[f] for f in weight_format.roundings if f in calibration.rounding)
-        self.rounding = next(known, {})
+        self.rounding = dict(next(known, {}))
+        for _, matrix in self.graph.matrices():  # words that are not rounded are not halved, either
+            if matrix.sees.role is Role.HIDDEN and not weight_format.packed(matrix.expert):
+                plain = calibration.rounding.get(WeightFormat.EIGHT, {})
+                self.rounding |= {key: plain[key] for key in [matrix.key] if key in plain}
+        self.decoded: dict[Key, Decoded] = {}
         self.smoothing: dict[Key, NDArray[np.int64]] = {}  # result of an operation -> how often channels are halved
         if weight_format.fast:
             for before, operation in pairwise(self.graph.trunk):
                 halved = smoothing(operation, before, self.folded, calibration)
                 if halved is not None:
-                    self.folded |= smoothed(operation, self.folded, halved)
+                    self.folded |= smoothed_norm(operation, self.folded, halved)
                     self.smoothing[before.result] = halved
+        for _, matrix in self.graph.matrices():
+            if (stored := self.stored(matrix.key, self.format.bits(matrix.expert, matrix.unpacked))) is not None:
+                if stored.halved.any():
+                    self.folded[matrix.key] = smoothed(self.folded[matrix.key], stored.halved)
 
     # ------------------------------------------------------------------------------------------------ what is known
 
@@ -146,11 +156,24 @@ class Quantiser:
         """The largest exponent that a result can have: the sums' own precision, as they are never shifted left (matters
         for 8 bits).
         """
-        step = weight_scale(self.folded[matrix.key].weight, self.format.bits(matrix.expert, matrix.unpacked)).max()
+        step = self.step(matrix.key, self.format.bits(matrix.expert, matrix.unpacked)).max()
         fraction += STEP_FRACTION * self.format.packed(matrix.expert, matrix.unpacked)
         return math.floor(fraction + lowest - math.log2(step) + TOLERANCE)
 
     # ------------------------------------------------------------------------------------------------ matrices
+
+    def stored(self, key: Key, bits: int) -> Decoded | None:
+        """The error-aware rounding of a matrix, if it has one."""
+        if bits == WORD_BITS or key not in self.rounding:
+            return None
+        if key not in self.decoded:
+            self.decoded[key] = decode_rounding(key, self.rounding[key], self.folded[key].weight.shape)
+        return self.decoded[key]
+
+    def step(self, key: Key, bits: int) -> NDArray:
+        """Value of one step of a matrix's weights, per output channel."""
+        step, stored = weight_scale(self.folded[key].weight, bits), self.stored(key, bits)
+        return step if stored is None else step * stored.growth
 
     def linear(
         self,
@@ -162,13 +185,16 @@ class Quantiser:
         old: int | None = None,
         fine: int | None = None,
         lowest: int = 0,
+        raised: float = 0.0,
+        raises: float = 0.0,
     ) -> Linear:
         """Round one matrix and choose its shifts.
 
         fraction: sums = value / weight step * 2^fraction. reach: largest |value| without bias (with it where a residual
         is added). output: exponent of the result (per channel if an array). old: exponent of the residual that is
         added. fine: exponent inside the epilogue if that is given (an activation function's). lowest: the smallest
-        exponent that the norm's row scale takes.
+        exponent that the norm's row scale takes. raised: by how much what it sees is, which its bias takes back;
+        raises: by how much its own results are.
         """
         folded = self.folded[matrix.key]
         kind = (matrix.expert, matrix.unpacked)
@@ -178,10 +204,10 @@ class Quantiser:
         if fine is not None and bits == BYTE_BITS and fine > self.cap(matrix, fraction, lowest) + 1:
             bits, packed = WORD_BITS, False
             self.widened.append(matrix.key)
-        step, coarsened = weight_scale(folded.weight, bits), np.zeros(folded.weight.shape[:-1], bool)
+        step, coarsened = self.step(matrix.key, bits), np.zeros(folded.weight.shape[:-1], bool)
         if packed:
-            fraction += STEP_FRACTION
-            step, coarsened = self.bounded(matrix, step)
+            fraction += STEP_FRACTION + (raised > 0)
+            step, coarsened = self.bounded(matrix, step, raised > 0)
         finest = np.maximum(output, output if old is None else old)
         for guard in range(self.GUARD_BITS, -1, -1):
             at = np.asarray(finest + guard if fine is None else fine)
@@ -194,6 +220,9 @@ class Quantiser:
             step, multiplier = shifts.coarser(step, bits, fraction)
         weights, correction = self.rounded(matrix.key, folded.weight / step[..., None], bits, plain)
         bias = folded.bias + correction
+        if raised:
+            scale = 1.0 if folded.scale is None else folded.scale[..., None, :]
+            bias = bias - raised * (weights * scale).sum(axis=-1) * step
         bias_shift = 0
         if old is None:
             integer = np.round(bias * np.exp2(at.astype(float)))
@@ -217,18 +246,32 @@ class Quantiser:
             groups=matrix.groups,
             input_groups=matrix.input_groups,
             packed=packed,
+            raised=raises > 0,
+            unsigned=raised > 0,
         )
 
-    def bounded(self, matrix: Matrix, step: NDArray) -> tuple[NDArray, NDArray]:
+    def halved(self, second: Matrix) -> NDArray[np.int64] | None:
+        """How often the activation function's results are halved for a matrix that sees them; None: not at all."""
+        scale = self.folded[second.key].scale
+        return None if scale is None else -np.log2(scale).astype(np.int64)
+
+    def raised(self, second: Matrix) -> float:
+        """By how much the activation function's results are raised for a packed matrix that sees them: so that they
+        need no sign.
+        """
+        packed = self.format.packed(second.expert)
+        return raised(self.config.activation) * 2.0**-ACTIVATION_FRACTION * packed
+
+    def bounded(self, matrix: Matrix, step: NDArray, unsigned: bool) -> tuple[NDArray, NDArray]:
         """(steps of a packed matrix, which of them are larger than given, so that its sums cannot overflow)."""
         exact, saturated = self.folded[matrix.key].weight, self.saturated
         coarsened = np.zeros(step.shape, bool)
         while True:
             weights, _ = self.rounded(matrix.key, exact / step[..., None], BYTE_BITS, coarsened)
             self.saturated = saturated
-            beyond = overfull(weights, matrix.input_groups)
+            beyond = overfull(weights, matrix.input_groups, unsigned)
             if not (over := beyond > 1).any():
-                self.coarsened += int(np.count_nonzero(coarsened))
+                self.coarsened += int(np.count_nonzero(step > weight_scale(exact, BYTE_BITS)))
                 return step, coarsened
             step, coarsened = np.where(over, step * beyond * COARSER, step), coarsened | over
 
@@ -239,10 +282,9 @@ class Quantiser:
         """
         weights: NDArray = np.round(exact)
         correction: NDArray | float = 0.0
-        stored = self.rounding.get(key)
-        if stored is not None and bits == BYTE_BITS:
-            delta, correction = decode_rounding(key, stored, weights.shape)
-            weights = np.where(plain[..., None], weights, weights + delta)
+        if (stored := self.stored(key, bits)) is not None:
+            correction = stored.bias
+            weights = np.where(plain[..., None], weights, weights + stored.delta)
         bound = (1 << bits - 1) - 1
         self.saturated += int(np.count_nonzero(np.abs(weights) > bound))
         return np.clip(weights, -bound, bound).astype(np.int16 if bits == WORD_BITS else np.int8), correction

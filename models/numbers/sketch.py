@@ -52,7 +52,16 @@ class Sketch(Quantiser):
     def cap(self, matrix: Matrix, fraction: int, lowest: int = 0) -> int:
         return EXPONENT
 
-    def linear(self, matrix: Matrix, *, old: int | None = None, fine: int | None = None, **rest: Any) -> Linear:
+    def linear(
+        self,
+        matrix: Matrix,
+        *,
+        old: int | None = None,
+        fine: int | None = None,
+        raised: float = 0.0,
+        raises: float = 0.0,
+        **rest: Any,
+    ) -> Linear:
         experts = (self.config.experts,) if matrix.expert else ()
         zero = np.broadcast_to(np.int64(0), (*experts, matrix.outputs))
         bits = self.format.bits(matrix.expert, matrix.unpacked)
@@ -69,6 +78,8 @@ class Sketch(Quantiser):
             groups=matrix.groups,
             input_groups=matrix.input_groups,
             packed=self.format.packed(matrix.expert, matrix.unpacked),
+            raised=raises > 0,
+            unsigned=raised > 0,
         )
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smoothing of what norms read: channels that reach far are halved some times before rows are rounded to 9 bits, and
-their weights doubled as often.
+"""Smoothing of what is rounded to 9 bits: channels that reach far are halved some times where their rows go to
+activation memory, and the weights that read them doubled as often.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from .calibration import Calibration
 
 ALPHA = 0.6  # share of a channel's reach that goes to the weights
+HIDDEN_ALPHA = 0.5  # of its usual size behind an activation function
 LEAST = 1 / 256  # of the largest weight: smaller ones count as much
+
+
+def halvings(reach: NDArray, weights: NDArray, alpha: float) -> NDArray[np.int64]:
+    """How often each channel [..., inputs] is halved, by its reach and its largest weight."""
+    least = np.maximum(weights.max(axis=-1, keepdims=True) * LEAST, 1e-30)
+    factor = np.maximum(reach, 1e-9) ** -alpha * np.maximum(weights, least) ** (1 - alpha)
+    often = np.round(np.log2(factor.max(axis=-1, keepdims=True) / factor))
+    return np.clip(often, 0, (1 << SMOOTHING_BITS) - 1).astype(np.int64)
 
 
 def smoothing(
@@ -35,20 +44,27 @@ def smoothing(
         return None
     seeing = [m for m in operation.matrices() if m.sees == norm.key and not m.unpacked]
     weights = np.max([np.abs(folded[m.key].weight).reshape(-1, m.inputs).max(axis=0) for m in seeing], axis=0)
-    reach = np.maximum(calibration.reaches[norm.key], 1e-9)
-    factor = reach**-ALPHA * np.maximum(weights, max(weights.max() * LEAST, 1e-30)) ** (1 - ALPHA)
-    return np.clip(np.round(np.log2(factor.max() / factor)), 0, (1 << SMOOTHING_BITS) - 1).astype(np.int64)
+    return halvings(calibration.reaches[norm.key], weights, ALPHA)
 
 
-def smoothed(operation: Operation, folded: Mapping[Key, Folded], halved: NDArray[np.int64]) -> dict[Key, Folded]:
-    """An operation's matrices, for channels that are halved so often."""
+def hidden_smoothing(second: Folded, size: NDArray) -> NDArray[np.int64]:
+    """The same of what an activation function gives, [..., inputs] of the matrix that reads it. size: root of the mean
+    square, raised.
+    """
+    return halvings(size, np.abs(second.weight).max(axis=-2), HIDDEN_ALPHA)
+
+
+def smoothed(folded: Folded, halved: NDArray) -> Folded:
+    """A matrix, for channels [..., inputs] that are halved so often."""
+    often = np.asarray(halved, np.float64)
+    return replace(folded, weight=folded.weight * np.exp2(often)[..., None, :], scale=np.exp2(-often))
+
+
+def smoothed_norm(operation: Operation, folded: Mapping[Key, Folded], halved: NDArray[np.int64]) -> dict[Key, Folded]:
+    """An operation's matrices behind its norm, for channels that are halved so often."""
     assert operation.norm
-    changed = {}
-    for matrix in operation.matrices():
-        if matrix.sees == operation.norm.key:
-            found = folded[matrix.key]
-            changed[matrix.key] = replace(found, weight=found.weight * np.exp2(halved), scale=np.exp2(-halved))
-    return changed
+    seeing = [matrix.key for matrix in operation.matrices() if matrix.sees == operation.norm.key]
+    return {key: smoothed(folded[key], halved) for key in seeing}
 
 
-__all__ = ["smoothed", "smoothing"]
+__all__ = ["hidden_smoothing", "smoothed", "smoothed_norm", "smoothing"]

@@ -21,6 +21,7 @@ from .arithmetic import (
     correction_table,
     exp2_fine,
     position_factor,
+    raised,
     reciprocal,
     relu_fine,
     reweighted_fine,
@@ -35,7 +36,6 @@ from .words import (
     FINE_BITS,
     LOWEST_SCORE,
     MULTIPLIER_LIMIT,
-    NARROW_LIMIT,
     PACKED_BITS,
     PACKED_CHAIN,
     PACKED_SUM_BITS,
@@ -73,7 +73,7 @@ def packed_matmul(x: NDArray, weights: NDArray, rows: int) -> Floats:
     x, weights = np.pad(x, ((0, 0), (0, missing))), np.pad(weights, ((0, missing), (0, 0), (0, 0), (0, 0)))
     sums = matmul(x, weights.reshape(len(weights), -1)).reshape(-1, *shape)
     first = weights[:, :, 0].reshape(-1, length, shape[0] * shape[2])
-    if np.abs(first).sum(axis=1).max() * NARROW_LIMIT >= half:
+    if np.abs(first).sum(axis=1).max() * np.abs(x).max(initial=0) >= half:
         chains = x.astype(np.float64).reshape(len(x), -1, length).transpose(1, 0, 2) @ first
         beyond = np.floor((chains + half) / (2 * half)).sum(axis=0).reshape(-1, shape[0], shape[2])
         sums[:, :, 0] -= beyond * 2 * half
@@ -136,13 +136,14 @@ def epilogue(
     residual_shift: int = 0,
     output_shift: int = 0,
     function: str = "",
+    raise_result: int = 0,
 ) -> NDArray[np.int16]:
     """From 48-bit sums to 16-bit words; `sums` [rows, outputs] (float64 integers) is overwritten.
 
     a = sat27(round_shift(sums, max(0, accumulator_shift + exponent)))     exponent: per row, or one for all
     b = sat27(round_shift(a * mantissa, 15))                              mantissa [rows], None = 2^15
     m = sat27(round_shift(b * multiplier, 15))                            multiplier [outputs], None = 2^15
-    w = m + (old << residual_shift, or else bias); w = activation(w, function) if there is one
+    w = m + (old << residual_shift, or else bias); w = activation(w, function) if there is one, + raised(function) if so
     y = sat16(round_shift(w, output_shift))
 
     Both a * mantissa (27 + 16 bits) and b * multiplier stay below 2^53. `bias` is None where it entered the accumulator
@@ -161,7 +162,7 @@ def epilogue(
     elif bias is not None:
         x += bias
     if function:
-        x = activation(x, function)
+        x = activation(x, function) + raise_result * raised(function)
     _narrow(x, output_shift, WORD_BITS)
     return x.astype(np.int16)
 

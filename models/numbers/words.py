@@ -21,11 +21,12 @@ PIXEL_FRACTION = 8  # an image's value is pixel / 256
 
 NARROW_BITS = 9  # an activation of which two products share a multiplier
 NARROW_LIMIT = 1 << NARROW_BITS - 1
+UNSIGNED_LIMIT = (1 << NARROW_BITS) - 1  # of one that has no sign
 PACKED_BITS = 19  # of a sum of such products below the other one
 PACKED_CHAIN = 16  # products that are added up before the two are taken apart
 PACKED_SUM_BITS = 24  # of a sum of chains: two in an accumulator
 SMOOTHING_BITS = 3  # right shift of a channel where the residual is copied
-STEP_FRACTION = 3  # of the step of a row: mantissa 8..16 times 2^exponent / 8
+STEP_FRACTION = 3  # of the step of a row: mantissa 8..16 times 2^exponent / 8; of rows without a sign half of that
 
 EPSILON_BITS = 48  # what is added to n^2 * variance
 

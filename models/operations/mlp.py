@@ -91,35 +91,46 @@ class Mlp(Operation):
 
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
         q, (first, second), norm = quantiser, self.matrices(), self.norm
-        hidden = hidden_exponent(q, self.key(Role.HIDDEN))
+        raised = q.raised(second)
+        hidden = hidden_exponent(q, self.key(Role.HIDDEN), raised)
         after = q.note(self.result, min(after, q.cap(second, hidden)))
         quantised = QuantisedMlp(
             self,
             norm.epsilon(before),
-            first_linear(q, first, self.key(Role.FIRST_OUTPUT), norm, before),
-            q.linear(second, fraction=hidden, reach=q.reach(self.key(Role.SECOND_OUTPUT)), output=after, old=before),
+            first_linear(q, first, self.key(Role.FIRST_OUTPUT), norm, before, second),
+            second_linear(q, second, self.key(Role.SECOND_OUTPUT), hidden, before, after, raised),
         )
         return quantised, after
 
 
-def hidden_exponent(quantiser: Quantiser, key: Key) -> int:
+def hidden_exponent(quantiser: Quantiser, key: Key, raised: float) -> int:
     """Of an activation function's result, which cannot be finer than the function's own."""
-    return quantiser.note(key, quantiser.exponent(quantiser.reach(key), low=1, high=ACTIVATION_FRACTION))
+    return quantiser.note(key, quantiser.exponent(quantiser.reach(key) + raised, low=1, high=ACTIVATION_FRACTION))
 
 
-def first_linear(quantiser: Quantiser, matrix: Matrix, output: Key, norm: Norm, residual: int) -> Linear:
-    """The matrix before an activation function, whose argument has a fixed exponent."""
-    q = quantiser
+def first_linear(q: Quantiser, matrix: Matrix, output: Key, norm: Norm, residual: int, second: Matrix) -> Linear:
+    """The matrix before an activation function, whose argument has a fixed exponent; `second` is behind that."""
     bias = float(np.abs(q.folded[matrix.key].bias).max())
     hidden = q.exponents[Key(Role.HIDDEN, matrix.key.layer)]
-    return q.linear(
+    linear = q.linear(
         matrix,
         fraction=norm.fraction,
         lowest=norm.lowest(q.sigma(norm.key), residual),
         reach=q.reach(output) + bias,
         output=hidden,
         fine=ACTIVATION_FRACTION,
+        raises=q.raised(second),
     )
+    linear.smoothing = q.halved(second)
+    return linear
+
+
+def second_linear(
+    quantiser: Quantiser, matrix: Matrix, output: Key, hidden: int, before: int, after: int, raised: float
+) -> Linear:
+    """The matrix behind it. before, after: exponents of the residual that it adds to."""
+    reach = quantiser.reach(output)
+    return quantiser.linear(matrix, fraction=hidden, reach=reach, output=after, old=before, raised=raised)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..numbers.words import SCORE_FRACTION
 from ..steps import RESIDUAL, EachExpert, EachStream, Place, Product, Route, RowScale, Step, Value
-from .mlp import first_linear, hidden_exponent
+from .mlp import first_linear, hidden_exponent, second_linear
 from .norm import Norm
 from .norms import norm
 from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, linear, softmax
@@ -181,11 +181,13 @@ class MixtureOfExperts(Operation):
         return result | {self.first.key: first, self.second.key: second}
 
     def ceiling(self, quantiser: Quantiser) -> int:
-        return quantiser.cap(self.second, hidden_exponent(quantiser, self.key(Role.HIDDEN)))
+        hidden = hidden_exponent(quantiser, self.key(Role.HIDDEN), quantiser.raised(self.second))
+        return quantiser.cap(self.second, hidden)
 
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
         q, norm = quantiser, self.norm
-        hidden = hidden_exponent(q, self.key(Role.HIDDEN))
+        raised = q.raised(self.second)
+        hidden = hidden_exponent(q, self.key(Role.HIDDEN), raised)
         q.note(self.result, before)
         lowest = norm.lowest(q.sigma(norm.key), before)
         routers = []
@@ -196,10 +198,8 @@ class MixtureOfExperts(Operation):
             bias = float(np.abs(q.folded[matrix.key].bias).max())
             linear = q.linear(matrix, fraction=norm.fraction, lowest=lowest, reach=reach + bias, output=logits)
             routers.append(Router(linear, SCORE_FRACTION - logits))
-        first = first_linear(q, self.first, self.key(Role.FIRST_OUTPUT), norm, before)
-        second = q.linear(
-            self.second, fraction=hidden, reach=q.reach(self.key(Role.SECOND_OUTPUT)), output=before, old=before
-        )
+        first = first_linear(q, self.first, self.key(Role.FIRST_OUTPUT), norm, before, self.second)
+        second = second_linear(q, self.second, self.key(Role.SECOND_OUTPUT), hidden, before, before, raised)
         return QuantisedMixture(self, norm.epsilon(before), routers, first, second), before
 
 

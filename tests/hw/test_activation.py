@@ -9,7 +9,7 @@ from edgemoe.hw.compute.activation import ActivationFunction
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.isa import Activation
 from edgemoe.models.numbers.activation import ACTIVATIONS
-from edgemoe.models.numbers.arithmetic import activation
+from edgemoe.models.numbers.arithmetic import activation, raised
 from edgemoe.models.numbers.words import ACTIVATION_FRACTION
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
@@ -47,6 +47,27 @@ def test_every_input_on_the_grid(name: str, functions: tuple[str, ...]) -> None:
     numbers = np.array([Activation.NONE, *map(Activation.of, functions)])
     out = rtl(ActivationFunction(config), {"value": words, "kind": numbers[kinds]})
     assert_array_equal(out["result"], expected[kinds, np.arange(len(words))])
+
+
+def test_raised() -> None:
+    """Where products are packed, by as much as each function falls below zero: its least value is then 0."""
+    config = replace(preset("small"), activations=",".join(ACTIVATIONS), packed=1)
+    words = np.tile(np.arange(-4 << 16, 1 << 16, 16).reshape(-1, config.lanes), (2, 1))
+    for function in ACTIVATIONS:
+        lifted = (np.arange(len(words)) >= len(words) // 2).astype(int)
+        inputs = {"value": words, "kind": np.full(len(words), Activation.of(function)), "raised": lifted}
+        expected = activation(words, function) + raised(function) * lifted[:, None]
+        assert expected[lifted == 1].min() <= 4
+        assert_array_equal(rtl(ActivationFunction(config), inputs)["result"], expected)
+
+
+@pytest.mark.parametrize("function", ACTIVATIONS)
+def test_least_value(function: str) -> None:
+    """That of the exact functions: gelu and its like fall 0.17 below zero, SiLU 0.28, ReLU not at all."""
+    from edgemoe.models.numbers.activation import FUNCTIONS
+
+    exact = -FUNCTIONS[function](np.arange(-4, 0, 2.0**-10)).min()
+    assert abs(raised(function) - max(0, exact) * 2**ACTIVATION_FRACTION) < 8
 
 
 @pytest.mark.parametrize("function", ACTIVATIONS)

@@ -18,7 +18,7 @@ from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.models.numbers import twins
 from edgemoe.models.numbers.arithmetic import maximum_code, narrow, row_step
 from edgemoe.models.numbers.linear import overfull
-from edgemoe.models.numbers.words import NARROW_LIMIT, PACKED_CHAIN, PACKED_SUM_BITS
+from edgemoe.models.numbers.words import NARROW_LIMIT, PACKED_CHAIN, PACKED_SUM_BITS, UNSIGNED_LIMIT
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
@@ -29,26 +29,40 @@ def build(lanes: int) -> HardwareConfig:
     return replace(preset({4: "tiny", 8: "small", 16: "base", 32: "zcu102"}[lanes]), packed=1)
 
 
-def full_chains(rng: np.random.Generator, lanes: int, rows: int = 0) -> NDArray[np.int64]:
-    """Weights [inputs, 2, outputs] of either sign whose magnitudes add up to as much as is allowed in every chain."""
+SIGNED, UNSIGNED = (-NARROW_LIMIT, NARROW_LIMIT - 1), (0, UNSIGNED_LIMIT)  # extremes of rounded activations
+LARGEST = {SIGNED: 1023, UNSIGNED: 513}  # sum of a chain's magnitudes, of either sign together or of one sign alone
+
+
+def full_chains(
+    rng: np.random.Generator, lanes: int, rows: int = 0, extremes: tuple[int, int] = SIGNED
+) -> NDArray[np.int64]:
+    """Weights [inputs, 2, outputs] of either sign, in turns, whose magnitudes add up to as much as is allowed in every
+    chain: together, or those of either sign where activations have none.
+    """
     rows = rows or lanes
-    length = min(PACKED_CHAIN, rows)
-    weights = rng.integers(-127, 128, (rows // length, length, 2 * lanes))
-    room = np.maximum(NARROW_LIMIT * 4 - 1 - np.abs(weights).sum(axis=1), -(10**6))
-    while (room < 0).any():  # smaller ones where there are too many, then the last takes what is left
-        weights = np.where((room < 0)[:, None], weights * 3 // 4, weights)
-        room = NARROW_LIMIT * 4 - 1 - np.abs(weights).sum(axis=1)
-    last = np.minimum(np.abs(weights[:, -1]) + room, 127)
-    weights[:, -1] = np.where(rng.random(last.shape) < 0.5, last, -last)
-    return weights.reshape(rows, 2, lanes)
+    length, bound = min(PACKED_CHAIN, rows), LARGEST[extremes]
+    signs = np.where(np.arange(length)[:, None] % 2, 1, -1) * rng.choice([-1, 1], 2 * lanes)
+    shape = (rows // length, length, 2 * lanes)
+    weights = rng.integers(1, 128, shape)
+    parts = [slice(None)] if extremes == SIGNED else [slice(0, None, 2), slice(1, None, 2)]
+    for part in parts:
+        mine = weights[:, part]
+        while ((room := bound - mine.sum(axis=1)) < 0).any():  # smaller ones where there are too many
+            mine = np.where((room < 0)[:, None], mine * 3 // 4, mine)
+        for each in range(mine.shape[1]):  # then what is left goes to the first that can take it
+            taken = np.minimum(127 - mine[:, each], bound - mine.sum(axis=1))
+            mine[:, each] += taken
+        weights[:, part] = mine
+    return (weights * signs).reshape(rows, 2, lanes)
 
 
 class PackedSchedule(Schedule):
     """With blocks of pairs of weights, whose sums come as two halves of a lane."""
 
-    def packed_block(self, words: int, kind: str) -> None:
+    def packed_block(self, words: int, kind: str, extremes: tuple[int, int]) -> None:
         n, rows, rng = self.lanes, self.rows, self.rng
-        weights = full_chains(rng, n, rows) if kind == "full" else rng.integers(-128, 128, (rows, 2, n))
+        least, most = extremes
+        weights = full_chains(rng, n, rows, extremes) if kind == "full" else rng.integers(-128, 128, (rows, 2, n))
         upper = weights[:, 1] - (weights[:, 0] < 0)
         weights[:, 1] = np.clip(upper, -128, 127) + (weights[:, 0] < 0)
         stored = np.stack([weights[:, 0], weights[:, 1] - (weights[:, 0] < 0)], axis=-1).astype(np.int8)
@@ -60,11 +74,13 @@ class PackedSchedule(Schedule):
             self._put(cycle, load_data=values)
             self.loaded, swap = cycle + 1, max(swap, cycle + 1 - index)
         self.swap = swap
-        x = rng.integers(-NARROW_LIMIT, NARROW_LIMIT, (words, rows))
-        if kind == "full":  # all of one sign with one output's weights: its sum is as large as can be
+        x = rng.integers(least, most + 1, (words, rows))
+        if kind == "full":  # extremes that alternate with one output's weights: its sum is as large as can be
             column, half = rng.integers(n), rng.integers(2)
             signs = np.where(weights[:, half, column] < 0, -1, 1) * rng.choice([-1, 1], (words, 1))
-            x = np.where(signs < 0, -NARROW_LIMIT, NARROW_LIMIT - 1)
+            x = np.where(signs < 0, least, most)
+            exact = twins.matmul(x, weights.reshape(rows, -1)).reshape(words, 1, 2, n)
+            assert_array_equal(twins.packed_matmul(x, weights[:, None].astype(float), rows), exact)
         sums = twins.packed_matmul(x, weights[:, None].astype(float), rows).astype(np.int64)[:, 0]  # [words, 2, n]
         bits = PACKED_SUM_BITS
         for word in range(words):
@@ -83,21 +99,25 @@ def test_array(lanes: int, rows: int) -> None:
             by_column = bool(rng.integers(2))
             plan.block(words, by_column, pairs=not by_column and bool(rng.integers(2)), late=bool(rng.integers(2)))
         else:
-            plan.packed_block(words, "any" if index % 4 else "full")
+            plan.packed_block(words, "any" if index % 4 else "full", UNSIGNED if index % 8 < 4 else SIGNED)
     cycles = [{"stream_data": np.zeros(rows, int)} | plan.inputs.get(c, {}) for c in range(max(plan.inputs) + 1)]
     sums = rtl(Array(replace(build(lanes), array_rows=rows)), cycles)["sums"]
     assert_array_equal(sums[list(plan.expected)], list(plan.expected.values()))
 
 
-def test_bound_is_the_one_that_packed_sums_have() -> None:
+@pytest.mark.parametrize("extremes", [SIGNED, UNSIGNED])
+def test_bound_is_the_one_that_packed_sums_have(extremes: tuple[int, int]) -> None:
     """Weights at the bound are exact with any activations, those one beyond are not with some."""
-    rng = np.random.default_rng(1)
-    weights = full_chains(rng, 32)
-    assert (overfull(weights.reshape(32, -1).T, 1) <= 1).all() and (overfull(weights.reshape(32, -1).T, 1) == 1).any()
+    rng, (least, most) = np.random.default_rng(1), extremes
+    weights = full_chains(rng, 32, 32, extremes)
+    assert (overfull(weights.reshape(32, -1).T, 1, extremes == UNSIGNED) == 1).all()
     for sign in (-1, 1):
-        x = np.where(sign * weights[:, 0, 0] < 0, NARROW_LIMIT - 1, -NARROW_LIMIT)[None]
+        x = np.where(sign * weights[:, 0, 0] < 0, most, least)[None]
         exact = twins.matmul(x, weights.reshape(32, -1)).reshape(1, 1, 2, 32)
         assert_array_equal(twins.packed_matmul(x, weights[:, None].astype(float), 32), exact)
+
+
+def test_one_beyond_the_bound_runs_over() -> None:
     beyond = np.zeros((16, 1, 2, 1))
     beyond[:, 0, 0, 0] = 64
     assert overfull(beyond.reshape(16, 2).T, 1)[0] > 1
@@ -105,6 +125,12 @@ def test_bound_is_the_one_that_packed_sums_have() -> None:
     assert_array_equal(sums.ravel(), [-(1 << 18), 0])
     sums = twins.packed_matmul(np.full((1, 16), -NARROW_LIMIT), -beyond, 16)
     assert_array_equal(sums.ravel(), [-(1 << 18), 1])
+    beyond[:8], beyond[8:] = 0, 64
+    beyond[0] = 2  # 514 of one sign
+    beyond[:, 0, 1] = 0
+    assert overfull(beyond.reshape(16, 2).T, 1, True)[0] > 1 >= overfull(beyond.reshape(16, 2).T, 1)[0]
+    sums = twins.packed_matmul(np.full((1, 16), UNSIGNED_LIMIT), beyond, 16)
+    assert_array_equal(sums.ravel(), [UNSIGNED_LIMIT * 514 - (1 << 19), 1])
 
 
 def test_accumulator() -> None:
@@ -144,16 +170,16 @@ def test_accumulator() -> None:
 
 
 def test_narrow() -> None:
-    """Every word in every step; others pass."""
+    """Every word in every step, with a sign or without; others pass."""
     config = build(32)
     words = np.tile(np.arange(-(1 << 15), 1 << 15).reshape(-1, 32), (9, 1))
     count = len(words)
     mantissa, rng = np.repeat(np.arange(8, 17), count // 9), np.random.default_rng(0)
     exponent, packed = rng.integers(0, 8, count), (rng.random(count) < 0.95).astype(int)
-    step = {"mantissa": mantissa, "exponent": exponent}
+    step, unsigned = {"mantissa": mantissa, "exponent": exponent}, rng.integers(0, 2, count)
     inputs = {"words_data": words, "words_packed": packed, "words_swap": packed, "words_valid": packed, "step": step}
-    out = rtl(Narrow(config), inputs)
-    found = np.where(packed[:, None], narrow(words, mantissa[:, None], exponent[:, None]), words)
+    out = rtl(Narrow(config), inputs | {"unsigned": unsigned})
+    found = np.where(packed[:, None], narrow(words, mantissa[:, None], exponent[:, None], unsigned[:, None]), words)
     assert_array_equal(out["out_data"], found)
     for name in ("packed", "swap", "valid"):
         assert_array_equal(out[f"out_{name}"], packed)
@@ -168,6 +194,8 @@ def test_step_fits_its_row() -> None:
     step = mantissa * 2.0**exponent / 8
     assert (maxima < 256 * step).all() and (maxima[256:] >= 256 * step[256:] * 8 / 9 - 1).all()
     assert (step[:256] == 1).all() and (np.abs(narrow(maxima[:-1], mantissa[:-1], exponent[:-1])) <= 255).all()
+    halves = narrow(maxima[:-1], mantissa[:-1], exponent[:-1], 1)
+    assert halves.max() == UNSIGNED_LIMIT and (np.abs(halves * step[:-1] / 2 - maxima[:-1]) <= step[:-1] / 2).all()
 
 
 def test_row_step() -> None:

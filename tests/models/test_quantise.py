@@ -138,9 +138,10 @@ def test_calibration_is_json_and_is_used():
 
 def test_rounding_survives_encoding():
     delta = np.random.default_rng(0).integers(-3, 4, (3, 5, 7)).astype(np.int8)
-    stored = Rounding(error_aware.encode_rounding(delta), error_aware.encode_bias(np.arange(15.0).reshape(3, 5)))
-    found, bias = error_aware.decode_rounding(Key(Role.PATCH), stored, delta.shape)
-    assert (found == delta).all() and (bias.ravel() == np.arange(15)).all()
+    stored = Rounding(error_aware.encode_rounding(delta), error_aware.encode_floats(np.arange(15.0).reshape(3, 5)))
+    found = error_aware.decode_rounding(Key(Role.PATCH), stored, delta.shape)
+    assert (found.delta == delta).all() and (found.bias.ravel() == np.arange(15)).all()
+    assert (found.growth == 1).all() and found.halved.shape == (3, 7) and not found.halved.any()
 
 
 def test_bad_input():

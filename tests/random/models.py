@@ -117,7 +117,8 @@ def random_model(
         # Images are numbered without gaps.
         numbers = {old: new for new, old in enumerate(sorted({s.image for s in streams}))}
         streams = [Stream(numbers[s.image], s.task) for s in streams]
-        bits = WeightFormat.plain()[int(rng.integers(len(WeightFormat.plain())))]
+        formats = [each for each in WeightFormat if hardware.packed or not each.fast]
+        bits = formats[int(rng.integers(len(formats)))]
         try:
             program = compiler.compile(
                 quantise(random_weights(config, rng), bits), streams, hardware, trace=trace, save_tokens=True

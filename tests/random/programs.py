@@ -226,6 +226,7 @@ class Generator:
             "bias_shift": int(self.rng.integers(0, 21)),
             "bias_first": int(self.chance(0.3)),
             "activation": int(self.rng.choice(self.activations)) if self.chance(0.4) else 0,
+            **({"raised": int(self.chance(0.5))} if self.h.packed else {}),
             "exponent_shift": int(self.rng.integers(0, 16)),
         }
 
@@ -298,7 +299,7 @@ class Generator:
         else:
             eight = stationary == Stationary.WEIGHTS8
             if h.packed and self.chance(0.7):
-                fields.update(packed=1, **self.steps(fields, rows))
+                fields.update(packed=1, unsigned=int(self.chance(0.4)), **self.steps(fields, rows))
             packed = bool(fields.get("packed")) and eight and not probabilities
             copies = h.experts if apart else 1
             first, beats, size = self.weights(chunks, columns, eight, packed)

@@ -9,6 +9,7 @@ from edgemoe.host.runtime.driver import Driver
 from edgemoe.host.runtime.program import CompiledProgram
 from edgemoe.host.studies.benchmark import floor_of, queue_lengths
 from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.models.numbers.activation import ACTIVATIONS
 from edgemoe.sim.emulator_device import EmulatorDevice
 from edgemoe.sim.simulator import open_verilator
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from .models import random_model
 from .support import dram_of
 
 FAMILY = dataclasses.replace(preset("tiny"), attention=preset("family").attention)
+#: Every activation function: some fall below zero.
+PACKED = dataclasses.replace(preset("tiny"), packed=1, activations=",".join(ACTIVATIONS))
 #: Eight lanes on two masters: striping, an array that is not the smallest, a bus as wide as a word.
 WIDER = dataclasses.replace(preset("tiny"), name="wider", lanes=8, masters=2, data_bits=64, width=40, hidden=72)
 #: The same on four: a bus as wide as two words; and rows for narrow models only.
@@ -87,6 +90,18 @@ def test_random_shapes_that_are_cut(first):
     """Models that do not fit in one piece: tiles, groups of heads, keys in parts."""
     for seed in range(first, first + (20 if first else 4)):
         compare(preset("tiny"), seed, cut=True)
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 2, 3, 5, 8), pytest.param(range(100, 160), marks=pytest.mark.full)])
+def test_random_shapes_with_packed_products(seeds):
+    """In the formats that only such a build runs, with every activation function: one that needs no sign among them."""
+    models = {seed: random_model(PACKED, seed) for seed in seeds}
+    assert {str(program.weight_bits) for program, _ in models.values()} == {"fast", "fast-trunk"}
+    packed = [i for program, _ in models.values() for i in program.instructions if PACKED.packs(i)]
+    assert {i.unsigned for i in packed} == {i.raised for i in packed if i.activation} == {0, 1}
+    assert len({i.activation for i in packed if i.raised}) > 1
+    for seed, (program, images) in models.items():
+        compare_program(PACKED, program, images, seed)
 
 
 @pytest.mark.full

@@ -111,8 +111,9 @@ def test_the_epilogue() -> None:
         )
         mantissa, exponent, multiplier = int(rng.integers(1 << 16)), int(rng.integers(20)), int(rng.integers(1 << 16))
         kind, shift, narrow = int(rng.integers(len(Activation))), int(rng.integers(-64, 64)), int(rng.integers(16))
+        raised = int(rng.integers(2))
         i = Instruction(Opcode.MATMUL, dict(accumulator_shift=shift, output_shift=narrow, activation=kind))
-        found = epilogue(i, total, (mantissa, exponent), multiplier, added)
+        found = epilogue(i, total, (mantissa, exponent), multiplier, added, raised)
         expected = twins.epilogue(
             np.array([[float(total)]]),
             accumulator_shift=shift,
@@ -122,6 +123,7 @@ def test_the_epilogue() -> None:
             bias=np.array([added]),
             output_shift=narrow,
             function=Activation(kind).function,
+            raise_result=raised,
         )
         assert found == int(expected[0, 0])
         limited.add(abs(found) >= 32767)
