@@ -34,6 +34,7 @@ import pytest
 from amaranth.hdl import Module, Mux, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from edgemoe.hw.compute.activation import ActivationFunction
 from edgemoe.hw.compute.cosformer import CosFormer
 from edgemoe.hw.compute.expert_choice import ExpertChoice
 from edgemoe.hw.compute.expert_score import ExpertScore
@@ -92,7 +93,8 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     LogitScan: partial(LogitScan, CONFIG, ExpertChoice(CONFIG).LATENCY),
     ExpertScore: partial(ExpertScore, CONFIG, ExpertChoice(CONFIG).LATENCY - ExpertChoice.SEEN),
     Hazards: partial(Hazards, block_spacing=4, probability_latency=7, flushes=True),
-    StreamPath: partial(StreamPath, CONFIG, probability_latency=7),
+    ActivationFunction: partial(ActivationFunction, PACKED),
+    StreamPath: partial(StreamPath, PACKED, probability_latency=7),
     Streamer: partial(Streamer, PACKED, block_spacing=4, probability_latency=7),
     RowPipeline: partial(RowPipeline, PACKED, array_latency=7, accumulator_latency=3, epilogue_latency=21, settle=3),
     Writeback: partial(Writeback, PACKED),
