@@ -10,6 +10,7 @@ from amaranth.lib.wiring import Out
 from edgemoe.hw import verilog_text
 from edgemoe.hw.amaranth_private import PortDirection, rtlil_to_verilog
 from edgemoe.hw.contract.config import NAME, HardwareConfig
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.hw.control.register_file import AxiLite
 from edgemoe.hw.memory.axi import AxiRead, AxiWrite
 from edgemoe.hw.periphery.sdram import SdramPins
@@ -56,9 +57,9 @@ class Shell(Elaboratable):
         m.d.comb += self.connections
         return m
 
-    def to_verilog(self, module: str) -> str:
-        """Verilog of all this, complete in one file."""
-        text = rtlil.convert(self, name=module, ports=self.ports, emit_src=False)
+    def to_verilog(self, module: str, slices: DspSlice | None = None) -> str:
+        """Verilog of all this, complete in one file but for the device's own slices, if the array is to be in these."""
+        text = rtlil.convert(self, name=module, platform=slices, ports=self.ports, emit_src=False)
         return verilog_text.complete(rtlil_to_verilog(text))
 
 
@@ -92,9 +93,9 @@ class SystemShell(Shell):
         self.expose("sdram", system.sdram, SdramPins())
 
 
-def core_verilog(config: HardwareConfig) -> str:
+def core_verilog(config: HardwareConfig, slices: DspSlice | None = None) -> str:
     """Verilog of the core, module `edgemoe`."""
-    return CoreShell(config).to_verilog(NAME)
+    return CoreShell(config).to_verilog(NAME, slices)
 
 
 def system_verilog(system: System) -> str:

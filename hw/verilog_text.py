@@ -44,11 +44,21 @@ _WAIVED = re.compile(r"^  /\* verilator lint_o(?:n|ff) SYMRSVDWORD \*/\n", re.M)
 _DEFAULT = re.compile(r"^ *default: ;\n", re.M)
 
 
+@cache
+def primitives() -> Mapping[str, str]:
+    """Name -> text of the modules that generated Verilog only instantiates."""
+    from edgemoe.hw.compute.slice_row import cell_module, cell_source
+    from edgemoe.hw.contract.dsp_slice import DspSlice
+    from edgemoe.hw.memory import block_memory
+
+    return {block_memory.MODULE: block_memory.SOURCE.read_text()} | {
+        cell_module(kind): cell_source(kind) for kind in DspSlice
+    }
+
+
 def complete(text: str) -> str:
     """What Yosys wrote, finished, with the modules that it only instantiates."""
-    from edgemoe.hw.memory.block_memory import with_primitives
-
-    return with_primitives(finish(text))
+    return "\n".join([finish(text), *(source for name, source in primitives().items() if name in text)])
 
 
 def waived(rule: str, text: str) -> str:

@@ -42,7 +42,7 @@ from xml.etree import ElementTree
 
 from edgemoe.hw import verilog_text
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.sim import bench_simulator, build
+from edgemoe.sim import bench_simulator, build, simulator
 
 _PARAMETERS = "EDGEMOE_BENCH_PARAMETERS"
 _INPUTS = "_inputs"  # among the parameters
@@ -86,7 +86,7 @@ def flat_ports(component: Any) -> dict[str, Any]:
 
 
 def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None) -> str:
-    """Verilog of an Amaranth component; the WebAssembly Yosys behind it is slow, so its answer is cached by the
+    """Verilog of an Amaranth component, to be simulated; the WebAssembly Yosys behind it is slow, so its answer is cached by the
     design's RTLIL.
     """
     from amaranth.back import rtlil
@@ -101,7 +101,8 @@ def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None
         with build.progress(f"writing the Verilog of {name}"):
             (folder / "top.v").write_text(rtlil_to_verilog(text))
 
-    return verilog_text.complete((build.cached("verilog", key, make) / "top.v").read_text())
+    text = (build.cached("verilog", key, make) / "top.v").read_text()
+    return simulator.with_slice_models(verilog_text.complete(text))
 
 
 def run_bench(
@@ -137,10 +138,9 @@ def run_verilog(
     seed: int = 1,
 ) -> None:
     """As :func:`run_bench`, for the Verilog of a module ``name`` whose ``ports`` the bench uses."""
-    folder, simulator = bench_simulator.built(verilog, name, ports), bench_simulator.chosen.simulator
-    waves = bench_simulator.chosen.waves is not None
+    folder, waves = bench_simulator.built(verilog, name, ports), bench_simulator.chosen.waves is not None
     given = {**(parameters or {}), _INPUTS: bench_simulator.inputs(verilog, name)}
-    run_built(simulator, folder, name, test_module, testcase=testcase, parameters=given, seed=seed, waves=waves)
+    run_built(bench_simulator.chosen.simulator, folder, name, test_module, testcase=testcase, parameters=given, seed=seed, waves=waves)
 
 
 def run_built(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgemoe.hw import verilog_text
 from edgemoe.hw.contract.config import NAME
-from edgemoe.hw.memory import block_memory
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.sim import build
 
 TOP = NAME
@@ -37,8 +37,13 @@ class Module:
 
     @property
     def multiplies(self) -> bool:
-        """Whether a multiplication stands in the text."""
-        return " * " in self.text.replace(block_memory.SOURCE.read_text(), "")
+        """Whether a multiplication or a cell of the array in a slice stands in the text."""
+        return " * " in self.bare or any(kind in self.text for kind in DspSlice)
+
+    @property
+    def bare(self) -> str:
+        """The text without the primitives that go with it."""
+        return without_primitives(self.text)
 
     @property
     def key(self) -> str:
@@ -54,15 +59,21 @@ class Module:
         return build.digest(VERSION, text, [re.sub(r"\$\d+", "", child) for _, child in self.children])
 
 
+def without_primitives(text: str) -> str:
+    """Verilog without the modules that are not generated."""
+    for source in verilog_text.primitives().values():
+        text = text.replace(source, "")
+    return text
+
+
 def escaped(name: str) -> str:
     """A name as Verilog writes it."""
     return name if re.fullmatch(r"\w+", name) else f"\\{name} "
 
 
 def split(text: str) -> dict[str, Module]:
-    """The modules of a generated file; the block memory goes with each module that instantiates it."""
-    memory = block_memory.SOURCE.read_text()
-    text = text.replace(memory, "")
+    """The modules of a generated file; primitives go with each module that instantiates them."""
+    text = without_primitives(text)
     parts = {}
     for part in re.findall(r"^module .*?^endmodule", text, re.M | re.S):
         header = re.match(r"module \\?([^\s(]+)", part)
@@ -72,8 +83,7 @@ def split(text: str) -> dict[str, Module]:
     for name, part in parts.items():
         found = re.findall(r"^  \\?(\S+) +\\?(\S+) +\($", part, re.M)
         children = tuple((instance, module) for module, instance in found if module in parts)
-        if block_memory.MODULE in part:
-            part += memory
+        part += "".join(source for primitive, source in verilog_text.primitives().items() if primitive in part)
         modules[name] = Module(name, part, children)
     return modules
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgemoe.hw.memory import block_memory
+from edgemoe.hw import verilog_text
 
 DSP_SLICES = ("DSP48E2", "DSP48E1")  # of UltraScale+; of series 7, whose multiplier is 25 x 18 instead of 27 x 18
 KINDS = ("lut", "ff", "dsp", "bram", "uram")
@@ -24,8 +24,14 @@ _LUT_MEMORIES = {
 _LUT_MEMORIES |= {"RAM32X1S": 1, "RAM64X1S": 1, "RAM512X1S": 8, "RAM128X1S": 2, "RAM256X1S": 4}
 
 
+def is_primitive(kind: str) -> bool:
+    """Whether a cell is one of the modules that generated Verilog only instantiates; Yosys' name of it has parameters
+    as well."""
+    return any(name in kind for name in verilog_text.primitives())
+
+
 def measure(netlist: Mapping[str, Any], netlists: Mapping[str, Any]) -> dict[str, float]:
-    """Counts of a module, with the block memories in it; netlists: those too."""
+    """Counts of a module, with the primitives in it; netlists: those too."""
     counts: dict[str, float] = dict.fromkeys(KINDS, 0)
     for cell in netlist["cells"].values():
         kind = cell["type"]
@@ -41,7 +47,7 @@ def measure(netlist: Mapping[str, Any], netlists: Mapping[str, Any]) -> dict[str
             counts["bram"] += 0.5 if kind.startswith("RAMB18") else 1
         elif kind.startswith("URAM"):
             counts["uram"] += 1
-        elif block_memory.MODULE in kind:
+        elif is_primitive(kind):
             for counted, number in measure(netlists[kind], netlists).items():
                 counts[counted] += number
     return counts

@@ -21,11 +21,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgemoe.hw import verilog_text
 from edgemoe.hw.contract.config import HardwareConfig, preset
-from edgemoe.hw.memory import block_memory
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.sim import build
 from edgemoe.sim.modules import Module, escaped, instances, split, unit_of
-from edgemoe.sim.netlist import DSP_SLICES, KINDS, measure
+from edgemoe.sim.netlist import DSP_SLICES, KINDS, is_primitive, measure
 from edgemoe.sim.paths import pruned
 from edgemoe.sim.simulator import verilog
 from edgemoe.sim.yosys import run_yosys
@@ -70,6 +71,7 @@ wreduce
 select -clear
 setparam -set USE_DPORT "FALSE" t:DSP48E2
 chtype -set DSP48E1 t:DSP48E2
+setparam -set USE_DPORT "TRUE" t:DSP48E1 r:AMULTSEL=AD %i
 xilinx_dsp -family xc7
 chtype -set $mul t:$__soft_mul
 """
@@ -109,12 +111,13 @@ def synthesise(
     """One Yosys run over the wanted modules, all the others being black boxes. Results by module name."""
     names = {module.name for module in wanted}
     around = {child for module in wanted for _, child in module.children} - names
-    texts = [module.text.replace(block_memory.SOURCE.read_text(), "") for module in wanted] + [
-        modules[name].stub for name in sorted(around)
-    ]
+    texts = [module.bare for module in wanted] + [modules[name].stub for name in sorted(around)]
     placed = "\n".join(f"(* keep *) {escaped(module.name)} u{i} ();" for i, module in enumerate(wanted))
-    if any(block_memory.MODULE in module.text for module in wanted):
-        texts.append(block_memory.SOURCE.read_text())
+    texts += [
+        source
+        for primitive, source in verilog_text.primitives().items()
+        if any(primitive in module.text for module in wanted)
+    ]
     (folder / "design.v").write_text("\n".join([*texts, f"module edgemoe_units;\n{placed}\nendmodule\n"]))
     steps = f"synth_xilinx -family {family.split('-')[0]} -top edgemoe_units -noiopad -noclkbuf -run "
     start = f"read_verilog -sv design.v\n{steps}begin:"
@@ -128,19 +131,30 @@ def synthesise(
             for name, entry in json.loads((folder / "stat.json").read_text())["modules"].items()
         }
         for module in wanted:
-            results[module.name] = {
-                "dsp": sum(counts[module.name].get("num_cells_by_type", {}).get(slice_, 0) for slice_ in DSP_SLICES)
-            }
+            results[module.name] = {"dsp": _slices(counts, module.name)}
         return results
     netlists = json.loads((folder / "netlist.json").read_text())["modules"]
     for module in wanted:
         netlist = netlists[module.name]
-        memories = {c["type"] for c in netlist["cells"].values() if block_memory.MODULE in c["type"]}
-        kept = {"": netlist} | {kind: netlists[kind] for kind in memories}
+        primitives = {c["type"] for c in netlist["cells"].values() if is_primitive(c["type"])}
+        kept = {"": netlist} | {kind: netlists[kind] for kind in primitives}
         results[module.name] = measure(netlist, netlists) | {
             "netlists": {kind: pruned(one) for kind, one in kept.items()}
         }
     return results
+
+
+def _slices(counts: Mapping[str, Any], name: str) -> int:
+    """DSP slices of a module and of the primitives in it, as Yosys' `stat` counts its cells."""
+    return sum(
+        count * (1 if kind in DSP_SLICES else _slices(counts, kind) if is_primitive(kind) else 0)
+        for kind, count in counts[name].get("num_cells_by_type", {}).items()
+    )
+
+
+def modules_of(config: HardwareConfig, family: str = ULTRASCALE_PLUS) -> dict[str, Module]:
+    """The core's modules as they are built for a family."""
+    return split(verilog(config, DspSlice.DSP48E1 if family == SERIES_7 else DspSlice.DSP48E2))
 
 
 def results_of(
@@ -149,7 +163,7 @@ def results_of(
     """The core's modules and, by their names, results that hold `depth`; synthesises what is kept nowhere. `unit`: of
     its modules alone.
     """
-    modules = split(verilog(config))
+    modules = modules_of(config, family)
     wanted = {name for path, name in instances(modules) if unit is None or unit_of(path) == unit}
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, Module] = {}

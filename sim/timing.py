@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.hw.contract.config import HardwareConfig, preset
-from edgemoe.sim.modules import TOP, Module, split, unit_of
+from edgemoe.sim.modules import TOP, unit_of
 from edgemoe.sim.paths import Arrivals, Design
-from edgemoe.sim.simulator import verilog
-from edgemoe.sim.synthesis import TIMED, results_of
+from edgemoe.sim.synthesis import TIMED, modules_of, results_of
 
 _ROOT = Path(__file__).resolve().parent.parent
 COMMITTED, PAGE = _ROOT / "hw" / "timing.json", _ROOT / "docs" / "results.md"
@@ -79,7 +78,7 @@ def table(units: Mapping[str, Mapping[str, Any]]) -> str:
 def main() -> None:
     """Write hw/timing.json, the slowest paths of each unit and of each module by itself, and the page's table."""
     config = preset(PRESET)
-    modules: dict[str, Module] = split(verilog(config))
+    modules = modules_of(config, TIMED)
     units = timing(config, COMMITTED_PATHS)
     _, results = results_of(config, "netlists", family=TIMED)
     within = {

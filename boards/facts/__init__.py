@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.models.compatibility import StrEnum, tomllib
 from edgemoe.models.errors import EdgemoeError, listing
 
@@ -99,6 +100,8 @@ class VivadoBoard(Board):
     file on. core_address: of the registers, as the processor sees them. linux: images with plain Linux and with PYNQ.
     """
 
+    slices: ClassVar[DspSlice]
+
     board_part: str = ""
     processor: str = ""
     core_address: int
@@ -118,6 +121,7 @@ class ZynqBoard(VivadoBoard):
     """
 
     family = Family.ZYNQ_ULTRASCALE_PLUS
+    slices = DspSlice.DSP48E2
 
     ultra_ram: bool = False
     memory_bandwidth: float = 0
@@ -132,6 +136,7 @@ class Zynq7000Board(VivadoBoard):
     """A Zynq-7000: ports of 64 bits, which are AXI3, with bursts of up to 16 beats; multipliers of 25 x 18 bits."""
 
     family = Family.ZYNQ_7000
+    slices = DspSlice.DSP48E1
 
     PORT_BITS: ClassVar[int] = 64
     LONGEST_BURST: ClassVar[int] = 16

@@ -193,6 +193,8 @@ def words(board: VivadoBoard, name: str = NAME) -> dict[str, str]:
         "HARDWARE": config.name,
         "HARDWARE_OPTION": option(config, f"{name}.toml"),
         "LANES": config.lanes,
+        "SLICE": board.slices,
+        "SLICE_MODEL": f"{board.slices.lower()}.v",
         "WHY": board.why,
         "INTERFACES": " ".join(("aclk", "aresetn", "interrupt", "s_axil", *config.master_names)),
         "MASTERS": " ".join(config.master_names),
@@ -235,12 +237,13 @@ def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) 
             f"{board.hardware.name}"
         )
     interfaces = core_interfaces(board.hardware)
-    verilog = legible(named(simulator.verilog(board.hardware), name), name, interfaces)
+    verilog = legible(named(simulator.verilog(board.hardware, board.slices), name), name, interfaces)
     values = words(board, name)
     texts = {
         f"{name}.v": head(board.hardware, name, interfaces)
         + (with_ultra_ram(verilog) if isinstance(board, ZynqBoard) and board.ultra_ram else verilog),
         f"{name}_ip.v": wrapper(verilog, board.hardware, name),
+        f"{board.slices.lower()}.v": simulator.slice_model(board.slices),
         **documents(board.hardware, name),
         f"{name}_registers.py": registers_python(board),
         "board.json": json.dumps(facts(board, name), indent=1) + "\n",

@@ -19,6 +19,7 @@ from edgemoe.host.cli.options import (
     print_json,
     weight_format,
 )
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.models.errors import EdgemoeError
 
 
@@ -78,6 +79,10 @@ def verilog(
     hardware: Hardware = "base",
     changes: Changes = None,
     name: ModuleName = "edgemoe",
+    slices: Annotated[
+        DspSlice | None,
+        typer.Option("--slices", help="AMD's slices to put the array in. Default: what any tool maps by itself."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write the hardware as Verilog, with its register map and instruction set as documents."""
@@ -85,11 +90,15 @@ def verilog(
     from edgemoe.hw.contract.hardware_option import configured
     from edgemoe.hw.verilog_text import checked_name
     from edgemoe.models import folders
+    from edgemoe.sim.simulator import slice_model
     from edgemoe.sim.simulator import verilog as generate
 
     config, name = configured(hardware, changes), checked_name(name)
+    files = documents.hardware_files(config, generate(config, slices), name)
+    if slices:
+        files[f"{slices.lower()}.v"] = slice_model(slices)
     with folders.OutputFolder(out, force=force) as folder:
-        for path in folder.write_all(documents.hardware_files(config, generate(config), name)):
+        for path in folder.write_all(files):
             typer.echo(path)
 
 

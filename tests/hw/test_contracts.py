@@ -48,7 +48,9 @@ from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
 from edgemoe.hw.compute.running_sums import RunningSums
 from edgemoe.hw.compute.score_functions import ScoreFunctions
 from edgemoe.hw.compute.sigmoid import Sigmoid
+from edgemoe.hw.compute.slice_row import SliceRow
 from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.hw.control.hazards import Hazards
 from edgemoe.hw.control.register_file import RegisterFile
 from edgemoe.hw.control.row_pipeline import RowPipeline
@@ -99,6 +101,7 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     RowPipeline: partial(RowPipeline, PACKED, array_latency=7, accumulator_latency=3, epilogue_latency=21, settle=3),
     Writeback: partial(Writeback, PACKED),
     Arbiter: partial(Arbiter, 4, 2),
+    SliceRow: partial(SliceRow, PACKED, DspSlice.DSP48E2, 16),
     BlockMemory: partial(BlockMemory, 24, 10, 3),
     BankedMemory: partial(BankedMemory, 24, 10),
     WordPairs: partial(WordPairs, 24, 10, 3),

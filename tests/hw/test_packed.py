@@ -5,7 +5,9 @@ and its undoing, the maxima of rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from edgemoe.hw.compute.narrow import Narrow
 from edgemoe.hw.compute.row_maxima import RowMaxima
 from edgemoe.hw.compute.row_step import RowStep
 from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.models.numbers import twins
 from edgemoe.models.numbers.arithmetic import maximum_code, narrow, row_step
 from edgemoe.models.numbers.linear import overfull
@@ -22,7 +25,7 @@ from edgemoe.models.numbers.words import NARROW_LIMIT, PACKED_CHAIN, PACKED_SUM_
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
-from test_array import Schedule
+from test_array import Schedule, Sliced
 
 
 def build(lanes: int) -> HardwareConfig:
@@ -89,8 +92,9 @@ class PackedSchedule(Schedule):
         self.free = swap + words
 
 
+@pytest.mark.parametrize("array", [Array, partial(Sliced, kind=DspSlice.DSP48E2)], ids=["cells", "slices"])
 @pytest.mark.parametrize(("lanes", "rows"), [(4, 4), (32, 32), (4, 8), (16, 32)])
-def test_array(lanes: int, rows: int) -> None:
+def test_array(lanes: int, rows: int, array: Callable[[HardwareConfig], Array]) -> None:
     """Packed blocks among all others, with sums at their bound, and where lower ones run over into the upper ones."""
     plan, rng = PackedSchedule(lanes, 5, rows), np.random.default_rng(6)
     for index in range(16):
@@ -101,7 +105,7 @@ def test_array(lanes: int, rows: int) -> None:
         else:
             plan.packed_block(words, "any" if index % 4 else "full", UNSIGNED if index % 8 < 4 else SIGNED)
     cycles = [{"stream_data": np.zeros(rows, int)} | plan.inputs.get(c, {}) for c in range(max(plan.inputs) + 1)]
-    sums = rtl(Array(replace(build(lanes), array_rows=rows)), cycles)["sums"]
+    sums = rtl(array(replace(build(lanes), array_rows=rows)), cycles)["sums"]
     assert_array_equal(sums[list(plan.expected)], list(plan.expected.values()))
 
 
