@@ -183,6 +183,14 @@ def test_verilog(edgemoe: Command, tmp_path: Path) -> None:
     assert "MATMUL" in (folder / "instructions.md").read_text() and "EDGEMOE_CTRL" in (folder / "edgemoe.h").read_text()
 
 
+def test_verilog_in_slices(edgemoe: Command, tmp_path: Path) -> None:
+    """The array's cells are slices of a device, whose model for simulators lies beside."""
+    code, text, _ = edgemoe("verilog", "--hardware", "tiny", "--slices", "DSP48E2", "-o", tmp_path)
+    assert code == 0 and {"edgemoe.v", "dsp48e2.v"} < {Path(line).name for line in text.split()}
+    assert (tmp_path / "edgemoe.v").read_text().count("  edgemoe_dsp48e2 #(") == 16
+    assert "module DSP48E2 #(" in (tmp_path / "dsp48e2.v").read_text()
+
+
 @pytest.mark.parametrize(
     "command", [("verilog", "--hardware", "tiny"), ("build", "--board", "kv260")], ids=lambda c: c[0]
 )

@@ -228,12 +228,13 @@ def test_what_is_shipped_can_be_read() -> None:
 def test_what_is_built_for_vivado_is_clean(board: str, name: str, tmp_path: Path) -> None:
     """With the flags of the folder's own lint target, which are those that everything here is simulated with."""
     vivado.write(facts.board(board), tmp_path, name)
-    target = f"verilator --lint-only {' '.join(build.ALLOWED_WARNINGS)} --top-module {name}_ip {name}.v {name}_ip.v\n"
+    files = f"{name}.v {name}_ip.v dsp48e2.v"
+    target = f"verilator --lint-only {' '.join(build.ALLOWED_WARNINGS)} --top-module {name}_ip {files}\n"
     assert target in (tmp_path / "Makefile").read_text()
     assert f"verilator_options: [{', '.join(build.ALLOWED_WARNINGS)}]" in (tmp_path / f"{name}.core").read_text()
-    found = lint(tmp_path / f"{name}.v", tmp_path / f"{name}_ip.v", top=f"{name}_ip")
+    found = lint(*(tmp_path / file for file in files.split()), top=f"{name}_ip")
     assert not found, found[:2000]
-    for file in tmp_path.glob("*.v"):
+    for file in (tmp_path / f"{name}.v", tmp_path / f"{name}_ip.v"):
         assert all(
             re.match(rf"module \\?{name}[ (._]", line)
             for line in file.read_text().splitlines()
