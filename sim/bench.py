@@ -86,8 +86,8 @@ def flat_ports(component: Any) -> dict[str, Any]:
 
 
 def to_verilog(component: Any, name: str, ports: Mapping[str, Any] | None = None) -> str:
-    """Verilog of an Amaranth component, to be simulated; the WebAssembly Yosys behind it is slow, so its answer is cached by the
-    design's RTLIL.
+    """Verilog of an Amaranth component, to be simulated; the WebAssembly Yosys behind it is slow, so its answer is
+    cached by the design's RTLIL.
     """
     from amaranth.back import rtlil
     from edgemoe.hw.amaranth_private import rtlil_to_verilog
@@ -140,7 +140,8 @@ def run_verilog(
     """As :func:`run_bench`, for the Verilog of a module ``name`` whose ``ports`` the bench uses."""
     folder, waves = bench_simulator.built(verilog, name, ports), bench_simulator.chosen.waves is not None
     given = {**(parameters or {}), _INPUTS: bench_simulator.inputs(verilog, name)}
-    run_built(bench_simulator.chosen.simulator, folder, name, test_module, testcase=testcase, parameters=given, seed=seed, waves=waves)
+    chosen = bench_simulator.chosen.simulator
+    run_built(chosen, folder, name, test_module, testcase=testcase, parameters=given, seed=seed, waves=waves)
 
 
 def run_built(

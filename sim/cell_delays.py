@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Variant:
     def get(self, name: str) -> int | str:
         return dict(self.parameters).get(name, 0)
 
-    def having(self, **changes: int) -> Variant:
+    def having(self, **changes: int | str) -> Variant:
         """The same with other parameters."""
         return replace(self, parameters=tuple(sorted((dict(self.parameters) | changes).items())))
 
@@ -72,13 +72,23 @@ class Delays:
 def delays(variants: Iterable[Variant]) -> dict[Variant, Delays]:
     """What Yosys' library says about each; nothing where it says nothing (inverters, clock buffers)."""
     wanted = set(variants)
-    # A register inside a slice and the one behind it: as long as from the pin, had the first been left out.
-    bare = {(v, port): v.having(**{r: 0}) for v in wanted for port, r in DSP_REGISTERS.items() if v.get(r)}
-    found = {v: _read(modules) for v, modules in _library(sorted({*wanted, *bare.values()}, key=str)).items()}
-    for (variant, port), other in bare.items():
+    bare = [(v, port, other) for v in wanted for port, other in _bare(v)]
+    found = {v: _read(modules) for v, modules in _library(sorted({*wanted, *(b[2] for b in bare)}, key=str)).items()}
+    for variant, port, other in bare:
         inside = max((ps for (name, _), ps in found[other].setup.items() if name == port), default=0)
         found[variant].inside = max(found[variant].inside, inside)
     return found
+
+
+def _bare(variant: Variant) -> Iterator[tuple[str, Variant]]:
+    """From a register in a slice to the one behind it takes as long as from the pin, had the first been left out."""
+    adds = variant.get("ADREG") and variant.get("USE_DPORT") == "TRUE"
+    for port, register in DSP_REGISTERS.items():
+        if variant.get(register):
+            # Of A the library says how long it takes to the product, unless that has no register.
+            yield port, variant.having(**{register: 0}, **({"MREG": 0} if adds and port == "A" else {}))
+    if adds:  # from there on it goes as without the adder
+        yield "A", variant.having(USE_DPORT="FALSE", AREG=0)
 
 
 def _library(variants: list[Variant]) -> dict[Variant, dict[str, Any]]:

@@ -71,8 +71,8 @@ class ArrayRow(wiring.Component):
     def __init__(self, config: HardwareConfig, half: int = 0):
         self.lanes, self.half, self.packed = config.lanes, half, config.packed
         self.bits = bits = OPERAND_BITS if config.packed else WORD_BITS
-        self.shadow = Signal(config.lanes * bits, reset_less=True)
-        self.active = Signal(config.lanes * bits, reset_less=True)
+        shadow, active = Signal(config.lanes * bits, reset_less=True), Signal(config.lanes * bits, reset_less=True)
+        self.shadow, self.active = shadow, active
         sums = layouts.sums(config)
         super().__init__(
             {

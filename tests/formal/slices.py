@@ -22,8 +22,9 @@ from .runner import Proof, Property
 PLAIN, PACKED = small("cells", lanes=2), small("packed cells", lanes=2, packed=1)
 SUM = 48
 # Registers of a slice, by the names that our model and Yosys' give them.
-OURS = {"a": "a2", "d": "d1", "chosen": "inmode", "weight": "ad", "value": "b2", "product": "m", "operation": "opmode"}
-YOSYS = {"a": "Ar2", "d": "Dr", "chosen": "INMODEr", "weight": "ADr", "value": "Br2", "product": "Mr", "operation": "OPMODEr"}
+REGISTERS = ("a", "d", "chosen", "weight", "value", "product", "operation")
+OURS = dict(zip(REGISTERS, ("a2", "d1", "inmode", "ad", "b2", "m", "opmode"), strict=True))
+YOSYS = dict(zip(REGISTERS, ("Ar2", "Dr", "INMODEr", "ADr", "Br2", "Mr", "OPMODEr"), strict=True))
 
 
 def slice_row(kind: DspSlice, index: int, packed: bool, yosys: bool, p: Property, unit: Any) -> None:
@@ -89,7 +90,8 @@ def slice_row(kind: DspSlice, index: int, packed: bool, yosys: bool, p: Property
     m.d.comb += Assume(p.begun | same)
     p.check(same)
     p.cover(by_column & (load_column == 1) & p.past(load_row) & swap & (twin.sums[0] == 5) & (twin.sums[1] != 0))
-    p.cover((twin.sums[0] != twin.sums[1]) & p.past(p.past(swap)) & p.past(p.past(p.past(by_column & (load_column == 3)))))
+    columns = p.past(by_column & (load_column == 3))
+    p.cover((twin.sums[0] != twin.sums[1]) & p.past(p.past(swap & columns)))
 
 
 def _proof(name: str, kind: DspSlice, index: int, packed: bool = False, yosys: bool = False, **more: Any) -> Proof:

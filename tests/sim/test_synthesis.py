@@ -59,15 +59,24 @@ def test_the_whole_core_comes_apart():
 @pytest.mark.parametrize(("name", "most"), [("base", 400), ("zcu102", 1300)])
 def test_committed_counts_are_of_this_hardware(name, most):
     """hw/resources.json must follow a change of the hardware: see its `command`."""
-    parts = modules.split(verilog(preset(name)))
+    parts = synthesis.modules_of(preset(name))
     stale = [m.name for m in parts.values() if m.key not in synthesis.committed()]
     assert not stale
     assert synthesis.dsp(preset(name)) <= most
 
 
+@pytest.mark.parametrize(("family", "slices"), [("xcup", 4), ("xc7", 4), (synthesis.TIMED, 4)])
+def test_a_row_of_the_array_is_slices_alone(family, slices, tmp_path):
+    parts = synthesis.modules_of(preset("tiny"), family)
+    row = next(m for m in parts.values() if m.name.endswith(".array.row_1"))
+    counted = synthesis.synthesise(parts, [row], True, tmp_path, family)[row.name]
+    assert {kind: counted[kind] for kind in synthesis.KINDS} == dict.fromkeys(synthesis.KINDS, 0) | {"dsp": slices}
+    assert synthesis.synthesise(parts, [row], False, tmp_path, family)[row.name] == {"dsp": slices} and row.multiplies
+
+
 @pytest.mark.parametrize("unit", ["loader", "writer"])
 def test_committed_counts_are_what_yosys_counts(unit, tmp_path):
-    parts = modules.split(verilog(preset("base")))
+    parts = synthesis.modules_of(preset("base"))
     module = next(m for m in parts.values() if m.name.endswith(f".{unit}"))
     counted = synthesis.synthesise(parts, [module], True, tmp_path)[module.name]
     committed = synthesis.committed()[module.key]

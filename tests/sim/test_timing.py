@@ -8,9 +8,8 @@ import re
 
 import pytest
 from edgemoe.hw.contract.config import preset
-from edgemoe.sim import modules, paths, synthesis, timing
+from edgemoe.sim import paths, synthesis, timing
 from edgemoe.sim.cell_delays import Variant, delays
-from edgemoe.sim.simulator import verilog
 from edgemoe.sim.yosys import run_yosys
 
 COMMITTED = json.loads(timing.COMMITTED.read_text())
@@ -36,6 +35,15 @@ def test_delays_are_those_of_the_library():
     assert (found[full].arrival["P", 0], found[full].arrival["PCOUT", 0]) == (329, 435)
     assert (found[full].setup["A", 0], found[full].inside) == (254, 1416)
     assert [found[memory[registered]].arrival["DOADO", 0] for registered in (0, 1)] == [2454, 882]
+
+
+def test_delays_of_a_cell_of_the_array():
+    """Weight to the adder 1.283 ns, from there to the product 1.416, and not the library's 2.4 for both in one."""
+    registers = dict.fromkeys(("ADREG", "AREG", "BREG", "DREG", "MREG", "PREG"), 1)
+    full = slice_(**registers, USE_DPORT="TRUE")
+    found = delays([full])[full]
+    assert found.inside == 1416 and (found.setup["A", 0], found.setup["D", 0], found.setup["C", 0]) == (254, 248, 1244)
+    assert found.setup["PCIN", 0] == 1025
 
 
 def cell(kind, parameters=None, outputs=("O", "Q", "P"), **connections):
@@ -106,7 +114,7 @@ def test_placed_takes_registers_into_a_slice(enables, setup):
 
 def test_sums_are_those_of_yosys(tmp_path):
     """Of a module without others, DSP slices and block RAM: on those `sta` stops."""
-    parts = modules.split(verilog(preset("zcu102")))
+    parts = synthesis.modules_of(preset("zcu102"), synthesis.TIMED)
     module = next(m for m in parts.values() if m.name.endswith(".dma_splitter"))
     result = synthesis.synthesise(parts, [module], True, tmp_path, synthesis.TIMED)[module.name]
     run_yosys(
@@ -124,7 +132,7 @@ def test_sums_are_those_of_yosys(tmp_path):
 
 def test_committed_figures_are_of_this_hardware():
     """hw/timing.json must follow a change of the hardware: see its `command`."""
-    assert {m.key for m in modules.split(verilog(preset(timing.PRESET))).values()} == set(COMMITTED["modules"])
+    assert {m.key for m in synthesis.modules_of(preset(timing.PRESET)).values()} == set(COMMITTED["modules"])
 
 
 def test_no_path_takes_longer_than_promised():
