@@ -84,7 +84,7 @@ class Engine(wiring.Component):
         m.submodules.softmax = softmax = Softmax(config)
         m.submodules.layernorm = layernorm = LayerNorm(config)
         m.submodules.router = Router(config)
-        m.submodules.loader = Loader(config)
+        m.submodules.loader = Loader(config, lead=Streamer.LATENCY + before if config.packed else 0)
         m.submodules.streamer = Streamer(
             config,
             block_spacing=max(accumulator.REVISIT, softmax.REVISIT, layernorm.REVISIT, revisit),
@@ -176,6 +176,7 @@ class Engine(wiring.Component):
             connect(m, units.row_step.out, units.epilogue.row)
             connect(m, units.writeback.maxima, units.row_maxima.write)
             m.d.comb += [
+                units.streamer.first_written.eq(units.row_pipeline.first_written),
                 units.row_step.packed.eq(units.row_pipeline.packed.packed),
                 units.row_step.step.eq(units.row_pipeline.packed.step),
             ]

@@ -119,7 +119,7 @@ def _outline(
         if trace:
             add_traces(lowered, hardware, config.experts)
         used = allocate(lowered.drafts, config.name, hardware)
-        mark_waits(lowered.drafts)
+        mark_waits(lowered.drafts, follow=bool(hardware.packed))
         return locate(lowered, [*found, *needed, used], hardware, cut)
 
     needed = list(needs(config, hardware, placement.slots))

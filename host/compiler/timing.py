@@ -179,9 +179,9 @@ class Core:
         self.prefetch = Prefetch(hardware, dram)
         # Sequencer: it is free; when the next instructions were asked for.
         self.sequencer, self.asked = 0, deque([0] * AHEAD, AHEAD)
-        # Streamer: it is free; when the last instructions were taken, and complete; the last block's first row; the
-        # last row that took the long way.
-        self.streamer = self.complete = 0
+        # Streamer: it is free; when the last instructions were taken, and complete, the very last one up to the first
+        # row of its last column; the last block's first row; the last row that took the long way.
+        self.streamer = self.complete = self.led = 0
         self.taken, self.done = deque([0] * QUEUED, QUEUED), deque([0] * IN_FLIGHT, IN_FLIGHT)
         self.weigh = PROBABILITY + (REWEIGHTING if "softplus" in hardware.weighings else 0)
         self.block, self.probability = -SPACING, -self.weigh - 3
@@ -239,7 +239,7 @@ class Core:
         cost.spent[Limit.DEPENDENCY] += start - self.streamer
         cost.spent[Limit.BUS] += bus
         cost.spent[Limit.LATENCY] += cycles + 1 - bus
-        self.streamer = start + cycles + 1
+        self.streamer, self.led = start + cycles + 1, 0
         self.end(start + cycles)
 
     def matmul(self, i: Instruction, cost: Cost, issued: int, rows: int, address: int) -> None:
@@ -265,7 +265,10 @@ class Core:
 
         self.taken.append(max(self.streamer, issued + 1))
         ready = self.taken[-1] + BEGIN
-        free = max(ready, (self.complete if i.wait_stream else self.done[0]) + 2)  # a row may be issued
+        waited = self.complete if i.wait_stream else 0
+        if i.follow and h.packed:
+            waited = min(waited, self.led)
+        free = max(ready, max(self.done[0], waited) + 2)  # a row may be issued
         if not i.probabilities:
             free = max(free, self.probability + self.weigh + 3)
         spent[Limit.LATENCY if free == ready else Limit.DEPENDENCY] += free - self.streamer
@@ -288,14 +291,17 @@ class Core:
                 else:
                     beats += chunks * weights
                     arrival, late = prefetch.arrival(beats, requests)
-                    if arrival > load:
-                        load, why = arrival, late
-                    announced = load
+                    early = (STREAM + NARROW) * bool(h.packed and pairs)  # the loader's lead
+                    announced = max(swap + 1, released - early, loader - early * (chunk > 0))
+                    if arrival > announced:
+                        announced, why = arrival, late
+                    load = max(load, announced)
                     prefetch.gone.append((beats, load + chunks * whole))
                 loader = load + chunks * whole
                 start = max(free, announced + 1, block + SPACING)
                 spent[why] += start - free
                 block, swap, free = start, start + way, start + rows
+                leader = start
                 if packed and part and chunk == 0 and len(steps) > 1:
                     self.banks.append(free + leave)
             if not on_chip:
@@ -304,6 +310,7 @@ class Core:
                 start = max(free, block + SPACING)
                 spent[Limit.LATENCY] += start - free
                 block, free, streaming = start, start + rows, streaming + rows
+                leader = start if i.columns % 2 == 0 else leader
                 self.banks.append(free + leave)
         spent[Limit.ARRAY] += streaming
         cost.rows, cost.blocks = cost.rows + rows, cost.blocks + i.columns * len(steps)
@@ -314,6 +321,7 @@ class Core:
         self.loader, self.swap, self.block, self.streamer = loader, swap, block, free
         if i.probabilities:
             self.probability = free - 1
+        self.led = leader + way - STREAM + self.drain
         self.end(free - 1 + way - STREAM + self.drain)
 
     def execute(self, i: Instruction, cost: Cost, expert: int = 0, length: int | None = None) -> None:

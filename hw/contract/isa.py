@@ -351,6 +351,12 @@ FIELDS = (
         "notice",
     ),
     Field("unsigned", 1, "packed: streamed words are rounded to 0 to 511, in steps half as large"),
+    Field(
+        "follow",
+        1,
+        "wait_stream, but for the first row of the last column that the MATMUL before writes, not for all of it; a "
+        "build without `packed` takes no notice",
+    ),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}
 BY_NAME: Mapping[str, Field] = {f.name: f for f in FIELDS}

@@ -438,15 +438,18 @@ OPERATIONS: Mapping[Opcode, Operation] = {
          weight, factor_of, scale_of, epilogue, keep_maximum, keep_scores, keep_statistics),
         "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that "
         "one is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a "
-        "row's maximum or scale comes from the MATMUL before. With `wait_load` the first key or value is read when "
-        "everything before is complete; without, the loader is at most one block ahead of the array. Weights are "
-        "fetched without waiting. Without `probabilities` it begins when the last probability before it has passed.",
-        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles, of 8-bit weights max(`rows`, lanes / 2 + 1); "
-        "packed ones are half as many, and `rows` cycles follow the last two columns, or every two if `chunks` is 1; a "
-        "block of KEYS at least 2 lanes, as its columns enter only behind the wave of rows. An array of twice as many "
-        "rows as columns takes two chunks at a time: blocks are half as many, and their least cycles, but for those of "
-        "KEYS (3 lanes), twice as many. With weights no less than "
-        "`beats` beats on the bus. The next MATMUL streams while this one drains.",
+        "row's maximum or scale comes from the MATMUL before. With `follow` as well that one may be writing its "
+        "last column, row by row: set it where row i takes from there what is written as row i or sooner. With "
+        "`wait_load` the first key or value is read when everything before is complete; without, the loader is at "
+        "most one block ahead of the array. Weights are fetched without waiting. Without `probabilities` it begins "
+        "when the last probability before it has passed.",
+        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles, of 8-bit weights max(`rows`, lanes / 2 + 1), "
+        "and on a build with `packed` two more than a row is on its way to the array at least; packed ones are half "
+        "as many, and `rows` cycles follow the last two columns, or every two if `chunks` is 1; a block of KEYS at "
+        "least 2 lanes, as its columns enter only behind the wave of rows. An array of twice as many rows as columns "
+        "takes two chunks at a time: blocks are half as many, and their least cycles, but for those of KEYS (3 "
+        "lanes), twice as many. With weights no less than `beats` beats on the bus. The next MATMUL streams while "
+        "this one drains.",
         (
             "control/streamer.py",
             "control/loader.py",
@@ -464,7 +467,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "control/row_pipeline.py",
             "control/writeback.py",
         ),
-        ("wait_stream", "wait_load", "beats", "packed", "row_sums"),
+        ("wait_stream", "follow", "wait_load", "beats", "packed", "row_sums"),
     ),
     Opcode.LAYERNORM: Operation(
         layernorm,

@@ -13,19 +13,21 @@ class Hazards(wiring.Component):
 
     A block may start when the loader has announced one more than have started, and not sooner than `block_spacing`
     cycles after the start of the last: with few rows the accumulators and row tables would be revisited before they are
-    written. The same holds for rows that flush packed sums, for which no block is needed (`flushes`).
+    written. The same holds for rows that flush packed sums, for which no block is needed.
 
     A MATMUL may begin when at most one other is under way - none, if it waits for results - and when no row of an
     earlier one is still on its way through the exponentials, `probability_latency` cycles longer than the direct way,
-    unless its own rows take that way, too.
+    unless its own rows take that way, too. With `follow` one that waits may begin when the first row of the last column
+    has been written by the one under way: its rows come one a cycle, as fast as rows are streamed.
 
     Ports:
         announced (in): pulse: the loader has a block.
         block_starts (in): pulse.
-        flush_starts (in): pulse: rows without a block begin, if the build has them.
+        flush_starts (in): pulse: rows without a block begin, where products are packed.
         probability_issued (in): a row takes the long way in this cycle.
         accepted, retired (in): pulses: an instruction was taken, has completed.
-        wait_stream, probabilities (in): of the present instruction, which counts as under way.
+        first_written (in): pulse: the first row of a MATMUL's last column has been written, where products are packed.
+        wait_stream, follow, probabilities (in): of the present instruction, which counts as under way.
         block_may_start, flush_may_start, matmul_may_begin (out): the rules.
         alone (out): nothing else is under way.
         empty (out): nor is the present instruction.
@@ -38,8 +40,9 @@ class Hazards(wiring.Component):
     LATENCY = 1
     INTERVAL = 1
 
-    def __init__(self, *, block_spacing: int, probability_latency: int, flushes: bool = False):
-        self.block_spacing, self.probability_latency, self.flushes = block_spacing, probability_latency, flushes
+    def __init__(self, *, block_spacing: int, probability_latency: int, packed: bool = False):
+        self.block_spacing, self.probability_latency, self.packed = block_spacing, probability_latency, packed
+        more = {"flush_starts": In(1), "flush_may_start": Out(1), "first_written": In(1), "follow": In(1)}
         super().__init__(
             {
                 "announced": In(1),
@@ -53,7 +56,7 @@ class Hazards(wiring.Component):
                 "matmul_may_begin": Out(1),
                 "alone": Out(1),
                 "empty": Out(1),
-                **({"flush_starts": In(1), "flush_may_start": Out(1)} if flushes else {}),
+                **(more if packed else {}),
             }
         )
 
@@ -65,12 +68,12 @@ class Hazards(wiring.Component):
             m.d.sync += block_ready.eq(1)
         with m.Elif(self.block_starts):
             m.d.sync += block_ready.eq(0)
-        with m.If((self.block_starts | self.flush_starts) if self.flushes else self.block_starts):
+        with m.If((self.block_starts | self.flush_starts) if self.packed else self.block_starts):
             m.d.sync += spacing.eq(1)
         with m.Elif(spacing != self.block_spacing):
             m.d.sync += spacing.eq(spacing + 1)
         m.d.comb += self.block_may_start.eq(block_ready & (spacing == self.block_spacing))
-        if self.flushes:
+        if self.packed:
             m.d.comb += self.flush_may_start.eq(spacing == self.block_spacing)
 
         # Cycles after which a row on the direct way comes behind one on the long way.
@@ -83,12 +86,17 @@ class Hazards(wiring.Component):
 
         in_flight = Signal(range(IN_FLIGHT + 2))  # instructions taken and not complete, the present one among them
         m.d.sync += in_flight.eq(in_flight + self.accepted - self.retired)
+        results = Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)
+        if self.packed:
+            being_written = Signal()  # of the one before the present, if they are the only ones: its last column
+            with m.If(self.retired):
+                m.d.sync += being_written.eq(0)
+            with m.Elif(self.first_written):
+                m.d.sync += being_written.eq(1)
+            results |= self.follow & being_written & (in_flight == IN_FLIGHT)
         m.d.comb += [
             self.alone.eq(in_flight == 1),
             self.empty.eq(in_flight == 0),
-            self.matmul_may_begin.eq(
-                Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)
-                & (self.probabilities | (since_probabilities == passed))
-            ),
+            self.matmul_may_begin.eq(results & (self.probabilities | (since_probabilities == passed))),
         ]
         return m

@@ -34,6 +34,13 @@ class Loader(wiring.Component):
     left the last row of the first chunk. Parameter words go to the epilogue's banks in turn, of which there are two, or
     four where products are packed.
 
+    With a `lead`, the least number of cycles from a row's issue to the array, pairs of rows are announced up to `lead`
+    cycles before their loading begins: when all words of the block are there, behind those of the block that is being
+    loaded, and when by then the wave will be half-way down. The block before has been loaded by then too: its loading
+    began before its swap and takes as long as the wave takes half-way. The swap comes later, so it finds the first
+    rows, and blocks of half as many rows as the array has, and one, follow each other without a gap, if the way is not
+    longer.
+
     Ports:
         jobs (in stream): MATMULs.
         completed (in): instructions that have written all their results, modulo 256.
@@ -42,7 +49,7 @@ class Loader(wiring.Component):
         key_value_taken (in): unless DMA has its port: nothing can be read.
         load (out ArrayLoad): a row, two rows or a column of the next block.
         parameter (out ParameterLoad): a parameter word.
-        ready (out): pulse: a block may be swapped in from the next cycle on.
+        ready (out): pulse: a block may be swapped in, `lead` + 1 cycles later at the earliest.
         swap (in): pulse: the wave that swaps enters the array in this cycle.
         column_done (in): pulse: a column block with parameters has left the epilogue, which returns its bank.
         waits_for_weights (out): a block could be loaded, if its weights were there.
@@ -54,8 +61,8 @@ class Loader(wiring.Component):
     Twin: none (no arithmetic).
     """
 
-    def __init__(self, config: HardwareConfig):
-        self.config = config
+    def __init__(self, config: HardwareConfig, *, lead: int = 0):
+        self.config, self.lead = config, lead
         super().__init__(
             {
                 "jobs": In(stream.Signature(JOB)),
@@ -65,7 +72,7 @@ class Loader(wiring.Component):
                 "key_value_taken": In(1),  # DMA has the memories' ports: nothing can be read
                 "load": Out(ArrayLoad(config)),
                 "parameter": Out(ParameterLoad(config)),
-                "ready": Out(1),  # pulse: a block may be swapped in from the next cycle on
+                "ready": Out(1),  # pulse: a block may be swapped in, `lead` + 1 cycles later at the earliest
                 "swap": In(1),  # the wave that swaps enters the array in this cycle
                 "column_done": In(1),  # a column block with parameters has left the epilogue
                 "waits_for_weights": Out(1),
@@ -84,7 +91,7 @@ class Loader(wiring.Component):
         bits, banks = self.parameter.bank.shape().width, 4 if self.config.packed else 2
         bank, banks_free, take_bank = Signal(bits), Signal(range(banks + 1), init=banks), Signal()
         m.d.sync += banks_free.eq(banks_free - take_bank + self.column_done)
-        shadow_free, half_way, passed = self._shadow(m)
+        shadow = shadow_free, _, passed, _ = self._shadow(m)
         m.d.comb += [
             by_column.eq(instruction.stationary == Stationary.KEYS),
             by_pair.eq(by_pairs),
@@ -110,11 +117,7 @@ class Loader(wiring.Component):
                 m.d.comb += self.weights.ready.eq((banks_free != 0) | (index != 0))
                 self._take_parameter(m, index, bank, take_bank, packed)
             with m.State("WEIGHTS"):
-                # A block starts only when all its words will stream.
-                half, whole = (self._promised(n, last_chunk) for n in (lanes // 2, lanes))
-                start = shadow_free & Mux(by_pair, half & half_way, whole)
-                m.d.comb += [advance.eq(loading | start), self.weights.ready.eq(advance), self.ready.eq(begins)]
-                m.d.comb += self.waits_for_weights.eq(shadow_free & ~loading & (half_way | ~by_pair))
+                self._stream_weights(m, advance, begins, loading, by_pair, chunk, last_chunk, shadow)
                 with m.If(ends & last_chunk):
                     m.next = "PARAMETERS"
                     with m.If(last_column):
@@ -204,21 +207,45 @@ class Loader(wiring.Component):
         ]
         return addresses
 
-    def _shadow(self, m: Module) -> tuple[Signal, Signal, Signal]:
+    def _stream_weights(self, m: Module, advance, begins, loading, by_pair, chunk, last_chunk, shadow) -> None:
+        """Blocks of weights, which are announced only when all their words will stream."""
+        lanes, (shadow_free, half_way, _, soon) = self.config.lanes, shadow
+        half, whole = (self._promised(n, last_chunk) for n in (lanes // 2, lanes))
+        if self.lead:
+            announced = Signal()  # and not begun
+            both = self.weights.level[
+                exact_log2(self.config.inputs) :
+            ].any()  # what is left of this block, and the next
+            between = last_chunk | self._goes_on(chunk, last_chunk)  # no block follows this word's, or not yet
+            possible = shadow_free & Mux(by_pair, soon & ~(loading & between), ~loading)
+            ready = possible & Mux(loading, both, Mux(by_pair, half, whole))
+            start = (announced | self.ready) & (half_way | ~by_pair)
+            m.d.sync += announced.eq((announced | self.ready) & ~begins)
+            with m.If(self.ready):
+                m.d.sync += shadow_free.eq(0)
+        else:
+            start = shadow_free & Mux(by_pair, half & half_way, whole)
+            ready, possible = begins, shadow_free & ~loading & (half_way | ~by_pair)
+        m.d.comb += [advance.eq(loading | start), self.weights.ready.eq(advance), self.ready.eq(ready)]
+        m.d.comb += self.waits_for_weights.eq(possible)
+
+    def _shadow(self, m: Module) -> tuple[Signal, Signal, Signal, Value]:
         """(the array's shadow registers can take rows, the wave of the last swap is so far that two rows a cycle do not
-        overtake it, it has left the last row, so that they can take columns).
+        overtake it, it has left the last row, so that they can take columns, two rows a cycle may come in `lead`
+        cycles).
 
         Rows follow the wave, so they are free at once; whoever starts to fill them clears the first flag.
         """
-        last = self.config.lanes + SWAP_DELAY
+        last, half = self.config.lanes + SWAP_DELAY, self.config.inputs // 2 - 1
         free, half_way, passed = Signal(init=1), Signal(), Signal()
         since_swap = Signal(range(last + 1), init=last)
-        m.d.comb += [half_way.eq(since_swap >= self.config.inputs // 2 - 1), passed.eq(since_swap == last)]
+        m.d.comb += [half_way.eq(since_swap >= half), passed.eq(since_swap == last)]
         with m.If(self.swap):
             m.d.sync += [free.eq(1), since_swap.eq(0)]
         with m.Elif(~passed):
             m.d.sync += since_swap.eq(since_swap + 1)
-        return free, half_way, passed
+        soon = since_swap >= half - self.lead if half > self.lead else Const(1)
+        return free, half_way, passed, soon
 
     def _present(self, m: Module, read, place, inside, by_column, by_pair, weights, packed) -> None:
         """A word to the array: weights directly, key/value words one cycle after their address (`read`), zeros

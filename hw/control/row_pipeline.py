@@ -103,6 +103,7 @@ class RowPipeline(wiring.Component):
         control (out): beside the accumulators' sums.
         destination (out): beside the finished word.
         column_done (out): pulse: a column block with parameters has left the epilogue.
+        first_written (out): pulse, likewise after the first row of its last column, where products are packed.
         final_written (out): pulse, `settle` cycles after the last write of an instruction, when row tables have taken
             it in, too.
     Latency: varies: by output, as TIME says.
@@ -145,7 +146,7 @@ class RowPipeline(wiring.Component):
                 "row": In(TaggedRow(config)),
                 "bias": Out(FirstBias(config)),
                 "accumulate": Out(RowTag(config)),
-                **({"packed": Out(PackedRow())} if config.packed else {}),
+                **({"packed": Out(PackedRow()), "first_written": Out(1)} if config.packed else {}),
                 "norm": Out(ScalePort(config.scale_rows)),
                 "softmax": Out(ScalePort(config.tokens)),
                 "old_address": Out(WORD_ADDRESS_BITS),  # of the residual's word that the epilogue adds
@@ -188,6 +189,10 @@ class RowPipeline(wiring.Component):
                 self.destination.maxima.eq(instruction("write").maxima),
                 self.control.raised.eq(instruction("epilogue").raised),
             ]
+            written, begins = tag("write"), Signal()
+            last = written.column + 1 == instruction("write").columns
+            m.d.comb += begins.eq(written.valid & written.emits & (written.index == 0) & last)
+            m.d.comb += self.first_written.eq(delay(m, begins, self.settle, name="begun", reset_less=False))
         if self.config.keeps_row_sums:
             m.d.comb += self.destination.row_sums.eq(instruction("write").row_sums)
         self._addresses(m, tag("destination"), instruction("destination"))

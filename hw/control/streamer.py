@@ -68,6 +68,7 @@ class Streamer(wiring.Component):
         jobs (in stream): instructions.
         completed (out): instructions whose results are all written, modulo 256.
         final_written (in): pulse: a MATMUL's last row has been written.
+        first_written (in): pulse: the first row of its last column has, where products are packed.
         ready (in): pulse: the loader has a block.
         waits_for_weights (in): it has none, for want of weights.
         entry (out EntryPort): an entry of an expert's queue.
@@ -97,7 +98,7 @@ class Streamer(wiring.Component):
                 "waits_for_weights": In(1),  # it has none, for want of weights
                 "entry": Out(EntryPort()),
                 "streamed": Out(StreamedWord(config)),
-                **({"steps": Out(StepPort())} if config.packed else {}),
+                **({"first_written": In(1), "steps": Out(StepPort())} if config.packed else {}),
                 "operation": Out(OperationPort()),  # its `job` is the present instruction, whatever it is
                 "events": Out(Events()),
             }
@@ -112,7 +113,7 @@ class Streamer(wiring.Component):
         m.submodules.hazards = hazards = Hazards(
             block_spacing=self.block_spacing,
             probability_latency=self.probability_latency,
-            flushes=bool(self.config.packed),
+            packed=bool(self.config.packed),
         )
         m.d.comb += [
             accepted.eq(self.jobs.valid & self.jobs.ready),
@@ -124,6 +125,8 @@ class Streamer(wiring.Component):
             hazards.wait_stream.eq(instruction.wait_stream),
             hazards.probabilities.eq(instruction.probabilities),
         ]
+        if self.config.packed:
+            m.d.comb += [hazards.first_written.eq(self.first_written), hazards.follow.eq(instruction.follow)]
         with m.If(self.events.retired):
             m.d.sync += self.completed.eq(self.completed + 1)
 

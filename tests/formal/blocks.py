@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Mux
-from edgemoe.hw.contract.isa import Opcode
+from edgemoe.hw.contract.isa import Opcode, Stationary
 from edgemoe.hw.contract.layouts import EXPERT_BITS, ROW_BITS
 from edgemoe.hw.control.hazards import Hazards
 from edgemoe.hw.control.loader import Loader
@@ -14,10 +14,12 @@ from edgemoe.hw.control.streamer import Streamer
 
 from ..mutants import Mutant
 from .configurations import small
-from .rules import counter, instruction_of, stream
+from .rules import counter, instruction_of, job_of, stream
 from .runner import Proof, Property
 
 BLOCKS = small("blocks", data_bits=64)
+WIDE = small("wide blocks", data_bits=64, lanes=8)
+LEAD = 2
 
 
 def parameter_banks(p: Property, unit: Any) -> None:
@@ -25,7 +27,12 @@ def parameter_banks(p: Property, unit: Any) -> None:
     loader(p, unit, weights_only=True)
 
 
-def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
+def announced_early(p: Property, unit: Any) -> None:
+    """The loader on 8-bit weights, where a wave is under way when they are announced."""
+    loader(p, unit, config=WIDE, lead=LEAD)
+
+
+def loader(p: Property, unit: Any, weights_only: bool = False, config: Any = BLOCKS, lead: int = 0) -> None:
     """A block is announced once between two swaps; its rows are in place when the wave needs them and never overwrite
     the block before.
 
@@ -33,14 +40,18 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     k of the block after it at t + k at the earliest; columns from t + lanes - 1 on.
     """
     m = p.m
-    lanes = BLOCKS.lanes
-    dut = p.unit(unit(BLOCKS))
+    lanes = config.lanes
+    if lead:  # one matrix of 8-bit weights
+        given = instruction_of(p, constant=True, opcode=4, stationary=2, chunks=2, columns=2)
+        dut = p.unit(unit(config, lead=lead), jobs_valid=1, jobs_payload=job_of(instruction=given))
+        p.assume(dut.jobs.payload.instruction.stationary == Stationary.WEIGHTS8)
+    else:
+        dut = p.unit(unit(config))
+        stream(p, dut.jobs, assume=True)
+        p.assume(dut.jobs.payload.instruction.chunks < 3)
     instruction = dut.jobs.payload.instruction
-    stream(p, dut.jobs, assume=True)
     p.assume(instruction.opcode == Opcode.MATMUL)
-    p.assume(
-        (instruction.chunks != 0) & (instruction.chunks < 3) & (instruction.columns != 0) & (instruction.columns < 3)
-    )
+    p.assume((instruction.chunks != 0) & (instruction.columns != 0) & (instruction.columns < 3))
     if weights_only:
         p.assume(~instruction.stationary[1] & (instruction.chunks == 1))
     # Rows: as many as `level` says come without a gap.
@@ -54,10 +65,12 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     m.d.sync += running.eq(Mux(dut.swap, 8, Mux(running == 0, 0, running - 1)))
     p.assume(~dut.key_value_taken | ~dut.swap & (running == 0))
     p.assume(~dut.swap | ~p.past(dut.key_value_taken) & ~p.past(p.past(dut.key_value_taken)) | ~p.settled)
-    # The array swaps only what was announced, from the next cycle on.
+    # The array swaps only what was announced, from the next cycle on, or where the way is long later.
     announced = p.register(2, "announced")
     m.d.sync += announced.eq(announced + dut.ready - dut.swap)
     p.assume(~dut.swap | (announced != 0))
+    if lead:
+        p.assume(~dut.swap | (counter(p, 4, announced != 0, clear=dut.ready | dut.swap, name="age") >= lead))
     p.check(announced + dut.ready <= 1 + dut.swap)
     p.check((announced != 1) | ~dut.ready | dut.swap)
     # A block that was begun gets a row in every cycle.
@@ -100,6 +113,11 @@ def loader(p: Property, unit: Any, weights_only: bool = False) -> None:
     p.check(~(dut.load.valid & dut.load.pair) | ~dut.load.by_column & ~dut.load.index[0])
     p.check(~(dut.load.valid & dut.load.by_column) | ~started | (since >= lanes - 1) & ~dut.swap)
     blocks = counter(p, 3, dut.swap, name="blocks")
+    if lead:
+        p.cover((blocks == 2) & dut.ready & dut.load.valid)
+        p.cover((blocks == 1) & dut.ready & (since == lanes // 2 - lead) & ~dut.load.valid)
+        p.cover(dut.swap & dut.load.valid & (dut.load.index == 2))
+        return
     if weights_only:
         p.cover((blocks == 2) & takes)
         return
@@ -223,12 +241,17 @@ def streamer_waits(p: Property, unit: Any) -> None:
     p.cover(dut.events.array_active & ~present.probabilities & probable)
 
 
-def hazards(p: Property, unit: Any) -> None:
+def following(p: Property, unit: Any) -> None:
+    """With rows that flush, and MATMULs that follow the one before."""
+    hazards(p, unit, packed=True)
+
+
+def hazards(p: Property, unit: Any, packed: bool = False) -> None:
     """A block may start exactly when one is announced and far enough from the last;
     a MATMUL exactly when nothing can go wrong.
     """
     spacing, latency = 5, 2
-    dut = p.unit(unit(block_spacing=spacing, probability_latency=latency))
+    dut = p.unit(unit(block_spacing=spacing, probability_latency=latency, packed=packed))
     under_way = counter(p, 3, dut.accepted, dut.retired, name="under_way")
     p.assume(~dut.retired | (under_way != 0))
     p.assume(~dut.accepted | (under_way < 3) & ~dut.retired)
@@ -246,11 +269,23 @@ def hazards(p: Property, unit: Any) -> None:
             p.m.d.sync += count.eq(count + 1)
         return Mux(none, count, 15)
 
-    distance = since(dut.block_starts, "distance", 1)
+    starts = dut.block_starts
+    if packed:
+        p.assume(~dut.flush_starts | dut.flush_may_start & ~dut.block_starts)
+        starts |= dut.flush_starts
+    distance = since(starts, "distance", 1)
     long_way = since(dut.probability_issued, "long_way", 1)
     p.check(dut.block_may_start == (announced != 0) & (distance >= spacing))
     p.check((dut.alone == (under_way == 1)) & (dut.empty == (under_way == 0)))
     results = Mux(dut.wait_stream, under_way == 1, under_way <= 2)
+    if packed:
+        p.check(dut.flush_may_start == (distance >= spacing))
+        # Instructions begin to write their last column, and complete, in order: first as many do as before completed.
+        leading = counter(p, 3, dut.first_written, dut.retired, name="leading")
+        p.assume(~dut.first_written | (leading == 0) & ~dut.retired & (under_way != 0))
+        p.assume(~dut.retired | (leading != 0))
+        results |= dut.follow & (under_way == 2) & (leading == 1)
+        p.cover(dut.matmul_may_begin & dut.wait_stream & (under_way == 2))
     order = dut.probabilities | (long_way > latency + 1)
     p.check(dut.matmul_may_begin == results & order)
     p.cover((distance == spacing) & dut.block_may_start & dut.block_starts)
@@ -274,6 +309,20 @@ PROOFS = [
                 "Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)", "(in_flight <= IN_FLIGHT)"
             ),
             "a third is let in": Mutant("in_flight <= IN_FLIGHT)", "in_flight <= IN_FLIGHT + 1)"),
+        },
+    ),
+    Proof(
+        "hazards, packed",
+        following,
+        Hazards,
+        14,
+        {
+            "what is written is not awaited": Mutant("self.follow & being_written &", "self.follow &"),
+            "one follows the last but one": Mutant("& (in_flight == IN_FLIGHT)", ""),
+            "who completed still leads": Mutant("being_written.eq(0)", "being_written.eq(being_written)"),
+            "flushed rows come too close": Mutant(
+                "self.block_starts | self.flush_starts", "self.block_starts"
+            ),
         },
     ),
     Proof(
@@ -301,6 +350,21 @@ PROOFS = [
         19,
         {"a third bank is used": Mutant("(banks_free != 0) | (index != 0)", "1")},
         cover_depth=20,
+        full=True,
+    ),
+    Proof(
+        "loader, announced early",
+        announced_early,
+        Loader,
+        21,
+        {
+            "pairs are announced too early": Mutant("half - self.lead", "half - self.lead - 1"),
+            "pairs follow each other too closely": Mutant(
+                "start = (announced | self.ready) & (half_way | ~by_pair)", "start = announced | self.ready"
+            ),
+            "words are promised twice": Mutant("Mux(loading, both,", "Mux(loading, half,"),
+            "parameters are forgotten": Mutant("soon & ~(loading & between)", "soon"),
+        },
         full=True,
     ),
     Proof(

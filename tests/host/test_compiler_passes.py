@@ -2,6 +2,7 @@
 """The compiler's passes, each on its own: who has which rows, which words, which waits."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 from edgemoe.host.compiler.allocate import Activations, allocate
@@ -12,7 +13,7 @@ from edgemoe.host.compiler.waits import mark_waits
 from edgemoe.host.compiler.walk import KINDS
 from edgemoe.host.runtime.program import Stream
 from edgemoe.hw.contract.config import preset
-from edgemoe.hw.contract.isa import Opcode
+from edgemoe.hw.contract.isa import Memory, Opcode
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.steps import Step
 
@@ -124,6 +125,62 @@ def test_waits():
         (),
         (),
     ]
+
+
+def test_rows_follow():
+    """Where the MATMUL before writes what is streamed, row by row, and all else that is read is complete."""
+    room = Room("x", 8, 3)
+
+    def writer(base: int = 30, **fields: int) -> Draft:
+        return Draft(Opcode.MATMUL, "w", dict(destination_base=base, destination_stride=3) | fields, writes=[room])
+
+    def reader(base: int = 30, more: Sequence[Operand] = (), **fields: int) -> Draft:
+        return Draft(
+            Opcode.MATMUL, "r", dict(stream_base=base, stream_stride=3, chunks=2) | fields, reads=[room, *more]
+        )
+
+    def follows(*drafts: Draft) -> bool:
+        mark_waits(drafts, follow=True)
+        assert drafts[-1].fields["wait_stream"]
+        return bool(drafts[-1].fields.get("follow"))
+
+    scores = dict(memory=Memory.SCORE, destination_base=1, destination_stride=5)
+    weighed = dict(probabilities=1, stream_stride=5, chunks=5)
+    assert follows(
+        Draft(Opcode.MATMUL, "s", scores, writes=[Operand.SCORE]),
+        Draft(Opcode.MATMUL, "p", weighed, reads=[Operand.SCORE]),
+    )
+    assert follows(writer(), reader()) and follows(writer(gather=1), reader(scatter=1))
+    assert follows(writer(31), reader()) and follows(writer(33), reader()), "a row's words, sooner rows"
+    assert not follows(writer(), reader(33)), "row i is the writer's row i + 1"
+    assert not follows(writer(), reader(chunks=4)), "row i is the writer's rows i and i + 1"
+    assert not follows(writer(), reader(stream_stride=2)) and not follows(writer(scatter=1), reader())
+    assert not follows(writer(), reader(gather=1)) and not follows(writer(memory=Memory.RESIDUAL, copy=1), reader())
+    assert follows(writer(row_base=2), reader(steps=1, steps_base=2))
+    assert not follows(writer(row_base=2), reader(steps=1, steps_base=3)), "its step is of the writer's next row"
+    residual = wait(writes=[Operand.RESIDUAL])
+    assert not follows(residual, writer(), reader(more=[Operand.RESIDUAL])), "more than the streamed rows is unfinished"
+    listed = [writer(), reader()]
+    mark_waits(listed)
+    assert "follow" not in listed[1].fields, "a build that cannot"
+
+
+def test_a_followed_writer_is_not_complete_for_the_loader() -> None:
+    """What it follows may still be written when it streams, so keys of that are waited for."""
+    room = Room("x", 8, 3)
+
+    def loads(follow: bool) -> int:
+        fields = dict(destination_stride=3, stream_stride=3)
+        listed = [
+            Draft(Opcode.MATMUL, "w", dict(fields), writes=[room, Operand.KEY_VALUE]),
+            Draft(Opcode.MATMUL, "r", dict(fields), reads=[room]),
+            wait(holds=[Operand.KEY_VALUE]),
+        ]
+        mark_waits(listed, follow)
+        assert listed[1].fields.get("follow", 0) == follow
+        return listed[2].fields.get("wait_load", 0)
+
+    assert loads(follow=True) and not loads(follow=False)
 
 
 def test_a_loop_begins_with_nothing_unfinished():

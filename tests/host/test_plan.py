@@ -263,7 +263,9 @@ def test_passes_and_sums() -> None:
     assert sum(line.cost.cycles for line in one.schedule) == one.cycles
     assert sum(line.cost.read for line in one.schedule) == one.total.read
     summary = one.summary()
-    assert sum(summary["spent"].values()) == summary["cycles"] and summary["milliseconds"] == one.cycles / 300e3
+    assert sum(summary["spent"].values()) == summary["cycles"] and summary["milliseconds"] == pytest.approx(
+        one.cycles / 300e3
+    )
     assert {need.what for need in one.needs} >= {"residual words", "score words", "activation words at once"}
     assert all(need.amount <= need.limit for need in one.needs)
 

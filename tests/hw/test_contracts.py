@@ -94,7 +94,7 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     ReciprocalSquareRoot: ReciprocalSquareRoot,
     LogitScan: partial(LogitScan, CONFIG, ExpertChoice(CONFIG).LATENCY),
     ExpertScore: partial(ExpertScore, CONFIG, ExpertChoice(CONFIG).LATENCY - ExpertChoice.SEEN),
-    Hazards: partial(Hazards, block_spacing=4, probability_latency=7, flushes=True),
+    Hazards: partial(Hazards, block_spacing=4, probability_latency=7, packed=True),
     ActivationFunction: partial(ActivationFunction, PACKED),
     StreamPath: partial(StreamPath, PACKED, probability_latency=7),
     Streamer: partial(Streamer, PACKED, block_spacing=4, probability_latency=7),

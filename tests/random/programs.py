@@ -77,6 +77,7 @@ class Generator:
         self.now = 0  # dynamic number of the next instruction
         self.complete = 0  # all instructions before this one are complete when the next one can be issued
         self.complete_before_last_stream = 0  # ... when the last MATMUL began to stream
+        self.before: tuple[int, dict[str, int], dict[Memory, NDArray]] | None = None  # the last MATMUL: number, writes
         # Contents of the tables.
         self.kept = np.zeros((4, h.table_rows), bool)  # rows whose maxima are in a table
         self.scores: tuple[int, int, int, int, int] | None = (
@@ -266,7 +267,8 @@ class Generator:
             written[Memory.ACTIVATION] = extent(fields["copy_base"], rows, fields["copy_stride"], columns)
         streamed_memory = Memory.SCORE if probabilities else Memory.ACTIVATION
         for _ in range(8):
-            place = stream or self.operand(streamed_memory, rows, chunks, False)
+            place = stream or (not probabilities and self.just_written(rows, chunks))
+            place = place or self.operand(streamed_memory, rows, chunks, False)
             if place is None:
                 return False
             streamed = extent(place[0], rows, place[1], chunks)
@@ -360,12 +362,50 @@ class Generator:
         for name in ("wait_load", "wait_stream"):
             if self.chance(0.1):
                 fields[name] = 1
+        if self.h.packed and fields.get("wait_stream") and self.in_step(fields, streamed_memory, streamed, written):
+            fields["follow"] = int(self.chance(0.9))
+
+    def just_written(self, rows: int, chunks: int) -> tuple[int, int] | None:
+        """Sometimes what the MATMUL before has written to activation memory, if that is large enough."""
+        if not self.h.packed or self.before is None or not self.chance(0.4):
+            return None
+        number, wrote, _ = self.before
+        fits = wrote["memory"] == Memory.ACTIVATION and wrote["rows"] >= rows and wrote["columns"] >= chunks
+        return (wrote["destination_base"], wrote["destination_stride"]) if fits and number == self.now - 1 else None
+
+    def in_step(
+        self, fields: dict[str, int], streamed_memory: Memory, streamed: NDArray, written: dict[Memory, NDArray]
+    ) -> bool:
+        """Of what a MATMUL reads, the one before has written only words that it streams, none as a later row."""
+        if self.before is None or self.before[0] != self.now - 1:
+            return False
+        last, wrote, words = self.before[0], self.before[1], self.before[2].get(streamed_memory, np.empty(0, int))
+        if any(f.get(name) for f in (wrote, fields) for name in ("gather", "scatter", "queued")):
+            return False
+        rows = np.arange(fields["rows"]).repeat(fields["chunks"])
+        from_row = {int(word): n // wrote["columns"] for n, word in enumerate(words)}
+        if any(from_row.get(int(word), 0) > row for word, row in zip(streamed, rows, strict=True)):
+            return False
+        old = fields["memory"] == Memory.RESIDUAL and fields.get("residual")
+        if old and (self.writer[Memory.RESIDUAL][written[Memory.RESIDUAL]] == last).any():
+            return False
+        if (
+            fields.get("scale") == Scale.SOFTMAX
+            and not fields["probabilities"]
+            and self.table_writer["softmax"] == last
+        ):
+            return False
+        steps = fields.get("steps")
+        late = steps and self.table_writer[steps] == last
+        return not late or wrote.get("row_base", 0) >= fields.get("steps_base", 0)
 
     def issue(self, fields: dict[str, int], written: dict[Memory, NDArray]) -> None:
         """Take account of a MATMUL that has been issued."""
-        before = self.now if fields.get("wait_stream") else max(self.complete, self.now - 1)
+        waits = fields.get("wait_stream") and not fields.get("follow")  # what it follows is still under way
+        before = self.now if waits else max(self.complete, self.now - 1)
         self.complete = max(self.complete, before)
         self.complete_before_last_stream = self.complete
+        self.before = self.now, fields, written
         for memory, words in written.items():
             self.writer[memory][words] = self.now
         if fields["memory"] == Memory.SCORE:

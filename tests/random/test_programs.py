@@ -69,6 +69,8 @@ def test_random_programs_with_packed_products():
     assert len(packed) > 40 and any(i.chunks == 1 for i in packed) and any(i.columns % 2 for i in packed)
     assert any(i.steps and i.gather for i in packed) and any(i.steps and not i.gather for i in packed)
     assert {i.unsigned for i in packed} == {i.raised for i in packed if i.activation} == {0, 1}
+    following = [i for program in programs for i in program.instructions if i.follow]
+    assert len(following) > 40 and {i.probabilities for i in following} == {0, 1} and any(i.packed for i in following)
 
 
 @pytest.mark.parametrize("hardware", [PACKED_DEEP, pytest.param(DEEP, marks=pytest.mark.full)], ids=["packed", "plain"])
