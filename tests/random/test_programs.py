@@ -8,7 +8,9 @@ import dataclasses
 import numpy as np
 import pytest
 from edgemoe.hw.contract.config import HardwareConfig, preset
+from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.hw.contract.isa import Activation, Attention, ErrorCode, Memory, Opcode, Scale, Stationary
+from edgemoe.sim import simulator
 from edgemoe.sim.emulator import Emulator
 
 from .programs import Generator, Program, random_program
@@ -71,6 +73,21 @@ def test_random_programs_with_packed_products():
     assert {i.unsigned for i in packed} == {i.raised for i in packed if i.activation} == {0, 1}
     following = [i for program in programs for i in program.instructions if i.follow]
     assert len(following) > 40 and {i.probabilities for i in following} == {0, 1} and any(i.packed for i in following)
+
+
+@pytest.mark.full
+def test_random_programs_in_slices(monkeypatch):
+    """The whole core as a board gets it, its array in a model of the device's slices."""
+    plain = simulator.verilog
+
+    def verilog(hardware):
+        text = plain(hardware, DspSlice.DSP48E2)
+        assert " DSP48E2 #(" in text
+        return simulator.with_slice_models(text)
+
+    monkeypatch.setattr(simulator, "verilog", verilog)
+    for seed in range(600, 620):
+        check(random_program(PACKED_DEEP, seed), seed)
 
 
 @pytest.mark.parametrize("hardware", [PACKED_DEEP, pytest.param(DEEP, marks=pytest.mark.full)], ids=["packed", "plain"])
