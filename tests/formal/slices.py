@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proofs that a row of the array in DSP slices is the row that simulators run, at full width and for ever.
 
-What a slice does is said by our model of it (`sim/dsp_slice.v.in`), and, for series 7, by Yosys' as well.
+What a slice does is said by our model of it (`simulator.slice_model`), and, for series 7, by Yosys' as well.
 """
 
 from __future__ import annotations
