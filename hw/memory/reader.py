@@ -204,9 +204,12 @@ class Reader(wiring.Component):
         bursts, pick = [], arbiter.grant
         enters, client = Signal(), Signal.like(arbiter.chosen)
         # (Of a queue of fewer than three places not every one can be used; of three, the others stay empty.)
-        in_flight = Signal(range(self.config.outstanding + 1))
-        m.d.sync += in_flight.eq(in_flight + pick.any() - tags.r_en)
-        tag_room = in_flight != self.config.outstanding
+        in_flight = Signal(self.config.outstanding)  # as many ones: `pick` comes late, too late to count
+        with m.If(pick.any() & ~tags.r_en):
+            m.d.sync += in_flight.eq(Cat(1, in_flight))
+        with m.If(~pick.any() & tags.r_en):
+            m.d.sync += in_flight.eq(in_flight >> 1)
+        tag_room = ~in_flight[-1]
         free = (~out.valid | out.ready) & tag_room & ~self.stop
         for i, (name, capacity) in enumerate(self.clients.items()):
             splitter = BurstSplitter(self.config)
