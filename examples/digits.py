@@ -73,6 +73,7 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda scores: scores.relu() / scores.shape[-1],
     "two-pass": two_pass,
     "softplus": reweighted,
+    "rela": F.relu,
 }
 
 
@@ -105,6 +106,17 @@ class PatchEmbed(nn.Module):
         return self.proj(pixels).flatten(2).transpose(1, 2)  # [B, N, D]
 
 
+class GatedNorm(nn.Module):
+    """Of the results of all heads, side by side: g * x / rms(x) * sigmoid(w * x)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.gate = nn.Parameter(torch.ones(WIDTH)), nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x * (x.square().mean(-1, keepdim=True) + EPS).rsqrt() * (self.gate * x).sigmoid()
+
+
 class Attention(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -114,6 +126,7 @@ class Attention(nn.Module):
         if kind == "performer":
             width = WIDTH // HEADS
             self.register_buffer("features", orthogonal(int(width * math.log(width)), width))
+        self.norm = GatedNorm() if kind == "rela" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
         q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
@@ -122,7 +135,7 @@ class Attention(nn.Module):
             x = q @ (k.transpose(-1, -2) @ v) / (q @ k.sum(-2)[..., None]).clamp(min=1e-6)  # [B, h, T, d]
         else:
             x = WEIGHTS[self.kind](q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5) @ v  # [B, h, T, d]
-        return self.proj(x.transpose(1, 2).flatten(2))  # [B, T, D]
+        return self.proj(self.norm(x.transpose(1, 2).flatten(2)))  # [B, T, D]
 
 
 class Mlp(nn.Module):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from edgemoe.hw.compute.cosformer import CosFormer
 from edgemoe.hw.compute.exponential import Exponential
+from edgemoe.hw.compute.gate import Gate
 from edgemoe.hw.compute.reweighting import Reweighting
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.compute.softmax import Softmax
@@ -64,6 +65,12 @@ KINDS = (
         "a = log(1 + exp(s)) are the words, whose sum is kept",
     ),
     Kind(
+        "rela",
+        "max(s, 0), then g o / rms(o) sigmoid(w o)",
+        ("sums", *Gate.STAGES),
+        "weights are relu's; these are the registers of the gate, of all heads' results o",
+    ),
+    Kind(
         "performer",
         "max(w x, 0) + 0.001 of queries and of keys",
         ("score", "above 0", "bias", *(f"wait {i}" for i in range(1, Sigmoid.LATENCY - 1))),
@@ -110,7 +117,7 @@ def row(kind: Kind, y: int) -> list[str]:
         lines.append(f'<text class="stage" x="{x + (step - 10) / 2:.1f}" y="{y + 96}">{stage}</text>')
     left, top, width, height = 680, y + 16, 230, 110
     heights = curve(kind.name)
-    own = kind.name in ("relu", "performer", "cosformer")
+    own = kind.name in ("relu", "rela", "performer", "cosformer")
     most = "in the unit of the scores" if own else f"largest weight here {heights.max():.3f}"
     points = " ".join(
         f"{left + width * i / (len(SCORES) - 1):.1f},{top + height * (1 - w / heights.max()):.1f}"

@@ -13,7 +13,7 @@ from .numbers.activation import ACTIVATIONS
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
 # operations.weighing and operations.feature_maps make them
-ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass", "softplus", "performer", "cosformer")
+ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass", "softplus", "rela", "performer", "cosformer")
 LINEAR_KINDS = ("performer", "cosformer")
 UNSAID = ("features", "qk_norm")  # fields that files hold only where they are something
 GATES = ("all", "top-k")
@@ -178,7 +178,9 @@ class ModelConfig:
     attention       what weighs the values of n tokens by the scores s = q k / sqrt(d): "softmax", "sigmoid"
                     (1 / (1 + n exp(-s)): no row is normalised), "relu" (max(s, 0) / n, likewise), "two-pass"
                     (softmax, whose sum is kept by exponents as scores come out), "softplus" (relu(a / mean - 1)^15 of
-                    a = softplus(s), normalised); or by the products of features of queries and keys, each row divided
+                    a = softplus(s), normalised), "rela" (max(s, 0); the results o of
+                    all heads are then normalised and gated, g o / sqrt(mean of o^2 + eps) sigmoid(w o)); or by the
+                    products of features of queries and keys, each row divided
                     by its sum: "performer" (max(w x / d^(1/4), 0) + 0.001 for fixed vectors w), "cosformer" (max(x, 0)
                     times sine and cosine of i/n of a quarter turn, for token i)
     features        number of Performer's vectors; 0: d ln d of them, d = width / heads

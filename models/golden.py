@@ -93,6 +93,7 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda scores: scores.relu() / scores.shape[-1],
     "two-pass": two_pass,
     "softplus": reweighted,
+    "rela": F.relu,
 }
 
 
@@ -112,9 +113,24 @@ FEATURES: dict[str, Callable[[Tensor, Any], Tensor]] = {
 NORMS: dict[str, type[nn.LayerNorm | nn.RMSNorm]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
+class GatedNorm(nn.Module):
+    """g * x / sqrt(mean of x^2 + eps) * sigmoid(w * x)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))  # g
+        self.gate = nn.Parameter(torch.ones(width))  # w
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled = x * (x.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()  # [B, T, D]
+        return self.weight * scaled * (self.gate * x).sigmoid()  # [B, T, D]
+
+
 class Attention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V, per head, or another function of the scores than softmax; or f(Q) (f(K)^T V) divided
-    by f(Q) (f(K)^T 1). Queries and keys of each head may be normalised.
+    by f(Q) (f(K)^T 1). Queries and keys of each head may be normalised. ReLA has a gated norm of the results of all
+    heads.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -127,6 +143,7 @@ class Attention(nn.Module):
         self.normed = bool(config.qk_norm)
         if shape := expected_tensors(config).get("blocks.0.attn.features"):
             self.features = nn.Parameter(torch.randn(shape), requires_grad=False)
+        self.norm = GatedNorm(config.width, config.eps) if config.attention == "rela" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape  # B, T, D
@@ -144,7 +161,7 @@ class Attention(nn.Module):
             scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)  # [B, h, T, T]
             x = WEIGHTS[self.kind](scores) @ value  # [B, h, T, d]
         x = x.transpose(1, 2).reshape(batch, tokens, width)  # [B, T, D]
-        return self.proj(x)  # [B, T, D]
+        return self.proj(self.norm(x))  # [B, T, D]
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -14,6 +14,7 @@ from .config import ModelConfig
 from .keys import Key
 from .operations.attention import Attention
 from .operations.feature_maps import MAPS
+from .operations.gated_attention import GatedAttention, GatedNormedAttention
 from .operations.head import Head
 from .operations.host_head import HostHead
 from .operations.linear_attention import LinearAttention
@@ -23,6 +24,7 @@ from .operations.normed_attention import NormedAttention
 from .operations.operation import Matrix, Operation, Over
 from .operations.patch import PatchEmbedding
 from .operations.pre_norm import PreNorm
+from .operations.weighing import Rela
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,22 @@ class Graph:
         return self.trunk[-1].result
 
 
+def attention_of(config: ModelConfig) -> type[Attention]:
+    """A model's kind of attention."""
+    if config.attention in MAPS:
+        return LinearAttention
+    if config.attention == Rela.kind:
+        return GatedNormedAttention if config.qk_norm else GatedAttention
+    return NormedAttention if config.qk_norm else Attention
+
+
 @cache
 def graph(config: ModelConfig) -> Graph:
     """The operations of a configuration."""
     trunk: list[Operation] = [PatchEmbedding(config)]
     if config.pre_norm:
         trunk.append(PreNorm(config))
-    attention = LinearAttention if config.attention in MAPS else NormedAttention if config.qk_norm else Attention
+    attention = attention_of(config)
     for layer in range(config.layers):
         trunk += [attention(config, layer), (MixtureOfExperts if config.is_moe(layer) else Mlp)(config, layer)]
     return Graph(

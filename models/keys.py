@@ -46,6 +46,10 @@ class Role(StrEnum):
     FEATURE_SUMS = "features.sums"
     WEIGHT_SUMS = "features.weights"
     ATTENTION = "attention"
+    GATE = "gate"
+    GATED = "attention.gated"
+    GATED_NORM = "attention.norm"
+    RESULTS = "attention.results"
     PROJECTION = "projection"
     AFTER_ATTENTION = "residual.attention"
     # MLP and experts

@@ -84,7 +84,8 @@ class Product(Step):
 
     rows: of one stream, those that are meant; all of them if none are named. replaces: what is written into the
     residual is not added to it. group: of `into`, the first that is written; row_sums: what is written is to be
-    normalised.
+    normalised. diagonal: but for the blocks on its diagonal the matrix is zero; rows of what is read and of what is
+    written have the same words.
     """
 
     linear: Linear
@@ -95,6 +96,7 @@ class Product(Step):
     replaces: bool = False
     group: int = 0
     row_sums: bool = False
+    diagonal: bool = False
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,7 @@ class Emulator:
         if memory == Memory.RESIDUAL:
             same = self._words(Memory.RESIDUAL, i.destination_base, scattered, i.destination_stride, i.columns)
             old = self.memories[Memory.RESIDUAL][same].reshape(count, -1)
+        number = unit.streamed(sums) if i.activation == Activation.GATED else None
         y = unit.epilogue(
             sums,
             accumulator_shift=i.accumulator_shift,
@@ -356,8 +357,11 @@ class Emulator:
             self.codes[i.maxima][rows] = np.maximum(codes, self.codes[i.maxima][rows]) if i.append else codes
         if memory == Memory.SCORE:
             self._scores(i, y[:, : i.keys])
-        if memory == Memory.RESIDUAL or h.sums_rows(i):
-            self._statistics(i, y, old, scattered if i.scatter else i.row_base + np.arange(count))
+        rows = scattered if i.scatter else i.row_base + np.arange(count)
+        if number is not None:
+            self._statistics(i, number, None, rows)
+        elif memory == Memory.RESIDUAL or h.sums_rows(i):
+            self._statistics(i, y, old, rows)
 
     def _scores(self, i: Instruction, scores: NDArray[np.int16]) -> None:
         """What is kept of rows of scores [rows, keys that exist]."""

@@ -128,7 +128,7 @@ def import_model(
         str | None,
         typer.Option(
             "--attention",
-            help="What weighs values if not softmax: sigmoid, relu, two-pass, softplus, performer or cosformer.",
+            help="What weighs values if not softmax: sigmoid, relu, two-pass, softplus, rela, performer or cosformer.",
             metavar="KIND",
         ),
     ] = None,

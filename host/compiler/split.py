@@ -110,7 +110,8 @@ def split(config: ModelConfig, hardware: HardwareConfig, why: list[Need]) -> Spl
     parted = heads == 0
     step = unit(h, parted)
     widest = max(attended, h.words(c.hidden), width + h.words(c.expert_hidden) if c.moe_layers else 0)
-    a_row = max(width + widest, 2 * attended)  # words of activation memory
+    completed = 2 * attended if c.attention == "rela" else 0  # results that come in and those of them
+    a_row = max(width + max(widest, completed), 2 * attended)  # words of activation memory
     # Beside a tile's residual there must be room for a patch, and for some rows of a head's results.
     outputs = [h.words(task.head_outputs) for task in c.tasks]
     beside = max((c.prefix + 1) * h.words(c.patch_size_words), *(words * row_unit(h, words) for words in outputs))

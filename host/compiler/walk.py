@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from edgemoe.host.compiler.draft import At, Draft, Lowered, Operand, Region, Room
@@ -56,6 +57,7 @@ class Walk:
         self.updated: Room | None = self.copy
         self.rooms: dict[Value, Room] = {}
         self.weights: dict[int, Region] = {}
+        self.diagonals: dict[int, list[Linear]] = {}
         self.normalised: Normalise | None = None
         self.splits = self.last = False
         self.part = ""
@@ -126,6 +128,27 @@ class Walk:
         self.out.macs += rows * linear.products
         region = self.weights.setdefault(id(linear), Region(linear=linear))  # there once, however often it is used
         self.draft(Opcode.MATMUL, label, fields, key=linear.key, region=region, reads=reads, writes=writes)
+
+    def blocks(self, linear: Linear) -> list[Linear]:
+        """Those on the diagonal of a matrix, word by word."""
+        found = self.diagonals.setdefault(id(linear), [])
+        if not found:
+            width = len(linear.weights) // linear.groups
+            for start in range(0, len(linear.weights), width):
+                for first in range(start, start + width, self.hardware.lanes):
+                    part = slice(first, min(first + self.hardware.lanes, start + width))
+                    bias, multiplier = linear.bias[part], linear.multiplier[part]
+                    found.append(
+                        replace(
+                            linear,
+                            weights=linear.weights[part, part],
+                            bias=bias,
+                            multiplier=multiplier,
+                            groups=1,
+                            input_groups=1,
+                        )
+                    )
+        return found
 
     def into_residual(self, row: int, copy: Room | None) -> dict[str, Any]:
         """Fields of a MATMUL that adds to the residual's rows from `row` on, and leaves a copy."""

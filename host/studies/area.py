@@ -20,6 +20,7 @@ import numpy as np
 from edgemoe.boards.facts import Board, Family, ZynqBoard, in_ultra_ram, ultra_ram_blocks
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, HardwareConfig
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.numbers.activation import GATE
 from numpy.typing import NDArray
 
 LINEAR = ("lut", "ff", "dsp")
@@ -82,8 +83,8 @@ def _memories(hardware: HardwareConfig) -> Iterator[tuple[int, int]]:
     yield hardware.rows, hardware.lanes * ACCUMULATOR_BITS
     yield hardware.experts * hardware.rows, QUEUE_BITS
     yield hardware.prefetch_beats // hardware.beats_per_word, 8 * hardware.bus_bytes * hardware.beats_per_word
-    # A table of the activation functions for each two lanes; ReLU needs none.
-    tables = max(1, sum(function != "relu" for function in hardware.functions))
+    # A table of the activation functions for each two lanes; ReLU needs none, and the gate has its own.
+    tables = max(1, sum(function not in ("relu", GATE) for function in hardware.functions))
     yield from [(_SEGMENTS * tables, _SEGMENT_BITS)] * (hardware.lanes // 2)
 
 

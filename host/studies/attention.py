@@ -19,10 +19,14 @@ from edgemoe.hw.contract.isa import Turn
 from edgemoe.models.config import ModelConfig, TaskConfig
 from edgemoe.models.console import show_table
 from edgemoe.models.errors import EdgemoeError
+from edgemoe.models.keys import Key
 from edgemoe.models.numbers import twins
 from edgemoe.models.numbers.arithmetic import activation, probability, relu_fine, round_shift
 from edgemoe.models.numbers.calibrate import default_images
+from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.linear import Linear
 from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.numbers.sketch import Sketch
 from edgemoe.models.numbers.words import (
     ACTIVATION_FRACTION,
     FINE_PROBABILITY_BITS,
@@ -32,6 +36,7 @@ from edgemoe.models.numbers.words import (
     WORD_LIMIT,
 )
 from edgemoe.models.operations.feature_maps import MAPS, FeatureMap, step_of
+from edgemoe.models.operations.gated_attention import GatedAttention
 from edgemoe.models.operations.weighing import KINDS, Weighing
 from numpy.typing import NDArray
 
@@ -40,16 +45,18 @@ SPREADS = (1, 2, 8)  # their standard deviations
 ROWS = 32  # of each
 LANES = 8  # scores that come out together
 HUGE = 500.0  # one score among others of standard deviation 1
-# In which part of the softmax unit a kind's weights are made; within it, what another kind has is that one's.
+# In which part of a unit what a kind needs beside others is made; within it, what another kind has is that one's.
 PARTS = {
-    "softmax": "exponential",
-    "sigmoid": "functions.sigmoid",
-    "relu": "functions",
-    "two-pass": "running",
-    "softplus": "reweighting",
-    "performer": "functions.performer",
-    "cosformer": "functions.cosformer",
+    "softmax": "softmax.exponential",
+    "sigmoid": "softmax.functions.sigmoid",
+    "relu": "softmax.functions",
+    "two-pass": "softmax.running",
+    "softplus": "softmax.reweighting",
+    "rela": "epilogue.gate",
+    "performer": "softmax.functions.performer",
+    "cosformer": "softmax.functions.cosformer",
 }
+UNITS = ("softmax", "epilogue")
 # 129 tokens through two layers.
 MODEL = ModelConfig(
     name="attention",
@@ -69,9 +76,9 @@ MODEL = ModelConfig(
 
 @dataclass(frozen=True)
 class Found:
-    """Of one kind. errors: of the weights, the largest in each case; mismatches: values of the model's tokens in which
-    RTL and emulator differ; cycles: of all MATMULs with keys or values of the model, and of the whole pass; lut, dsp,
-    bram: of what makes the weights, None if they were not counted.
+    """Of one kind. errors: of the weights, or of what a gated norm makes of them, the largest in each case; mismatches:
+    values of the model's tokens in which RTL and emulator differ; cycles: of all MATMULs with keys or values of the
+    model, and of the whole pass; lut, dsp, bram: of what makes the weights, None if they were not counted.
     """
 
     kind: str
@@ -172,12 +179,57 @@ def weights_by_features(
     return found, exact / np.maximum(exact.sum(axis=1, keepdims=True), np.finfo(float).tiny)
 
 
+def gated(scores: NDArray[np.float64], masked: bool = False) -> tuple[NDArray, NDArray]:
+    """The same of weights that a gated norm with gains and gates of 1 goes over: those of a row are what a query gets
+    from values that are the columns of the identity.
+    """
+    count, reach = scores.shape[1], max(float(scores.max()), 2.0**-10)
+    exponent = math.floor(math.log2(WORD_LIMIT / reach))
+    words = np.round(np.maximum(scores, 0) * 2.0**exponent).astype(np.int64) * (not masked)
+    seen = words * 2.0**-exponent
+    config = replace(MODEL, width=count, heads=1, attention="rela")
+    squares = np.square(seen).mean(axis=1, keepdims=True)
+    exact = seen / np.sqrt(squares + config.eps) / (1 + np.exp(-seen))
+    norm = GatedAttention(config, 0)
+    alone = Alone(config, float(np.abs(exact).max()), float(np.sqrt(squares.max() if masked else squares.min())))
+    alone.tensors = {name: np.ones(count) for name in norm.tensors()}
+    made, results = norm.completion(alone, exponent)
+    gate, scale = made.linears()
+
+    def through(x: NDArray[np.int64], by: Linear, **more: Any) -> NDArray[np.int64]:
+        sums = (x * by.weights.diagonal()).astype(np.float64)
+        shifts = dict(accumulator_shift=by.accumulator_shift, output_shift=by.output_shift)
+        found = twins.epilogue(sums, multiplier=by.multiplier, function=by.activation, **shifts, **more)
+        return found.astype(np.int64)
+
+    epsilon = norm.inner.epsilon(exponent)
+    mantissa, power = twins.layernorm_scale(words.sum(axis=1), np.square(words).sum(axis=1), count, epsilon, 1)
+    found = through(through(words, gate), scale, mantissa=mantissa, exponent=power)
+    return found * 2.0**-results, exact
+
+
+class Alone(Sketch):
+    """What a quantiser says of one norm whose results reach so far, and whose rows are divided by `least` or more."""
+
+    def __init__(self, config: ModelConfig, most: float, least: float) -> None:
+        super().__init__(config, WeightFormat.SIXTEEN)
+        self.most, self.least = most, least
+
+    def reach(self, key: Key) -> float:
+        return self.most
+
+    def sigma(self, norm: Key) -> float:
+        return self.least
+
+
 def errors(kind: str) -> dict[str, float]:
     """The largest error of a weight in each case."""
 
     def error(scores: NDArray[np.float64], masked: bool = False) -> float:
         if kind in MAPS:
             got, exact = weights_by_features(MAPS[kind](MODEL), scores, masked)
+        elif kind == "rela":
+            got, exact = gated(scores, masked)
         else:
             got, exact = weights(KINDS[kind](scores.shape[1]), scores, masked)
         return float(np.abs(got - exact).max())
@@ -206,11 +258,11 @@ def run(kind: str, hardware: HardwareConfig) -> tuple[int, int, int]:
 
 
 def resources(hardware: HardwareConfig) -> dict[str, dict[str, float]]:
-    """Kind -> resources of what makes its weights; nothing, with a notice, where they cannot be counted."""
+    """Kind -> resources of what it needs beside others; nothing, with a notice, where they cannot be counted."""
     from edgemoe.sim import synthesis
 
     try:
-        parts = synthesis.parts(hardware, "softmax")
+        parts = {f"{unit}.{path}": part for unit in UNITS for path, part in synthesis.parts(hardware, unit).items()}
     except EdgemoeError as error:
         inference.notice(f"resources not counted: {error}")
         return {}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How cycles grow with the tokens, for softmax and for linear attention: the planner up to 1,201 tokens, the RTL where
-it is short enough to simulate.
+"""How cycles grow with the tokens, for softmax, ReLA and linear attention: the planner up to 1,201 tokens, the RTL
+where it is short enough to simulate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from edgemoe.models.console import show_table
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.operations.feature_maps import MAPS
 
-KINDS = ("softmax", *MAPS)
+KINDS = ("softmax", "rela", *MAPS)
+PARTS = (" head ", " results")  # of labels: the heads, and what goes over all their results
 SIZES = ((64, 256), (128, 256), (256, 256), (256, 512), (480, 640))  # pictures of 65, 129, 257, 513 and 1,201 tokens
 SIMULATED = attention.MODEL.tokens
 
@@ -48,7 +49,8 @@ def planned(config: ModelConfig, hardware: HardwareConfig) -> tuple[int, int]:
     outline = compiler.outline(quantise(benchmark.random_checkpoint(config)), ((0, 0),), build)
     costs = predict(outline.instructions, build)
     pairs = zip(outline.instructions, costs, strict=True)
-    return sum(cost.cycles for i, cost in pairs if " head " in i.label), sum(cost.cycles for cost in costs)
+    own = sum(cost.cycles for i, cost in pairs if any(part in i.label for part in PARTS))
+    return own, sum(cost.cycles for cost in costs)
 
 
 def study(

@@ -9,10 +9,12 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.accumulator import RowSums
 from edgemoe.hw.compute.activation import KIND_BITS, VALUE_BITS, ActivationFunction
 from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift, saturate
+from edgemoe.hw.compute.gate import Gate
 from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
-from edgemoe.models.numbers.words import SCALE_FRACTION, SCALE_ONE, SMOOTHING_BITS
+from edgemoe.hw.contract.isa import Activation
+from edgemoe.models.numbers.words import GATE_FRACTION, SCALE_FRACTION, SCALE_ONE, SMOOTHING_BITS
 
 
 class EpilogueControl(data.StructLayout):
@@ -58,8 +60,8 @@ class FirstBias(wiring.Signature):
 
 
 class FinishedWord(wiring.Signature):
-    """A finished word of a row, as the epilogue sees it; `old` is the residual's word that it replaces, `copy` what
-    goes to activation memory where products are packed.
+    """A finished word of a row, as the epilogue sees it; `old` is the residual's word that it replaces, or what was
+    gated, `copy` what goes to activation memory where products are packed.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -77,6 +79,9 @@ class Epilogue(wiring.Component):
         m = sat27(round_shift(b * multiplier, 15))
         w = m + (residual ? old << residual_shift : bias_first ? 0 : bias)
         out.word = sat16(round_shift(activation(w), output_shift))
+
+    With GATED, in a build that has it, y = bits 14 to 29 of sums stand in the place of `old`, and a Gate beside w and
+    what follows makes out.word of y and m.
 
     What meets where (a stage is a register; beside it stand the values of its row that the next stage needs):
 
@@ -154,9 +159,11 @@ class Epilogue(wiring.Component):
         control = self.control
         biases, multipliers, smoothings = self.parameters(m)
 
+        old = self.gated_or_old() if self.config.gates else self.old
+
         def beside(stage: str, name: str):
             """This input as it was when its row entered: beside the row's value in the register `stage`."""
-            value = {"sums": self.row.sums, "old": self.old}.get(name)
+            value = {"sums": self.row.sums, "old": old}.get(name)
             return delay(m, control[name] if value is None else value, self.STAGES.after(stage), name=name)
 
         # Values of the whole row, beside the stages that need them.
@@ -181,6 +188,7 @@ class Epilogue(wiring.Component):
             smoothing = delay(m, smoothing, len(self.STAGES) - self.STAGES.after("column product"), name="smoothing")
         residual = beside("column rounded", "residual")
         residual_shift, old = beside("column product", "residual_shift"), beside("column product", "old")
+        gate, gated = self.gate(m, old) if self.config.gates else (None, 0)
         output_shift = beside(f"activation {ActivationFunction.LATENCY}", "output_shift")
 
         m.d.comb += activation.kind.eq(beside("w", "activation"))
@@ -207,9 +215,12 @@ class Epilogue(wiring.Component):
             addend = register("addend", signed(WORD_BITS + 15), Mux(residual, old_shifted, bias[lane]))
             m.d.comb += activation.value[lane].eq(register("w", signed(VALUE_BITS), scaled + addend))
 
+            if gate is not None:
+                m.d.comb += gate.value[lane].eq(scaled)
             narrow = register("narrow", signed(VALUE_BITS + 1), half_shift(activation.result[lane], output_shift))
             close = register("close", signed(WORD_BITS + 1), saturate(narrow, WORD_BITS + 1))
             word = saturate(round_half(close), WORD_BITS)
+            word = word if gate is None else Mux(gated, gate.word[lane], word)
             if not self.config.packed:
                 m.d.sync += self.out.word[lane].eq(word)
                 continue
@@ -222,6 +233,24 @@ class Epilogue(wiring.Component):
             self.out.old.eq(delay(m, old, self.LATENCY - self.STAGES.after("column product"), name="old_late")),
         ]
         return m
+
+    def gated_or_old(self) -> data.View:
+        """The residual's word, or of a row that is gated the numbers that have been streamed."""
+        sums = (self.row.sums[lane] for lane in range(self.config.lanes))
+        streamed = Cat(lane[GATE_FRACTION : GATE_FRACTION + WORD_BITS] for lane in sums)
+        gated = self.control.activation == Activation.GATED
+        return layouts.word(self.config)(Mux(gated, streamed, self.old.as_value()))
+
+    def gate(self, m: Module, old: Value) -> tuple[Gate, Value]:
+        """The gate of numbers beside the stage `column product`, and whether its word is the row's, beside `close`."""
+        m.submodules.gate = gate = Gate(self.config.lanes)
+        gated = self.control.activation == Activation.GATED
+        valid = self.row.valid & gated
+        m.d.comb += [
+            gate.valid.eq(delay(m, valid, self.STAGES.after("m"), name="gate_valid", reset_less=False)),
+            gate.number.eq(delay(m, old, self.STAGES.after("m") - self.STAGES.after("column product"), name="number")),
+        ]
+        return gate, delay(m, gated, self.STAGES.after("close"), name="gated")
 
     @staticmethod
     def register(m: Module, name: str, shape, value) -> Signal:

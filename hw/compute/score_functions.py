@@ -16,12 +16,13 @@ from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.isa import Attention
+from edgemoe.hw.contract.rules import one_of
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS
 
 
 class ScoreFunctions(wiring.Component):
     """Weights of a word of scores, lane by lane: 1 / (1 + exp(-(score + bias))), max(score, 0), or this plus bias or
-    times the sine of an angle; of those that the build has.
+    times the sine of an angle; of those that the build has. RELA's are those of RELU.
 
     Ports:
         valid, word (in): scores are presented.
@@ -63,16 +64,16 @@ class ScoreFunctions(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         kind = delay(m, self.kind, self.LATENCY, name="kind")
-        makers = {
-            Attention.SIGMOID: self._sigmoid,
-            Attention.RELU: self._relu,
-            Attention.PERFORMER: self._performer,
-            Attention.COSFORMER: self._cosformer,
-        }
-        for code, make in makers.items():
-            if code in self.config.kinds:
+        makers = (
+            (self._sigmoid, Attention.SIGMOID),
+            (self._relu, Attention.RELU, Attention.RELA),
+            (self._performer, Attention.PERFORMER),
+            (self._cosformer, Attention.COSFORMER),
+        )
+        for make, *codes in makers:
+            if built := tuple(code for code in codes if code in self.config.kinds):
                 fine, probability = make(m)
-                with m.If(kind == code):
+                with m.If(one_of(kind, built)):
                     m.d.comb += [self.chosen.eq(1), self.fine.eq(fine), self.probability.eq(probability)]
         return m
 

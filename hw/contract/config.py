@@ -12,7 +12,7 @@ from typing import Any
 
 from edgemoe.hw.contract.isa import BY_NAME, FEATURES, INSTRUCTION_BYTES, Attention, Stationary
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.numbers.activation import ACTIVATIONS, OF_SCORES
+from edgemoe.models.numbers.activation import ACTIVATIONS, GATE, OF_SCORES
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.words import ACCUMULATOR_BITS, FINE_BITS, MOST_KEYS, WORD_BITS
 
@@ -275,7 +275,8 @@ class HardwareConfig:
     @property
     def functions(self) -> tuple[str, ...]:
         """`activations`, one by one, and what a kind of attention brings with it."""
-        return (*self.activations.split(","), *((OF_SCORES,) if Attention.SOFTPLUS in self.kinds else ()))
+        own = {Attention.SOFTPLUS: OF_SCORES, Attention.RELA: GATE}
+        return (*self.activations.split(","), *(function for kind, function in own.items() if kind in self.kinds))
 
     @property
     def wide_rows(self) -> int:
@@ -356,6 +357,11 @@ class HardwareConfig:
     def keeps_scores(self) -> bool:
         """Whether some kind of attention keeps more of a row of scores than its maximum."""
         return bool({Attention.TWO_PASS, Attention.SOFTPLUS} & {*self.kinds})
+
+    @property
+    def gates(self) -> bool:
+        """Whether a kind of attention gates its results."""
+        return Attention.RELA in self.kinds
 
     @property
     def kinds(self) -> tuple[Attention, ...]:

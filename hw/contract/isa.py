@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from edgemoe.models.errors import EdgemoeError
-from edgemoe.models.numbers.activation import FUNCTIONS
+from edgemoe.models.numbers.activation import FUNCTIONS, GATE
 from edgemoe.models.numbers.arithmetic import STEP_FRACTION
 from edgemoe.models.numbers.words import ACCUMULATOR_SHIFT_BITS, EPSILON_BITS
 
@@ -63,6 +63,7 @@ class Attention(IntEnum):
     SOFTPLUS = 4
     PERFORMER = 5
     COSFORMER = 6
+    RELA = 7
 
     @classmethod
     def of(cls, kind: str) -> "Attention":
@@ -95,6 +96,9 @@ def turning(turn: Turn, step: int) -> int:
     return bits - (1 << STEP_FRACTION + 2) * (turn >= Turn.COSINE)
 
 
+_ACTIVATIONS = (*FUNCTIONS, GATE)  # in the order of their codes
+
+
 class Activation(IntEnum):
     """The function of a result before it becomes 16 bit."""
 
@@ -105,15 +109,16 @@ class Activation(IntEnum):
     SILU = 4
     RELU = 5
     SOFTPLUS = 6
+    GATED = 7
 
     @classmethod
     def of(cls, function: str) -> "Activation":
         """That of a model's activation function, or of none: ""."""
-        return cls(1 + tuple(FUNCTIONS).index(function)) if function else cls.NONE
+        return cls(1 + _ACTIVATIONS.index(function)) if function else cls.NONE
 
     @property
     def function(self) -> str:
-        return tuple(FUNCTIONS)[self - 1] if self else ""
+        return _ACTIVATIONS[self - 1] if self else ""
 
 
 class ErrorCode(IntEnum):
@@ -192,6 +197,7 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Attention.SOFTPLUS: "(max(keys score - sum, 0) / (keys maximum - sum))^15, of the sum of a row's scores",
             Attention.PERFORMER: "max(score, 0) + score_bias, likewise; `scale` = SOFTMAX uses the sums of before",
             Attention.COSFORMER: "max(score, 0) times the sine or cosine of a token's position; the same of `scale`",
+            Attention.RELA: "max(score, 0), as RELU's",
         },
     ),
     Enumeration(
@@ -215,6 +221,8 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Activation.SILU: "x / (1 + exp(-x))",
             Activation.RELU: "max(x, 0)",
             Activation.SOFTPLUS: "log(1 + exp(x)), in builds with SOFTPLUS attention",
+            Activation.GATED: "y / (1 + exp(-x)), x in units of 2^-11, y a number that was streamed: the matrix has "
+            "2^14 on its diagonal; the row's squares are kept; in builds with RELA attention",
         },
     ),
     Enumeration(

@@ -117,6 +117,11 @@ def rsqrt(x: int) -> tuple[int, int]:
     return int(mantissa), int(exponent)
 
 
+def gated(number: int, value: int) -> int:
+    """number / (1 + exp(-value x 2^-11)), from a table."""
+    return int(arithmetic.gated(number, value))
+
+
 def activated(x: int, kind: int) -> int:
     """x, or the function of it that `kind` names; argument and value in units of 2^-16, from a table."""
     return int(arithmetic.activation(x, Activation(kind).function)) if kind else x

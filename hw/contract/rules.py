@@ -236,6 +236,15 @@ CONDITIONS: tuple[Rule, ...] = (
         "`activation` is NONE or one of the build's `activations`",
         lambda i, h, at: one_of(i.activation, (Activation.NONE, *map(Activation.of, h.functions))) == 0,
     ),
+    Rule(
+        "gate",
+        ErrorCode.ILLEGAL_INSTRUCTION,
+        MATMUL,
+        "`activation` = GATED goes with `memory` = ACTIVATION and without `scatter` (not judged by a build without "
+        "RELA attention)",
+        lambda i, h, at: (i.activation == Activation.GATED) & ((i.memory != Memory.ACTIVATION) | i.scatter),
+        built=lambda h: h.gates,
+    ),
     _capacity(
         "rows",
         WITH_ROWS,

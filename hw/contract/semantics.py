@@ -28,6 +28,7 @@ from edgemoe.hw.contract.machine import (
     Refused,
     activated,
     exp2,
+    gated,
     position_factor,
     reciprocal,
     reweighted,
@@ -107,10 +108,11 @@ def matmul(m: Machine, i: Instruction, e: int) -> None:
         destination = i.destination_base + written * i.destination_stride
         old = m.row(Memory.RESIDUAL, destination, i.columns) if i.memory == Memory.RESIDUAL else []
         sums = packed_sums(m, i, read, x, weights) if packed else plain_sums(x, weights)
-        result = []
+        result, streamed = [], []
         for c in range(i.columns * m.lanes):
             start = bias[c] << i.bias_shift if i.bias_first else 0
             total = wrap(start + sums[c], 48)
+            streamed.append(wrap(total >> 14, 16))
             added = old[c] << i.residual_shift if i.residual else 0 if i.bias_first else bias[c]
             result.append(epilogue(i, total, scale, multiplier[c], added, m.config.packed & i.raised))
         copied = [round_shift(y, shift) for y, shift in zip(result, smoothing, strict=False)]
@@ -121,7 +123,9 @@ def matmul(m: Machine, i: Instruction, e: int) -> None:
             keep_maximum(m, i, n, written, copied)
         if i.memory == Memory.SCORE:
             keep_scores(m, i, n, result[: i.keys])
-        if i.memory == Memory.RESIDUAL or m.config.sums_rows(i):
+        if i.activation == Activation.GATED:
+            keep_statistics(m, i, n, n, [], streamed)
+        elif i.memory == Memory.RESIDUAL or m.config.sums_rows(i):
             keep_statistics(m, i, n, written, old, result)
 
 
@@ -268,7 +272,7 @@ def weight(m: Machine, i: Instruction, n: int, k: int, score: int) -> int:
     match m.config.weighs(i.attention):
         case Attention.SIGMOID:
             return sigmoid(score + i.score_bias, i.exponent_shift)
-        case Attention.RELU:
+        case Attention.RELU | Attention.RELA:
             return max(score, 0) << 3
         case Attention.SOFTPLUS:
             return reweighted(score, m.maximum[n], m.total[n], i.keys)
@@ -295,7 +299,10 @@ def epilogue(i: Instruction, total: int, scale: tuple[int, int], multiplier: int
     mantissa, exponent = scale
     a = saturate(round_shift(total, max(0, i.accumulator_shift + exponent)), 27)
     b = saturate(round_shift(a * mantissa, 15), 27)
-    w = saturate(round_shift(b * multiplier, 15), 27) + added
+    m = saturate(round_shift(b * multiplier, 15), 27)
+    if i.activation == Activation.GATED:
+        return gated(wrap(total >> 14, 16), m)
+    w = m + added
     least = arithmetic.raised(Activation(i.activation).function) if raised else 0
     return saturate(round_shift(activated(w, i.activation) + least, i.output_shift), 16)
 
@@ -464,6 +471,7 @@ OPERATIONS: Mapping[Opcode, Operation] = {
             "compute/row_step.py",
             "compute/row_maxima.py",
             "compute/epilogue.py",
+            "compute/gate.py",
             "control/row_pipeline.py",
             "control/writeback.py",
         ),

@@ -12,7 +12,7 @@ from edgemoe.hw.compute.normalise import ScalePort
 from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.compute.row_maxima import TABLE_BITS
 from edgemoe.hw.contract.config import HardwareConfig
-from edgemoe.hw.contract.isa import Memory, Scale
+from edgemoe.hw.contract.isa import Activation, Memory, Scale
 from edgemoe.hw.contract.layouts import (
     ATTENTION_BITS,
     CONTEXTS,
@@ -36,8 +36,8 @@ class TaggedRow(wiring.Signature):
 class Destination(data.StructLayout):
     """Where a finished word goes. `first` word of its row; `index` of its query and `mask` of lanes that exist, of
     scores; absolute `row` of the residual, for its statistics, and of the table `maxima`, if there are any; `row_sums`:
-    statistics are kept whatever the memory; where a build keeps more of scores than maxima, their kind of `attention`
-    and the `shift` of their unit.
+    statistics are kept whatever the memory; in a build that gates, whether it was `gated`: there are statistics, too;
+    where a build keeps more of scores than maxima, their kind of `attention` and the `shift` of their unit.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -54,6 +54,7 @@ class Destination(data.StructLayout):
                 "scatter": 1,
                 **({"maxima": TABLE_BITS} if config.packed else {}),
                 **({"row_sums": 1} if config.keeps_row_sums else {}),
+                **({"gated": 1} if config.gates else {}),
             }
             | ({"attention": ATTENTION_BITS, "shift": 4} if config.keeps_scores else {})
         )
@@ -230,6 +231,8 @@ class RowPipeline(wiring.Component):
                 delay(m, tag("write").valid & tag("write").final, self.settle, name="final", reset_less=False)
             ),
         ]
+        if self.config.gates:
+            m.d.comb += self.destination.gated.eq(leaving.activation == Activation.GATED)
         if self.config.keeps_scores:
             m.d.comb += [
                 self.destination.attention.eq(leaving.attention),

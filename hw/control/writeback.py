@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write-back: a finished word to its memory, and to the row tables that follow what is written there."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.epilogue import FinishedWord
@@ -17,7 +17,8 @@ from edgemoe.hw.control.row_pipeline import Destination
 class Writeback(wiring.Component):
     """The epilogue's word, where the row pipeline says: any word to its memory, maybe with a copy in activation memory;
     a word of scores also to the running maxima, a word of the residual also to the row statistics (or any, where heads
-    are normalised), a word of activation memory to the maxima of its row, where products are packed.
+    are normalised), a word of activation memory to the maxima of its row, where products are packed. Of a word that was
+    gated what it was before goes to the row statistics.
 
     Ports:
         finished (in FinishedWord): a word,
@@ -50,9 +51,11 @@ class Writeback(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         finished, destination = self.finished, self.destination
-        summed = destination.memory == Memory.RESIDUAL
+        summed, counted = destination.memory == Memory.RESIDUAL, finished.word
         if self.config.keeps_row_sums:
             summed = summed | destination.row_sums
+        if self.config.gates:
+            summed, counted = summed | destination.gated, Mux(destination.gated, finished.old, finished.word)
         m.d.comb += [
             self.result.valid.eq(finished.valid),
             self.result.memory.eq(destination.memory),
@@ -69,7 +72,7 @@ class Writeback(wiring.Component):
             self.statistics.row.eq(destination.row),
             self.statistics.first.eq(destination.first & ~destination.scatter),
             self.statistics.subtract_old.eq(destination.scatter),
-            self.statistics.new.eq(finished.word),
+            self.statistics.new.eq(counted),
             self.statistics.old.eq(finished.old),
         ]
         if self.config.keeps_scores:

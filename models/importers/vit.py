@@ -182,6 +182,9 @@ class Vit:
             self.dense(tensors, f"{block}.attn.qkv", 3 * width, width)
             if (vectors := f"{block}.attn.features") in self.tensors:
                 tensors[vectors] = self.take(vectors, (None, None))
+            if f"{block}.attn.norm.gate" in self.tensors:
+                for part in ("weight", "gate"):
+                    tensors[f"{block}.attn.norm.{part}"] = self.take(f"{block}.attn.norm.{part}", (width,))
             self.dense(tensors, f"{block}.attn.proj", width, width, f"{block}.ls1.gamma")
             if f"{block}.mlp.experts.htoh4.weight" in self.tensors:
                 moe[layer] = self.experts(tensors, block, width)

@@ -56,4 +56,5 @@ FUNCTIONS: Mapping[str, Callable[[NDArray], NDArray]] = {
     "softplus": lambda x: np.logaddexp(x, x.dtype.type(0)),
 }
 OF_SCORES = "softplus"  # of a kind of attention; no MLP has it
+GATE = "gate"  # of a kind of attention: a number times the sigmoid of a multiple of it, for which there is a unit
 ACTIVATIONS = tuple(name for name in FUNCTIONS if name != OF_SCORES)

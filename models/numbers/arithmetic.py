@@ -17,6 +17,7 @@ from .words import (
     ACTIVATION_FRACTION,
     DISTANCE_BITS,
     FINE_PROBABILITY_BITS,
+    GATE_ARGUMENT_FRACTION,
     MULTIPLIER_LIMIT,
     NARROW_BITS,
     PROBABILITY_BITS,
@@ -25,6 +26,7 @@ from .words import (
     SCORE_FRACTION,
     SHARPNESS,
     UNSIGNED_LIMIT,
+    WORD_BITS,
     WORD_LIMIT,
 )
 
@@ -100,6 +102,12 @@ def sigmoid_fine(value, shift) -> Ints:
     below = _line(*sigmoid_table(), np.minimum(magnitude, SIGMOID_LIMIT - 1), SIGMOID_SEGMENT_BITS, -1)
     below = np.where(magnitude >= SIGMOID_LIMIT, 0, below)
     return np.where(value < 0, below, (1 << FINE_PROBABILITY_BITS) - below)
+
+
+def gated(number, value) -> Ints:
+    """number / (1 + exp(-value * 2^-11)), rounded: number signed 16 bit; of value, 27 bit, what 16 bits can hold."""
+    fine = sigmoid_fine(saturate(value, WORD_BITS), SCORE_FRACTION - GATE_ARGUMENT_FRACTION)
+    return round_shift(np.asarray(number, np.int64) * fine, FINE_PROBABILITY_BITS)
 
 
 def relu_fine(score) -> Ints:

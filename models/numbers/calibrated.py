@@ -27,12 +27,7 @@ def expected_ranges(config: ModelConfig) -> list[str]:
 
 def expected_norms(config: ModelConfig) -> list[str]:
     """Names of the norms whose smallest sigma is needed."""
-    norms = [
-        norm
-        for operation in graph(config).operations
-        for norm in (*([operation.norm] if operation.norm else []), *operation.head_norms)
-    ]
-    return [f"{norm.key}{SIGMA}" for norm in norms]
+    return [f"{norm.key}{SIGMA}" for operation in graph(config).operations for norm in operation.norms]
 
 
 def _is_number(value: object) -> bool:

@@ -23,6 +23,7 @@ from ..config import ModelConfig
 from ..errors import EdgemoeError
 from ..graph import Graph, graph
 from ..keys import Key, Role
+from ..operations.attention import Completion
 from ..operations.operation import Matrix, Operation, Quantised
 from ..steps import Shift
 from .arithmetic import raised
@@ -209,11 +210,8 @@ class Quantiser:
             fraction += STEP_FRACTION + (raised > 0)
             step, coarsened = self.bounded(matrix, step, raised > 0)
         finest = np.maximum(output, output if old is None else old)
-        for guard in range(self.GUARD_BITS, -1, -1):
-            at = np.asarray(finest + guard if fine is None else fine)
-            shifts = Shifts.choose(step, bits, fraction, at, reach * HEADROOM, lowest)
-            if fine is not None or shifts.fits():
-                break
+        shifts = self.shifts(step, bits, fraction, finest, reach, lowest, fine)
+        at = shifts.at
         low, multiplier = shifts.low, shifts.multiplier
         plain = low | coarsened
         if low.any():  # coarser steps for the channels of the smallest weights
@@ -261,6 +259,24 @@ class Quantiser:
         """
         packed = self.format.packed(second.expert)
         return raised(self.config.activation) * 2.0**-ACTIVATION_FRACTION * packed
+
+    def shifts(
+        self,
+        step: NDArray,
+        bits: int,
+        fraction: int,
+        finest: int | NDArray,
+        reach: float,
+        lowest: int,
+        fine: int | None = None,
+    ) -> Shifts:
+        """With as many guard bits below the results' exponents `finest` as fit; or with `fine`."""
+        for guard in range(self.GUARD_BITS, -1, -1):
+            at = np.asarray(finest + guard if fine is None else fine)
+            shifts = Shifts.choose(step, bits, fraction, at, reach * HEADROOM, lowest)
+            if fine is not None or shifts.fits():
+                break
+        return shifts
 
     def bounded(self, matrix: Matrix, step: NDArray, unsigned: bool) -> tuple[NDArray, NDArray]:
         """(steps of a packed matrix, which of them are larger than given, so that its sums cannot overflow)."""
@@ -346,6 +362,8 @@ def _shifts(part: Any, owner: Key) -> Iterator[tuple[Key, str, int]]:
             yield from ((owner, f"{part}_shift", shift) for part, shift in vars(value).items())
         elif isinstance(value, Linear):
             yield from _shifts(value, value.key)
+        elif isinstance(value, Completion):
+            yield from _shifts(value, owner)
 
 
 def _misfit(model: QuantisedModel) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .activation import GATE
 from .arithmetic import (
     ACTIVATION_LIMIT,
     ACTIVATION_SEGMENT_BITS,
@@ -20,6 +21,7 @@ from .arithmetic import (
     above_zero,
     correction_table,
     exp2_fine,
+    gated,
     position_factor,
     raised,
     reciprocal,
@@ -34,6 +36,7 @@ from .arithmetic import (
 from .words import (
     ACCUMULATOR_BITS,
     FINE_BITS,
+    GATE_FRACTION,
     LOWEST_SCORE,
     MULTIPLIER_LIMIT,
     PACKED_BITS,
@@ -124,6 +127,12 @@ def activation(w: Floats, kind: str) -> Floats:
     return result
 
 
+def streamed(sums: Floats) -> Ints:
+    """The 16-bit numbers that a gate's matrix, whose diagonal is 2^14, has made sums of: bits 14 to 29."""
+    half = 1 << WORD_BITS - 1
+    return ((sums.astype(np.int64) >> GATE_FRACTION) + half) % (2 * half) - half
+
+
 def epilogue(
     sums: Floats,
     *,
@@ -144,12 +153,12 @@ def epilogue(
     b = sat27(round_shift(a * mantissa, 15))                              mantissa [rows], None = 2^15
     m = sat27(round_shift(b * multiplier, 15))                            multiplier [outputs], None = 2^15
     w = m + (old << residual_shift, or else bias); w = activation(w, function) if there is one, + raised(function) if so
-    y = sat16(round_shift(w, output_shift))
+    y = sat16(round_shift(w, output_shift)), but of the gate y = gated(streamed(sums), m)
 
     Both a * mantissa (27 + 16 bits) and b * multiplier stay below 2^53. `bias` is None where it entered the accumulator
     instead.
     """
-    x = sums
+    x, number = sums, streamed(sums) if function == GATE else None
     _narrow(x, np.maximum(np.asarray(exponent) + accumulator_shift, 0).reshape(-1, 1), FINE_BITS)
     if mantissa is not None:
         x *= np.asarray(mantissa, np.float64).reshape(-1, 1)
@@ -157,6 +166,8 @@ def epilogue(
     if multiplier is not None and np.any(multiplier != SCALE_ONE):
         x *= np.asarray(multiplier, np.float64)
         _narrow(x, SCALE_FRACTION, FINE_BITS)
+    if number is not None:
+        return gated(number, x.astype(np.int64)).astype(np.int16)
     if old is not None:
         x += old * float(1 << residual_shift)
     elif bias is not None:
@@ -212,7 +223,7 @@ def weights(
         return reweighted_fine(scores, maximum[:, None], np.expand_dims(total, -1), keys)
     if attention == "sigmoid":
         return sigmoid_fine(scores.astype(np.int64) + bias, shift)
-    if attention == "relu":
+    if attention in ("relu", "rela"):
         return relu_fine(scores)
     if attention == "performer":
         return relu_fine(above_zero(scores, bias))

@@ -17,6 +17,8 @@ DISTANCE_BITS = 17  # of an exponent of a weight, before alignment: the differen
 SHARPNESS = 15  # power to which softplus attention takes what is above the mean
 LOWEST_SCORE = -(1 << WORD_BITS - 1)  # the maximum of no scores
 ACTIVATION_FRACTION = 16  # of an activation function's argument and value
+GATE_FRACTION = 14  # of the ones on the diagonal of a gate's matrix
+GATE_ARGUMENT_FRACTION = 11  # of what its sigmoid is taken of, which 16 bits hold up to 16
 PIXEL_FRACTION = 8  # an image's value is pixel / 256
 
 NARROW_BITS = 9  # an activation of which two products share a multiplier

@@ -10,6 +10,7 @@ channel, queries and keys are scaled against each other to equal range, which th
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,11 @@ class Attention(Operation):
         scores = query @ key.transpose(0, 1, 3, 2) * context.dtype(1 / math.sqrt(c.head_width))
         attention = self.weighing.weights(scores) @ value
         see.sample(self.key(Role.ATTENTION), attention)
-        return self.projected(x, attention, context)
+        return self.projected(x, self.completed(attention, context), context)
+
+    def completed(self, attention: NDArray, context: Context) -> NDArray:
+        """What the projection gets for the heads' results [B, heads, T, d]: they themselves."""
+        return attention
 
     def queries_keys_values(self, x: NDArray, context: Context) -> Sequence[NDArray]:
         """Of the normalised residual: [B, heads, T, d] each."""
@@ -140,7 +145,7 @@ class Attention(Operation):
         """The residual with the projection of attention's results [B, heads, T, d] added."""
         c, w, see, batch = self.config, context.tensors, context.observer, len(x)
         attention = attention.transpose(0, 2, 1, 3).reshape(batch, c.tokens, c.width)
-        see.rows(self.key(Role.ATTENTION), attention)
+        see.rows(self.matrices()[-1].sees, attention)
         y = linear(attention, w, self.name("proj"))
         see.reach(self.key(Role.PROJECTION), y)
         x = x + y
@@ -174,6 +179,10 @@ class Attention(Operation):
         balance = np.where((channel.key > SILENT) & (channel.query > SILENT), balance, 1.0)
         return balance * self.score_unit, 1 / balance
 
+    def boost(self, channel: Channels, tensors: Tensors) -> NDArray:
+        """Factors of the values, channel by channel, undone in the projection's weights."""
+        return value_boost(channel)
+
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         channel = calibration.channels[self.layer]
         return self.folded(tensors, channel, *self.scales(channel), channel.mean_key)
@@ -187,7 +196,7 @@ class Attention(Operation):
         bias = tensors[self.name("qkv.bias")].reshape(3, c.width)
         query = self.norm.fold(tensors, matrix[0] * of_query[:, None], bias[0] * of_query)
         key = self.norm.fold(tensors, matrix[1] * of_key[:, None], (bias[1] - mean_key) * of_key)
-        boost = value_boost(channel)
+        boost = self.boost(channel, tensors)
         value = self.norm.fold(tensors, matrix[2] * boost[:, None], (bias[2] - channel.mean_value) * boost)
         both = Folded(np.concatenate([key.weight, value.weight]), np.concatenate([key.bias, value.bias]), undo=key.undo)
         weight = tensors[self.name("proj.weight")]
@@ -213,7 +222,7 @@ class Attention(Operation):
         norm, name = self.norm, f"layer {self.layer}"
         lowest = norm.lowest(q.sigma(norm.key), before)
         both = np.sqrt(channel.query * channel.key)  # their common reach once balanced
-        boosted = channel.value * value_boost(channel)
+        boosted = channel.value * np.abs(self.boost(channel, q.tensors))
         cap = min(q.cap(queries, norm.fraction, lowest), q.cap(keys_values, norm.fraction, lowest))
         query = key = q.note(self.key(Role.QUERY), min(cap, q.exponent(float(both.max()))))
         q.note(self.key(Role.KEY), key)
@@ -236,7 +245,7 @@ class Attention(Operation):
         q, channel = quantiser, quantiser.calibration.channels[self.layer]
         operands, projections = self.operands(q, before), self.matrices()[-1]
         query, key, value = operands.query, operands.key, operands.value
-        attended = channel.attention * value_boost(channel)
+        attended = channel.attention * np.abs(self.boost(channel, q.tensors))
         weighing = self.weighing
         reach = max(q.reach(self.key(Role.SCORES)), abs(weighing.bias))
         if weighing.function:
@@ -253,9 +262,10 @@ class Attention(Operation):
         else:  # the sums' exponent goes into both shifts
             fraction = weighing.fraction(scores)
             value_output_shift = min(VALUE_GUARD, fraction + value - attention)
-        after = q.note(self.result, min(after, q.cap(projections, attention)))
+        completion, seen = self.completion(q, attention)
+        after = q.note(self.result, min(after, q.cap(projections, seen)))
         projection = q.linear(
-            projections, fraction=attention, reach=q.reach(self.key(Role.PROJECTION)), output=after, old=before
+            projections, fraction=seen, reach=q.reach(self.key(Role.PROJECTION)), output=after, old=before
         )
         return QuantisedAttention(
             self,
@@ -269,7 +279,27 @@ class Attention(Operation):
             score_bias=round(weighing.bias * 2**scores),
             value_accumulator_shift=fraction + value - attention - value_output_shift,
             value_output_shift=value_output_shift,
+            completion=completion,
         ), after
+
+    def completion(self, quantiser: Quantiser, exponent: int) -> tuple[Completion | None, int]:
+        """`completed` in integers, of results of this exponent, and the exponent of what the projection gets."""
+        return None, exponent
+
+
+@dataclass(frozen=True)
+class Completion(ABC):
+    """What stands between the heads and the projection, in integers. result: what it leaves to the projection."""
+
+    result: Value
+
+    @abstractmethod
+    def linears(self) -> Sequence[Linear]:
+        """Its matrices, in the order of their use."""
+
+    @abstractmethod
+    def steps(self, name: str, attended: Value) -> Iterator[Step]:
+        """What the array does, from `attended` to `result`."""
 
 
 @dataclass(frozen=True)
@@ -290,9 +320,11 @@ class QuantisedAttention(Quantised):
     score_bias: int
     value_accumulator_shift: int
     value_output_shift: int
+    completion: Completion | None = None
 
     def linears(self) -> Sequence[Linear]:
-        return [*(step.linear for step in self.first if isinstance(step, Product)), self.projection]
+        between = self.completion.linears() if self.completion else []
+        return [*(step.linear for step in self.first if isinstance(step, Product)), *between, self.projection]
 
     def steps(self) -> Iterator[Step]:
         c, name = self.operation.config, f"layer {self.operation.layer}"
@@ -326,7 +358,10 @@ class QuantisedAttention(Quantised):
 
         yield from self.first
         yield EachStream(name, " heads", lambda task: list(heads(task)))
-        yield Product(name, " projection", self.projection, attended, RESIDUAL)
+        if self.completion:
+            yield from self.completion.steps(name, attended)
+        seen = self.completion.result if self.completion else attended
+        yield Product(name, " projection", self.projection, seen, RESIDUAL)
 
 
 def value_boost(channel: Channels) -> NDArray:

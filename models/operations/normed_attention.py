@@ -22,7 +22,7 @@ from ..numbers.calibration import Channels
 from ..numbers.folding import Folded
 from ..numbers.linear import Linear
 from ..steps import RESIDUAL, Normalise, Product, RowScale, Step, Value
-from .attention import Attention, Operands, value_boost
+from .attention import Attention, Operands
 from .norm import Norm
 from .norms import head_norm
 from .operation import Context, Matrix, Tensors
@@ -90,7 +90,8 @@ class NormedAttention(Attention):
     def operands(self, quantiser: Quantiser, before: int) -> Operands:
         q, c, channel = quantiser, self.config, quantiser.calibration.channels[self.layer]
         queries, keys_values, *gains, _ = self.matrices()
-        norm, name, boosted = self.norm, f"layer {self.layer}", channel.value * value_boost(channel)
+        norm, name = self.norm, f"layer {self.layer}"
+        boosted = channel.value * np.abs(self.boost(channel, q.tensors))
         lowest = norm.lowest(q.sigma(norm.key), before)
         reaches = [q.reach(self.key(role)) for role in PLAIN]
         caps = [q.cap(matrix, norm.fraction, lowest) for matrix in (queries, keys_values)]

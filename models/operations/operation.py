@@ -185,8 +185,13 @@ class Operation(ABC):
 
     @property
     def head_norms(self) -> Sequence[Norm]:
-        """Norms within it."""
+        """Norms of parts of a row within it."""
         return ()
+
+    @property
+    def norms(self) -> Sequence[Norm]:
+        """All of its norms."""
+        return [*([self.norm] if self.norm else []), *self.head_norms]
 
     @abstractmethod
     def ranges(self) -> Sequence[Key]:

@@ -116,6 +116,21 @@ class Relu(Weighing):
         return np.maximum(scores, 0) / self.tokens
 
 
+class Rela(Relu):
+    """max(s, 0), as in "Sparse Attention with Linear Units": what comes of it is normalised behind the heads
+    (`gated_attention`), which takes out any factor.
+    """
+
+    kind = "rela"
+
+    @property
+    def unit(self) -> float:
+        return 1.0
+
+    def weights(self, scores: NDArray) -> NDArray:
+        return np.maximum(scores, 0)
+
+
 class Softplus(Weighing):
     """relu(n a - 1)^15 of a = softplus(s) / sum of softplus(s), divided by its own sum: attention that is weighed anew,
     as in "Softplus Attention with Re-weighting Boosts Length Extrapolation". A row of equal scores has no weights.
@@ -132,4 +147,4 @@ class Softplus(Weighing):
         return power / np.maximum(power.sum(axis=-1, keepdims=True), LEVEL)
 
 
-KINDS: dict[str, type[Weighing]] = {kind.kind: kind for kind in (Softmax, Sigmoid, Relu, TwoPass, Softplus)}
+KINDS: dict[str, type[Weighing]] = {kind.kind: kind for kind in (Softmax, Sigmoid, Relu, TwoPass, Softplus, Rela)}

@@ -28,6 +28,7 @@ MOST = {
     "relu": 0.0,
     "two-pass": 1e-4,
     "softplus": 5e-4,
+    "rela": 2.5e-3,
     "performer": 3e-3,
     "cosformer": 2e-4,
 }
@@ -39,7 +40,7 @@ def test_errors(kind: str) -> None:
     errors = attention.errors(kind)
     assert len(errors) == 15 and max(errors.values()) <= MOST[kind]
     assert errors["a masked row"] == 0
-    if kind in MAPS:
+    if kind in MAPS or kind == "rela":
         return
     for name, scores in attention.cases():
         got, exact = attention.weights(KINDS[kind](scores.shape[1]), scores)

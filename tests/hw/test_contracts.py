@@ -39,6 +39,7 @@ from edgemoe.hw.compute.cosformer import CosFormer
 from edgemoe.hw.compute.expert_choice import ExpertChoice
 from edgemoe.hw.compute.expert_score import ExpertScore
 from edgemoe.hw.compute.exponential import Exponential
+from edgemoe.hw.compute.gate import Gate
 from edgemoe.hw.compute.lane_tree import tree_stages
 from edgemoe.hw.compute.logarithm import Logarithm
 from edgemoe.hw.compute.logit_scan import LogitScan
@@ -87,6 +88,7 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     CosFormer: partial(CosFormer, CONFIG.lanes),
     Performer: partial(Performer, CONFIG.lanes),
     Sigmoid: partial(Sigmoid, CONFIG.lanes),
+    Gate: partial(Gate, CONFIG.lanes),
     RunningSums: partial(RunningSums, replace(CONFIG, attention=preset("family").attention)),
     Logarithm: Logarithm,
     ScoreFunctions: partial(ScoreFunctions, replace(CONFIG, attention=preset("family").attention)),

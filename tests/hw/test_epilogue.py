@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The epilogue: every row with another setting, against the twin; parameter banks changed as early as allowed."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from edgemoe.hw.compute.epilogue import Epilogue
 from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.hw.contract.isa import Activation
 from edgemoe.models.numbers import twins
+from edgemoe.models.numbers.words import GATE_FRACTION, WORD_BITS
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
 
@@ -22,6 +24,7 @@ class Plan:
         self.rng = rng = np.random.default_rng(seed)
         self.rows: list[dict[str, Any]] = []
         self.expected: list[np.ndarray] = []  # out_word of each valid row
+        self.old: list[np.ndarray] = []  # out_old
         self.first: list[np.ndarray] = []  # first_bias of each valid row
         self.bank: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(lanes, int), np.zeros(lanes, int))] * 2
         free = [0, 0]  # first cycle in which a bank may be written again
@@ -57,6 +60,7 @@ class Plan:
         rng = self.rng
         control = {name: int(rng.integers(2)) for name in ("residual", "bias_first", "use_parameters")}
         control["activation"] = int(rng.choice(self.activations)) if rng.random() < 0.6 else Activation.NONE
+        gated = control["activation"] == Activation.GATED
         control |= {name: int(rng.integers(16)) for name in ("residual_shift", "output_shift")}
         control["accumulator_shift"] = int(rng.integers(-16, 24) if rng.random() < 0.7 else rng.integers(-64, 64))
         sums, old = self._numbers(48), self._numbers(16)
@@ -84,19 +88,23 @@ class Plan:
         shifted = (self.bank[first["first_bank"]][0] << first["first_shift"]) * first["first_enable"]
         self.first.append((shifted + (1 << 47)) % (1 << 48) - (1 << 47))
         self.expected.append(word)
+        above = sums >> GATE_FRACTION + WORD_BITS << WORD_BITS
+        signed = (sums >> GATE_FRACTION) - above  # the lower bits, of which the first is a sign
+        self.old.append(np.where(signed >> WORD_BITS - 1, signed - (1 << WORD_BITS), signed) if gated else old)
         control |= {"bank": bank, "mantissa": mantissa, "exponent": exponent}
         self.rows.append(first | {"row_valid": 1, "row_sums": sums, "old": old, "control": control})
 
 
 @pytest.mark.parametrize("gaps", [0.0, 0.3])
-@pytest.mark.parametrize("name, seed", [("tiny", 1), ("tiny", 2), ("small", 3), ("base", 4)])
+@pytest.mark.parametrize("name, seed", [("tiny", 1), ("tiny", 2), ("small", 3), ("base", 4), ("rela", 5)])
 def test_rows(name: str, seed: int, gaps: float) -> None:
-    plan = Plan(preset(name), gaps, seed)
-    out = rtl(Epilogue(preset(name)), plan.rows, latency={"first_bias": Epilogue.FIRST_LATENCY})
+    config = replace(preset("tiny"), attention="softmax,rela") if name == "rela" else preset(name)
+    plan = Plan(config, gaps, seed)
+    out = rtl(Epilogue(config), plan.rows, latency={"first_bias": Epilogue.FIRST_LATENCY})
     valid = np.array([bool(row["row_valid"]) for row in plan.rows])
     assert_array_equal(out["out_valid"], valid)
     assert_array_equal(out["out_word"][valid], plan.expected)
-    assert_array_equal(out["out_old"][valid], [row["old"] for row in plan.rows if row["row_valid"]])
+    assert_array_equal(out["out_old"][valid], plan.old)
     assert_array_equal(out["first_bias"][valid], plan.first)
 
 

@@ -17,6 +17,7 @@ import test_activation
 import test_array
 import test_epilogue
 import test_exponential
+import test_gate
 import test_layernorm
 import test_link
 import test_memory_system
@@ -37,6 +38,7 @@ from edgemoe.hw.compute.cosformer import CosFormer
 from edgemoe.hw.compute.epilogue import Epilogue
 from edgemoe.hw.compute.expert_queues import ExpertQueues
 from edgemoe.hw.compute.exponential import Exponential
+from edgemoe.hw.compute.gate import Gate
 from edgemoe.hw.compute.layernorm import LayerNorm
 from edgemoe.hw.compute.performer import Performer
 from edgemoe.hw.compute.reciprocal import Reciprocal
@@ -97,6 +99,17 @@ BENCHES = [
             "lanes that do not count do": Mutant("Mux(mask[4], ", "Mux(mask[4] | 1, "),
             "the bias is left out above": Mutant("plus, minus = score + self.bias", "plus, minus = score"),
             "the sign is of another word": Mutant("Mux(above[4], ", "Mux(above[5], "),
+        },
+    ),
+    Bench(
+        Gate,
+        (partial(test_gate.test_words, "gaps"),),
+        {
+            "a value beyond is cut": Mutant("saturate(self.value[lane], WORD_BITS)", "self.value[lane]"),
+            "the number is of the word before": Mutant(
+                'self.STAGES.after("product") - 1', 'self.STAGES.after("product")'
+            ),
+            "what is multiplied is cut": Mutant("round_shift(product, FINE_PROBABILITY_BITS)", "product >> 18"),
         },
     ),
     Bench(
@@ -167,11 +180,15 @@ BENCHES = [
     ),
     Bench(
         Epilogue,
-        (partial(test_epilogue.test_rows, "tiny", 1, 0.3),),
+        (partial(test_epilogue.test_rows, "tiny", 1, 0.3), partial(test_epilogue.test_rows, "rela", 5, 0.3)),
         {
+            "what is gated is the residual's": Mutant(
+                "Mux(gated, streamed, self.old.as_value())", "self.old.as_value()"
+            ),
+            "every row is gated": Mutant("Mux(gated, gate.word[lane], word)", "gate.word[lane]"),
             "sums always start from a bias": Mutant(
                 "Mux(self.first.enable, self.of_bank(self.first.bank, biases), 0)", "Mux(self.first.bank, *biases)"
-            )
+            ),
         },
     ),
     Bench(

@@ -230,8 +230,26 @@ def test_row_sums_are_not_scattered() -> None:
         assert sequenced(words, config) == expected
 
 
+#: A build that gates: what a MATMUL that does must be.
+GATING = replace(TINY, attention="softmax,rela")
+
+
+def test_gates() -> None:
+    gated = dict(MATRIX, activation=Activation.GATED)
+    cases = [(gated, [], False), (dict(gated, gather=1), [], True), (dict(gated, scatter=1), ["gate"], True)]
+    cases += [(dict(gated, memory=m), ["gate"], False) for m in Memory if m != Memory.ACTIVATION]
+    for fields, expected, looping in cases:
+        instruction = Instruction(Opcode.MATMUL, fields)
+        names = [rule.name for rule in violated(instruction, GATING, Place.of(instruction, looping, 1))]
+        assert names == expected
+        assert "activation" in [r.name for r in violated(instruction, TINY, Place.of(instruction, looping, 1))]
+    words = [(Instruction(Opcode.MATMUL, fields).encode(), looping) for fields, _, looping in cases]
+    codes = [ErrorCode.ILLEGAL_INSTRUCTION if expected else ErrorCode.NONE for _, expected, _ in cases]
+    assert sequenced(words, GATING) == codes
+
+
 def test_every_rule_is_here() -> None:
-    assert set(CASES) | {"opcode", "attention", "row sums"} == {rule.name for rule in RULES}
+    assert set(CASES) | {"opcode", "attention", "row sums", "gate"} == {rule.name for rule in RULES}
     assert len({rule.name for rule in RULES}) == len(RULES)
 
 

@@ -27,7 +27,7 @@ from numpy.testing import assert_array_equal
 LANES = 64  # of the exhaustive test
 HELD = ("fine", "probability")
 FAMILY = replace(preset("tiny"), attention=preset("family").attention)
-MADE = ("sigmoid", "relu", "performer", "cosformer")
+MADE = ("sigmoid", "relu", "performer", "cosformer", "rela")
 ONE_MORE = {kind: replace(FAMILY, attention=f"softmax,{kind}") for kind in MADE}
 
 
@@ -89,6 +89,7 @@ def test_sines() -> None:
         (ONE_MORE["relu"], "back to back"),
         (ONE_MORE["performer"], "gaps"),
         (ONE_MORE["cosformer"], "back to back"),
+        (ONE_MORE["rela"], "gaps"),
     ],
     ids=["family", *ONE_MORE],
 )
@@ -102,6 +103,7 @@ def test_kinds(config, gap) -> None:
     made = {
         Attention.SIGMOID: sigmoid_fine(rows["word"] + rows["bias"][:, None], rows["shift"][:, None]),
         Attention.RELU: relu_fine(rows["word"]),
+        Attention.RELA: relu_fine(rows["word"]),
         Attention.PERFORMER: relu_fine(above_zero(rows["word"], rows["bias"][:, None])),
     }
     token = angle["token"][:, None] + angle["spread"][:, None] * np.arange(config.lanes)

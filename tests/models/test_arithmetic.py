@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgemoe.hw.contract.isa import Activation
 from edgemoe.models.numbers import activation, arithmetic, twins
-from edgemoe.models.numbers.activation import ACTIVATIONS, OF_SCORES
+from edgemoe.models.numbers.activation import ACTIVATIONS, GATE, OF_SCORES
 
 ALL16 = np.arange(-32768, 32768)
 
@@ -28,8 +28,8 @@ def test_activation_error_over_every_16_bit_input(function):
 
 
 def test_every_function_has_its_numbers():
-    every = {*ACTIVATIONS, OF_SCORES}
-    assert {*arithmetic.CORRECTIONS, "relu"} == every == {a.function for a in Activation if a}
+    every = {*ACTIVATIONS, OF_SCORES, GATE}
+    assert {*arithmetic.CORRECTIONS, "relu", GATE} == every == {a.function for a in Activation if a}
     assert len(Activation) == len(every) + 1 and [Activation.of(a.function) for a in Activation] == [*Activation]
 
 

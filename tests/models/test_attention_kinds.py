@@ -11,10 +11,11 @@ from edgemoe.host import compiler
 from edgemoe.host.studies.profile.attention import attention
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.hardware_option import changed
-from edgemoe.hw.contract.isa import Attention
+from edgemoe.hw.contract.isa import Attention, Stationary
 from edgemoe.models.config import ATTENTION_KINDS, LINEAR_KINDS, NORM_KINDS, ModelConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.keys import Key, Role
+from edgemoe.models.numbers.calibrate import calibrate, default_images
 from edgemoe.models.numbers.forward import forward
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.operations.feature_maps import MAPS
@@ -35,6 +36,7 @@ LEAST = {
     "relu": 65.0,
     "two-pass": 65.0,
     "softplus": 60.0,
+    "rela": 60.0,
     "performer": 60.0,
     "cosformer": 44.0,
 }
@@ -73,6 +75,7 @@ def test_formulas() -> None:
             "sigmoid": torch.sigmoid(rows - np.log(count)),
             "relu": torch.relu(rows) / count,
             "two-pass": torch.softmax(rows, 1),
+            "rela": torch.relu(rows),
         }
         positive = torch.nn.functional.softplus(rows)
         above = (positive / positive.mean(1, keepdim=True) - 1).relu()
@@ -123,6 +126,42 @@ def test_norms_of_queries_and_keys_are_refused() -> None:
         replace(config, qk_norm="batch")
     with pytest.raises(EdgemoeError, match="qk_norm is for attention with scores, not for performer"):
         replace(config, attention="performer")
+
+
+SIZES = ([0.0], [1e-6], [-1e-6], [40.0], [-40.0, 1000.0], [0.0, 1e-4, -3.0, 100.0, -0.5])
+
+
+@pytest.mark.parametrize("gates", SIZES, ids=str)
+def test_gates_of_any_size(gates: list[float]) -> None:
+    """Gates and gains that are zero, tiny, large, of either sign; a query of zeros, whose row of results is zero."""
+    checkpoint = calibrated(of("rela"), calibrated=False)
+    width = checkpoint.config.width
+    for name, tensor in checkpoint.tensors.items():
+        if name.endswith("attn.norm.gate"):
+            tensor[:] = np.resize(gates, width)
+        if name.endswith("attn.norm.weight"):
+            tensor[:] = np.resize([1, -2, 1e-4, 0, 8], width)
+    for part in ("weight", "bias"):
+        checkpoint.tensors[f"blocks.1.attn.qkv.{part}"][:width] = 0
+    checkpoint.calibration = calibrate(checkpoint, default_images(checkpoint.config, 3), error_aware=())
+    model, image = quantise(checkpoint, "16"), images_of(checkpoint.config, 1)[0]
+    found = emulated(compiler.compile(model, ((0, 0),), FAMILY, save_tokens=True), [image]).tokens[0]
+    assert found is not None and model.saturated == 0
+    assert sqnr(forward(checkpoint, image).tokens[0], found) >= LEAST["rela"]
+
+
+def test_gated_results_in_every_format() -> None:
+    """The two diagonals have 16 bits in all of them, and packed products see what comes of them."""
+    checkpoint = calibrated(of("rela"), calibrated=False)
+    images = default_images(checkpoint.config, 3)
+    checkpoint.calibration = calibrate(checkpoint, images, error_aware=("8", "fast"))
+    image, build = images_of(checkpoint.config, 1)[0], replace(FAMILY, packed=1)
+    for bits, least in (("8", 45.0), ("fast", 30.0)):
+        program = compiler.compile(quantise(checkpoint, bits), ((0, 0),), build, save_tokens=True)
+        found = emulated(program, [image]).tokens[0]
+        assert found is not None and sqnr(forward(checkpoint, image).tokens[0], found) >= least
+        own = [i for i in program.instructions if " results " in i.label]
+        assert len(own) == 2 * 2 * 3 and all(i.stationary == Stationary.WEIGHTS16 and not i.packed for i in own)
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)

@@ -42,6 +42,7 @@ def weighed(kind: str, scores: np.ndarray, q: np.ndarray, k: np.ndarray, vectors
         "softplus": reweighted(scores),
         "sigmoid": 1 / (1 + np.exp(math.log(len(k)) - scores)),
         "relu": np.maximum(scores, 0) / len(k),
+        "rela": np.maximum(scores, 0),
     }[kind]
 
 
@@ -56,6 +57,10 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
             centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.eps) * w[f"{name}.weight"]
             + w[f"{name}.bias"]
         )
+
+    def gated(o, gain, gate):
+        rows = [gain * row / math.sqrt(sum(row * row) / len(row) + config.eps) for row in o]
+        return np.array(rows) / (1 + np.exp(-gate * o))
 
     def activated(x):
         return {"gelu": x * 0.5 * (1 + erf(x / math.sqrt(2))), "silu": x / (1 + np.exp(-x))}[config.activation]
@@ -81,6 +86,8 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
             s = slice(head * d, head * d + d)
             scores = q[:, s] @ k[:, s].T / math.sqrt(d)
             parts.append(weighed(config.attention, scores, q[:, s], k[:, s], w.get(f"{b}.attn.features")) @ v[:, s])
+        if config.attention == "rela":
+            parts = [gated(np.concatenate(parts, axis=1), w[f"{b}.attn.norm.weight"], w[f"{b}.attn.norm.gate"])]
         x = x + np.concatenate(parts, axis=1) @ w[f"{b}.attn.proj.weight"].T + w[f"{b}.attn.proj.bias"]
         y = norm(x, f"{b}.norm2")
         if config.is_moe(layer):

@@ -310,12 +310,25 @@ class Generator:
             fields.update(address=first, beats=beats)
             if apart:
                 fields["expert_stride"] = -(-size // 64) * 64 + 64
+        if fields.get("activation") == Activation.GATED:
+            self.gate(fields, rows)
         if h.packed:
             self.keep(fields, rows)
         self.flag(fields, streamed_memory, streamed, loaded, written)
         self.emit(Opcode.MATMUL, **fields)
         self.issue(fields, written)
         return True
+
+    def gate(self, fields: dict[str, int], rows: int) -> None:
+        """Rows whose sums become known, or go on; what cannot be gated is not."""
+        if fields["memory"] != Memory.ACTIVATION or any(fields.get(name) for name in ("gather", "scatter", "queued")):
+            fields["activation"] = Activation.NONE
+            return
+        first = fields.setdefault("row_base", int(self.rng.integers(0, self.h.rows - rows + 1)))
+        table = slice(first, first + rows)
+        if self.statistics[table].all() and self.chance(0.5):
+            fields["append"] = 1
+        self.statistics[table], self.consistent[table] = True, False
 
     def steps(self, fields: dict[str, int], rows: int) -> dict[str, int]:
         """A table of maxima that is known where rows are streamed, or none."""

@@ -67,6 +67,16 @@ def test_in_tiles_as_in_one_piece(case: str) -> None:
     assert tiles.program.macs >= whole.program.macs
 
 
+def test_gated_results_in_tiles() -> None:
+    """Results of all heads are there again in the tile that gates them, row by row."""
+    config = replace(CASES["more tokens than rows, two tasks that part"][0], name="split", attention="rela")
+    tiny, roomy = (replace(hardware, attention="softmax,rela") for hardware in (TINY, ROOMY))
+    programs = [built(config, ((0, 0), (0, 1)), hardware) for hardware in (tiny, roomy)]
+    assert programs[0].split and not programs[1].split
+    tiles, whole = (emulated(program, images_of(config, 1)) for program in programs)
+    assert all(np.array_equal(a, b) for a, b in zip(tiles.tokens, whole.tokens, strict=True))
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dram", [Dram(), Dram.hostile()], ids=["steady", "hostile"])
 def test_rtl_equals_the_emulator(case: str, dram: Dram) -> None:

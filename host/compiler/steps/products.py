@@ -52,11 +52,30 @@ def product(walk: Walk, step: Product, label: str, slot: int | None) -> None:
         product_of(walk, step, where, run.leader * tokens, run.slot * tokens, run.count * tokens)
 
 
+def diagonal_of(walk: Walk, step: Product, label: str, source: int, rows: int) -> None:
+    """A MATMUL for each word of a row, in order: what is kept of rows goes on from word to word."""
+    stream, into = walk.room(step.reads, rows), walk.operand(step.into, rows)
+    reads: list[Room | Operand] = [stream, *([Operand.NORM] if step.scale is RowScale.NORM else [])]
+    for word, linear in enumerate(walk.blocks(step.linear)):
+        fields: dict[str, Any] = dict(rows=rows, row_base=source, scale=SCALES[step.scale], append=int(word > 0))
+        fields |= dict(stream_base=At(stream, source * stream.stride + word), stream_stride=stream.stride)
+        fields |= walk.kept(into) if isinstance(into, Room) else {}
+        base = At(into, word) if isinstance(into, Room) else word
+        fields |= dict(
+            memory=MEMORIES[step.into.place], destination_base=base, destination_stride=walk.stride(step.into)
+        )
+        walk.matmul(f"{label}, word {word}", linear, fields, 0, reads, [into])
+        walk.out.macs += rows * len(linear.weights)
+
+
 def product_of(walk: Walk, step: Product, label: str, source: int, row: int, rows: int) -> None:
-    """One MATMUL.
+    """One MATMUL, or of a diagonal matrix one for each word.
 
     source: first of the rows that it reads; row: first of those that it writes, if they are the residual's.
     """
+    if step.diagonal:
+        diagonal_of(walk, step, label, source, rows)
+        return
     stream = walk.room(step.reads, rows)
     fields: dict[str, Any] = dict(rows=rows, scale=SCALES[step.scale])
     fields |= dict(stream_base=At(stream, source * stream.stride), stream_stride=stream.stride)
