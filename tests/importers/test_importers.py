@@ -107,6 +107,24 @@ def test_timm(kind: str, tmp_path: Path) -> None:
     agrees(checkpoint, model, picture(SIDE))
 
 
+def test_gated_norms(tmp_path: Path) -> None:
+    """Gains and gates of ReLA come along with its kind of attention, which asks for them."""
+    state = shaken(libraries().Vit(**SMALL_VIT)).state_dict()
+    torch.save(state, tmp_path / "none.pth")
+    with pytest.raises(EdgemoeError, match=r"blocks\.0\.attn\.norm\.weight"):
+        imported(tmp_path / "none.pth", heads=3, attention="rela")
+    width, layers = SMALL_VIT["embed_dim"], SMALL_VIT["depth"]
+    own = {
+        f"blocks.{layer}.attn.norm.{part}": torch.randn(width) for layer in range(layers) for part in ("weight", "gate")
+    }
+    torch.save(state | own, tmp_path / "rela.pth")
+    checkpoint, _ = imported(tmp_path / "rela.pth", heads=3, attention="rela")
+    assert checkpoint.config.attention == "rela"
+    assert all(np.array_equal(checkpoint.tensors[name], tensor.numpy()) for name, tensor in own.items())
+    with pytest.raises(EdgemoeError, match="attn.norm"):
+        imported(tmp_path / "rela.pth", heads=3)
+
+
 @pytest.mark.parametrize("watched", [False, True], ids=["learned", "only watched"])
 def test_sigma_reparam(watched: bool, tmp_path: Path) -> None:
     """Layers that keep direction and size apart, the patches' as a matrix: the model is that of the folded weights."""
