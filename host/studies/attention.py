@@ -198,7 +198,7 @@ def gated(scores: NDArray[np.float64], masked: bool = False) -> tuple[NDArray, N
 
     def through(x: NDArray[np.int64], by: Linear, **more: Any) -> NDArray[np.int64]:
         sums = (x * by.weights.diagonal()).astype(np.float64)
-        shifts = dict(accumulator_shift=by.accumulator_shift, output_shift=by.output_shift)
+        shifts: dict[str, Any] = dict(accumulator_shift=by.accumulator_shift, output_shift=by.output_shift)
         found = twins.epilogue(sums, multiplier=by.multiplier, function=by.activation, **shifts, **more)
         return found.astype(np.int64)
 

@@ -72,7 +72,7 @@ class GatedAttention(Attention):
 
     def work(self) -> Sequence[Work]:
         *others, projection = super().work()
-        diagonal = Work(Over.TOKENS, 1, self.config.width, count=2, groups=self.config.heads, router=True)
+        diagonal = Work(Over.TOKENS, 1, self.config.width, count=2, groups=self.config.heads, unpacked=True)
         return [*others, diagonal, projection]
 
     def completed(self, attention: NDArray, context: Context) -> NDArray:
