@@ -36,6 +36,7 @@ _WEIGHING: Mapping[str, Mapping[str, float]] = {
     "relu": {"lut": 116, "ff": 15},
     "two-pass": {"lut": 451, "ff": 181, "dsp": 1, "bram": 0.125},
     "softplus": {"lut": 382, "ff": 288, "dsp": 3.25, "bram": 0.125},
+    "rela": {"lut": 250, "ff": 177, "dsp": 2, "bram": 0.5},  # with ReLU's, too
     "performer": {"lut": 164, "ff": 48},  # with ReLU's, of which they and cosFormer's make use
     "cosformer": {"lut": 387, "ff": 165, "dsp": 2.5},
 }
