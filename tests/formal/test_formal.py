@@ -11,10 +11,23 @@ from amaranth.lib import stream, wiring
 from edgemoe import hw
 
 from ..mutants import mutated
-from . import blocks, bus, compute, control_plane, deep_blocks, memory_system, runner, sdram, serial, slices, streams
+from . import (
+    attention,
+    blocks,
+    bus,
+    compute,
+    control_plane,
+    deep_blocks,
+    memory_system,
+    runner,
+    sdram,
+    serial,
+    slices,
+    streams,
+)
 from .runner import Proof, Property, prove
 
-MODULES = (memory_system, bus, control_plane, compute, slices, blocks, deep_blocks, streams, sdram, serial)
+MODULES = (memory_system, bus, control_plane, compute, attention, slices, blocks, deep_blocks, streams, sdram, serial)
 PROOFS: list[Proof] = [proof for module in MODULES for proof in module.PROOFS]
 
 
