@@ -14,7 +14,8 @@ class WeightFormat(StrEnum):
     """How many bits the weights of a model have: 16, 8, or 8 in the experts and 16 in the trunk.
 
     Or how many its products: 9-bit activations times 8-bit weights, two in a multiplier, everywhere but in attention
-    and routers (fast), or also not in the experts, which stay 16 x 8 (fast-trunk).
+    and routers (fast), or also not in the experts, which stay 16 x 8 (fast-trunk). Or 16 everywhere, but queries and
+    keys have 8 (sage, as in SageAttention).
     """
 
     SIXTEEN = "16"
@@ -22,6 +23,7 @@ class WeightFormat(StrEnum):
     MIXED = "mixed"
     FAST = "fast"
     FAST_TRUNK = "fast-trunk"
+    SAGE = "sage"
 
     @classmethod
     def of(cls, text: str) -> WeightFormat:
@@ -32,8 +34,8 @@ class WeightFormat(StrEnum):
 
     def bits(self, expert: bool, unpacked: bool = False) -> int:
         """Bits of a weight of an expert's matrix, of one whose products are never packed, or of any other."""
-        wide = self is WeightFormat.SIXTEEN or (self is WeightFormat.MIXED and not expert) or (self.fast and unpacked)
-        return WORD_BITS if wide else BYTE_BITS
+        mixed, packed = self is WeightFormat.MIXED and not expert, self.fast and unpacked
+        return WORD_BITS if not self.coarse or mixed or packed else BYTE_BITS
 
     def packed(self, expert: bool, unpacked: bool = False) -> bool:
         """Whether two products of such a matrix share a multiplier."""
@@ -51,8 +53,8 @@ class WeightFormat(StrEnum):
 
     @classmethod
     def plain(cls) -> list[WeightFormat]:
-        """Those that every build runs."""
-        return [each for each in cls if not each.fast]
+        """Those of weights alone, which every build runs."""
+        return [each for each in cls if not each.fast and not each.byte_scores]
 
     @property
     def label(self) -> str:
@@ -61,10 +63,16 @@ class WeightFormat(StrEnum):
             WeightFormat.MIXED: "8-bit experts, 16-bit trunk",
             WeightFormat.FAST: "8 bit, two products a multiplier",
             WeightFormat.FAST_TRUNK: "8 bit, two products a multiplier but in experts",
+            WeightFormat.SAGE: "16 bit, queries and keys of 8 bits",
         }
         return named.get(self, f"{self} bit")
 
     @property
     def coarse(self) -> bool:
         """Whether some weights have 8 bits."""
-        return self is not WeightFormat.SIXTEEN
+        return self not in (WeightFormat.SIXTEEN, WeightFormat.SAGE)
+
+    @property
+    def byte_scores(self) -> bool:
+        """Whether scores are products of 8-bit numbers."""
+        return self is WeightFormat.SAGE

@@ -30,14 +30,13 @@ from .arithmetic import raised
 from .calibrate import TAIL_POWERS, calibrate, default_images, outlier
 from .calibration import Calibration
 from .error_aware import Decoded, decode_rounding
-from .folding import weight_scale
+from .folding import BYTE_LIMIT, weight_scale
 from .formats import BYTE_BITS, WeightFormat
 from .linear import TOLERANCE, Linear, Shifts, overfull
 from .smoothing import smoothed, smoothed_norm, smoothing
 from .words import ACTIVATION_FRACTION, FINE_LIMIT, MULTIPLIER_LIMIT, STEP_FRACTION, WORD_BITS, WORD_LIMIT
 
 COARSER = 1.001  # than the sums ask for: rounding may go the other way
-HEADROOM = 1.05  # calibrated maxima times this must fit 16 bits: other images reach a little further
 
 
 @dataclass
@@ -80,6 +79,7 @@ class Quantiser:
 
     GUARD_BITS = 6  # below the output's last bit, inside the epilogue
     LOWEST, HIGHEST = -8, 24  # exponents of tensors
+    HEADROOM = 1.05  # calibrated maxima times this must fit their bits: other images reach a little further
 
     def __init__(self, checkpoint: Checkpoint, weight_format: WeightFormat, calibration: Calibration) -> None:
         self.config, self.format, self.calibration = checkpoint.config, weight_format, calibration
@@ -138,6 +138,10 @@ class Quantiser:
         if reach <= 0:
             return high
         return max(low, min(high, math.floor(math.log2(WORD_LIMIT / (reach * headroom)))))
+
+    def operand_exponent(self, reach: float) -> int:
+        """Of queries and keys, which may have 8 bits."""
+        return self.exponent(reach * WORD_LIMIT / BYTE_LIMIT if self.format.byte_scores else reach)
 
     def residual_exponent(self, *keys: Key) -> int:
         """The common exponent of residual tensors that makes rounding and limiting errors together least over the

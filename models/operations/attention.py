@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from ..config import ModelConfig
 from ..keys import Key, Role
 from ..numbers.activation import FUNCTIONS
 from ..numbers.calibration import Channels
-from ..numbers.folding import Folded
-from ..numbers.linear import Linear
+from ..numbers.folding import BYTE_LIMIT, Folded
+from ..numbers.linear import TOLERANCE, Linear
 from ..numbers.words import (
     ACTIVATION_FRACTION,
     FINE_BITS,
@@ -55,7 +55,9 @@ VALUE_GUARD = FINE_BITS - WORD_BITS  # a mean is no larger than the largest valu
 
 @dataclass(frozen=True)
 class Operands:
-    """Queries, keys and values in integers: their exponents, where they are, and the steps that make them."""
+    """Queries, keys and values in integers: their exponents, where they are, the steps that make them, and by how many
+    places each head's products of the first two are finer than the exponents say.
+    """
 
     query: int
     key: int
@@ -63,6 +65,7 @@ class Operands:
     queries: Value
     keys_values: Value
     steps: list[Step]
+    finer: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -221,10 +224,10 @@ class Attention(Operation):
         queries, keys_values, _ = self.matrices()
         norm, name = self.norm, f"layer {self.layer}"
         lowest = norm.lowest(q.sigma(norm.key), before)
-        both = np.sqrt(channel.query * channel.key)  # their common reach once balanced
+        both, finer = self.evened(q, channel, (queries, keys_values))
         boosted = channel.value * np.abs(self.boost(channel, q.tensors))
         cap = min(q.cap(queries, norm.fraction, lowest), q.cap(keys_values, norm.fraction, lowest))
-        query = key = q.note(self.key(Role.QUERY), min(cap, q.exponent(float(both.max()))))
+        query = key = q.note(self.key(Role.QUERY), min(cap, q.operand_exponent(float(both.max()))))
         q.note(self.key(Role.KEY), key)
         value = q.note(self.key(Role.VALUE), min(cap, q.exponent(float(boosted.max()))))
         common: dict[str, Any] = dict(fraction=norm.fraction, lowest=lowest)
@@ -239,7 +242,31 @@ class Attention(Operation):
             Product(f"{name} keys and values", "", key_value_linear, RESIDUAL, made[1], RowScale.NORM),
             Product(f"{name} queries", "", query_linear, RESIDUAL, made[0], RowScale.NORM),
         ]
-        return Operands(query, key, value, *made, steps)
+        return Operands(query, key, value, *made, steps, finer)
+
+    def evened(
+        self, quantiser: Quantiser, channel: Channels, matrices: Sequence[Matrix]
+    ) -> tuple[NDArray, tuple[int, ...]]:
+        """The common reach of balanced queries and keys, channel by channel, and 0 for each head.
+
+        Where they have 8 bits, each head's are scaled to fill them, in the folded matrices that make them, by factors
+        whose square is a power of two; and by how many places the products of each head then are finer.
+        """
+        both, heads = np.sqrt(channel.query * channel.key), self.config.heads
+        if not quantiser.format.byte_scores:
+            return both, (0,) * heads
+        reach = np.maximum(both.reshape(heads, -1).max(axis=1), SILENT)
+        step = 2.0 ** -quantiser.operand_exponent(float(reach.max()))
+        room = BYTE_LIMIT / quantiser.HEADROOM * step * (1 - TOLERANCE) / reach
+        places = np.floor(2 * np.log2(room)).astype(int)
+        factor = np.repeat(np.exp2(places / 2), self.config.head_width)
+        for matrix in matrices:
+            folded = quantiser.folded[matrix.key]
+            rows = np.concatenate([factor, np.ones(len(folded.bias) - len(factor))])  # values stay
+            quantiser.folded[matrix.key] = replace(
+                folded, weight=folded.weight * rows[:, None], bias=folded.bias * rows
+            )
+        return both * factor, tuple(map(int, places))
 
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
         q, channel = quantiser, quantiser.calibration.channels[self.layer]
@@ -250,10 +277,11 @@ class Attention(Operation):
         reach = max(q.reach(self.key(Role.SCORES)), abs(weighing.bias))
         if weighing.function:
             reach = float(FUNCTIONS[weighing.function](np.float64(reach)))
-        scores = min(weighing.finest, query + key, q.exponent(reach, low=-3))
+        product = query + key + min(operands.finer)
+        scores = min(weighing.finest, product, q.exponent(reach, low=-3))
         q.note(self.key(Role.SCORES), scores)
-        guard = ACTIVATION_FRACTION - scores if weighing.function else min(q.GUARD_BITS, query + key - scores)
-        if query + key - scores < guard:
+        guard = ACTIVATION_FRACTION - scores if weighing.function else min(q.GUARD_BITS, product - scores)
+        if product - scores < guard:
             raise ValueError(f"scores of layer {self.layer} are too coarse for {weighing.kind} attention")
         finest = value + (AVERAGING_BITS if weighing.normalised else weighing.fraction(scores))
         attention = q.note(self.key(Role.ATTENTION), min(q.exponent(float(attended.max())), finest))
@@ -273,10 +301,11 @@ class Attention(Operation):
             operands.keys_values,
             operands.steps,
             projection,
-            score_accumulator_shift=query + key - scores - guard,
+            score_accumulator_shift=product - scores - guard,
             score_output_shift=guard,
             exponent_shift=max(0, SCORE_FRACTION - scores),
             score_bias=round(weighing.bias * 2**scores),
+            finer=tuple(places - min(operands.finer) for places in operands.finer),
             value_accumulator_shift=fraction + value - attention - value_output_shift,
             value_output_shift=value_output_shift,
             completion=completion,
@@ -306,7 +335,8 @@ class Completion(ABC):
 class QuantisedAttention(Quantised):
     """Its matrices, and the shifts of the two products between them and of the exponential.
 
-    first: the steps that make queries, keys and values.
+    first: the steps that make queries, keys and values; finer: of each head, how many places its products are finer
+    than those of the coarsest.
     """
 
     operation: Attention
@@ -320,6 +350,7 @@ class QuantisedAttention(Quantised):
     score_bias: int
     value_accumulator_shift: int
     value_output_shift: int
+    finer: tuple[int, ...]
     completion: Completion | None = None
 
     def linears(self) -> Sequence[Linear]:
@@ -347,7 +378,7 @@ class QuantisedAttention(Quantised):
                     head,
                     scores,
                     weights,
-                    self.score_accumulator_shift,
+                    self.score_accumulator_shift + self.finer[head],
                     self.score_output_shift,
                     weighing.function,
                 )

@@ -115,6 +115,8 @@ class LinearAttention(Attention):
 
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:
         q, c, channel = quantiser, self.config, quantiser.calibration.channels[self.layer]
+        if q.format.byte_scores:
+            raise ValueError(f"{c.attention} attention has no scores, whose queries and keys could have 8 bits")
         queries, keys_values, projections = self.matrices()
         norm = self.norm
         lowest = norm.lowest(q.sigma(norm.key), before)

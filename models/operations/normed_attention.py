@@ -111,24 +111,26 @@ class NormedAttention(Attention):
             fraction=norm.fraction,
             lowest=lowest,
         )
-        sides, exponent = self.normed(q, channel, gains, plain)
+        sides, exponent, finer = self.normed(q, channel, gains, plain)
         into, held = self.places()
         steps: list[Step] = [norm.step(f"{name} norm 1", norm.epsilon(before))]
         values = part(key_value_linear, c.width, 2 * c.width, c.heads)
         steps.append(Product(f"{name} values", "", values, RESIDUAL, held, RowScale.NORM, group=c.heads))
         for kind, linear, side, target in (("keys", key_value_linear, 1, held), ("queries", query_linear, 0, into)):
             steps += self.side(f"{name} head", kind, linear, sides[side], target)
-        return Operands(exponent, exponent, value, into, held, steps)
+        return Operands(exponent, exponent, value, into, held, steps, finer)
 
     def normed(
         self, q: Quantiser, channel: Channels, gains: Sequence[Matrix], plain: Sequence[int]
-    ) -> tuple[list[tuple[Normalise, Linear]], int]:
-        """Norm and product with its gain, of queries and of keys; the exponent of what comes out of both."""
-        both = np.sqrt(channel.query * channel.key)  # their common reach once balanced
+    ) -> tuple[list[tuple[Normalise, Linear]], int, tuple[int, ...]]:
+        """Norm and product with its gain, of queries and of keys; the exponent of what comes out of both, and by how
+        many places each head's products are finer.
+        """
+        both, finer = self.evened(q, channel, gains)
         least = [norm.lowest(q.sigma(norm.key), f) for norm, f in zip(self.head_norms, plain, strict=True)]
         parts = list(zip(self.head_norms, gains, plain, least, strict=True))
         caps = [q.cap(matrix, norm.fraction, lowest) for norm, matrix, _, lowest in parts]
-        exponent = min(q.exponent(float(both.max())), *caps)
+        exponent = min(q.operand_exponent(float(both.max())), *caps)
         for role in (Role.QUERY, Role.KEY):
             q.note(self.key(role), exponent)
         made = []
@@ -136,7 +138,7 @@ class NormedAttention(Attention):
             reach = q.without_bias(matrix, both)
             linear = q.linear(matrix, fraction=norm.fraction, reach=reach, output=exponent, lowest=lowest)
             made.append((replace(norm.step("", norm.epsilon(f)), of_head=True), linear))
-        return made, exponent
+        return made, exponent, finer
 
     def side(self, name: str, kind: str, plain: Linear, normed: tuple[Normalise, Linear], into: Value) -> list[Step]:
         """The queries, or the keys, of every head."""

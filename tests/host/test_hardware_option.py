@@ -76,7 +76,7 @@ def test_names() -> None:
         ),
         (["row=50"], "no field 'row', perhaps 'rows'"),
         (["tokens=30", "rows=29"], r"tokens must be 1..rows \(29\), not 30"),
-        (["weight_bits=4"], "weight_bits must be '16', '8', 'mixed', 'fast' or 'fast-trunk', not '4'"),
+        (["weight_bits=4"], "weight_bits must be '16', '8', 'mixed', 'fast', 'fast-trunk' or 'sage', not '4'"),
         (["name=a/b"], "name"),
         (["name=a b"], "name"),
     ],

@@ -34,7 +34,8 @@ def test_ranges(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "allowed"), [("lanes", "4, 8, 16 or 32"), ("weight_bits", "'16', '8', 'mixed', 'fast' or 'fast-trunk'")]
+    ("name", "allowed"),
+    [("lanes", "4, 8, 16 or 32"), ("weight_bits", "'16', '8', 'mixed', 'fast', 'fast-trunk' or 'sage'")],
 )
 def test_choices(name, allowed):
     for value in (5, True, None, "4", "five"):

@@ -12,12 +12,14 @@ from edgemoe.host.studies.profile.attention import attention
 from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.hardware_option import changed
 from edgemoe.hw.contract.isa import Attention, Stationary
+from edgemoe.models.checkpoint import Checkpoint
 from edgemoe.models.config import ATTENTION_KINDS, LINEAR_KINDS, NORM_KINDS, ModelConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.calibrate import calibrate, default_images
 from edgemoe.models.numbers.forward import forward
 from edgemoe.models.numbers.quantise import quantise
+from edgemoe.models.operations.attention import QuantisedAttention
 from edgemoe.models.operations.feature_maps import MAPS
 from edgemoe.models.operations.operation import Observer
 from edgemoe.models.operations.weighing import KINDS
@@ -113,6 +115,51 @@ def test_normalised_queries_and_keys(kind: str, norm: str) -> None:
         found = emulated(compiler.compile(model, ((0, 0),), FAMILY, save_tokens=True), [image]).tokens[0]
         assert found is not None and model.saturated == 0
         assert sqnr(forward(checkpoint, image).tokens[0], found) >= least
+
+
+@pytest.mark.parametrize("norm", ["", *NORM_KINDS])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "relu", "two-pass"])
+def test_queries_and_keys_of_eight_bits(kind: str, norm: str) -> None:
+    """They are within 8 bits, and some head of each layer uses them; heads of small scores lose no more than others."""
+    config = replace(of(kind), qk_norm=norm)
+    plain = random_8_bit_heads(config)
+    model = quantise(plain, "sage")
+    image = default_images(config, 3)[0]  # one of those that it was calibrated on
+    run = emulated(compiler.compile(model, ((0, 0),), FAMILY, trace=True, save_tokens=True), [image])
+    assert run.tokens[0] is not None and sqnr(forward(plain, image).tokens[0], run.tokens[0]) > 40
+    size, heads = config.tokens * FAMILY.words(config.head_width) * FAMILY.lanes, config.heads  # of a head
+    ends = ("queries", "keys", "keys and values")
+    for layer, operation in enumerate(op for op in model.trunk if isinstance(op, QuantisedAttention)):
+        assert norm or kind == "relu" or max(operation.finer) > 0
+        reach = []
+        for place, trace in zip(run.program.traces, run.traces, strict=True):
+            if (
+                not place.label.startswith(f"layer {layer} ")
+                or not place.label.endswith(ends)
+                or "plain" in place.label
+            ):
+                continue
+            numbers = np.abs(trace.view("<i2").astype(int))
+            groups = numbers[: len(numbers) // size * size].reshape(config.tokens, -1, size // config.tokens)
+            reach += groups.max(axis=(0, 2))[:heads].tolist()
+        assert len(reach) == 2 * heads and 80 < max(reach) <= 127 and min(reach) > 40
+
+
+def random_8_bit_heads(config: ModelConfig) -> Checkpoint:
+    """Heads whose queries reach differently far."""
+    checkpoint = calibrated(config, calibrated=False)
+    for layer in range(config.layers):
+        rows = checkpoint.tensors[f"blocks.{layer}.attn.qkv.weight"].reshape(3, config.heads, config.head_width, -1)
+        rows[0] *= np.array([1, 0.5, 0.25, 0.07], np.float32)[: config.heads, None, None]
+        for name in ("q_norm", "k_norm") if config.qk_norm else ():
+            checkpoint.tensors[f"blocks.{layer}.attn.{name}.weight"] *= np.float32(0.5)
+    return replace(checkpoint, calibration=calibrate(checkpoint, default_images(config, 3), error_aware=()))
+
+
+@pytest.mark.parametrize("kind, why", [("softplus", "too coarse for softplus"), ("performer", "has no scores")])
+def test_eight_bits_are_too_few(kind: str, why: str) -> None:
+    with pytest.raises(EdgemoeError, match=f"has no sage-bit form: .*{why}"):
+        quantise(calibrated(of(kind)), "sage")
 
 
 def test_norms_of_queries_and_keys_are_refused() -> None:

@@ -24,6 +24,12 @@ def test_equals_the_emulator(kind: str) -> None:
     compare(program, 1, Dram())
 
 
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_queries_and_keys_of_eight_bits(kind: str) -> None:
+    config = replace(NANO, name=f"8 bits {kind}", attention=kind)
+    compare(compiler.compile(quantised(config, "sage"), ((0, 0), (0, 1)), FAMILY, trace=True), 1, Dram())
+
+
 @pytest.mark.parametrize("kind, qk_norm", [("softmax", "layer"), ("sigmoid", "rms")])
 def test_normalised_queries_and_keys(kind: str, qk_norm: str) -> None:
     config = replace(NANO, name=f"normed {kind}", attention=kind, qk_norm=qk_norm)
