@@ -277,7 +277,7 @@ class Quantiser:
         """With as many guard bits below the results' exponents `finest` as fit; or with `fine`."""
         for guard in range(self.GUARD_BITS, -1, -1):
             at = np.asarray(finest + guard if fine is None else fine)
-            shifts = Shifts.choose(step, bits, fraction, at, reach * HEADROOM, lowest)
+            shifts = Shifts.choose(step, bits, fraction, at, reach * self.HEADROOM, lowest)
             if fine is not None or shifts.fits():
                 break
         return shifts
