@@ -4,10 +4,10 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.memory.block_memory import BlockMemory
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.words import PACKED_SUM_BITS
 
 LONGEST = 36  # places of an addition through which its carry goes in a cycle

@@ -6,9 +6,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
-from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME, Activation
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.arithmetic import (
     ACTIVATION_LIMIT,
     ACTIVATION_SEGMENT_BITS,

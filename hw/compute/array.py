@@ -6,11 +6,11 @@ first.
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.slice_row import SliceRow
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.dsp_slice import DspSlice
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.models.numbers.words import FINE_BITS, PACKED_BITS, PACKED_CHAIN, PACKED_SUM_BITS
 
 OPERAND_BITS = FINE_BITS  # the wide side of a DSP48E2 holds two weights

@@ -6,8 +6,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.exponential import FINE_BITS, START_BITS, line_table
 from edgemoe.hw.compute.fixed import round_shift
-from edgemoe.hw.compute.pipeline import Stages, chain, delay
 from edgemoe.hw.contract.config import WORD_BITS
+from edgemoe.hw.memory.pipeline import Stages, chain, delay
 from edgemoe.models.numbers.arithmetic import PHASE_FRACTION, SINE_SEGMENT_BITS, STEP_FRACTION, sine_table
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS
 

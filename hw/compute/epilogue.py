@@ -10,10 +10,10 @@ from edgemoe.hw.compute.accumulator import RowSums
 from edgemoe.hw.compute.activation import KIND_BITS, VALUE_BITS, ActivationFunction
 from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift, saturate
 from edgemoe.hw.compute.gate import Gate
-from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, FINE_BITS, WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.isa import Activation
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.words import GATE_FRACTION, SCALE_FRACTION, SCALE_ONE, SMOOTHING_BITS
 
 

@@ -8,9 +8,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 from edgemoe.hw.compute.lane_tree import largest, reduce_lanes, tree_stages
 from edgemoe.hw.compute.logit_scan import logit_token
-from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.layouts import EXPERT_BITS, count_shape
+from edgemoe.hw.memory.pipeline import chain, delay
 
 # logit above, inverted expert number below: the larger logit wins, ties go to the lower expert
 KEY = signed(WORD_BITS + EXPERT_BITS)

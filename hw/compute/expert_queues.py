@@ -5,11 +5,11 @@ from amaranth.hdl import Array, Const, Module, Mux, Shape, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import EXPERT_BITS, SCORE_BITS, index_shape
 from edgemoe.hw.memory.arbiter import first
 from edgemoe.hw.memory.banked_memory import BankedMemory
+from edgemoe.hw.memory.pipeline import delay
 
 
 def entry_layout(config: HardwareConfig) -> data.StructLayout:

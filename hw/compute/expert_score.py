@@ -10,10 +10,10 @@ from edgemoe.hw.compute.exponential import FINE_BITS, Exponential
 from edgemoe.hw.compute.fixed import half_shift, round_half
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
 from edgemoe.hw.compute.logit_scan import logit_token
-from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.layouts import EXPERT_BITS, SCORE_BITS, count_shape, index_shape
+from edgemoe.hw.memory.pipeline import chain, delay
 
 
 class ExpertScore(wiring.Component):

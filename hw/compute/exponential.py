@@ -6,7 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift
-from edgemoe.hw.compute.pipeline import Stages, chain
+from edgemoe.hw.memory.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import exp2_table
 from edgemoe.models.numbers.words import DISTANCE_BITS, FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION
 

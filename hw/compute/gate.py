@@ -5,9 +5,9 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.fixed import round_shift, saturate
-from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract.config import FINE_BITS, WORD_BITS
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, GATE_ARGUMENT_FRACTION, SCORE_FRACTION
 
 

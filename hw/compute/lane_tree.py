@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.utils import ceil_log2, exact_log2
-from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.memory.pipeline import delay
 
 
 def tree_stages(lanes: int, ways: int = 4) -> int:

@@ -9,12 +9,12 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
-from edgemoe.hw.compute.pipeline import Stages, chain, delay
 from edgemoe.hw.compute.rsqrt import ReciprocalSquareRoot
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.hw.contract.layouts import count_shape, index_shape
+from edgemoe.hw.memory.pipeline import Stages, chain, delay
 
 ELEMENT_BITS = BY_NAME["elements"].bits
 EPSILON_BITS = BY_NAME["epsilon"].bits

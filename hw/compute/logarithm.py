@@ -7,7 +7,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.fixed import round_shift
 from edgemoe.hw.compute.normalise import EXPONENT_BITS, FRACTION_BITS, normalise, normalised
-from edgemoe.hw.compute.pipeline import Stages, delay
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.arithmetic import LOGARITHM_FRACTION, log2_table
 from edgemoe.models.numbers.words import PROBABILITY_SUM_BITS
 

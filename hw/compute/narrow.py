@@ -6,9 +6,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.array import ArrayStream
 from edgemoe.hw.compute.fixed import round_shift, saturate
-from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.arithmetic import STEP_TABLE_FRACTION, step_table
 from edgemoe.models.numbers.words import NARROW_BITS
 

@@ -5,8 +5,8 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.fixed import saturate
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import WORD_BITS
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.models.numbers.words import PROBABILITY_BITS
 
 

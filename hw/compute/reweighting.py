@@ -9,11 +9,11 @@ from edgemoe.hw.compute.exponential import DISTANCE_BITS
 from edgemoe.hw.compute.fixed import round_shift
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
 from edgemoe.hw.compute.logarithm import LOGARITHM_BITS, Logarithm
-from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.running_sums import EXPONENT_BITS
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import index_shape
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.arithmetic import LOGARITHM_FRACTION
 from edgemoe.models.numbers.words import MOST_KEYS, PROBABILITY_SUM_BITS, SCORE_FRACTION, SHARPNESS
 

@@ -25,10 +25,10 @@ from edgemoe.hw.compute.expert_choice import ExpertChoice
 from edgemoe.hw.compute.expert_queues import ExpertQueues
 from edgemoe.hw.compute.expert_score import ExpertScore
 from edgemoe.hw.compute.logit_scan import ADDRESS_BITS, STRIDE_BITS, LogitScan
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import count_shape, index_shape
 from edgemoe.hw.contract.ports import EntryPort, QueueQuery, ReadPort
+from edgemoe.hw.memory.pipeline import delay
 
 
 class RouterCommand(wiring.Signature):

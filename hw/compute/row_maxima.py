@@ -6,9 +6,9 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.lane_tree import largest, reduce_lanes, tree_stages
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
+from edgemoe.hw.memory.pipeline import delay
 
 TABLE_BITS = 2
 CODE_BITS = 7

@@ -5,9 +5,9 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.accumulator import RowSums
-from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, HardwareConfig
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.words import PACKED_SUM_BITS
 
 

@@ -13,7 +13,7 @@ from edgemoe.hw.compute.normalise import (
     normalise,
     normalised,
 )
-from edgemoe.hw.compute.pipeline import Stages, chain
+from edgemoe.hw.memory.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import rsqrt_table
 
 

@@ -8,10 +8,10 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.fixed import round_shift
 from edgemoe.hw.compute.lane_tree import add, reduce_lanes, tree_stages
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.layouts import index_shape
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.models.numbers.words import PROBABILITY_SUM_BITS, SCORE_FRACTION
 
 EXPONENT_BITS = WORD_BITS + 1  # of a score, or of the whole octave above it

@@ -11,12 +11,12 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.cosformer import ANGLE, STEP_BITS, CosFormer
 from edgemoe.hw.compute.exponential import FINE_BITS
 from edgemoe.hw.compute.performer import Performer
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.sigmoid import Sigmoid
 from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.isa import Attention
 from edgemoe.hw.contract.rules import one_of
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS
 
 

@@ -7,8 +7,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.exponential import DROP_BITS, FINE_BITS, START_BITS, interpolate, line_table
 from edgemoe.hw.compute.fixed import round_shift
-from edgemoe.hw.compute.pipeline import Stages, chain, delay
 from edgemoe.hw.contract.config import WORD_BITS
+from edgemoe.hw.memory.pipeline import Stages, chain, delay
 from edgemoe.models.numbers.arithmetic import SIGMOID_LIMIT, SIGMOID_SEGMENT_BITS, sigmoid_table
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS
 

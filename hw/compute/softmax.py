@@ -25,7 +25,6 @@ from edgemoe.hw.compute.cosformer import ANGLE
 from edgemoe.hw.compute.exponential import Exponential
 from edgemoe.hw.compute.lane_tree import add, largest, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
-from edgemoe.hw.compute.pipeline import Stages, delay
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.reweighting import KEYS_BITS, Reweighting
 from edgemoe.hw.compute.running_sums import EXPONENT_BITS, RunningSums, whole_exponent
@@ -34,6 +33,7 @@ from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.isa import Attention
 from edgemoe.hw.contract.layouts import index_shape
+from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.words import LOWEST_SCORE, PROBABILITY_BITS, PROBABILITY_SUM_BITS
 
 

@@ -4,7 +4,6 @@
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract import registers
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS
@@ -21,6 +20,7 @@ from edgemoe.hw.control.activity import KINDS, Counted
 from edgemoe.hw.control.run import RunPort
 from edgemoe.hw.memory.arbiter import first
 from edgemoe.hw.memory.axi import PROTECTION_BITS, RESPONSE_BITS
+from edgemoe.hw.memory.pipeline import delay
 
 OKAY, SLVERR = 0, 2
 

@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.accumulator import RowTag
 from edgemoe.hw.compute.epilogue import EpilogueControl, FirstBias
 from edgemoe.hw.compute.normalise import ScalePort
-from edgemoe.hw.compute.pipeline import chain, delay
 from edgemoe.hw.compute.row_maxima import TABLE_BITS
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Activation, Memory, Scale
@@ -23,6 +22,7 @@ from edgemoe.hw.contract.layouts import (
     packs,
 )
 from edgemoe.hw.contract.layouts import tag as tag_layout
+from edgemoe.hw.memory.pipeline import chain, delay
 from edgemoe.models.numbers.words import SCALE_ONE
 
 

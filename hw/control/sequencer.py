@@ -27,13 +27,13 @@ router's (`compute.expert_queues`), which also answer `count`.
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import INSTRUCTION_BYTES, ErrorCode, Opcode
 from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS, EXPERT_BITS, INSTRUCTION, JOB, SEQUENCE_BITS
 from edgemoe.hw.contract.ports import QueueQuery
 from edgemoe.hw.contract.registers import REGISTER_BITS
 from edgemoe.hw.control.legality import Legality
+from edgemoe.hw.memory.pipeline import delay
 
 STRIDE_PART = 17  # bits of an expert's stride that the narrow side of any multiplier takes, unsigned
 # of an instruction: in memory, in the program

@@ -8,7 +8,6 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.array import ArrayStream
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.compute.softmax import Probabilities, ScoreStream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Attention, Scale, Turn
@@ -16,6 +15,7 @@ from edgemoe.hw.contract.layouts import packs
 from edgemoe.hw.contract.ports import InputsPort
 from edgemoe.hw.control.row_pipeline import TaggedRow
 from edgemoe.hw.control.streamer import StreamedWord
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.models.numbers.arithmetic import STEP_FRACTION
 
 

@@ -4,7 +4,6 @@
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import Stages, chain, delay
 from edgemoe.hw.compute.row_maxima import StepPort
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Opcode
@@ -12,6 +11,7 @@ from edgemoe.hw.contract.layouts import CONTEXTS, JOB, ROW_BITS, STRIDE_BITS, WO
 from edgemoe.hw.contract.layouts import bank as bank_shape
 from edgemoe.hw.contract.ports import EntryPort, Events, OperationPort
 from edgemoe.hw.control.hazards import Hazards
+from edgemoe.hw.memory.pipeline import Stages, chain, delay
 
 BEGINS = data.StructLayout({"block": 1, "flush": 1})
 """The next row is the first of a block, or of those that only flush."""

@@ -5,8 +5,8 @@ from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.memory.block_memory import BlockMemory
+from edgemoe.hw.memory.pipeline import delay
 
 BANK_WORDS = 4096  # as many as block RAM of FPGAs gives side by side, in parts of 9 bits
 

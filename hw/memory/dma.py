@@ -6,7 +6,6 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory, Opcode
 from edgemoe.hw.contract.layouts import (
@@ -20,6 +19,7 @@ from edgemoe.hw.contract.ports import DmaPort, OperationPort
 from edgemoe.hw.memory.axi import ReadClient, WriteClient, bus_bits
 from edgemoe.hw.memory.gearbox import BeatsToWords, WordsToBeats
 from edgemoe.hw.memory.image import TOKEN_BITS, ImagePixels
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.models.numbers.words import WORD_BITS
 
 STORE_WORDS = 16  # read from a memory and on their way to the writer

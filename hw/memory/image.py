@@ -5,11 +5,11 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.hw.contract.layouts import COLUMN_BITS
 from edgemoe.hw.memory.axi import bus_bits
+from edgemoe.hw.memory.pipeline import delay
 
 MOST_PIXELS = 16  # a cycle
 ACROSS_BITS, DOWN_BITS, CHANNEL_BITS, PATCH_BITS = (

@@ -4,12 +4,12 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory
 from edgemoe.hw.contract.ports import DmaPort, EntryPort, InputsPort, ReadPort, ResultPort
 from edgemoe.hw.memory.banked_memory import BankedMemory
 from edgemoe.hw.memory.block_memory import BlockMemory
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.hw.memory.word_pairs import WordPairs
 
 

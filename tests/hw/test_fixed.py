@@ -8,7 +8,7 @@ from amaranth.hdl import Module, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.fixed import round_shift, saturate
-from edgemoe.hw.compute.pipeline import delay
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.models.numbers import arithmetic
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal

@@ -12,11 +12,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.accumulator import Accumulator
 from edgemoe.hw.compute.narrow import Narrow
-from edgemoe.hw.compute.pipeline import delay
 from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.hw.contract.isa import Opcode, Stationary
 from edgemoe.hw.control.loader import Loader
 from edgemoe.hw.control.streamer import Streamer
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.sim.rtl import rtl
 from numpy.testing import assert_array_equal
 
