@@ -181,19 +181,7 @@ class RowPipeline(wiring.Component):
             self.softmax.index.eq(tag("tables").index),
         ]
         if self.config.packed:
-            sums, summed = tag("accumulate"), tag("packed")
-            m.d.comb += [
-                self.accumulate.packed.eq(packs(instruction("accumulate"))),
-                *(getattr(self.accumulate, name).eq(sums[name]) for name in ("emits", "high", "flush")),
-                self.packed.packed.eq(packs(instruction("packed"))),
-                self.packed.step.eq(summed.step),
-                self.destination.maxima.eq(instruction("write").maxima),
-                self.control.raised.eq(instruction("epilogue").raised),
-            ]
-            written, begins = tag("write"), Signal()
-            last = written.column + 1 == instruction("write").columns
-            m.d.comb += begins.eq(written.valid & written.emits & (written.index == 0) & last)
-            m.d.comb += self.first_written.eq(delay(m, begins, self.settle, name="begun", reset_less=False))
+            self._packed(m, tag, instruction)
         if self.config.keeps_row_sums:
             m.d.comb += self.destination.row_sums.eq(instruction("write").row_sums)
         self._addresses(m, tag("destination"), instruction("destination"))
@@ -239,6 +227,22 @@ class RowPipeline(wiring.Component):
                 self.destination.shift.eq(leaving.exponent_shift),
             ]
         return m
+
+    def _packed(self, m: Module, tag, instruction) -> None:
+        """What only builds with packed products ask."""
+        sums, summed = tag("accumulate"), tag("packed")
+        m.d.comb += [
+            self.accumulate.packed.eq(packs(instruction("accumulate"))),
+            *(getattr(self.accumulate, name).eq(sums[name]) for name in ("emits", "high", "flush")),
+            self.packed.packed.eq(packs(instruction("packed"))),
+            self.packed.step.eq(summed.step),
+            self.destination.maxima.eq(instruction("write").maxima),
+            self.control.raised.eq(instruction("epilogue").raised),
+        ]
+        written, begins = tag("write"), Signal()
+        last = written.column + 1 == instruction("write").columns
+        m.d.comb += begins.eq(written.valid & written.emits & (written.index == 0) & last)
+        m.d.comb += self.first_written.eq(delay(m, begins, self.settle, name="begun", reset_less=False))
 
     def _scale_row(self, tag, instruction) -> Value:
         """Where 1/sigma of the row stands."""
