@@ -5,28 +5,20 @@ laws of what comes out of their tables. (All its values are held against the twi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from amaranth.hdl import Mux, Signal, Value, signed
-from edgemoe.hw.compute.cosformer import CosFormer
 from edgemoe.hw.compute.logarithm import Logarithm
-from edgemoe.hw.compute.performer import Performer
 from edgemoe.hw.compute.reweighting import Reweighting
 from edgemoe.hw.compute.running_sums import RunningSums
-from edgemoe.hw.compute.score_functions import ScoreFunctions
-from edgemoe.hw.compute.sigmoid import Sigmoid
-from edgemoe.hw.contract.isa import Attention
 from edgemoe.models.numbers.arithmetic import LOGARITHM_FRACTION
-from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION
+from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, SCORE_FRACTION
 
 from ..mutants import Mutant
 from .configurations import small
 from .runner import Proof, Property
 
 TWO = small("two lanes", lanes=2, tokens=2)
-FUNCTIONS = replace(small("functions", lanes=1), attention="softmax,sigmoid,relu,performer,cosformer")
-BEYOND = FINE_PROBABILITY_BITS - PROBABILITY_BITS
 
 
 def ago(p: Property, value: Any, cycles: int) -> Any:
@@ -109,57 +101,6 @@ def reweighting(p: Property, unit: Any) -> None:
     p.cover(asked & (dut.counts == 2) & (ago(p, seen, unit.LATENCY) == 5) & p.past(dut.counts == 1))
 
 
-def score_functions(p: Property, unit: Any) -> None:
-    """Each word gets its own kind's weights: those without a table exactly; of the sigmoid, that both sides of 0 add
-    up to 1 and that it ends there; and a lane that does not count has none.
-    """
-    m, dut, latency = p.m, p.unit(unit(FUNCTIONS)), unit.LATENCY
-
-    def late(value: Any) -> Any:
-        return ago(p, value, latency)
-
-    score, fine = dut.word[0], dut.fine[0]
-    kind, mask, age = late(dut.kind), late(dut.mask), since_reset(p, latency + 1)
-    given = late(dut.valid) & (age >= latency)
-    p.assume(dut.shift == 10)
-    built = [Attention.SIGMOID, Attention.RELU, Attention.PERFORMER, Attention.COSFORMER]
-    chosen = sum(kind == code for code in built) != 0
-    p.check(~given | (dut.chosen == chosen))
-    p.check(~(given & chosen & ~mask) | ((fine == 0) & (dut.probability[0] == 0)))
-    positive, feature, x = Signal(15), Signal(15), Signal(signed(17))
-    more = Mux(score > 0, score, 0) + dut.bias
-    m.d.comb += [
-        positive.eq(Mux(score > 0, score, 0)),
-        feature.eq(Mux(more < 0, 0, Mux(more > 32767, 32767, more))),
-        x.eq(score + dut.bias),
-    ]
-    plain = (kind == Attention.RELU) | ((kind == Attention.COSFORMER) & late(dut.angle.none))
-    p.check(~(given & mask & plain) | (fine == late(positive) << BEYOND))
-    p.check(~(given & mask & (kind == Attention.PERFORMER)) | (fine == late(feature) << BEYOND))
-    sigmoid = given & mask & (kind == Attention.SIGMOID)
-    both = (
-        (age > latency)
-        & p.past(sigmoid)
-        & sigmoid
-        & (late(x) > 0)
-        & (late(x + p.past(x)) == 0)
-        & late(dut.shift == p.past(dut.shift))
-    )
-    p.check(~both | (fine + p.past(fine) == 1 << FINE_PROBABILITY_BITS))
-    far = late((Mux(x < 0, -x, x) << dut.shift) >= 16 << SCORE_FRACTION)
-    p.check(~(sigmoid & far) | (fine == Mux(late(x) < 0, 0, 1 << FINE_PROBABILITY_BITS)))
-    p.check(~(given & chosen & (fine < 1 << FINE_PROBABILITY_BITS)) | (dut.probability[0] == rounded(fine)))
-    p.cover(both & ~far & (fine == 7 << BEYOND))
-    p.cover(given & mask & (kind == Attention.PERFORMER) & (fine == 3 << BEYOND) & p.past(sigmoid & far))
-    p.cover(given & mask & plain & (kind == Attention.COSFORMER) & (fine == 9 << BEYOND))
-
-
-def rounded(fine: Value) -> Value:
-    """Of less than 1, 1.0 being held as the number below it."""
-    whole = (fine + (1 << BEYOND - 1)) >> BEYOND
-    return Mux(whole > 32767, 32767, whole)
-
-
 PROOFS = [
     Proof(
         "logarithm",
@@ -170,8 +111,6 @@ PROOFS = [
             "the exponent is another number's": Mutant('delay(m, Cat(read.data.start, exponent_2), 1, name="whole")',
                                                        'delay(m, Cat(read.data.start, exponent_2), 2, name="whole")'),
             "a shift by two is lost": Mutant('value_1, (2, 1), name="fine"', 'value_1, (1, 1), name="fine"'),
-            "the fraction waits": Mutant("fraction_2.eq(parts.fraction)",
-                                         'fraction_2.eq(delay(m, parts.fraction, 1, name="late"))'),
         },
         tables=True,
     ),
@@ -206,26 +145,5 @@ PROOFS = [
                                                    'delay(m, self.sums(m).data, 2, name="total")'),
             "a sum just written is not seen": Mutant("sums.read_port(transparent_for=[write])", "sums.read_port()"),
         },
-    ),
-    Proof(
-        "score functions",
-        score_functions,
-        ScoreFunctions,
-        10,
-        {
-            "a kind is that of the word before": Mutant("delay(m, self.kind, self.LATENCY, ",
-                                                        "delay(m, self.kind, self.LATENCY + 1, "),
-            "what is below zero counts": Mutant("self.mask[lane] & (score >= 0)", "self.mask[lane]"),
-            "features come a cycle late": Mutant("self.LATENCY - Performer.LATENCY,",
-                                                 "self.LATENCY - Performer.LATENCY + 1,"),
-            "features are not limited": Mutant("saturate(above + bias, WORD_BITS)", "(above + bias)[:16].as_signed()",
-                                               Performer),
-            "the sigmoid has one side": Mutant("Mux(above[4], (1 << FINE_PROBABILITY_BITS) - line_4, line_4)", "line_4",
-                                               Sigmoid),
-            "the sigmoid has no end": Mutant("Mux(end_3, 0, interpolate", "Mux(end_3 & 0, 0, interpolate", Sigmoid),
-            "no angle is one": Mutant("Mux(angles[1].none, one, ", "Mux(angles[1].none & 0, one, ", CosFormer),
-        },
-        full=True,
-        tables=True,
     ),
 ]  # fmt: skip
