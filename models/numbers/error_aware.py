@@ -116,7 +116,7 @@ class Moments:
         halved = ""
         if packed and hidden:
             size = np.stack([np.sqrt(np.diag(covariance) + (mean + above) ** 2) for mean, covariance in seen])
-            often = hidden_smoothing(folded, size.reshape(folded.weight[..., 0, :].shape))
+            often = hidden_smoothing(size.reshape(folded.weight[..., 0, :].shape))
             folded, halved = smoothed(folded, often), encode_rounding(often)
         if folded.offset is not None:
             seen = [(mean - folded.offset, covariance) for mean, covariance in seen]

@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from .calibration import Calibration
 
 ALPHA = 0.6  # share of a channel's reach that goes to the weights
-HIDDEN_ALPHA = 0.5  # of its usual size behind an activation function
+HIDDEN_ALPHA = 0.25  # of its usual size behind an activation function, by which other pictures differ more
+QUIET = 0.75  # share of these channels that count as equally large
 LEAST = 1 / 256  # of the largest weight: smaller ones count as much
 
 
-def halvings(reach: NDArray, weights: NDArray, alpha: float) -> NDArray[np.int64]:
-    """How often each channel [..., inputs] is halved, by its reach and its largest weight."""
-    least = np.maximum(weights.max(axis=-1, keepdims=True) * LEAST, 1e-30)
-    factor = np.maximum(reach, 1e-9) ** -alpha * np.maximum(weights, least) ** (1 - alpha)
+def halvings(factor: NDArray) -> NDArray[np.int64]:
+    """How often each channel [..., inputs] is halved for it to be multiplied with a factor, but for a common one."""
     often = np.round(np.log2(factor.max(axis=-1, keepdims=True) / factor))
     return np.clip(often, 0, (1 << SMOOTHING_BITS) - 1).astype(np.int64)
 
@@ -44,14 +43,16 @@ def smoothing(
         return None
     seeing = [m for m in operation.matrices() if m.sees == norm.key and not m.unpacked]
     weights = np.max([np.abs(folded[m.key].weight).reshape(-1, m.inputs).max(axis=0) for m in seeing], axis=0)
-    return halvings(calibration.reaches[norm.key], weights, ALPHA)
+    reach = np.maximum(calibration.reaches[norm.key], 1e-9)
+    return halvings(reach**-ALPHA * np.maximum(weights, max(weights.max() * LEAST, 1e-30)) ** (1 - ALPHA))
 
 
-def hidden_smoothing(second: Folded, size: NDArray) -> NDArray[np.int64]:
+def hidden_smoothing(size: NDArray) -> NDArray[np.int64]:
     """The same of what an activation function gives, [..., inputs] of the matrix that reads it. size: root of the mean
     square, raised.
     """
-    return halvings(size, np.abs(second.weight).max(axis=-2), HIDDEN_ALPHA)
+    usual = np.maximum(np.quantile(size, QUIET, axis=-1, keepdims=True), 1e-9)
+    return halvings(np.maximum(size, usual) ** -HIDDEN_ALPHA)
 
 
 def smoothed(folded: Folded, halved: NDArray) -> Folded:

@@ -117,7 +117,7 @@ def random_model(
         # Images are numbered without gaps.
         numbers = {old: new for new, old in enumerate(sorted({s.image for s in streams}))}
         streams = [Stream(numbers[s.image], s.task) for s in streams]
-        formats = [each for each in WeightFormat if hardware.packed or not each.fast]
+        formats = [each for each in WeightFormat if each.fast == bool(hardware.packed)]
         bits = formats[int(rng.integers(len(formats)))]
         try:
             program = compiler.compile(
