@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a configuration will take of an UltraScale+ device, in no time and without Yosys.
 
-LUTs, flip-flops and DSP slices are polynomials of the array's side, and what packed products add to them a multiple of
-it; block RAM is a multiple of what the sizes of the memories ask for: least squares over configurations in
-hw/resources.json. `error` says how far the predictions are from the counts of configurations that no fit has seen. (A
-wider bus with its masters costs up to 5 % more LUTs, which is within the error, and is left out.)
+LUTs and flip-flops are linear in the array's lanes, whose cells are in DSP slices, and what packed products add to them
+is a multiple of the lanes; LUTs also choose among the blocks of a memory. DSP slices grow with the multipliers, block
+RAM with what the sizes of the memories ask for: least squares over configurations in hw/resources.json. `error` says
+how far the predictions are from the counts of configurations that no fit has seen. (A wider bus with its masters costs
+up to 5 % more LUTs, which is within the error, and is left out.)
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ def configuration(name: str, counts: Mapping[str, Any]) -> HardwareConfig:
 
 
 def _features(hardware: HardwareConfig, kind: str) -> list[float]:
+    blocks = sum(_blocks(*memory) for memory in _memories(hardware))
     if kind == "bram":
-        blocks = sum(_blocks(*memory) for memory in _memories(hardware))
         return [blocks + hardware.bus_bytes / 8 + _SMALL]
-    return [1.0, hardware.lanes, hardware.multipliers, hardware.packed * hardware.lanes]
+    linear = [1.0, hardware.lanes, hardware.packed * hardware.lanes]
+    return linear + {"lut": [blocks], "ff": [], "dsp": [hardware.multipliers]}[kind]
 
 
 @cache
