@@ -65,12 +65,6 @@ KINDS = (
         "a = log(1 + exp(s)) are the words, whose sum is kept",
     ),
     Kind(
-        "rela",
-        "max(s, 0), then g o / rms(o) sigmoid(w o)",
-        ("sums", *Gate.STAGES),
-        "weights are relu's; these are the registers of the gate, of all heads' results o",
-    ),
-    Kind(
         "performer",
         "max(w x, 0) + 0.001 of queries and of keys",
         ("score", "above 0", "bias", *(f"wait {i}" for i in range(1, Sigmoid.LATENCY - 1))),
@@ -81,6 +75,12 @@ KINDS = (
         "max(x, 0) times sine and cosine of its place",
         ("score", *CosFormer.STAGES),
         "a feature, here without its turn; a table of a quarter turn",
+    ),
+    Kind(
+        "rela",
+        "max(s, 0), then g o / rms(o) sigmoid(w o)",
+        ("sums", *(stage.removeprefix("sigmoid ") for stage in Gate.STAGES)),
+        "weights are relu's; these are the registers of the gate, of all heads' results o",
     ),
 )
 STYLE = (
