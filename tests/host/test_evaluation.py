@@ -162,6 +162,7 @@ def test_check_says_which_pictures_were_calibrated_on(edgemoe: Command, tmp_path
         "16 bit",
         "8 bit",
         "8-bit experts, 16-bit trunk",
+        "16 bit, queries and keys of 8 bits",
     ]
     assert edgemoe("check", "--device", "fpga")[0] == 2
 

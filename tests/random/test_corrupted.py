@@ -62,10 +62,9 @@ def cases(instructions: list[Instruction], share: float) -> list[tuple[int, str,
         for field in FIELDS:
             limit = 1 << field.bits
             values = {0, limit - 1, int(rng.integers(limit)), int(rng.integers(limit))}
-            # Aligned, and outside every memory.
-            values |= {limit - 4096} if field.name == "address" else set()
-            for value in sorted(values):
-                if rng.random() < share:
+            outside = {limit - 4096} if field.name == "address" else set()  # aligned, and outside every memory: always
+            for value in sorted(values | outside):
+                if rng.random() < share or value in outside:
                     found.append((index, field.name, value))
     return found
 

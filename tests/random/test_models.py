@@ -67,7 +67,7 @@ def test_random_shapes(first):
 
 
 @pytest.mark.parametrize(
-    "seeds", [(0, 1, 2, 4, 6, 9, 12, 26, 44), pytest.param(range(100, 160), marks=pytest.mark.full)]
+    "seeds", [(0, 1, 2, 4, 6, 9, 10, 12, 26, 44), pytest.param(range(100, 160), marks=pytest.mark.full)]
 )
 def test_random_shapes_with_every_kind_of_attention(seeds):
     models = {seed: random_model(FAMILY, seed) for seed in seeds}
