@@ -360,7 +360,9 @@ build.kept = lambda kind, key: None if kind == "synthesis" else kept(kind, key)
 NO_PLACE_AND_ROUTE = """
 from edgemoe.boards.flows import bitstream
 bitstream.RUNNERS = dict.fromkeys(bitstream.RUNNERS, "open('timing.json', 'w').write('{}')")
-bitstream.judged = lambda board, timing: {"board": board.name, "used": {}, "share": {}}
+bitstream.judged = lambda board, timing: {
+    "part": board.part, "goal_mhz": 60, "fmax_mhz": 60.5, "to_pads_ns": None, "used": {}, "share": {}
+}
 bitstream.complaints = lambda board, figures: []
 """
 
