@@ -62,8 +62,8 @@ def _features(hardware: HardwareConfig, kind: str) -> list[float]:
     blocks = sum(_blocks(*memory) for memory in _memories(hardware))
     if kind == "bram":
         return [blocks + hardware.bus_bytes / 8 + _SMALL]
-    linear = [1.0, hardware.lanes, hardware.packed * hardware.lanes]
-    return linear + {"lut": [blocks], "ff": [], "dsp": [hardware.multipliers]}[kind]
+    own: Mapping[str, list[float]] = {"lut": [blocks], "ff": [], "dsp": [hardware.multipliers]}
+    return [1.0, hardware.lanes, hardware.packed * hardware.lanes, *own[kind]]
 
 
 @cache

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from edgemoe.hw.contract.isa import BY_NAME, FEATURES, INSTRUCTION_BYTES, Attention, Stationary
@@ -376,6 +376,19 @@ class HardwareConfig:
 
 __all__ = ["ACCUMULATOR_BITS", "FINE_BITS", "PARAMETER_WORDS", "PRESETS", "WORD_BITS", "HardwareConfig", "preset"]
 
+_ZCU102 = HardwareConfig(
+    "zcu102",
+    lanes=32,
+    masters=4,
+    rows=528,
+    full_rows=264,
+    tokens=264,
+    width=384,
+    hidden=1536,
+    prefetch_beats=2048,
+    weight_bits=WeightFormat.MIXED,
+    packed=1,
+)
 PRESETS = {
     c.name: c
     for c in (
@@ -384,34 +397,9 @@ PRESETS = {
         # `base`, with room to spare on the board of this name.
         HardwareConfig("kv260", lanes=16, tokens=264, width=384, hidden=1536),
         # Two images of m3vit-t in both tasks at once.
-        HardwareConfig(
-            "zcu102",
-            lanes=32,
-            masters=4,
-            rows=528,
-            full_rows=264,
-            tokens=264,
-            width=384,
-            hidden=1536,
-            prefetch_beats=2048,
-            weight_bits=WeightFormat.MIXED,
-            packed=1,
-        ),
+        _ZCU102,
         # The same with twice the multipliers: what a ZCU102 has room for.
-        HardwareConfig(
-            "zcu102-large",
-            lanes=32,
-            array_rows=64,
-            masters=4,
-            rows=528,
-            full_rows=264,
-            tokens=264,
-            width=384,
-            hidden=1536,
-            prefetch_beats=2048,
-            weight_bits=WeightFormat.MIXED,
-            packed=1,
-        ),
+        replace(_ZCU102, name="zcu102-large", array_rows=64),
         HardwareConfig("small", lanes=8, rows=264, width=96, hidden=768, experts=8, top_k=2, prefetch_beats=256),
         # One stream of m3vit-t, in two thirds of a small Zynq's block RAM.
         HardwareConfig("ultra96", lanes=8, rows=136, prefetch_beats=256),
