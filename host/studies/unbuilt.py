@@ -18,6 +18,8 @@ from edgemoe.models.console import show_table
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.calibrate import unseen_images
 from edgemoe.models.numbers.forward import forward
+from edgemoe.models.numbers.inverse import FACTOR_FRACTION, REFINEMENTS, UNIT_FRACTION, inverse
+from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION, WORD_BITS, WORD_LIMIT
 from edgemoe.models.operations.operation import Observer, softmax
 from numpy.typing import NDArray
 
@@ -90,6 +92,59 @@ def soft(query: Floats, value: Floats, grid: tuple[int, int], bits: int | None =
     return rounded(k1 @ rounded(inverse @ rounded(k1.T @ value, bits), bits), bits)
 
 
+def word(sums: Floats, shift: float) -> Floats:
+    """16-bit words of exact sums, which are so many places finer."""
+    return np.clip(np.floor(sums * 2.0**-shift + 0.5), -WORD_LIMIT - 1, WORD_LIMIT)
+
+
+def fraction(reach: float) -> int:
+    """Of words that hold so much, and a little more."""
+    return int(np.floor(np.log2(WORD_LIMIT / (reach * 1.05))))
+
+
+def soft_in_words(query: Floats, value: Floats, grid: tuple[int, int]) -> Floats:
+    """The same in products of the array: 16-bit words with one exponent for each matrix, exact sums, softmax's
+    exponentials, and `inverse` in place of Newton's iteration.
+
+    |q|^2 / 2 of the scores q p - |q|^2 / 2 - |p|^2 / 2 is a word of each row, and all scores are raised by 8 less their
+    last bit, so that they fill theirs.
+    """
+    q = query / query.shape[1] ** 0.25
+    p = landmarks(q, grid)
+    count, scaled = len(p), q * np.sqrt(np.log2(np.e))
+    half, values = np.square(scaled).sum(axis=1).max() / 2, kernel(q, p).T @ value
+    solved = np.linalg.inv(kernel(p, p) + RIDGE * np.eye(count)) @ values
+    of_v, of_y, of_w, of_o = (fraction(np.abs(x).max()) for x in (value, values, solved, kernel(q, p) @ solved))
+    of_half, of_norm = fraction(half), min(SCORE_FRACTION, fraction(max(4, half - 4)))
+    of_q = min(fraction(np.abs(scaled).max()), (WORD_BITS + of_norm) // 2)
+    rows = np.round(scaled * 2.0**of_q)
+    marks = word(landmarks(rows, grid), 0)
+    raised = (8 << of_norm) - 1
+
+    def norms(x: Floats) -> Floats:
+        return word((4 << of_half) - word(np.square(x).sum(axis=1), 2 * of_q + 1 - of_half), of_half - of_norm)
+
+    def weights(a: Floats, b: Floats) -> Floats:
+        scores = a @ b.T + (norms(a)[:, None] + norms(b) - 1) * 2.0 ** (2 * of_q - of_norm)
+        below = np.maximum(raised * 2.0 ** (SCORE_FRACTION - of_norm) - word(scores, 2 * of_q - SCORE_FRACTION), 0)
+        fine = np.round(2.0 ** (FINE_PROBABILITY_BITS - below * 2.0**-SCORE_FRACTION))
+        return np.minimum(word(fine, FINE_PROBABILITY_BITS - PROBABILITY_BITS), WORD_LIMIT)
+
+    one, unit, steps = np.eye(count), 2.0**UNIT_FRACTION, inverse(RIDGE, count + RIDGE)
+    matrix = word(weights(marks, marks) + np.round(RIDGE * 2.0**21) * 2.0**-6 * one, PROBABILITY_BITS - UNIT_FRACTION)
+    y = word(weights(marks, rows) @ np.round(value * 2.0**of_v), PROBABILITY_BITS + of_v - of_y)
+    f = steps.fractions
+    x = one * np.round(steps.first * 2.0 ** f[0])
+    for before, after, a, following in zip(f, f[1:], steps.factors, (*steps.factors[1:], 2.0), strict=False):
+        factor = word(one * np.round(a * 2.0**before) * unit - x @ matrix, before + UNIT_FRACTION - FACTOR_FRACTION)
+        x = word(factor @ x, FACTOR_FRACTION + before - after + (a != following))
+    rest = word(one * 2.0 ** f[-1] * unit - x @ matrix, f[-1])
+    w = first = word(x @ y, f[-1] + of_y - of_w)
+    for _ in range(REFINEMENTS):
+        w = word(rest @ w + unit * first, UNIT_FRACTION)
+    return word(weights(rows, marks) @ w, PROBABILITY_BITS + of_w - of_o) * 2.0**-of_o
+
+
 def sinkhorn(scores: Floats, rounds: int) -> Floats:
     """exp(s), its rows and then its columns divided by their sums, so many times; rows last."""
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -124,12 +179,14 @@ def decibels(exact: Floats, found: Floats) -> float:
 class Study:
     """Over all heads; a pair is decibels in the worst and in the middle one.
 
-    soft: by the bits of its numbers; converged: by Newton's iteration in floating point; condition: the largest of a
+    soft: by the bits of its numbers; words: as the array would do it; converged: by Newton's iteration in floating
+    point; condition: the largest of a
     landmark kernel; uneven: by rounds of Sinkformer, how far a column's sum is from 1 at most; sage: with centred keys
     or not.
     """
 
     soft: dict[int, tuple[float, float]]
+    words: tuple[float, float]
     converged: tuple[float, float]
     condition: float
     uneven: dict[int, float]
@@ -145,6 +202,8 @@ def study(checkpoint: Checkpoint, words: Sequence[int] = WORDS) -> Study:
         each = [decibels(soft(q, v, grid), soft(q, v, grid, bits)) for q, _, v in heads]
         return min(each), float(np.median(each))
 
+    of_array = [decibels(soft(q, v, grid), soft_in_words(q, v, grid)) for q, _, v in heads]
+
     def with_eight(centred: bool) -> tuple[float, float]:
         each = [decibels(softmax(q @ k.T / np.sqrt(q.shape[1])) @ v, sage(q, k, v, centred)) for q, k, v in heads]
         return min(each), float(np.median(each))
@@ -158,12 +217,14 @@ def study(checkpoint: Checkpoint, words: Sequence[int] = WORDS) -> Study:
             columns = sinkhorn(scores, rounds).sum(axis=0)
             uneven[rounds] = max(uneven[rounds], float(np.abs(columns - 1).max()))
     eight = {centred: with_eight(centred) for centred in (False, True)}
-    return Study({bits: spread(bits) for bits in words}, spread(64), condition, uneven, eight)
+    in_words = (min(of_array), float(np.median(of_array)))
+    return Study({bits: spread(bits) for bits in words}, in_words, spread(64), condition, uneven, eight)
 
 
 def table(found: Study) -> None:
     """On standard output."""
     rows = [(f"{bits} bits", f"{worst:.1f}", f"{middle:.1f}") for bits, (worst, middle) in found.soft.items()]
+    rows.append(("16 bits, as the array would", f"{found.words[0]:.1f}", f"{found.words[1]:.1f}"))
     rows.append(("float64", f"{found.converged[0]:.1f}", f"{found.converged[1]:.1f}"))
     title = f"SOFT by {STEPS} steps of Newton, against the exact inverse (condition up to {found.condition:.0f}), dB"
     show_table(title, rows, ("numbers", "worst head", "median head"))
