@@ -204,15 +204,29 @@ def streamer(p: Property, unit: Any) -> None:
                 with m.If(tag.final):
                     m.d.sync += column.eq(0)
     p.check(tag.valid | (index == 0))
-    # Blocks keep their distance.
-    distance = p.register(4, "distance")
-    m.d.sync += distance.eq(Mux(swap, 1, Mux(distance == 15, 15, distance + 1)))
-    swapped = p.register(1, "swapped")
-    m.d.sync += swapped.eq(swapped | swap)
-    p.check(~swap | ~swapped | (distance >= 7))
     p.cover(tag.valid & tag.final & (column == 1))
-    p.cover(swap & (distance == 7) & swapped)
     p.cover(dut.operation.start & (dut.completed == 1))
+
+
+def streamer_spacing(p: Property, unit: Any) -> None:
+    """Blocks keep their distance, also where announcements alone would let them come closer."""
+    m = p.m
+    spacing = 9
+    given = job_of(instruction=instruction_of(p, opcode=4, columns=2, rows=1, chunks=2), rows=Const(1, 1))
+    dut = p.unit(unit(BLOCKS, block_spacing=spacing, probability_latency=2), jobs_valid=1, jobs_payload=given)
+    instruction, issue = dut.jobs.payload.instruction, dut.streamed.issue
+    p.assume((instruction.opcode == Opcode.MATMUL) & instruction.chunks.any() & instruction.columns.any())
+    swap = issue.tag.valid & issue.swap
+    announced = counter(p, 3, dut.ready, swap, name="announced")
+    p.assume(~dut.ready | (announced == 0) | (announced == 1) & swap)
+    p.assume(~dut.operation.done & ~dut.final_written)
+    distance, swapped = p.register(4, "distance"), p.register(1, "swapped")
+    m.d.sync += [
+        distance.eq(Mux(swap, 1, Mux(distance == 15, 15, distance + 1))),
+        swapped.eq(swapped | swap),
+    ]
+    p.check(~swap | ~swapped | (distance >= spacing))
+    p.cover(swap & swapped & (distance == spacing))
 
 
 def streamer_waits(p: Property, unit: Any) -> None:
@@ -385,10 +399,16 @@ PROOFS = [
         15,
         {
             "a block starts unannounced": Mutant("block_may_start.eq(block_ready & ", "block_may_start.eq(", Hazards),
-            "blocks come too close": Mutant("block_ready & (spacing == self.block_spacing)", "block_ready", Hazards),
             "an operation overlaps": Mutant("self.alone.eq(in_flight == 1)", "self.alone.eq(in_flight <= 2)", Hazards),
         },
         cover_depth=17,
+    ),
+    Proof(
+        "streamer, spacing",
+        streamer_spacing,
+        Streamer,
+        19,
+        {"blocks come too close": Mutant("block_ready & (spacing == self.block_spacing)", "block_ready", Hazards)},
     ),
     Proof(
         "streamer, dependencies",

@@ -265,7 +265,7 @@ PROOFS = [
         "sequencer",
         sequencer,
         Sequencer,
-        13,
+        14,
         {
             "an instruction goes twice": Mutant("port.valid.eq(wanted & ~issued[number])", "port.valid.eq(wanted)"),
             "capacities do not count": Mutant("broken.any()", "(broken & illegal).any()", Legality),

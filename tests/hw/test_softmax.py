@@ -144,7 +144,7 @@ async def kinds(dut):
                 fine = exp2_fine(scores.max(1, keepdims=True) - scores, 2)
             case Attention.SIGMOID:
                 fine = sigmoid_fine(scores + bias, 2)
-            case Attention.RELU:
+            case Attention.RELU | Attention.RELA:
                 fine = relu_fine(scores)
             case Attention.TWO_PASS:
                 exponent, sums = running_sums(scores, FAMILY.lanes, 2)
@@ -156,6 +156,8 @@ async def kinds(dut):
                 fine = turned_fine(scores, 1 << 16)
             case Attention.PERFORMER:
                 fine = relu_fine(above_zero(scores, bias))
+            case _:
+                raise NotImplementedError(kind)
         assert (got[0] == probability(fine)).all()
         twin = reciprocal(sums if kind == Attention.TWO_PASS else fine.sum(1))
         assert (mantissas == twin[0]).all() and (exponents == twin[1]).all()
