@@ -88,7 +88,22 @@ FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosformer": lambda x, _: cosformer(x.relu()),
     "performer": lambda x, vectors: (x / x.shape[-1] ** 0.25 @ vectors.T).relu() + 1e-3,
 }
-KINDS = (*WEIGHTS, *FEATURES)
+
+
+def softened(x: Tensor, value: Tensor) -> Tensor:
+    """By distances from means of 2 x 2 patches: K1 (K2 + 0.01 I)^-1 (K1^T V), K = exp(-|a - b|^2 / 2)."""
+    x, side = x / x.shape[-1] ** 0.25, SIDE // PATCH
+    patches = x[..., -(side**2) :, :].unflatten(-2, (side // 2, 2, side // 2, 2))  # the CLS token is in none
+    marks = patches.mean((-4, -2)).flatten(-3, -2)  # [B, h, m, d]
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (-(a[..., :, None, :] - b[..., None, :, :]).square().sum(-1) / 2).exp()
+
+    near, among = kernel(x, marks), kernel(marks, marks) + 0.01 * torch.eye(marks.shape[-2])
+    return near @ torch.linalg.solve(among, near.transpose(-1, -2) @ value)
+
+
+KINDS = (*WEIGHTS, *FEATURES, "soft")
 
 
 def orthogonal(count: int, width: int) -> Tensor:
@@ -121,7 +136,7 @@ class Attention(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+        self.qkv = nn.Linear(WIDTH, (2 if kind == "soft" else 3) * WIDTH)  # its keys are its queries
         self.proj = nn.Linear(WIDTH, WIDTH)
         if kind == "performer":
             width = WIDTH // HEADS
@@ -129,8 +144,12 @@ class Attention(nn.Module):
         self.norm = GatedNorm() if kind == "rela" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
-        q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
-        if self.kind in FEATURES:
+        qkv = self.qkv(x).unflatten(-1, (-1, HEADS, WIDTH // HEADS))
+        q, *keys, v = qkv.permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
+        k = keys[0] if keys else q
+        if self.kind == "soft":
+            x = softened(q, v)
+        elif self.kind in FEATURES:
             q, k = (FEATURES[self.kind](side, getattr(self, "features", None)) for side in (q, k))  # [B, h, T, m] each
             x = q @ (k.transpose(-1, -2) @ v) / (q @ k.sum(-2)[..., None]).clamp(min=1e-6)  # [B, h, T, d]
         else:

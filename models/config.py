@@ -12,9 +12,11 @@ from .errors import EdgemoeError, brief, listing
 from .numbers.activation import ACTIVATIONS
 
 NORM_KINDS = ("layer", "rms")  # operations.norms makes them
-# operations.weighing and operations.feature_maps make them
-ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass", "softplus", "rela", "performer", "cosformer")
+# operations.weighing, operations.feature_maps and operations.landmark_attention make them
+ATTENTION_KINDS = ("softmax", "sigmoid", "relu", "two-pass", "softplus", "rela", "performer", "cosformer", "soft")
 LINEAR_KINDS = ("performer", "cosformer")
+LANDMARK_KIND = "soft"
+LANDMARK_GRID = 2  # a landmark is the mean of so many by so many patches
 UNSAID = ("features", "qk_norm")  # fields that files hold only where they are something
 GATES = ("all", "top-k")
 TASK_KINDS = ("segmentation", "depth", "map", "classification", "features", "tokens")
@@ -182,7 +184,9 @@ class ModelConfig:
                     all heads are then normalised and gated, g o / sqrt(mean of o^2 + eps) sigmoid(w o)); or by the
                     products of features of queries and keys, each row divided
                     by its sum: "performer" (max(w x / d^(1/4), 0) + 0.001 for fixed vectors w), "cosformer" (max(x, 0)
-                    times sine and cosine of i/n of a quarter turn, for token i)
+                    times sine and cosine of i/n of a quarter turn, for token i); or, with keys that are queries, by
+                    their distances from means of 2 x 2 patches: "soft" (K1 (K2 + 0.01 I)^-1 K1^T, K = exp(-|a - b|^2
+                    / 2))
     features        number of Performer's vectors; 0: d ln d of them, d = width / heads
     qk_norm         kind of the norms of each head's queries and keys, of those of `norm`; "": there are none
     """
@@ -281,7 +285,9 @@ class ModelConfig:
             fail(f"attention is {brief(repr(self.attention))}, expected one of {', '.join(ATTENTION_KINDS)}")
         if self.qk_norm and self.qk_norm not in NORM_KINDS:
             fail(f"qk_norm is {brief(repr(self.qk_norm))}, expected one of {', '.join(NORM_KINDS)}, or nothing")
-        if self.qk_norm and self.attention in LINEAR_KINDS:
+        if self.attention == LANDMARK_KIND and not self.landmarks:
+            fail(f"{LANDMARK_KIND} attention needs at least {LANDMARK_GRID} x {LANDMARK_GRID} patches")
+        if self.qk_norm and self.attention in (*LINEAR_KINDS, LANDMARK_KIND):
             fail(f"qk_norm is for attention with scores, not for {self.attention}")
         if self.gate not in GATES:
             fail(f"gate is {brief(repr(self.gate))}, expected one of {', '.join(GATES)}")
@@ -305,6 +311,11 @@ class ModelConfig:
     def patches(self) -> int:
         """Number of patches; they are numbered row by row from the top left."""
         return self.patches_per_row * self.patches_per_column
+
+    @property
+    def landmarks(self) -> int:
+        """Means of patches that "soft" attention has."""
+        return (self.patches_per_row // LANDMARK_GRID) * (self.patches_per_column // LANDMARK_GRID)
 
     @property
     def tokens(self) -> int:

@@ -110,6 +110,21 @@ FEATURES: dict[str, Callable[[Tensor, Any], Tensor]] = {
 }
 
 
+def softened(x: Tensor, value: Tensor, grid: tuple[int, int]) -> Tensor:
+    """K1 (K2 + 0.01 I)^-1 (K1^T V) of points x / d^(1/4), x [B, h, T, d]; landmarks are means of 2 x 2 patches."""
+    x = x / x.shape[-1] ** 0.25
+    patches = x[..., x.shape[-2] - grid[0] * grid[1] :, :].unflatten(-2, grid)  # [B, h, rows, columns, d]
+    rows, columns = (count // 2 * 2 for count in grid)
+    blocks = patches[..., :rows, :columns, :].unflatten(-2, (-1, 2)).unflatten(-4, (-1, 2))
+    marks = blocks.mean(dim=(-4, -2)).flatten(-3, -2)  # [B, h, m, d]
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (-(a[..., :, None, :] - b[..., None, :, :]).square().sum(dim=-1) / 2).exp()
+
+    near, among = kernel(x, marks), kernel(marks, marks) + 0.01 * torch.eye(marks.shape[-2], dtype=x.dtype)
+    return near @ torch.linalg.solve(among, near.transpose(-2, -1) @ value)  # [B, h, T, d]
+
+
 NORMS: dict[str, type[nn.LayerNorm | nn.RMSNorm]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
@@ -129,14 +144,15 @@ class GatedNorm(nn.Module):
 
 class Attention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V, per head, or another function of the scores than softmax; or f(Q) (f(K)^T V) divided
-    by f(Q) (f(K)^T 1). Queries and keys of each head may be normalised. ReLA has a gated norm of the results of all
-    heads.
+    by f(Q) (f(K)^T 1); or `softened` values, without keys. Queries and keys of each head may be normalised. ReLA has a
+    gated norm of the results of all heads.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.kind = config.heads, config.attention
-        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.grid = (config.patches_per_column, config.patches_per_row)
+        self.qkv = nn.Linear(config.width, (2 if self.kind == "soft" else 3) * config.width)
         self.proj = nn.Linear(config.width, config.width)
         if config.qk_norm:
             self.q_norm, self.k_norm = (NORMS[config.qk_norm](config.head_width, eps=config.eps) for _ in range(2))
@@ -147,12 +163,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape  # B, T, D
-        qkv = self.qkv(x)  # [B, T, 3*D]
-        qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)  # [B, T, 3, h, d]
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
+        qkv = self.qkv(x)  # [B, T, 3*D]; without keys 2*D
+        qkv = qkv.reshape(batch, tokens, -1, self.heads, width // self.heads)  # [B, T, 3, h, d]
+        query, *keys, value = qkv.permute(2, 0, 3, 1, 4)  # [B, h, T, d] each
+        key = keys[0] if keys else query
         if self.normed:
             query, key = self.q_norm(query), self.k_norm(key)
-        if self.kind in FEATURES:
+        if self.kind == "soft":
+            x = softened(query, value, self.grid)  # [B, h, T, d]
+        elif self.kind in FEATURES:
             vectors = getattr(self, "features", None)
             query, key = (FEATURES[self.kind](side, vectors) for side in (query, key))  # [B, h, T, m] each
             x = query @ (key.transpose(-2, -1) @ value)  # [B, h, T, d]

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from .config import ModelConfig
+from .config import LANDMARK_KIND, ModelConfig
 from .keys import Key
 from .operations.attention import Attention
 from .operations.feature_maps import MAPS
 from .operations.gated_attention import GatedAttention, GatedNormedAttention
 from .operations.head import Head
 from .operations.host_head import HostHead
+from .operations.landmark_attention import LandmarkAttention
 from .operations.linear_attention import LinearAttention
 from .operations.mlp import Mlp
 from .operations.moe import MixtureOfExperts
@@ -70,6 +71,8 @@ def attention_of(config: ModelConfig) -> type[Attention]:
     """A model's kind of attention."""
     if config.attention in MAPS:
         return LinearAttention
+    if config.attention == LANDMARK_KIND:
+        return LandmarkAttention
     if config.attention == Rela.kind:
         return GatedNormedAttention if config.qk_norm else GatedAttention
     return NormedAttention if config.qk_norm else Attention

@@ -210,6 +210,69 @@ class Recall(Step):
     results: Shift
 
 
+NORM_CHANNELS = 8
+"""Of a point of `Soften`, behind those of its query: from half of its square."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What the heads of a layer have in common that weigh values by distances from landmarks; numbers are integers.
+
+    means      [landmarks, tokens] that make landmarks of points, whose products are shifted by `mean`
+    of_rows    from half a point's square, shifted by `halves`, to its other channels where it is streamed; of_keys:
+               where it is held. scores: shift of products of either
+    largest    makes of anything the score of a point with itself, which no other exceeds
+    ridged     from the landmarks' kernel, shifted by `kernel`, and ones of `ridge_unit` beside it to the matrix that is
+               inverted; first: on the diagonal of what its inverse begins with
+    factors    on the diagonal beside the inverse, before each step and behind the last one; factor_shifts,
+               inverse_shifts: of the products of each step
+    rest       shift of what the inverse leaves; sums: of the values' sums, solution: of what they are solved to,
+               refined: of each refinement of that, results: of what points take of it
+    """
+
+    means: NDArray[np.int16]
+    of_rows: Linear
+    of_keys: Linear
+    largest: Linear
+    ridged: Linear
+    ridge_unit: int
+    first: int
+    factors: tuple[int, ...]
+    factor_shifts: tuple[Shift, ...]
+    inverse_shifts: tuple[Shift, ...]
+    mean: Shift
+    halves: Shift
+    scores: Shift
+    kernel: Shift
+    rest: Shift
+    sums: Shift
+    solution: Shift
+    refined: Shift
+    results: Shift
+
+
+@dataclass(frozen=True)
+class Prepare(Step):
+    """What the heads behind it find on chip; held: their values."""
+
+    held: Value
+    landmarks: Landmarks
+
+
+@dataclass(frozen=True)
+class Soften(Step):
+    """A group of `into` = K (L + ridge)^-1 (K^T values), K what the head's points are to landmarks, L these to each
+    other. queries: makes the points of the normalised residual; values: a group of the held ones.
+    """
+
+    queries: Linear
+    held: Value
+    values: int
+    into: Value
+    group: int
+    landmarks: Landmarks
+
+
 @dataclass(frozen=True)
 class Route(Step):
     """The best top_k experts of each row of logits get the row and its score into their queues.

@@ -128,7 +128,8 @@ def import_model(
         str | None,
         typer.Option(
             "--attention",
-            help="What weighs values if not softmax: sigmoid, relu, two-pass, softplus, rela, performer or cosformer.",
+            help="What weighs values if not softmax: sigmoid, relu, two-pass, softplus, rela, performer, cosformer or "
+            "soft.",
             metavar="KIND",
         ),
     ] = None,

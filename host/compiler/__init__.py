@@ -27,6 +27,7 @@ from edgemoe.host.compiler.waits import mark_waits
 from edgemoe.host.runtime.program import CompiledProgram, Stream
 from edgemoe.hw.contract.config import PRESETS, HardwareConfig
 from edgemoe.hw.contract.isa import FEATURES
+from edgemoe.models.config import LANDMARK_KIND
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.operations.feature_maps import MAPS
@@ -106,7 +107,10 @@ def _outline(
     found = list(limits(config, hardware))
     if model.weight_bits.fast:
         whole = True  # maxima of rows that come back from memory are not known
-        if config.attention in (kind.kind for kind in FEATURES):  # maxima of what it gives are not kept
+        if config.attention in (
+            *(kind.kind for kind in FEATURES),
+            LANDMARK_KIND,
+        ):  # maxima of what it gives are not kept
             found.append(Missing(f"{config.attention} attention of packed products", 1, 0))
         if not hardware.packed:
             built = next((p.name for p in PRESETS.values() if p.packed), "none")
@@ -128,7 +132,7 @@ def _outline(
             return complete(lower(model, streams, placement, hardware, save_tokens), needed)
         except Shortage as shortage:
             needed += shortage.needs
-    if whole or config.attention in MAPS:  # what features keep is of all keys
+    if whole or config.attention in (*MAPS, LANDMARK_KIND):  # what features and landmarks keep is of all keys
         raise Shortage(config.name, hardware, needed)
     cut = split(config, hardware, [need for need in needed if need.short])
     while True:

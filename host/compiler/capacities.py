@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from edgemoe.host.compiler.landmarks import Spaces
 from edgemoe.hw.contract.config import CHOICES, PRESETS, HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
-from edgemoe.models.config import ModelConfig
+from edgemoe.models.config import LANDMARK_KIND, ModelConfig
 from edgemoe.models.errors import EdgemoeError, listing
 from edgemoe.models.numbers.words import MOST_KEYS
 from edgemoe.models.operations.feature_maps import MAPS
@@ -74,7 +75,7 @@ def limits(config: ModelConfig, hardware: HardwareConfig) -> Iterator[Need]:
     if c.moe_layers:
         yield Need("experts", c.experts, h.experts, dict(experts=c.experts))
         yield Need("experts a token (top_k)", c.top_k, h.top_k, dict(top_k=c.top_k))
-    if c.attention not in h.weighings:
+    if c.attention not in (*h.weighings, LANDMARK_KIND):  # that needs softmax's exponentials alone
         built = next((p.name for p in PRESETS.values() if c.attention in p.weighings), "none")
         kinds = ",".join((*h.weighings, c.attention))
         yield Missing(f"{c.attention} attention (preset {built!r} has it)", 1, 0, dict(attention=kinds))
@@ -101,7 +102,7 @@ def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator
     head_words = h.words(c.head_width)
     yield Need("tokens a stream", c.tokens, h.tokens, dict(tokens=c.tokens, rows=max(rows, h.rows)))
     yield Need(f"token rows ({slots} x {c.tokens})", rows, h.rows, dict(rows=rows))
-    residual, key_value = rows * h.words(c.width), rows * 2 * c.heads * head_words + _summary(c, h)
+    residual, key_value = rows * h.words(c.width), rows * _held(c) * c.heads * head_words + _summary(c, h)
     yield Need("residual words", residual, h.residual_words, dict(width=-(-residual // h.wide_rows) * lanes))
     yield Need("key/value words", key_value, h.key_value_words, dict(width=-(-key_value // (2 * h.wide_rows)) * lanes))
     scores = h.words(max(c.tokens, c.experts))
@@ -111,9 +112,10 @@ def needs(config: ModelConfig, hardware: HardwareConfig, slots: int) -> Iterator
 def streams_together(config: ModelConfig, hardware: HardwareConfig) -> int:
     """Streams of the model that a pass has room for: rows for their tokens, words in every memory for the rows."""
     c, h = config, hardware
-    residual, key_value = h.words(c.width), 2 * c.heads * h.words(c.head_width)
+    residual, key_value = h.words(c.width), _held(c) * c.heads * h.words(c.head_width)
     activation = residual + h.words(_inside(c, h))
     vectors = MAPS[c.attention](c).rows * h.words(c.head_width) if c.attention in MAPS else 0
+    vectors += Spaces(c, h).activation if c.attention == LANDMARK_KIND else 0
     words = min(
         h.residual_words // residual,
         (h.key_value_words - _summary(c, h)) // key_value,
@@ -122,8 +124,15 @@ def streams_together(config: ModelConfig, hardware: HardwareConfig) -> int:
     return min(h.rows, words if vectors else max(h.wide_rows, words)) // c.tokens
 
 
+def _held(c: ModelConfig) -> int:
+    """Values of a head that a token has in key/value memory: a key, unless that is another's, and a value."""
+    return 1 if c.attention == LANDMARK_KIND else 2
+
+
 def _summary(c: ModelConfig, h: HardwareConfig) -> int:
-    """Words of key/value memory that linear attention's sums take."""
+    """Words of key/value memory that linear attention's sums take, or a head that is weighed by landmarks."""
+    if c.attention == LANDMARK_KIND:
+        return Spaces(c, h).words
     if c.attention not in MAPS:
         return 0
     features = MAPS[c.attention](c)

@@ -58,6 +58,7 @@ class Walk:
         self.rooms: dict[Value, Room] = {}
         self.weights: dict[int, Region] = {}
         self.diagonals: dict[int, list[Linear]] = {}
+        self.solvers: dict[int, Any] = {}  # of `landmark_attention`, layer by layer
         self.normalised: Normalise | None = None
         self.splits = self.last = False
         self.part = ""

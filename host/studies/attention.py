@@ -16,7 +16,7 @@ from edgemoe.host import inference
 from edgemoe.host.studies import benchmark, drawing
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Turn
-from edgemoe.models.config import ModelConfig, TaskConfig
+from edgemoe.models.config import LANDMARK_KIND, ModelConfig, TaskConfig
 from edgemoe.models.console import show_table
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.keys import Key
@@ -55,6 +55,7 @@ PARTS = {
     "rela": "epilogue.gate",
     "performer": "softmax.functions.performer",
     "cosformer": "softmax.functions.cosformer",
+    LANDMARK_KIND: "",  # softmax's exponentials, and nothing else
 }
 UNITS = ("softmax", "epilogue")
 # 129 tokens through two layers.
@@ -179,6 +180,18 @@ def weights_by_features(
     return found, exact / np.maximum(exact.sum(axis=1, keepdims=True), np.finfo(float).tiny)
 
 
+def near(scores: NDArray[np.float64], masked: bool = False) -> tuple[NDArray, NDArray]:
+    """The same of what is exp of minus half a squared distance: here of how far scores are below the largest of a row,
+    for which a word of scores has its largest number.
+    """
+    below = np.round((scores - scores.max(axis=1, keepdims=True)) * math.log2(math.e) * 2.0**SCORE_FRACTION)
+    words = np.maximum(below + WORD_LIMIT, -WORD_LIMIT - 1).astype(np.int64)
+    fine = twins.weights("softmax", words, np.full(len(words), WORD_LIMIT), 0, 0)
+    return probability(fine) * 2.0**-PROBABILITY_BITS * (not masked), np.exp2(below * 2.0**-SCORE_FRACTION) * (
+        not masked
+    )
+
+
 def gated(scores: NDArray[np.float64], masked: bool = False) -> tuple[NDArray, NDArray]:
     """The same of weights that a gated norm with gains and gates of 1 goes over: those of a row are what a query gets
     from values that are the columns of the identity.
@@ -230,6 +243,8 @@ def errors(kind: str) -> dict[str, float]:
             got, exact = weights_by_features(MAPS[kind](MODEL), scores, masked)
         elif kind == "rela":
             got, exact = gated(scores, masked)
+        elif kind == LANDMARK_KIND:
+            got, exact = near(scores, masked)
         else:
             got, exact = weights(KINDS[kind](scores.shape[1]), scores, masked)
         return float(np.abs(got - exact).max())
@@ -266,9 +281,11 @@ def resources(hardware: HardwareConfig) -> dict[str, dict[str, float]]:
     except EdgemoeError as error:
         inference.notice(f"resources not counted: {error}")
         return {}
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {
+        kind: dict.fromkeys(next(iter(parts.values())), 0.0) for kind, part in PARTS.items() if not part
+    }
     for path, counts in parts.items():
-        kinds = [kind for kind, part in PARTS.items() if f"{path}.".startswith(f"{part}.")]
+        kinds = [kind for kind, part in PARTS.items() if part and f"{path}.".startswith(f"{part}.")]
         if kinds:
             kind = max(kinds, key=lambda kind: len(PARTS[kind]))
             entry = found.setdefault(kind, dict.fromkeys(counts, 0.0))
@@ -279,12 +296,12 @@ def resources(hardware: HardwareConfig) -> dict[str, dict[str, float]]:
 
 def kinds_of(wanted: str, hardware: HardwareConfig) -> list[str]:
     """ "all" that a build has, or one; EdgemoeError if it has not."""
-    if wanted != "all" and wanted not in hardware.weighings:
+    kinds = [*hardware.weighings, LANDMARK_KIND]  # which takes softmax's unit
+    if wanted != "all" and wanted not in kinds:
         raise EdgemoeError(
-            f"hardware {hardware.name!r} has no {wanted!r} attention: choose all, or one of "
-            f"{', '.join(hardware.weighings)}"
+            f"hardware {hardware.name!r} has no {wanted!r} attention: choose all, or one of {', '.join(kinds)}"
         )
-    return list(hardware.weighings) if wanted == "all" else [wanted]
+    return kinds if wanted == "all" else [wanted]
 
 
 def study(

@@ -13,7 +13,7 @@ from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.hardware_option import changed
 from edgemoe.hw.contract.isa import Attention, Stationary
 from edgemoe.models.checkpoint import Checkpoint
-from edgemoe.models.config import ATTENTION_KINDS, LINEAR_KINDS, NORM_KINDS, ModelConfig
+from edgemoe.models.config import ATTENTION_KINDS, LANDMARK_KIND, LINEAR_KINDS, NORM_KINDS, ModelConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.calibrate import calibrate, default_images
@@ -21,6 +21,7 @@ from edgemoe.models.numbers.forward import forward
 from edgemoe.models.numbers.quantise import quantise
 from edgemoe.models.operations.attention import QuantisedAttention
 from edgemoe.models.operations.feature_maps import MAPS
+from edgemoe.models.operations.landmark_attention import RIDGE, kernel, means
 from edgemoe.models.operations.operation import Observer
 from edgemoe.models.operations.weighing import KINDS
 
@@ -41,6 +42,7 @@ LEAST = {
     "rela": 60.0,
     "performer": 60.0,
     "cosformer": 44.0,
+    "soft": 65.0,
 }
 
 
@@ -52,7 +54,7 @@ def of(kind: str, config: ModelConfig = PLAIN) -> ModelConfig:
 
 
 def test_every_kind_is_made() -> None:
-    assert set(ATTENTION_KINDS) == {*KINDS, *MAPS} == set(LEAST) and set(LINEAR_KINDS) == set(MAPS)
+    assert set(ATTENTION_KINDS) == {*KINDS, *MAPS, LANDMARK_KIND} == set(LEAST) and set(LINEAR_KINDS) == set(MAPS)
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
@@ -96,7 +98,8 @@ def test_integers_are_near(kind: str) -> None:
     found = emulated(program, [image]).tokens[0]
     assert found is not None and model.saturated == 0
     assert sqnr(forward(checkpoint, image).tokens[0], found) >= LEAST[kind]
-    assert {i.attention for i in program.instructions if i.probabilities} == {Attention.of(kind)}
+    unit = "softmax" if kind == LANDMARK_KIND else kind
+    assert {i.attention for i in program.instructions if i.probabilities} == {Attention.of(unit)}
 
 
 @pytest.mark.parametrize("kind, norm", NORMED)
@@ -156,7 +159,14 @@ def random_8_bit_heads(config: ModelConfig) -> Checkpoint:
     return replace(checkpoint, calibration=calibrate(checkpoint, default_images(config, 3), error_aware=()))
 
 
-@pytest.mark.parametrize("kind, why", [("softplus", "too coarse for softplus"), ("performer", "has no scores")])
+@pytest.mark.parametrize(
+    "kind, why",
+    [
+        ("softplus", "too coarse for softplus"),
+        ("performer", "has no scores"),
+        ("soft", "queries of soft attention have 16"),
+    ],
+)
 def test_eight_bits_are_too_few(kind: str, why: str) -> None:
     with pytest.raises(EdgemoeError, match=f"has no sage-bit form: .*{why}"):
         quantise(calibrated(of(kind)), "sage")
@@ -231,13 +241,18 @@ def test_profile_shows_its_weights(kind: str) -> None:
         vectors = features.vectors(checkpoint.tensors, "blocks.0.attn.features")
         query, key = (features(features.products(seen[role], vectors)) for role in (Role.QUERY, Role.KEY))
         expected = query @ key.transpose(0, 2, 1)
+    elif kind == LANDMARK_KIND:
+        points = seen[Role.QUERY] / config.head_width**0.25
+        marks = means(config) @ points
+        near = kernel(points, marks)
+        expected = near @ np.linalg.solve(kernel(marks, marks) + RIDGE * np.eye(len(marks[0])), near.transpose(0, 2, 1))
     else:
         expected = KINDS[kind](config.tokens).weights(scores)
     expected /= np.maximum(expected.sum(axis=-1, keepdims=True), 1e-9)
     np.testing.assert_allclose(attention(run)[0, 0], expected, atol=0.01)
 
 
-@pytest.mark.parametrize("kind", ATTENTION_KINDS[1:])
+@pytest.mark.parametrize("kind", [kind for kind in ATTENTION_KINDS[1:] if kind != LANDMARK_KIND])
 def test_a_build_without_it_refuses(kind: str) -> None:
     model = quantise(calibrated(of(kind)), "16")
     with pytest.raises(
@@ -245,6 +260,34 @@ def test_a_build_without_it_refuses(kind: str) -> None:
     ):
         compiler.compile(model, ((0, 0),), preset("tiny"))
     assert compiler.compile(model, ((0, 0),), changed(preset("tiny"), [f"attention=softmax,{kind}"]))
+
+
+def test_landmarks_of_any_picture() -> None:
+    """Patches without a partner are in none; a picture without four of them has no landmarks."""
+    config = replace(of("soft"), image_height=20, image_width=28)  # 5 x 7 patches, and a token before them
+    weights = means(config)
+    assert weights.shape == (6, 36) and (weights.sum(axis=1) == 1).all() and not weights[:, 0].any()
+    assert set(np.flatnonzero(weights[4])) == {1 + row * 7 + column for row in (2, 3) for column in (2, 3)}
+    with pytest.raises(EdgemoeError, match="soft attention needs at least 2 x 2 patches"):
+        replace(config, image_height=4)
+    with pytest.raises(EdgemoeError, match="qk_norm is for attention with scores, not for soft"):
+        replace(config, qk_norm="rms")
+
+
+def test_landmarks_need_no_unit_of_their_own() -> None:
+    """Any build does it: one whose memory is too small says what would do, others that it must be in one piece."""
+    config = replace(of("soft"), image_height=24, image_width=24, width=32, heads=4)
+    checkpoint, tiny = calibrated(config), replace(preset("tiny"), tokens=40)
+    image = images_of(config, 1)[0]
+    model = quantise(checkpoint, "16")
+    for build in (replace(preset("base"), lanes=16), preset("zcu102-large"), FAMILY):
+        program = compiler.compile(model, ((0, 0),), build, save_tokens=True)
+        found = emulated(program, [image]).tokens[0]
+        assert found is not None and sqnr(forward(checkpoint, image).tokens[0], found) >= LEAST["soft"]
+    with pytest.raises(EdgemoeError, match="key/value words, the limit is .* it fits with --set") as refused:
+        compiler.compile(model, ((0, 0),), tiny)
+    wanted = str(refused.value).split("it fits with ")[1].replace("--set ", "").split()
+    assert compiler.compile(model, ((0, 0),), changed(tiny, wanted))
 
 
 def test_builds() -> None:

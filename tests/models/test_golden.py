@@ -46,6 +46,23 @@ def weighed(kind: str, scores: np.ndarray, q: np.ndarray, k: np.ndarray, vectors
     }[kind]
 
 
+def softened(q: np.ndarray, v: np.ndarray, config) -> np.ndarray:
+    """Patch by patch: landmarks are means of 2 x 2."""
+    across, down = config.patches_per_row, config.patches_per_column
+    q = q / q.shape[1] ** 0.25
+    marks = []
+    for row in range(0, down - down % 2, 2):
+        for column in range(0, across - across % 2, 2):
+            four = [config.prefix + (row + i) * across + column + j for i in (0, 1) for j in (0, 1)]
+            marks.append(q[four].mean(axis=0))
+
+    def kernel(a, b):
+        return np.array([[math.exp(-sum((x - y) ** 2) / 2) for y in b] for x in a])
+
+    near = kernel(q, marks)
+    return near @ np.linalg.inv(kernel(marks, marks) + 0.01 * np.eye(len(marks))) @ near.T @ v
+
+
 def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: dict[int, np.ndarray] | None = None):
     """Tokens, head and routes of one image, token by token and expert by expert."""
     config = checkpoint.config
@@ -79,11 +96,15 @@ def numpy_forward(checkpoint: Checkpoint, image: np.ndarray, task: int, held: di
     for layer in range(config.layers):
         b = f"blocks.{layer}"
         y = norm(x, f"{b}.norm1") @ w[f"{b}.attn.qkv.weight"].T + w[f"{b}.attn.qkv.bias"]
-        q, k, v = np.split(y, 3, axis=1)
+        q, *keys, v = np.split(y, 2 if config.attention == "soft" else 3, axis=1)
+        k = keys[0] if keys else q
         d = config.head_width
         parts = []
         for head in range(config.heads):
             s = slice(head * d, head * d + d)
+            if config.attention == "soft":
+                parts.append(softened(q[:, s], v[:, s], config))
+                continue
             scores = q[:, s] @ k[:, s].T / math.sqrt(d)
             parts.append(weighed(config.attention, scores, q[:, s], k[:, s], w.get(f"{b}.attn.features")) @ v[:, s])
         if config.attention == "rela":

@@ -24,6 +24,13 @@ def test_equals_the_emulator(kind: str) -> None:
     compare(program, 1, Dram())
 
 
+def test_landmarks_that_fill_no_words() -> None:
+    """Three of 3 x 6 patches, a row of which has no partner; 5 channels a head."""
+    config = replace(NANO, name="three landmarks", attention="soft", image_height=12, image_width=24, width=20, heads=4)
+    program = compiler.compile(quantised(config, "8"), ((0, 0), (0, 1)), FAMILY, trace=True, save_tokens=True)
+    compare(program, 1, Dram())
+
+
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_queries_and_keys_of_eight_bits(kind: str) -> None:
     config = replace(NANO, name=f"8 bits {kind}", attention=kind)

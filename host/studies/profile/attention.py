@@ -7,9 +7,13 @@ import re
 
 import numpy as np
 from edgemoe.host.runtime.driver import Run
-from edgemoe.hw.contract.isa import Instruction, Opcode, Stationary, Turn
+from edgemoe.hw.contract.isa import Instruction, Memory, Opcode, Stationary, Turn
+from edgemoe.models.config import LANDMARK_KIND
 from edgemoe.models.numbers import twins
+from edgemoe.models.numbers.arithmetic import probability
+from edgemoe.models.numbers.words import PROBABILITY_BITS
 from edgemoe.models.operations.feature_maps import MAPS
+from edgemoe.models.operations.landmark_attention import RIDGE
 from numpy.typing import NDArray
 
 PLACE = re.compile(r"layer (\d+) head (\d+)")  # in the labels of both products of attention
@@ -25,6 +29,8 @@ def attention(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
     program, config = run.program, run.program.config
     if config.attention in MAPS:
         return _by_features(run)
+    if config.attention == LANDMARK_KIND:
+        return _by_landmarks(run)
     products: dict[int, Instruction] = {}  # of each layer, one of those with values
     rows: dict[tuple[int, int, int], list[NDArray[np.int64]]] = {}  # slot, layer, head -> scores of its tiles
     for i in program.instructions:
@@ -109,6 +115,41 @@ def _by_features(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
 
     return {
         (stream, layer): of(slot if ("keys", slot, layer, 0) in parts else 0, layer)
+        for stream, slot in enumerate(program.slots)
+        for layer in range(config.layers)
+    }
+
+
+def _by_landmarks(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
+    """The same by landmarks: K1 (K2 + 0.01 I)^-1 K1^T, whose numbers may be below zero; a row adds up to 1."""
+    program, config = run.program, run.program.config
+    kernels: dict[tuple[str, int, int, int], NDArray[np.float64]] = {}  # what, slot, layer, head
+    largest: dict[int, NDArray[np.int64]] = {}
+    for trace, data in zip(program.traces, run.traces, strict=True):
+        i = program.instructions[trace.instruction]
+        if i.memory != Memory.SCORE or not trace.label.startswith("layer") or "router" in trace.label:
+            continue
+        part = data[: i.rows * i.columns * program.hardware.word_bytes].view("<i2").astype(np.int64)
+        part = part.reshape(i.rows, -1)[:, : i.keys]
+        layer = int(trace.label.split()[1])
+        if "head" not in trace.label:
+            largest[layer] = part[:, 0]
+            continue
+        kept = np.maximum(largest[layer][: i.rows], part.max(axis=1))
+        kernels[trace.label.rsplit("scores", 1)[1], slot_of(trace.label), layer, _place(trace.label)[1]] = (
+            probability(twins.weights("softmax", part, kept, i.exponent_shift, 0)) * 2.0**-PROBABILITY_BITS
+        )
+
+    def of(slot: int, layer: int) -> NDArray[np.float64]:
+        heads = []
+        for head in range(config.heads):
+            points, marks = (kernels[what, slot, layer, head] for what in ("", " among landmarks"))
+            p = points @ np.linalg.solve(marks + RIDGE * np.eye(len(marks)), points.T)
+            heads.append(p / np.maximum(p.sum(axis=1, keepdims=True), 1e-9))
+        return np.stack(heads)
+
+    return {
+        (stream, layer): of(slot if ("", slot, layer, 0) in kernels else 0, layer)
         for stream, slot in enumerate(program.slots)
         for layer in range(config.layers)
     }
