@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kinds of attention that are not built would need or cost: SOFT, whose rows of landmarks want an inverse by
-Newton's iteration; Sinkformer, which normalises rows and columns in turn; SageAttention, whose queries and keys have 8
-bits. On queries, keys and values of a trained model.
+"""What kinds of attention need that are not a unit: SOFT, whose landmarks want an inverse, by the paper's Newton
+iteration in numbers of so many bits and as it is built; Sinkformer, which normalises rows and columns in turn and is
+not; SageAttention, whose queries and keys have 8 bits. On queries, keys and values of a trained model.
 
     python -m edgemoe.host.studies.unbuilt
 """
@@ -103,8 +103,8 @@ def fraction(reach: float) -> int:
 
 
 def soft_in_words(query: Floats, value: Floats, grid: tuple[int, int]) -> Floats:
-    """The same in products of the array: 16-bit words with one exponent for each matrix, exact sums, softmax's
-    exponentials, and `inverse` in place of Newton's iteration.
+    """The same in products of the array, as `landmark_attention` has it: 16-bit words with one exponent for each
+    matrix, exact sums, softmax's exponentials, and `inverse` in place of Newton's iteration.
 
     |q|^2 / 2 of the scores q p - |q|^2 / 2 - |p|^2 / 2 is a word of each row, and all scores are raised by 8 less their
     last bit, so that they fill theirs.
@@ -179,7 +179,7 @@ def decibels(exact: Floats, found: Floats) -> float:
 class Study:
     """Over all heads; a pair is decibels in the worst and in the middle one.
 
-    soft: by the bits of its numbers; words: as the array would do it; converged: by Newton's iteration in floating
+    soft: by the bits of its numbers; words: as it is built; converged: by Newton's iteration in floating
     point; condition: the largest of a
     landmark kernel; uneven: by rounds of Sinkformer, how far a column's sum is from 1 at most; sage: with centred keys
     or not.
@@ -224,7 +224,7 @@ def study(checkpoint: Checkpoint, words: Sequence[int] = WORDS) -> Study:
 def table(found: Study) -> None:
     """On standard output."""
     rows = [(f"{bits} bits", f"{worst:.1f}", f"{middle:.1f}") for bits, (worst, middle) in found.soft.items()]
-    rows.append(("16 bits, as the array would", f"{found.words[0]:.1f}", f"{found.words[1]:.1f}"))
+    rows.append(("16 bits, as it is built", f"{found.words[0]:.1f}", f"{found.words[1]:.1f}"))
     rows.append(("float64", f"{found.converged[0]:.1f}", f"{found.converged[1]:.1f}"))
     title = f"SOFT by {STEPS} steps of Newton, against the exact inverse (condition up to {found.condition:.0f}), dB"
     show_table(title, rows, ("numbers", "worst head", "median head"))

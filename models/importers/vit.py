@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint, check_tensors
-from ..config import ModelConfig, TaskConfig
+from ..config import LANDMARK_KIND, ModelConfig, TaskConfig
 from ..errors import EdgemoeError, brief, listing
 from .behind import cut
 from .decoders import is_pup, pup
@@ -179,7 +179,8 @@ class Vit:
                 self.norm(tensors, f"{block}.{norm}", width)
             for norm in ("q_norm", "k_norm") if qk_norm else ():
                 self.norm(tensors, f"{block}.attn.{norm}", width // heads)
-            self.dense(tensors, f"{block}.attn.qkv", 3 * width, width)
+            parts = 2 if options.attention == LANDMARK_KIND else 3  # whose keys are its queries
+            self.dense(tensors, f"{block}.attn.qkv", parts * width, width)
             if (vectors := f"{block}.attn.features") in self.tensors:
                 tensors[vectors] = self.take(vectors, (None, None))
             if f"{block}.attn.norm.gate" in self.tensors:

@@ -25,7 +25,7 @@ from ..graph import Graph, graph
 from ..keys import Key, Role
 from ..operations.attention import Completion
 from ..operations.operation import Matrix, Operation, Quantised
-from ..steps import Shift
+from ..steps import Landmarks, Shift
 from .arithmetic import raised
 from .calibrate import TAIL_POWERS, calibrate, default_images, outlier
 from .calibration import Calibration
@@ -362,11 +362,13 @@ def _shifts(part: Any, owner: Key) -> Iterator[tuple[Key, str, int]]:
         elif isinstance(value, list):
             for item in value:
                 yield from _shifts(item, owner)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Shift):
+            yield from ((owner, f"{part}_shift", shift) for each in value for part, shift in vars(each).items())
         elif isinstance(value, Shift):
             yield from ((owner, f"{part}_shift", shift) for part, shift in vars(value).items())
         elif isinstance(value, Linear):
             yield from _shifts(value, value.key)
-        elif isinstance(value, Completion):
+        elif isinstance(value, Completion | Landmarks):
             yield from _shifts(value, owner)
 
 

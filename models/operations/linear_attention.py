@@ -184,7 +184,7 @@ class LinearAttention(Attention):
         ), after
 
 
-def fixed(key: Key, weights: NDArray[np.int16], shift: Shift, groups: int = 1) -> Linear:
+def fixed(key: Key, weights: NDArray, shift: Shift, groups: int = 1) -> Linear:
     """A matrix that no training has made: these integers as they are."""
     outputs = weights.shape[1]
     return Linear(

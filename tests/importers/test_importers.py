@@ -97,6 +97,21 @@ def agrees(
     assert got is not None and sqnr(want, got) > 38
 
 
+def test_queries_that_are_keys(tmp_path: Path) -> None:
+    """Two parts of three are what SOFT has, and no other kind."""
+    state = shaken(libraries().Vit(**SMALL_VIT)).state_dict()
+    width = SMALL_VIT["embed_dim"]
+    both = {name: tensor[: 2 * width] if ".qkv." in name else tensor for name, tensor in state.items()}
+    torch.save(both, tmp_path / "soft.pth")
+    checkpoint, _ = imported(tmp_path / "soft.pth", heads=3, attention="soft")
+    assert checkpoint.config.attention == "soft"
+    assert np.array_equal(checkpoint.tensors["blocks.0.attn.qkv.weight"], both["blocks.0.attn.qkv.weight"].numpy())
+    torch.save(state, tmp_path / "three.pth")
+    for file, kind, shape in (("soft", "softmax", f"{3 * width} x"), ("three", "soft", f"{2 * width} x")):
+        with pytest.raises(EdgemoeError, match=rf"blocks\.0\.attn\.qkv\.weight has shape .*, expected {shape}"):
+            imported(tmp_path / f"{file}.pth", heads=3, attention=kind)
+
+
 @pytest.mark.parametrize("kind", TIMM)
 def test_timm(kind: str, tmp_path: Path) -> None:
     model = shaken(libraries().Vit(**SMALL_VIT | TIMM[kind]))

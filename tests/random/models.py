@@ -90,16 +90,20 @@ def random_weights(config: ModelConfig, rng: np.random.Generator) -> Checkpoint:
 
 
 def random_model(
-    hardware: HardwareConfig, seed: int, trace: bool = True, cut: bool = False
+    hardware: HardwareConfig, seed: int, trace: bool = True, cut: bool = False, attention: str = ""
 ) -> tuple[CompiledProgram, list[NDArray[np.uint8]]]:
     """A compiled program, traced, of the first shape of the seed that fits the build, and its images.
 
-    cut: of the first that does not fit in one piece.
+    cut: of the first that does not fit in one piece. attention: with this kind, if it is not one of the build's units.
     """
     rng = np.random.default_rng([seed, 17, int(cut)] if cut else [seed, 17])
     larger = replace(hardware, rows=3 * hardware.rows, tokens=3 * hardware.tokens, width=3 * hardware.width)
     while True:
         config = random_config(larger if cut else hardware, rng)
+        if attention:
+            if not config.landmarks:
+                continue
+            config = replace(config, attention=attention, qk_norm="")
         room = hardware.rows // config.tokens
         # The least of a picture that is on chip at once: a row of patches beside the residual's copy.
         row_of_patches = (1 + config.patches_per_row) * hardware.words(config.patch_size_words)
@@ -118,6 +122,7 @@ def random_model(
         numbers = {old: new for new, old in enumerate(sorted({s.image for s in streams}))}
         streams = [Stream(numbers[s.image], s.task) for s in streams]
         formats = [each for each in WeightFormat if each.fast == bool(hardware.packed)]
+        formats = [WeightFormat.SIXTEEN, WeightFormat.EIGHT] if attention else formats
         bits = formats[int(rng.integers(len(formats)))]
         try:
             program = compiler.compile(

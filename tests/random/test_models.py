@@ -76,6 +76,15 @@ def test_random_shapes_with_every_kind_of_attention(seeds):
         compare_program(FAMILY, program, images, seed)
 
 
+@pytest.mark.parametrize("hardware", [preset("tiny"), WIDER, DEEP], ids=lambda hardware: hardware.name)
+@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(100, 120), marks=pytest.mark.full)])
+def test_random_shapes_with_landmarks(hardware, seeds):
+    """Builds of softmax alone, whatever their array."""
+    for seed in seeds:
+        program, images = random_model(hardware, seed, attention="soft")
+        compare_program(hardware, program, images, seed)
+
+
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(100, 140), marks=pytest.mark.full)])
 def test_random_shapes_with_norms_of_heads(seeds):
     normed = dataclasses.replace(preset("tiny"), head_norms=1)

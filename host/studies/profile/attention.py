@@ -123,7 +123,7 @@ def _by_features(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
 def _by_landmarks(run: Run) -> dict[tuple[int, int], NDArray[np.float64]]:
     """The same by landmarks: K1 (K2 + 0.01 I)^-1 K1^T, whose numbers may be below zero; a row adds up to 1."""
     program, config = run.program, run.program.config
-    kernels: dict[tuple[str, int, int, int], NDArray[np.float64]] = {}  # what, slot, layer, head
+    kernels: dict[tuple[str, int, int, int], NDArray] = {}  # what, slot, layer, head
     largest: dict[int, NDArray[np.int64]] = {}
     for trace, data in zip(program.traces, run.traces, strict=True):
         i = program.instructions[trace.instruction]
