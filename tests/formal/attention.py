@@ -156,7 +156,7 @@ def score_functions(p: Property, unit: Any) -> None:
 
 
 def gate(p: Property, unit: Any) -> None:
-    """Numbers meet their own values; both sides of a value share the number; far out it is there whole, or not at all."""
+    """Numbers meet their own values; both sides of a value share a number; far out it is there whole or not at all."""
     m, latency = p.m, unit.LATENCY
     dut = p.unit(unit(1), number=Mux(p.free(1, "negative"), -1, 1) << 14)  # no solver sees through other products
     value, number, word, age = dut.value[0], dut.number[0], dut.word[0], since_reset(p, latency + 1)
