@@ -102,6 +102,8 @@ class Engine(wiring.Component):
         )
         if softmax.SCALE_DELAY > softmax.LATENCY + row_pipeline.entry - 2:
             raise ValueError("1/sum of a row comes later than its sums leave the accumulator")
+        if config.packed and layernorm.SWEEP_DELAY > Streamer.LATENCY + row_pipeline.entry:
+            raise ValueError("1/sigma of a row that follows comes later than its sums leave the accumulator")
         m.submodules.writeback = Writeback(config)
         units = m.submodules
         self._instructions(m, units)

@@ -180,8 +180,9 @@ class Core:
         # Sequencer: it is free; when the next instructions were asked for.
         self.sequencer, self.asked = 0, deque([0] * AHEAD, AHEAD)
         # Streamer: it is free; when the last instructions were taken, and complete, the very last one up to the first
-        # row of its last column; the last block's first row; the last row that took the long way.
-        self.streamer = self.complete = self.led = 0
+        # row of its last column; the sweep beside them, and one that a MATMUL has passed by; the last block's first
+        # row; the last row that took the long way.
+        self.streamer = self.complete = self.led = self.swept = self.passed = 0
         self.taken, self.done = deque([0] * QUEUED, QUEUED), deque([0] * IN_FLIGHT, IN_FLIGHT)
         self.weigh = PROBABILITY + (REWEIGHTING if "softplus" in hardware.weighings else 0)
         self.block, self.probability = -SPACING, -self.weigh - 3
@@ -216,7 +217,10 @@ class Core:
         """All but MATMUL: alone, when everything before it is complete."""
         h = self.hardware
         self.taken.append(max(self.streamer, issued + 1))
-        start = max(self.taken[-1] + 1, self.complete + 1)
+        complete = max(self.complete, self.swept)
+        if i.follow and h.packed and i.opcode in (Opcode.LAYERNORM, Opcode.ROUTE) and self.led:
+            complete = self.led
+        start = max(self.taken[-1] + 1, complete + 1)
         words, bus = rows * i.columns, 0
         if i.opcode == Opcode.LAYERNORM:
             cycles = rows + SWEEP
@@ -237,6 +241,10 @@ class Core:
                 cost.read += beats * h.bus_bytes
         cost.rows += rows
         cost.spent[Limit.DEPENDENCY] += start - self.streamer
+        if i.opcode == Opcode.LAYERNORM and h.packed:
+            cost.spent[Limit.LATENCY] += 1
+            self.streamer, self.swept = start + 1, start + cycles
+            return
         cost.spent[Limit.BUS] += bus
         cost.spent[Limit.LATENCY] += cycles + 1 - bus
         self.streamer, self.led = start + cycles + 1, 0
@@ -265,10 +273,11 @@ class Core:
 
         self.taken.append(max(self.streamer, issued + 1))
         ready = self.taken[-1] + BEGIN
-        waited = self.complete if i.wait_stream else 0
-        if i.follow and h.packed:
-            waited = min(waited, self.led)
-        free = max(ready, max(self.done[0], waited) + 2)  # a row may be issued
+        follows = i.follow and h.packed
+        waited = (min(self.complete, self.led) if follows else self.complete) if i.wait_stream else 0
+        waited = max(waited, self.done[0], self.passed if follows else self.swept)
+        free = max(ready, waited + 2)  # a row may be issued
+        self.passed = self.swept
         if not i.probabilities:
             free = max(free, self.probability + self.weigh + 3)
         spent[Limit.LATENCY if free == ready else Limit.DEPENDENCY] += free - self.streamer
@@ -332,7 +341,7 @@ class Core:
         if i.opcode == Opcode.MATMUL:
             self.matmul(i, cost, issued, rows, i.address + i.expert_stride * expert)
         elif i.opcode in (Opcode.EXPERTS, Opcode.END):  # the sequencer itself waits
-            self.sequencer = max(issued, self.complete + 1)
+            self.sequencer = max(issued, self.complete + 1, self.swept + 1)
             if i.opcode == Opcode.END:
                 cost.spent[Limit.DEPENDENCY] += self.sequencer - self.streamer
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgemoe.host.compiler.draft import Draft, Operand, Room
-from edgemoe.hw.contract.isa import Instruction, Memory, Opcode
+from edgemoe.hw.contract.isa import Activation, Instruction, Memory, Opcode
 
 
 def mark_waits(drafts: Sequence[Draft], follow: bool = False) -> None:
@@ -26,8 +26,12 @@ def mark_waits(drafts: Sequence[Draft], follow: bool = False) -> None:
         def unfinished(operands: Sequence[Room | Operand], complete: int) -> bool:
             return any(written.get(operand, -1) >= complete for operand in operands)
 
+        before = drafts[max(0, index - 1)]
         if draft.opcode != Opcode.MATMUL:
             complete = index
+            if follow and led(before, draft):
+                draft.fields["follow"] = 1
+                complete -= draft.opcode == Opcode.LAYERNORM
         else:
             # The loader runs at most one block ahead of the array: when it reads keys, the MATMUL before this one has
             # begun to stream. It does not wait for what stands between the two.
@@ -37,11 +41,14 @@ def mark_waits(drafts: Sequence[Draft], follow: bool = False) -> None:
             if unfinished(draft.reads, complete):
                 draft.fields["wait_stream"] = 1
                 begun = index
+                swept = before.opcode == Opcode.LAYERNORM
+                reads = [o for o in draft.reads if not (swept and o in before.writes)]
                 # Rooms and scores are only ever streamed.
-                others = [o for o in draft.reads if isinstance(o, Operand) and o is not Operand.SCORE]
-                if follow and not unfinished(others, complete) and in_step(drafts[index - 1], draft):
+                others = [o for o in reads if isinstance(o, Operand) and o is not Operand.SCORE]
+                rows = in_step(drafts[index - 1 - swept], draft) or not unfinished(reads, complete)
+                if follow and rows and not unfinished(others, complete) and (not swept or beside(before, draft)):
                     draft.fields["follow"] = 1
-                    begun = index - 1
+                    begun = index - 1 - swept
                 # What it follows is complete when the next one starts to stream: two are under way at most.
                 complete = index
         if draft.opcode == Opcode.EXPERTS:
@@ -54,12 +61,38 @@ def in_step(writer: Draft, reader: Draft) -> bool:
     sooner one where they are of row i of the reader.
     """
     wrote, read = (Instruction(each.opcode, _numbers(each)) for each in (writer, reader))
-    streamed = Memory.SCORE if read.probabilities else Memory.ACTIVATION
-    if writer.opcode != Opcode.MATMUL or wrote.memory != streamed or wrote.scatter or read.gather:
+    routes = reader.opcode == Opcode.ROUTE
+    streamed = Memory.SCORE if read.probabilities or routes else Memory.ACTIVATION
+    base, stride = wrote.destination_base, wrote.destination_stride
+    if wrote.copy and streamed == Memory.ACTIVATION:
+        base, stride = wrote.copy_base, wrote.copy_stride
+    elif wrote.memory != streamed:
         return False
-    if wrote.destination_stride != read.stream_stride or read.chunks > read.stream_stride:
+    if writer.opcode != Opcode.MATMUL or wrote.scatter or read.gather:
         return False
-    return wrote.destination_base >= read.stream_base and (not read.steps or wrote.row_base >= read.steps_base)
+    if stride != read.stream_stride or (read.columns if routes else read.chunks) > stride:
+        return False
+    return base >= read.stream_base and (not read.steps or wrote.row_base >= read.steps_base)
+
+
+def led(writer: Draft, reader: Draft) -> bool:
+    """The reader is a LAYERNORM, or a ROUTE, of whose rows i depends on row i of the writer, a MATMUL, or sooner ones.
+    (A ROUTE of as many rows ends behind it.)
+    """
+    wrote, read = (Instruction(each.opcode, _numbers(each)) for each in (writer, reader))
+    if reader.opcode == Opcode.ROUTE:
+        return in_step(writer, reader) and wrote.rows == read.rows and not wrote.probabilities
+    norm, matmul = reader.opcode == Opcode.LAYERNORM, writer.opcode == Opcode.MATMUL
+    return norm and matmul and not wrote.scatter and wrote.row_base >= read.row_base
+
+
+def beside(norm: Draft, reader: Draft) -> bool:
+    """Row i of the reader, a MATMUL, needs the scale of row i of the LAYERNORM before it or sooner ones, and changes no
+    sums of rows.
+    """
+    swept, read = (Instruction(each.opcode, _numbers(each)) for each in (norm, reader))
+    sums = read.memory == Memory.RESIDUAL or read.row_sums or read.activation == Activation.GATED
+    return read.row_base <= swept.row_base and not read.gather and not sums
 
 
 def _numbers(draft: Draft) -> dict[str, int]:

@@ -362,8 +362,9 @@ FIELDS = (
     Field(
         "follow",
         1,
-        "wait_stream, but for the first row of the last column that the MATMUL before writes, not for all of it; a "
-        "build without `packed` takes no notice",
+        "wait_stream, but for the first row of the last column that the MATMUL before writes, not for all of it, and "
+        "of a LAYERNORM in between for no more than its start; LAYERNORM, ROUTE: likewise; a build without `packed` "
+        "takes no notice",
     ),
 )
 OFFSETS = {f.name: sum(g.bits for g in FIELDS[:i]) for i, f in enumerate(FIELDS)}

@@ -405,6 +405,10 @@ class Operation:
 
 
 ALONE = "Everything before it is complete. It runs alone: the next instruction begins when it is complete."
+FOLLOWS = (
+    " With `follow` the MATMUL before it may be writing its last column, row by row: set it where row i takes from "
+    "there what is written as row i or sooner."
+)
 DMA = ("memory/dma.py", "memory/gearbox.py")
 
 OPERATIONS: Mapping[Opcode, Operation] = {
@@ -446,7 +450,9 @@ OPERATIONS: Mapping[Opcode, Operation] = {
         "At most one MATMUL is under way before it, which drains while this one streams; whatever came before that "
         "one is complete. With `wait_stream` none is: set it where a streamed word, the residual's old word, or a "
         "row's maximum or scale comes from the MATMUL before. With `follow` as well that one may be writing its "
-        "last column, row by row: set it where row i takes from there what is written as row i or sooner. With "
+        "last column, row by row: set it where row i takes from there what is written as row i or sooner. A LAYERNORM "
+        "before it is complete, without `follow`; with it, it only has begun, and goes through its rows one by one: "
+        "set it where row i takes the scale of its row i or sooner, and changes no sums that it takes. With "
         "`wait_load` the first key or value is read when everything before is complete; without, the loader is at "
         "most one block ahead of the array. Weights are fetched without waiting. Without `probabilities` it begins "
         "when the last probability before it has passed.",
@@ -480,18 +486,20 @@ OPERATIONS: Mapping[Opcode, Operation] = {
     Opcode.LAYERNORM: Operation(
         layernorm,
         (layernorm,),
-        ALONE,
-        "`rows` + SWEEP_DELAY of the unit.",
+        ALONE + FOLLOWS + " A MATMUL with `follow` right behind it begins beside it; what is next, when both have.",
+        "`rows` + SWEEP_DELAY of the unit; beside a MATMUL none but its start.",
         ("compute/layernorm.py", "compute/rsqrt.py"),
+        ("follow",),
     ),
     Opcode.ROUTE: Operation(
         route,
         (route,),
-        ALONE,
+        ALONE + FOLLOWS + " It has as many rows, then, and that MATMUL no `probabilities`.",
         "passes x max(`rows` x `columns`, `columns` + TURN) + `rows` x `columns` + DRAIN, the constants of the unit; "
         "`top_k` passes, with `among_chosen` twice as many.",
         ("compute/router.py", "compute/logit_scan.py", "compute/expert_choice.py", "compute/expert_score.py",
          "compute/expert_queues.py"),
+        ("follow",),
     ),
     Opcode.EXPERTS: Operation(
         None,

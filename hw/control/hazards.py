@@ -18,7 +18,9 @@ class Hazards(wiring.Component):
     A MATMUL may begin when at most one other is under way - none, if it waits for results - and when no row of an
     earlier one is still on its way through the exponentials, `probability_latency` cycles longer than the direct way,
     unless its own rows take that way, too. With `follow` one that waits may begin when the first row of the last column
-    has been written by the one under way: its rows come one a cycle, as fast as rows are streamed.
+    has been written by the one under way: its rows come one a cycle, as fast as rows are streamed. So may an operation,
+    which else is alone. A sweep takes a row a cycle, too: a MATMUL right behind it goes on beside it, if it has
+    `follow`; nothing else begins until the sweep ends.
 
     Ports:
         announced (in): pulse: the loader has a block.
@@ -27,8 +29,9 @@ class Hazards(wiring.Component):
         probability_issued (in): a row takes the long way in this cycle.
         accepted, retired (in): pulses: an instruction was taken, has completed.
         first_written (in): pulse: the first row of a MATMUL's last column has been written, where products are packed.
+        matmul_begins, sweep_begins, operation_ends (in): pulses, likewise; who ends a sweep retires it.
         wait_stream, follow, probabilities (in): of the present instruction, which counts as under way.
-        block_may_start, flush_may_start, matmul_may_begin (out): the rules.
+        block_may_start, flush_may_start, matmul_may_begin, operation_may_begin (out): the rules.
         alone (out): nothing else is under way.
         empty (out): nor is the present instruction.
     Latency: LATENCY = 1 cycle: outputs are those of the events up to the cycle before.
@@ -42,7 +45,8 @@ class Hazards(wiring.Component):
 
     def __init__(self, *, block_spacing: int, probability_latency: int, packed: bool = False):
         self.block_spacing, self.probability_latency, self.packed = block_spacing, probability_latency, packed
-        more = {"flush_starts": In(1), "flush_may_start": Out(1), "first_written": In(1), "follow": In(1)}
+        pulses = ("flush_starts", "first_written", "matmul_begins", "sweep_begins", "operation_ends", "follow")
+        more = {**{name: In(1) for name in pulses}, "flush_may_start": Out(1), "operation_may_begin": Out(1)}
         super().__init__(
             {
                 "announced": In(1),
@@ -84,7 +88,8 @@ class Hazards(wiring.Component):
         with m.Elif(since_probabilities != passed):
             m.d.sync += since_probabilities.eq(since_probabilities + 1)
 
-        in_flight = Signal(range(IN_FLIGHT + 2))  # instructions taken and not complete, the present one among them
+        # Instructions taken and not complete, the present one among them, and a sweep.
+        in_flight = Signal(range(IN_FLIGHT + 2 + self.packed))
         m.d.sync += in_flight.eq(in_flight + self.accepted - self.retired)
         results = Mux(self.wait_stream, self.alone, in_flight <= IN_FLIGHT)
         if self.packed:
@@ -93,7 +98,17 @@ class Hazards(wiring.Component):
                 m.d.sync += being_written.eq(0)
             with m.Elif(self.first_written):
                 m.d.sync += being_written.eq(1)
-            results |= self.follow & being_written & (in_flight == IN_FLIGHT)
+            sweeps, passed_by = Signal(), Signal()  # a sweep goes on; a MATMUL has begun since
+            with m.If(self.operation_ends):
+                m.d.sync += [sweeps.eq(0), passed_by.eq(0)]
+            with m.Elif(self.sweep_begins):
+                m.d.sync += sweeps.eq(1)
+            with m.Elif(self.matmul_begins):
+                m.d.sync += passed_by.eq(sweeps)
+            others = in_flight - sweeps
+            led = self.follow & ((others == 1) | being_written & (others == IN_FLIGHT))
+            results = results & ~sweeps | led & ~passed_by
+            m.d.comb += self.operation_may_begin.eq(self.alone | led & ~sweeps)
         m.d.comb += [
             self.alone.eq(in_flight == 1),
             self.empty.eq(in_flight == 0),

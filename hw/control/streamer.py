@@ -42,7 +42,8 @@ class Streamer(wiring.Component):
 
     Two instructions may be in flight: one streams while the one before drains. `Hazards` says when a block may start
     and when an instruction may begin. Instructions other than MATMUL wait until everything before them is written and
-    run alone. What is in the registers on the way from the issue of a row to its word:
+    run alone. Packed, LAYERNORM and ROUTE may follow the MATMUL before them, too, and LAYERNORM sweeps beside the
+    MATMUL that follows it. What is in the registers on the way from the issue of a row to its word:
 
     ========  ==================================================================================
     stage     what is in its registers
@@ -125,8 +126,10 @@ class Streamer(wiring.Component):
             hazards.wait_stream.eq(instruction.wait_stream),
             hazards.probabilities.eq(instruction.probabilities),
         ]
+        alone, sweeps, ends = hazards.alone, None, self.operation.done
         if self.config.packed:
-            m.d.comb += [hazards.first_written.eq(self.first_written), hazards.follow.eq(instruction.follow)]
+            alone, sweeps, ends = self._follow(m, hazards, instruction)
+        m.d.comb += self.events.retired.eq(self.final_written | ends)
         with m.If(self.events.retired):
             m.d.sync += self.completed.eq(self.completed + 1)
 
@@ -138,11 +141,16 @@ class Streamer(wiring.Component):
                     m.next = "DEPENDENCY"
             with m.State("DEPENDENCY"):
                 with m.If(instruction.opcode != Opcode.MATMUL):
-                    with m.If(hazards.alone):
+                    with m.If(alone):
                         m.d.comb += self.operation.start.eq(1)
                         m.next = "OPERATION"
+                        if sweeps is not None:
+                            with m.If(sweeps):
+                                m.next = "IDLE"
                 with m.Elif(hazards.matmul_may_begin):
                     m.d.sync += [context.eq(~context), self.streamed.contexts[~context].eq(job)]
+                    if self.config.packed:
+                        m.d.comb += hazards.matmul_begins.eq(1)
                     m.next = "STREAM"
             with m.State("OPERATION"):
                 with m.If(self.operation.done):
@@ -161,6 +169,20 @@ class Streamer(wiring.Component):
         self._locate(m, issued)
         self._events(m, fsm, issue, hazards.empty)
         return m
+
+    def _follow(self, m: Module, hazards: Hazards, instruction) -> tuple[Value, Value, Value]:
+        """(whether an operation may begin, whether the next instruction is taken beside it, pulse: it is complete)."""
+        sweeps, route = (instruction.opcode == opcode for opcode in (Opcode.LAYERNORM, Opcode.ROUTE))
+        held, ends = Signal(), Signal()  # held: it has completed in the cycle of a MATMUL
+        m.d.comb += [
+            ends.eq((self.operation.done | held) & ~self.final_written),
+            hazards.first_written.eq(self.first_written),
+            hazards.follow.eq(instruction.follow),
+            hazards.sweep_begins.eq(self.operation.start & sweeps),
+            hazards.operation_ends.eq(ends),
+        ]
+        m.d.sync += held.eq((self.operation.done | held) & self.final_written)
+        return Mux(sweeps | route, hazards.operation_may_begin, hazards.alone), sweeps, ends
 
     def _may_issue(self, m: Module, issue: Signal, issued: Signal, begins: Signal, hazards: Hazards) -> Value:
         """The next row may go: the first of a block if that is there, the first that flushes if those before are."""
@@ -278,7 +300,6 @@ class Streamer(wiring.Component):
         operating, waits = fsm.ongoing("OPERATION"), fsm.ongoing("STREAM") & ~issue
         norm, route = opcode == Opcode.LAYERNORM, opcode == Opcode.ROUTE
         m.d.comb += [
-            events.retired.eq(self.final_written | self.operation.done),
             events.array_active.eq(issue),
             events.waits_for_weights.eq(waits & self.waits_for_weights),
             events.waits_for_operands.eq(waits & ~self.waits_for_weights),

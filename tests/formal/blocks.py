@@ -256,7 +256,7 @@ def streamer_waits(p: Property, unit: Any) -> None:
 
 
 def following(p: Property, unit: Any) -> None:
-    """With rows that flush, and MATMULs that follow the one before."""
+    """With rows that flush, instructions that follow the MATMUL before, and sweeps beside it."""
     hazards(p, unit, packed=True)
 
 
@@ -268,7 +268,7 @@ def hazards(p: Property, unit: Any, packed: bool = False) -> None:
     dut = p.unit(unit(block_spacing=spacing, probability_latency=latency, packed=packed))
     under_way = counter(p, 3, dut.accepted, dut.retired, name="under_way")
     p.assume(~dut.retired | (under_way != 0))
-    p.assume(~dut.accepted | (under_way < 3) & ~dut.retired)
+    p.assume(~dut.accepted | (under_way < 3 + packed) & ~dut.retired)
     announced = counter(p, 2, dut.announced, dut.block_starts, name="announced_blocks")
     p.assume(~dut.block_starts | dut.block_may_start)
     p.assume(~dut.announced | (announced == 0) | (announced == 1) & dut.block_starts)
@@ -294,12 +294,24 @@ def hazards(p: Property, unit: Any, packed: bool = False) -> None:
     results = Mux(dut.wait_stream, under_way == 1, under_way <= 2)
     if packed:
         p.check(dut.flush_may_start == (distance >= spacing))
-        # Instructions begin to write their last column, and complete, in order: first as many do as before completed.
-        leading = counter(p, 3, dut.first_written, dut.retired, name="leading")
-        p.assume(~dut.first_written | (leading == 0) & ~dut.retired & (under_way != 0))
-        p.assume(~dut.retired | (leading != 0))
-        results |= dut.follow & (under_way == 2) & (leading == 1)
-        p.cover(dut.matmul_may_begin & dut.wait_stream & (under_way == 2))
+        # Nothing has completed since a MATMUL began to write its last column: it still does.
+        leading, sweeps, passed = (p.register(1, name) for name in ("leading", "sweeps", "passed"))
+        p.m.d.sync += leading.eq(~dut.retired & (leading | dut.first_written))
+        # A sweep is one of those under way, until an operation ends; a MATMUL may begin beside it, but one.
+        p.assume(~dut.matmul_begins | dut.matmul_may_begin & ~dut.accepted)
+        p.assume(~dut.sweep_begins | dut.operation_may_begin & ~dut.accepted & ~dut.matmul_begins & (under_way != 0))
+        p.assume(~dut.operation_ends | dut.retired & ~dut.sweep_begins)
+        p.assume(~dut.retired | dut.operation_ends | (under_way > sweeps + dut.sweep_begins))
+        p.m.d.sync += sweeps.eq(~dut.operation_ends & (sweeps | dut.sweep_begins))
+        p.m.d.sync += passed.eq(~dut.operation_ends & (passed | sweeps & dut.matmul_begins))
+        rest = under_way - sweeps
+        p.check(dut.operation_may_begin == (under_way == 1) | dut.follow & ~sweeps & leading & (under_way == 2))
+        beside = dut.follow & ((rest == 1) | (rest == 2) & leading)
+        results = Mux(sweeps, beside & ~passed, results | beside)
+        p.cover(dut.matmul_may_begin & dut.wait_stream & (under_way == 2) & ~sweeps)
+        p.cover(dut.matmul_begins & (under_way == 3))
+        p.cover(passed & (under_way == 3) & ~dut.matmul_may_begin & dut.follow)
+        p.cover(dut.operation_may_begin & (under_way == 2))
     order = dut.probabilities | (long_way > latency + 1)
     p.check(dut.matmul_may_begin == results & order)
     p.cover((distance == spacing) & dut.block_may_start & dut.block_starts)
@@ -331,8 +343,12 @@ PROOFS = [
         Hazards,
         14,
         {
-            "what is written is not awaited": Mutant("self.follow & being_written &", "self.follow &"),
-            "one follows the last but one": Mutant("& (in_flight == IN_FLIGHT)", ""),
+            "what is written is not awaited": Mutant("being_written & (others == IN_FLIGHT)", "(others == IN_FLIGHT)"),
+            "one follows the last but one": Mutant("being_written & (others == IN_FLIGHT)", "being_written"),
+            "a sweep is not awaited": Mutant("results & ~sweeps | led", "results | led"),
+            "a second one begins beside a sweep": Mutant("led & ~passed_by", "led"),
+            "an operation begins beside a sweep": Mutant("led & ~sweeps)", "led)"),
+            "a sweep has no end": Mutant("[sweeps.eq(0), passed_by.eq(0)]", "passed_by.eq(0)"),
             "who completed still leads": Mutant("being_written.eq(0)", "being_written.eq(being_written)"),
             "flushed rows come too close": Mutant(
                 "self.block_starts | self.flush_starts", "self.block_starts"

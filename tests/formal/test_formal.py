@@ -24,10 +24,24 @@ from . import (
     serial,
     slices,
     streams,
+    sweeps,
 )
 from .runner import Proof, Property, prove
 
-MODULES = (memory_system, bus, control_plane, compute, attention, slices, blocks, deep_blocks, streams, sdram, serial)
+MODULES = (
+    memory_system,
+    bus,
+    control_plane,
+    compute,
+    attention,
+    slices,
+    blocks,
+    deep_blocks,
+    sweeps,
+    streams,
+    sdram,
+    serial,
+)
 PROOFS: list[Proof] = [proof for module in MODULES for proof in module.PROOFS]
 
 

@@ -13,7 +13,7 @@ from edgemoe.host.compiler.waits import mark_waits
 from edgemoe.host.compiler.walk import KINDS
 from edgemoe.host.runtime.program import Stream
 from edgemoe.hw.contract.config import preset
-from edgemoe.hw.contract.isa import Memory, Opcode
+from edgemoe.hw.contract.isa import Activation, Memory, Opcode
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.steps import Step
 
@@ -163,6 +163,59 @@ def test_rows_follow():
     listed = [writer(), reader()]
     mark_waits(listed)
     assert "follow" not in listed[1].fields, "a build that cannot"
+
+
+def test_rows_are_scaled_beside_their_norm() -> None:
+    """A LAYERNORM follows who writes its rows, and who is scaled follows both; neither where rows come in another
+    order, nor where sums would change under way.
+    """
+    copy = Room("copy", 8, 3)
+
+    def flags(read: dict[str, int], norm: int = 2, follow: bool = True, **wrote: int) -> tuple[int, ...]:
+        fields = dict(memory=Memory.RESIDUAL, copy=1, copy_base=30, copy_stride=3, row_base=2) | wrote
+        listed = [
+            Draft(Opcode.MATMUL, "w", fields, writes=[Operand.RESIDUAL, copy]),
+            Draft(Opcode.LAYERNORM, "n", dict(row_base=norm), writes=[Operand.NORM]),
+            Draft(
+                Opcode.MATMUL,
+                "r",
+                dict(stream_base=30, stream_stride=3, chunks=2, row_base=2) | read,
+                reads=[copy, Operand.NORM],
+                writes=[Operand.KEY_VALUE],
+            ),
+            Draft(Opcode.MATMUL, "k", {}, holds=[Operand.KEY_VALUE, copy]),
+        ]
+        mark_waits(listed, follow)
+        assert listed[2].fields["wait_stream"] and listed[3].fields["wait_load"]
+        return tuple(draft.fields.get("follow", 0) for draft in listed)
+
+    assert flags({}) == (0, 1, 1, 0)
+    assert flags({}, follow=False) == (0, 0, 0, 0), "a build that cannot"
+    assert flags({}, scatter=1) == (0, 0, 1, 0), "rows in any order: the norm waits, but not who is scaled"
+    assert flags({}, norm=3) == (0, 0, 1, 0), "its row i is the writer's row i + 1"
+    assert flags(dict(row_base=3)) == (0, 1, 0, 0), "row i has the scale of row i + 1"
+    assert flags(dict(stream_base=33)) == (0, 1, 0, 0)
+    assert flags(dict(stream_base=33), norm=3) == (0, 0, 1, 0), "the writer is complete"
+    for sums in (dict(memory=Memory.RESIDUAL), dict(row_sums=1), dict(activation=Activation.GATED)):
+        assert flags(sums) == (0, 1, 0, 0), "it changes sums that are still to be read"
+
+
+def test_experts_are_chosen_as_logits_are_written() -> None:
+    def follows(read: dict[str, int], **wrote: int) -> int:
+        fields = dict(memory=Memory.SCORE, destination_stride=1, rows=9) | wrote
+        route = dict(stream_stride=1, columns=1, rows=9) | read
+        listed = [
+            Draft(Opcode.MATMUL, "w", fields, writes=[Operand.SCORE]),
+            Draft(Opcode.ROUTE, "c", route, writes=[Operand.QUEUES]),
+            Draft(Opcode.MATMUL, "r", {}, reads=[Operand.SCORE]),
+        ]
+        mark_waits(listed, follow=True)
+        assert "wait_stream" not in listed[2].fields, "the logits are complete"
+        return listed[1].fields.get("follow", 0)
+
+    assert follows({}) and not follows(dict(rows=8)) and not follows(dict(stream_stride=2))
+    assert not follows({}, probabilities=1) and not follows({}, memory=Memory.ACTIVATION)
+    assert not follows(dict(columns=2)) and follows(dict(columns=2, stream_stride=2), destination_stride=2)
 
 
 def test_a_followed_writer_is_not_complete_for_the_loader() -> None:

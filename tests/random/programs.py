@@ -78,6 +78,7 @@ class Generator:
         self.complete = 0  # all instructions before this one are complete when the next one can be issued
         self.complete_before_last_stream = 0  # ... when the last MATMUL began to stream
         self.before: tuple[int, dict[str, int], dict[Memory, NDArray]] | None = None  # the last MATMUL: number, writes
+        self.sweeps, self.swept = False, 0  # a LAYERNORM is the last, beside which a MATMUL may begin; its row_base
         # Contents of the tables.
         self.kept = np.zeros((4, h.table_rows), bool)  # rows whose maxima are in a table
         self.scores: tuple[int, int, int, int, int] | None = (
@@ -166,9 +167,15 @@ class Generator:
             (self.matmul, 12), (self.attention, 3), (self.residual, 4), (self.layernorm, 2), (self.route, 2),
             (self.experts, 3), (self.load, 1), (self.store, 1), (self.image, 1), (self.burst_of_short_ones, 2),
         ]  # fmt: skip
+        if self.h.packed:
+            choices.append((self.scaled_beside, 4))
         share = np.array([weight for _, weight in choices], float)
         while len(self.instructions) < self.length:
             choices[int(self.rng.choice(len(choices), p=share / share.sum()))][0]()
+        return self.finish()
+
+    def finish(self) -> Program:
+        """What there is so far, and all memories stored."""
         for memory in Memory:
             self.store_all(memory)
         self.emit(Opcode.END)
@@ -190,7 +197,7 @@ class Generator:
         """An instruction that runs when all before it is complete."""
         self.emit(opcode, **values)
         self.now += 1
-        self.complete = self.now
+        self.complete, self.sweeps = self.now, False
 
     def prologue(self) -> None:
         """Every word of every memory gets a value: score memory from MATMULs, the others from LOADs."""
@@ -370,10 +377,10 @@ class Generator:
             and self.writer[Memory.KEY_VALUE][loaded].max(initial=-1) >= self.complete_before_last_stream
         ):
             fields["wait_load"] = 1
-        if self.reads(fields, streamed_memory, streamed, written) >= max(self.complete, self.now - 1):
+        if self.reads(fields, streamed_memory, streamed, written) >= max(self.complete, self.now - 1 - self.sweeps):
             fields["wait_stream"] = 1
         for name in ("wait_load", "wait_stream"):
-            if self.chance(0.1):
+            if self.chance(0.9 if name == "wait_stream" and self.sweeps else 0.1):
                 fields[name] = 1
         if self.h.packed and fields.get("wait_stream") and self.in_step(fields, streamed_memory, streamed, written):
             fields["follow"] = int(self.chance(0.9))
@@ -389,9 +396,15 @@ class Generator:
     def in_step(
         self, fields: dict[str, int], streamed_memory: Memory, streamed: NDArray, written: dict[Memory, NDArray]
     ) -> bool:
-        """Of what a MATMUL reads, the one before has written only words that it streams, none as a later row."""
-        if self.before is None or self.before[0] != self.now - 1:
+        """Of what a MATMUL reads, the one before has written only words that it streams, none as a later row. If a
+        LAYERNORM is between them, it takes no later row's scale from it, and changes no sums.
+        """
+        sums = fields["memory"] == Memory.RESIDUAL or fields.get("row_sums")
+        later = fields.get("scale") == Scale.NORM and fields["row_base"] > self.swept
+        if self.sweeps and (sums or later or fields.get("gather") or fields.get("activation") == Activation.GATED):
             return False
+        if self.before is None or self.before[0] != self.now - 1 - self.sweeps:
+            return self.sweeps
         last, wrote, words = self.before[0], self.before[1], self.before[2].get(streamed_memory, np.empty(0, int))
         if any(f.get(name) for f in (wrote, fields) for name in ("gather", "scatter", "queued")):
             return False
@@ -415,8 +428,8 @@ class Generator:
     def issue(self, fields: dict[str, int], written: dict[Memory, NDArray]) -> None:
         """Take account of a MATMUL that has been issued."""
         waits = fields.get("wait_stream") and not fields.get("follow")  # what it follows is still under way
-        before = self.now if waits else max(self.complete, self.now - 1)
-        self.complete = max(self.complete, before)
+        before = self.now if waits else max(self.complete, self.now - 1 - self.sweeps)
+        self.complete, self.sweeps = max(self.complete, before), False
         self.complete_before_last_stream = self.complete
         self.before = self.now, fields, written
         for memory, words in written.items():
@@ -597,12 +610,39 @@ class Generator:
             return self.residual()
         first = int(self.choose(*starts))
         known = int(np.argmin(self.statistics[first:])) if not self.statistics[first:].all() else h.rows - first
-        rows = self.pick(1, known)
+        self.sweep(first, self.pick(1, known))
+
+    def sweep(self, first: int, rows: int) -> None:
+        """A LAYERNORM over rows whose sums are known."""
+        h = self.h
         epsilon = int(self.rng.integers(0, 1 << self.pick(1, 48)))
         fields = dict(elements=self.pick(1, h.width), epsilon=epsilon, uncentred=int(self.chance(0.4)))
         of_heads = bool(h.head_norms) and self.chance(0.5)
-        self.blocking(Opcode.LAYERNORM, rows=rows, row_base=first, of_heads=int(of_heads), **fields)
+        wrote = self.before[1] if self.before and self.before[0] == self.now - 1 else {"scatter": 1}
+        in_rows = not wrote.get("scatter") and wrote.get("row_base", 0) >= first
+        follow = int(bool(self.h.packed) and in_rows and self.chance(0.9))
+        complete = self.complete
+        self.blocking(Opcode.LAYERNORM, rows=rows, row_base=first, of_heads=int(of_heads), follow=follow, **fields)
+        self.sweeps, self.swept = bool(self.h.packed), first
+        if follow:
+            self.complete = max(complete, self.now - 2)
         (self.head_norm if of_heads else self.norm)[first : first + rows] = True
+
+    def scaled_beside(self) -> None:
+        """Rows that are scaled while a LAYERNORM goes through them, right behind who writes them."""
+        number = self.now
+        self.residual()
+        if self.before is None or self.before[0] != number:
+            return
+        wrote = self.before[1]
+        rows, first = self.pick(1, wrote["rows"]), wrote["row_base"]
+        self.sweep(first, rows)
+        fields = self.destination(rows, self.pick(1, 4), (Memory.ACTIVATION, Memory.KEY_VALUE))
+        if fields is None or not self.norm[first : first + rows].all():
+            return
+        fields.update(self.shifts(), scale=Scale.NORM, row_base=first)
+        stream = (wrote["copy_base"], wrote["copy_stride"]) if wrote.get("copy") else None
+        self.emit_matmul(fields, stationary=self.stationary(), chunks=self.pick(1, wrote["columns"]), stream=stream)
 
     def route(self, top_k: int | None = None) -> None:
         """Rows that are in no queue yet, unless the queues are emptied. Logits with many ties now and then:
@@ -619,11 +659,17 @@ class Generator:
         experts = self.pick(1, h.experts)
         columns = self.pick(h.words(experts), h.words(h.experts))
         stride = 0 if self.chance(0.2) else None  # all rows alike: all tokens choose the same experts
-        place = self.operand(Memory.SCORE, rows, columns, False)
+        place, follow = self.operand(Memory.SCORE, rows, columns, False), 0
+        if h.packed and self.chance(0.6) and (fields := self.destination(rows, columns, (Memory.SCORE,))):
+            fields.update(self.shifts(), keys=columns * h.lanes)
+            if self.emit_matmul(fields, stationary=self.stationary(), chunks=self.pick(1, 6)):
+                place, stride, follow = (fields["destination_base"], fields["destination_stride"]), None, 1
+                self.scores = rows, *place, columns, fields["keys"]
         if place is None:
             return
         self.blocking(
             Opcode.ROUTE,
+            follow=follow,
             rows=rows,
             row_base=first,
             stream_base=place[0],
@@ -713,9 +759,9 @@ class Generator:
         if not self.routed.any():
             return
         loop = self.emit(Opcode.EXPERTS, length=1)
-        before = self.complete, self.complete_before_last_stream
-        self.complete = self.now
-        self.complete_before_last_stream = self.now
+        before = self.complete, self.complete_before_last_stream, self.sweeps
+        self.complete = self.complete_before_last_stream = self.now
+        self.sweeps = False
         start = len(self.instructions)
         for _ in range(int(self.rng.integers(1, 5))):
             self.choose(
@@ -724,7 +770,7 @@ class Generator:
         body = self.instructions[start:]
         if not body:
             self.instructions.pop()
-            self.complete, self.complete_before_last_stream = before
+            self.complete, self.complete_before_last_stream, self.sweeps = before
             return
         loop.values["length"] = len(body)
         for instruction in body:  # the next expert

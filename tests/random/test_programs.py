@@ -7,10 +7,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from edgemoe.hw.compute.layernorm import LayerNorm
 from edgemoe.hw.contract.config import HardwareConfig, preset
 from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.hw.contract.isa import Activation, Attention, ErrorCode, Memory, Opcode, Scale, Stationary
 from edgemoe.sim import simulator
+from edgemoe.sim.device import Dram
 from edgemoe.sim.emulator import Emulator
 
 from .programs import Generator, Program, random_program
@@ -73,6 +75,31 @@ def test_random_programs_with_packed_products():
     assert {i.unsigned for i in packed} == {i.raised for i in packed if i.activation} == {0, 1}
     following = [i for program in programs for i in program.instructions if i.follow]
     assert len(following) > 40 and {i.probabilities for i in following} == {0, 1} and any(i.packed for i in following)
+    pairs = [pair for program in programs for pair in zip(program.instructions, program.instructions[1:], strict=False)]
+    beside = [(a.follow, b.scale) for a, b in pairs if a.opcode == Opcode.LAYERNORM and b.follow]
+    assert beside.count((1, Scale.NORM)) > 20 and (0, Scale.NORM) in beside
+    assert sum(i.opcode == Opcode.ROUTE for i in following) > 20
+
+
+def test_norms_and_routes_cost_no_more_than_they_must():
+    """Without `follow` the same takes longer, by the sweeps beside which MATMULs begin, and more."""
+    generator = Generator(PACKED, 7, 1)
+    generator.prologue()
+    while sum(i.opcode == Opcode.LAYERNORM and i.follow for i in generator.instructions) < 8:
+        generator.scaled_beside()
+    while sum(i.opcode == Opcode.ROUTE and i.follow for i in generator.instructions) < 8:
+        generator.route()
+    program, cycles = generator.finish(), []
+    pairs = zip(program.instructions, program.instructions[1:], strict=False)
+    beside = sum(a.rows + LayerNorm.SWEEP_DELAY for a, b in pairs if a.opcode == Opcode.LAYERNORM and b.follow)
+    for follow in (1, 0):
+        for i in program.instructions if not follow else ():
+            i.values["follow"] = 0
+        memory = program.link()
+        outcome = simulate(PACKED, memory, Dram())
+        assert outcome.code == ErrorCode.NONE and (outcome.memory == emulate(PACKED, memory)[0]).all()
+        cycles.append(outcome.cycles)
+    assert cycles[1] - cycles[0] > beside
 
 
 @pytest.mark.full
