@@ -47,6 +47,7 @@ class Role(StrEnum):
     WEIGHT_SUMS = "features.weights"
     LANDMARKS = "landmarks"
     HALF_SQUARES = "landmarks.norms"
+    TURNED = "landmarks.turned"
     SOLVED = "landmarks.solved"
     ATTENTION = "attention"
     GATE = "gate"

@@ -215,6 +215,18 @@ NORM_CHANNELS = 8
 
 
 @dataclass(frozen=True)
+class Inversion:
+    """Steps of an inverse. start: on the diagonal of what it begins with; factors: on the diagonal beside it, before
+    each step; before: shifts of the products with the matrix, after: of these with what the inverse was.
+    """
+
+    start: int
+    factors: tuple[int, ...]
+    before: tuple[Shift, ...]
+    after: tuple[Shift, ...]
+
+
+@dataclass(frozen=True)
 class Landmarks:
     """What the heads of a layer have in common that weigh values by distances from landmarks; numbers are integers.
 
@@ -223,11 +235,11 @@ class Landmarks:
                where it is held. scores: shift of products of either
     largest    makes of anything the score of a point with itself, which no other exceeds
     ridged     from the landmarks' kernel, shifted by `kernel`, and ones of `ridge_unit` beside it to the matrix that is
-               inverted; first: on the diagonal of what its inverse begins with
-    factors    on the diagonal beside the inverse, before each step and behind the last one; factor_shifts,
-               inverse_shifts: of the products of each step
-    rest       shift of what the inverse leaves; sums: of the values' sums, solution: of what they are solved to,
-               refined: of each refinement of that, results: of what points take of it
+               inverted
+    first, second   the steps to V and to Z, of which either is what the other one is of another matrix; product: shift
+               of V times the matrix, sums: of the values' sums, turned: of V times these
+    rest       shift of what Z leaves, and `last` on the diagonal beside it; solution: of Z times the above, refined: of
+               each refinement of that, results: of what points take of it
     """
 
     means: NDArray[np.int16]
@@ -236,16 +248,17 @@ class Landmarks:
     largest: Linear
     ridged: Linear
     ridge_unit: int
-    first: int
-    factors: tuple[int, ...]
-    factor_shifts: tuple[Shift, ...]
-    inverse_shifts: tuple[Shift, ...]
+    first: Inversion
+    second: Inversion
+    last: int
     mean: Shift
     halves: Shift
     scores: Shift
     kernel: Shift
-    rest: Shift
+    product: Shift
     sums: Shift
+    turned: Shift
+    rest: Shift
     solution: Shift
     refined: Shift
     results: Shift

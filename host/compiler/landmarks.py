@@ -14,7 +14,8 @@ class Spaces:
     """point    words of a point: of a head's query, and of its norm's channels
     along       words of a row with a number for each token; among: for each landmark
     block       rows of a square matrix of landmarks with whole words either way
-    start       where each value begins in key/value memory, counted from the first of these words; words: of all
+    start       where each value begins in key/value memory, counted from the first of these words; words: of all. Ones
+                are behind one matrix and before the other, and so is the first solution
     """
 
     def __init__(self, c: ModelConfig, h: HardwareConfig) -> None:
@@ -25,8 +26,8 @@ class Spaces:
         self.block = self.among * h.lanes
         square, rows = self.block * self.among, self.block * self.head
         sizes = dict(points=self.tokens * self.point, marks=self.marks * self.point, matrix=square, unit=square)
-        sizes |= {"inverse 0": square, "inverse 1": square, "sums": rows}
-        sizes |= {"solution 0": rows, "first": rows, "solution 1": rows}  # in this order: the second is behind the two
+        sizes |= {"product": square, "inverse 0": square, "inverse 1": square, "sums": rows, "turned": rows}
+        sizes |= {"solution 0": rows, "first": rows, "solution 1": rows}
         self.start = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
         self.words = sum(sizes.values())
 
@@ -44,4 +45,4 @@ class Spaces:
     @property
     def stride(self) -> int:
         """Words of a landmark: its weights of tokens, its kernel, inverse, factor and rest with ones beside them."""
-        return self.along + 8 * self.among
+        return self.along + 9 * self.among

@@ -18,7 +18,7 @@ from edgemoe.models.console import show_table
 from edgemoe.models.keys import Key, Role
 from edgemoe.models.numbers.calibrate import unseen_images
 from edgemoe.models.numbers.forward import forward
-from edgemoe.models.numbers.inverse import FACTOR_FRACTION, REFINEMENTS, UNIT_FRACTION, inverse
+from edgemoe.models.numbers.inverse import FACTOR_FRACTION, REFINEMENTS, UNIT_FRACTION, Stage, inverse
 from edgemoe.models.numbers.words import FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION, WORD_BITS, WORD_LIMIT
 from edgemoe.models.operations.operation import Observer, softmax
 from numpy.typing import NDArray
@@ -130,18 +130,26 @@ def soft_in_words(query: Floats, value: Floats, grid: tuple[int, int]) -> Floats
         fine = np.round(2.0 ** (FINE_PROBABILITY_BITS - below * 2.0**-SCORE_FRACTION))
         return np.minimum(word(fine, FINE_PROBABILITY_BITS - PROBABILITY_BITS), WORD_LIMIT)
 
-    one, unit, steps = np.eye(count), 2.0**UNIT_FRACTION, inverse(RIDGE, count + RIDGE)
+    one, unit = np.eye(count), 2.0**UNIT_FRACTION
     matrix = word(weights(marks, marks) + np.round(RIDGE * 2.0**21) * 2.0**-6 * one, PROBABILITY_BITS - UNIT_FRACTION)
     y = word(weights(marks, rows) @ np.round(value * 2.0**of_v), PROBABILITY_BITS + of_v - of_y)
-    f = steps.fractions
-    x = one * np.round(steps.first * 2.0 ** f[0])
-    for before, after, a, following in zip(f, f[1:], steps.factors, (*steps.factors[1:], 2.0), strict=False):
-        factor = word(one * np.round(a * 2.0**before) * unit - x @ matrix, before + UNIT_FRACTION - FACTOR_FRACTION)
-        x = word(factor @ x, FACTOR_FRACTION + before - after + (a != following))
-    rest = word(one * 2.0 ** f[-1] * unit - x @ matrix, f[-1])
-    w = first = word(x @ y, f[-1] + of_y - of_w)
+
+    def inverted(of: Floats, exponent: int, stage: Stage) -> tuple[Floats, int]:
+        x = one * np.round(stage.start * 2.0 ** stage.fractions[0])
+        for f, a, shift in zip(stage.fractions, stage.factors, stage.shifts(), strict=False):
+            ones = np.round(a * 2.0 ** (f + exponent - UNIT_FRACTION)) * unit
+            x = word(word(one * ones - x @ of, f + exponent - FACTOR_FRACTION) @ x, shift)
+        return x, stage.fractions[-1]
+
+    first, second = inverse(RIDGE, count + RIDGE)
+    v, of_x = inverted(matrix, UNIT_FRACTION, first)
+    product = word(v @ matrix, of_x + UNIT_FRACTION - FACTOR_FRACTION)
+    of_u = fraction(np.abs(v @ y).max() * 2.0 ** -(of_x + of_y))
+    z, of_z = inverted(product, FACTOR_FRACTION, second)
+    rest = word(one * 2.0 ** (of_z + FACTOR_FRACTION) - z @ product, of_z + FACTOR_FRACTION - UNIT_FRACTION)
+    w = start = word(z @ word(v @ y, of_x + of_y - of_u), of_z + of_u - of_w)
     for _ in range(REFINEMENTS):
-        w = word(rest @ w + unit * first, UNIT_FRACTION)
+        w = word(rest @ w + unit * start, UNIT_FRACTION)
     return word(weights(rows, marks) @ w, PROBABILITY_BITS + of_w - of_o) * 2.0**-of_o
 
 

@@ -25,7 +25,7 @@ from ..graph import Graph, graph
 from ..keys import Key, Role
 from ..operations.attention import Completion
 from ..operations.operation import Matrix, Operation, Quantised
-from ..steps import Landmarks, Shift
+from ..steps import Inversion, Landmarks, Shift
 from .arithmetic import raised
 from .calibrate import TAIL_POWERS, calibrate, default_images, outlier
 from .calibration import Calibration
@@ -368,7 +368,7 @@ def _shifts(part: Any, owner: Key) -> Iterator[tuple[Key, str, int]]:
             yield from ((owner, f"{part}_shift", shift) for part, shift in vars(value).items())
         elif isinstance(value, Linear):
             yield from _shifts(value, value.key)
-        elif isinstance(value, Completion | Landmarks):
+        elif isinstance(value, Completion | Landmarks | Inversion):
             yield from _shifts(value, owner)
 
 

@@ -6,7 +6,7 @@ landmarks (K1), the means of 2 x 2 patches, and of these among themselves (K2).
 Nothing in the hardware is SOFT's own. -|a - b|^2 / 2 is a . b - |a|^2 / 2 - |b|^2 / 2, in base 2: NORM_CHANNELS more
 channels of a query. Scores are raised by as much as makes the largest one of them, that of a point with itself, fill
 their words; as the maximum of all rows it is the constant that softmax's exponentials are taken from. The inverse is
-that of `inverse`, in products of words; -X is what is kept of it, as sums are never subtracted, and so values change
+that of `inverse`, in products of words; -V is what is kept of it, as sums are never subtracted, and so values change
 their signs on the way.
 """
 
@@ -24,13 +24,14 @@ from ..config import LANDMARK_GRID, ModelConfig
 from ..keys import Key, Role
 from ..numbers.calibration import Channels
 from ..numbers.folding import Folded
-from ..numbers.inverse import FACTOR_FRACTION, UNIT_FRACTION, inverse
+from ..numbers.inverse import FACTOR_FRACTION, MOST, UNIT_FRACTION, Stage, inverse, scaled
 from ..numbers.linear import Linear
 from ..numbers.words import PROBABILITY_BITS, SCORE_FRACTION, WORD_BITS
 from ..steps import (
     NORM_CHANNELS,
     RESIDUAL,
     EachStream,
+    Inversion,
     Landmarks,
     Place,
     Prepare,
@@ -83,6 +84,11 @@ class LandmarkAttention(Attention):
         """What queries are divided by."""
         return self.config.head_width**0.25
 
+    @property
+    def stages(self) -> tuple[Stage, Stage]:
+        """Of the inverse."""
+        return inverse(RIDGE, self.config.landmarks + RIDGE)
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         width = self.config.width
         return (
@@ -90,7 +96,7 @@ class LandmarkAttention(Attention):
         )
 
     def ranges(self) -> Sequence[Key]:
-        roles = (Role.HALF_SQUARES, Role.SUMMARY, Role.SOLVED, Role.PROJECTION)
+        roles = (Role.HALF_SQUARES, Role.SUMMARY, Role.TURNED, Role.SOLVED, Role.PROJECTION)
         return [*map(self.key, roles), self.result]
 
     def matrices(self) -> Sequence[Matrix]:
@@ -101,7 +107,7 @@ class LandmarkAttention(Attention):
     def work(self) -> Sequence[Work]:
         c, (query, value, projection) = self.config, self.matrices()
         m, n, d = c.landmarks, c.tokens, c.head_width
-        steps = len(inverse(RIDGE, m + RIDGE).factors)
+        first, second = (len(stage.factors) for stage in self.stages)
 
         def product(rows: int, inputs: int, outputs: int, count: int = 1) -> Work:
             return Work(Over.STREAM, inputs, outputs, count * c.heads, weights=False, rows=rows)
@@ -111,11 +117,11 @@ class LandmarkAttention(Attention):
             replace(Work.of(query), count=2),
             product(m, n, d, 2),
             product(m, d + NORM_CHANNELS, m),
-            product(m, 2 * m, m, steps + 1),
-            product(m, m, m, 2 * steps - 1),
+            product(m, 2 * m, m, first + second + 1),
+            product(m, m, m, first + second + 2),
             product(m, d + NORM_CHANNELS, n),
             product(m, n, d),
-            product(m, m, d, 2),
+            product(m, m, d, 3),
             product(n, d + NORM_CHANNELS, m),
             product(n, m, d),
             Work.of(projection),
@@ -126,15 +132,18 @@ class LandmarkAttention(Attention):
         y, _ = self.norm.forward(x, context)
         both = linear(y, context.tensors, self.name("qkv")).reshape(len(x), c.tokens, 2, c.heads, c.head_width)
         query, value = both.transpose(2, 0, 3, 1, 4)
-        scaled = query / context.dtype(self.unit)
-        marks = means(c).astype(context.dtype) @ scaled
-        near, ridge = kernel(scaled, marks), context.dtype(RIDGE) * np.eye(c.landmarks, dtype=context.dtype)
-        summary = near.swapaxes(-1, -2) @ value
-        solved = np.linalg.solve(kernel(marks, marks) + ridge, summary)
+        points = query / context.dtype(self.unit)
+        marks = means(c).astype(context.dtype) @ points
+        near, ridge = kernel(points, marks), context.dtype(RIDGE) * np.eye(c.landmarks, dtype=context.dtype)
+        among, summary = kernel(marks, marks) + ridge, near.swapaxes(-1, -2) @ value
+        solved = np.linalg.solve(among, summary)
         attention = near @ solved
-        see.reach(self.key(Role.HALF_SQUARES), np.square(scaled).sum(axis=-1) / 2 * context.dtype(math.log2(math.e)))
+        see.reach(self.key(Role.HALF_SQUARES), np.square(points).sum(axis=-1) / 2 * context.dtype(math.log2(math.e)))
         shown = {Role.QUERY: query, Role.KEY: query, Role.VALUE: value, Role.ATTENTION: attention}
-        for role, tensor in (shown | {Role.SUMMARY: summary, Role.SOLVED: solved}).items():
+        shown |= {Role.SUMMARY: summary, Role.SOLVED: solved}
+        if see.active:
+            shown[Role.TURNED] = scaled(among, self.stages[0]) @ summary
+        for role, tensor in shown.items():
             see.sample(self.key(role), tensor)
         return self.projected(x, attention, context)
 
@@ -146,7 +155,7 @@ class LandmarkAttention(Attention):
         found = (query, query, reach(Role.VALUE), reach(Role.ATTENTION), none, none)
         channel = Channels(*(x.astype(np.float64) for x in found))
         calibration.channels[self.layer] = channel
-        for role in (Role.SUMMARY, Role.SOLVED):
+        for role in (Role.SUMMARY, Role.TURNED, Role.SOLVED):
             calibration.ranges[self.key(role)] = float((reach(role) * value_boost(channel)).max())
 
     def scales(self, channel: Channels | None = None) -> tuple[NDArray, NDArray]:
@@ -177,6 +186,8 @@ class LandmarkAttention(Attention):
         q, c, channel = quantiser, self.config, quantiser.calibration.channels[self.layer]
         if q.format.byte_scores:
             raise ValueError(f"queries of {c.attention} attention have 16 bits")
+        if c.landmarks > MOST:
+            raise ValueError(f"it has {c.landmarks} landmarks, words of 16 bits invert what {MOST} are to each other")
         queries, values, projections = self.matrices()
         norm = self.norm
         lowest = norm.lowest(q.sigma(norm.key), before)
@@ -188,7 +199,7 @@ class LandmarkAttention(Attention):
         query = min(q.cap(queries, norm.fraction, lowest), q.exponent(float(channel.query.max())))
         query = q.note(self.key(Role.QUERY), min(query, (WORD_BITS + norms) // 2))
         norms = min(norms, 2 * query - 2)
-        if 2 * query < SCORE_FRACTION:
+        if norms < 0 or 2 * query < SCORE_FRACTION:
             raise ValueError(f"queries of layer {self.layer} are too coarse for {c.attention} attention")
         halves = q.note(self.key(Role.HALF_SQUARES), min(q.exponent(half), 2 * query + 1))
         value = q.cap(values, norm.fraction, lowest)
@@ -196,14 +207,15 @@ class LandmarkAttention(Attention):
         query_linear = q.linear(queries, reach=q.without_bias(queries, channel.query), output=query, **common)
         value_linear = q.linear(values, reach=q.without_bias(values, boosted), output=value, **common)
 
-        steps = inverse(RIDGE, c.landmarks + RIDGE)
-        last = steps.fractions[-1]
+        first, second = self.stages
+        of_v, of_z = first.fractions[-1], second.fractions[-1]
 
         def noted(role: Role, finest: int) -> int:
             return q.note(self.key(role), min(finest, q.exponent(q.reach(self.key(role)))))
 
         summary = noted(Role.SUMMARY, PROBABILITY_BITS + value)
-        solved = noted(Role.SOLVED, last + summary)
+        turned = noted(Role.TURNED, of_v + summary)
+        solved = noted(Role.SOLVED, of_z + turned)
         attention = min(q.exponent(float(attended.max())), PROBABILITY_BITS + solved)
         q.note(self.key(Role.ATTENTION), attention)
         after = q.note(self.result, min(after, q.cap(projections, attention)))
@@ -214,6 +226,19 @@ class LandmarkAttention(Attention):
         def shift(total: int, most: int = q.GUARD_BITS) -> Shift:
             guard = min(most, total)
             return Shift(total - guard, guard)
+
+        def diagonal(a: float, fraction: int, of_matrix: int) -> int:
+            """a, beside words of this exponent, whose products with ones are as fine as the words' with the matrix."""
+            return round(a * 2.0 ** (fraction + of_matrix - UNIT_FRACTION))
+
+        def inversion(stage: Stage, of_matrix: int, sign: int) -> Inversion:
+            pairs = list(zip(stage.factors, stage.fractions, strict=False))
+            return Inversion(
+                sign * round(stage.start * 2.0 ** stage.fractions[0]),
+                tuple(diagonal(a, fraction, of_matrix) for a, fraction in pairs),
+                tuple(shift(fraction + of_matrix - FACTOR_FRACTION) for _, fraction in pairs),
+                tuple(map(shift, stage.shifts())),
+            )
 
         unit, raised = 1 << UNIT_FRACTION, (2 * RAISED << norms) - 1
         narrow = shift(halves + UNIT_FRACTION - norms)
@@ -233,30 +258,24 @@ class LandmarkAttention(Attention):
             ),
             ridged=replace(fixed(key, ridged, shift(PROBABILITY_BITS)), input_groups=2),
             ridge_unit=RIDGE_UNIT,
-            first=-round(steps.first * 2.0 ** steps.fractions[0]),
-            factors=tuple(round(a * 2.0**f) for a, f in zip((*steps.factors, 1.0), steps.fractions, strict=True)),
-            factor_shifts=tuple(shift(f + UNIT_FRACTION - FACTOR_FRACTION) for f in steps.fractions[:-1]),
-            inverse_shifts=tuple(shift(total) for total in self.inverse_totals()),
+            first=inversion(first, UNIT_FRACTION, -1),
+            second=inversion(second, FACTOR_FRACTION, 1),
+            last=diagonal(1.0, of_z, FACTOR_FRACTION),
             mean=shift(UNIT_FRACTION),
             halves=shift(2 * query + 1 - halves),
             scores=shift(2 * query - SCORE_FRACTION),
             kernel=shift(UNIT_FRACTION),
-            rest=shift(last),
+            product=shift(of_v + UNIT_FRACTION - FACTOR_FRACTION),
             sums=shift(PROBABILITY_BITS + value - summary),
-            solution=shift(last + summary - solved),
+            turned=shift(of_v + summary - turned),
+            rest=shift(of_z + FACTOR_FRACTION - UNIT_FRACTION),
+            solution=shift(of_z + turned - solved),
             refined=shift(UNIT_FRACTION),
             results=shift(PROBABILITY_BITS + solved - attention, VALUE_GUARD),
         )
         return QuantisedLandmarkAttention(
             self, norm.epsilon(before), query_linear, value_linear, projection, landmarks
         ), after
-
-    def inverse_totals(self) -> Iterator[int]:
-        """Of each step, by how much its sums are finer than its words, which are halved where a changes."""
-        steps = inverse(RIDGE, self.config.landmarks + RIDGE)
-        following = (*steps.factors[1:], 2.0)
-        for before, after, a, b in zip(steps.fractions, steps.fractions[1:], steps.factors, following, strict=False):
-            yield FACTOR_FRACTION + before - after + (a != b)
 
 
 @dataclass(frozen=True)

@@ -290,6 +290,33 @@ def test_landmarks_need_no_unit_of_their_own() -> None:
     assert compiler.compile(model, ((0, 0),), changed(tiny, wanted))
 
 
+@pytest.mark.parametrize("factor", [0, 1e-3, 0.1, 3, 30])
+def test_landmarks_near_and_far(factor: float) -> None:
+    """All points the same, nearly the same, or each alone: no kernel is too near to singular."""
+    config = replace(of("soft"), image_height=40, image_width=32, width=32, heads=2)
+    checkpoint = calibrated(config, calibrated=False)
+    for layer in range(config.layers):
+        for tensor in ("weight", "bias"):
+            checkpoint.tensors[f"blocks.{layer}.attn.qkv.{tensor}"][: config.width] *= np.float32(factor)
+    images = default_images(config, 3)
+    checkpoint = replace(checkpoint, calibration=calibrate(checkpoint, images, error_aware=()))
+    program = compiler.compile(quantise(checkpoint, "16"), ((0, 0),), preset("base"), save_tokens=True)
+    found = emulated(program, [images[1]]).tokens[0]
+    assert found is not None and sqnr(forward(checkpoint, images[1]).tokens[0], found) >= 60
+
+
+def test_what_landmarks_cannot_be() -> None:
+    """Of queries that reach too far, or more of them than words of 16 bits invert."""
+    checkpoint = calibrated(of("soft"), calibrated=False)
+    for layer in range(checkpoint.config.layers):
+        checkpoint.tensors[f"blocks.{layer}.attn.qkv.weight"] *= np.float32(300)
+    with pytest.raises(EdgemoeError, match="queries of layer 0 are too coarse for soft attention"):
+        quantise(replace(checkpoint, calibration=None))
+    many = replace(of("soft"), image_height=64, image_width=72)
+    with pytest.raises(EdgemoeError, match="it has 72 landmarks, words of 16 bits invert what 64 are to each other"):
+        quantise(calibrated(many))
+
+
 def test_builds() -> None:
     tiny = preset("tiny")
     with pytest.raises(EdgemoeError, match="attention must have softmax among its kinds, not 'relu' alone"):

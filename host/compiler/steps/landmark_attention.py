@@ -21,7 +21,7 @@ from edgemoe.host.compiler.walk import Walk, lowers
 from edgemoe.hw.contract.isa import Memory, Opcode, Scale, Stationary
 from edgemoe.models.numbers.inverse import REFINEMENTS, UNIT_FRACTION
 from edgemoe.models.numbers.linear import Linear
-from edgemoe.models.steps import Landmarks, Prepare, Shift, Soften, Value
+from edgemoe.models.steps import Inversion, Landmarks, Prepare, Shift, Soften, Value
 from numpy.typing import NDArray
 
 
@@ -40,7 +40,7 @@ class Solver:
     """The heads of a layer, one after the other.
 
     A room's words of a row, in order: `points` and `marks` their channels; `kernel` the landmarks' kernel, ones;
-    `inverse` it, the factor that goes with it; `rest` the rest, ones, the rest.
+    `inverse` V, the factor that goes with it or with Z, Z; `rest` the rest, ones, the rest.
     """
 
     def __init__(self, walk: Walk, landmarks: Landmarks, held: Value) -> None:
@@ -49,8 +49,8 @@ class Solver:
         s = self.spaces = Spaces(walk.config, walk.hardware)
         self.points, self.marks = Room("points", s.tokens, s.point), Room("landmarks", s.marks, s.point)
         self.squares, self.means = Room("squares", 1, s.squares), Room("weights of means", s.marks, s.along)
-        self.kernel, self.inverse = (Room(name, s.marks, 2 * s.among) for name in ("kernel", "inverse"))
-        self.factor, self.rest = Room("factor", s.marks, s.among), Room("rest", s.marks, 3 * s.among)
+        self.kernel, self.factor = Room("kernel", s.marks, 2 * s.among), Room("factor", s.marks, s.among)
+        self.inverse, self.rest = (Room(name, s.marks, 3 * s.among) for name in ("inverse", "rest"))
         self.regions: dict[bytes, Region] = {}
         self.lanes: dict[tuple[int, int], Linear] = {}
 
@@ -72,9 +72,9 @@ class Solver:
         start = self.base + self.spaces.start[name] + offset
         return dict(memory=Memory.KEY_VALUE, destination_base=start, destination_stride=stride)
 
-    def copied(self, room: Room) -> dict[str, Any]:
+    def copied(self, room: Room, offset: int = 0) -> dict[str, Any]:
         """What goes to key/value memory goes to a room as well."""
-        return dict(copy=1, copy_base=At(room), copy_stride=room.stride)
+        return dict(copy=1, copy_base=At(room, offset), copy_stride=room.stride)
 
     def product(self, label: str, rows: int, chunks: int, columns: int, shift: Shift, *fields: dict[str, Any]) -> None:
         """Of what is streamed and what is held; where both are, and where it goes, the fields say."""
@@ -214,7 +214,7 @@ class Solver:
         return self.lanes[id(linear), lane]
 
     def invert(self, label: str) -> None:
-        """The landmarks' kernel, and its inverse, less than zero, into its room."""
+        """The landmarks' kernel, and both factors of its inverse into their room: -V, Z; and what they leave."""
         s, of = self.spaces, self.landmarks
         self.scores(f"{label} scores among landmarks", self.marks, "marks", s.marks)
         self.product(
@@ -222,37 +222,51 @@ class Solver:
             self.holds("unit", s.among, s.marks), self.into(self.kernel),
         )  # fmt: skip
         self.weights(f"{label} matrix", of.ridged, s.marks, self.streams(self.kernel), self.kept("matrix", s.among))
-        one, factor = np.eye(s.marks), 0
-        self.load(f"{label} first inverse", one * of.first, self.inverse, 0, self.inverse.stride)
-        self.load(f"{label} first inverse", one * of.first, None, 0, s.among, "inverse 0")
-        for number, (word, before, after) in enumerate(
-            zip(of.factors, of.factor_shifts, of.inverse_shifts, strict=False)
-        ):
-            if word != factor:
-                self.load(f"{label} ones of step {number}", one * word, self.inverse, s.among, self.inverse.stride)
-                factor = word
-            self.beside(f"{label} factor {number}", before, self.into(self.factor))
-            held = self.holds(f"inverse {number % 2}", s.among, s.marks)
-            both = self.kept(f"inverse {(number + 1) % 2}", s.among) | self.copied(self.inverse)
-            streamed = self.streams(self.factor)
-            self.product(f"{label} inverse {number}", s.marks, s.among, s.among, after, streamed, held, both)
-        self.load(f"{label} ones behind the steps", one * of.factors[-1], self.inverse, s.among, self.inverse.stride)
+        self.steps(f"{label} V", of.first, "matrix", 0)
+        self.product(
+            f"{label} V times the matrix", s.marks, s.among, s.among, of.product, self.streams(self.inverse),
+            self.holds("matrix", s.among, s.marks), self.kept("product", s.among),
+        )  # fmt: skip
+        self.steps(f"{label} Z", of.second, "unit", 2 * s.among)
+        ones = np.eye(s.marks) * of.last
+        self.load(f"{label} ones beside Z", ones, self.inverse, s.among, self.inverse.stride)
         for offset in (0, 2 * s.among):
-            self.beside(f"{label} rest", of.rest, self.into(self.rest, offset))
+            self.beside(f"{label} rest", of.rest, "unit", self.into(self.rest, offset))
 
-    def beside(self, label: str, shift: Shift, into: dict[str, Any]) -> None:
-        """The inverse times the matrix, and what is beside it times ones."""
+    def steps(self, label: str, of: Inversion, held: str, place: int) -> None:
+        """Of an inverse at its place in a row; held: the matrix and ones, in the order of the row."""
+        s, one, factor = self.spaces, np.eye(self.spaces.marks), 0
+        self.load(f"{label} start", one * of.start, self.inverse, place, self.inverse.stride)
+        self.load(f"{label} start", one * of.start, None, 0, s.among, "inverse 0")
+        for number, (word, before, after) in enumerate(zip(of.factors, of.before, of.after, strict=True)):
+            if word != factor:
+                self.load(f"{label} ones {number}", one * word, self.inverse, s.among, self.inverse.stride)
+                factor = word
+            self.beside(f"{label} factor {number}", before, held, self.into(self.factor))
+            was = self.holds(f"inverse {number % 2}", s.among, s.marks)
+            both = self.kept(f"inverse {(number + 1) % 2}", s.among) | self.copied(self.inverse, place)
+            self.product(
+                f"{label} step {number}", s.marks, s.among, s.among, after, self.streams(self.factor), was, both
+            )
+
+    def beside(self, label: str, shift: Shift, held: str, into: dict[str, Any]) -> None:
+        """Two neighbouring blocks of the inverse's rows with two that are held."""
         s = self.spaces
-        held = self.holds("matrix", s.among, s.block + s.marks)
-        self.product(label, s.marks, 2 * s.among, s.among, shift, self.streams(self.inverse), held, into)
+        streamed = self.streams(self.inverse, 0 if held == "matrix" else s.among)
+        both = self.holds(held, s.among, s.block + s.marks)
+        self.product(label, s.marks, 2 * s.among, s.among, shift, streamed, both, into)
 
     def solve(self, label: str) -> None:
-        """The inverse times the sums of values, refined by what the rest takes of that."""
+        """Both factors of the inverse times the sums of values, refined by what the rest takes of that."""
         s, of = self.spaces, self.landmarks
+        self.product(
+            f"{label} V times sums", s.marks, s.among, s.head, of.turned, self.streams(self.inverse),
+            self.holds("sums", s.head, s.marks), self.kept("turned", s.head),
+        )  # fmt: skip
         for name in ("first", "solution 0"):
             self.product(
-                f"{label} {name}", s.marks, s.among, s.head, of.solution, self.streams(self.inverse),
-                self.holds("sums", s.head, s.marks), self.kept(name, s.head),
+                f"{label} {name}", s.marks, s.among, s.head, of.solution, self.streams(self.inverse, 2 * s.among),
+                self.holds("turned", s.head, s.marks), self.kept(name, s.head),
             )  # fmt: skip
         for number in range(REFINEMENTS):
             odd = number % 2  # the first solution is behind the zeroth, and the other one behind that
