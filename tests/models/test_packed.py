@@ -99,9 +99,10 @@ def test_what_a_build_must_have(name: str) -> None:
     with pytest.raises(EdgemoeError, match="packed products .*'zcu102' has them.*--set packed=1"):
         compiler.compile(model, [(0, 0)], preset("tiny"))
     packed = replace(preset("tiny"), packed=1)
-    features = quantise(random_checkpoint(replace(TINY, attention="performer")), name)
-    with pytest.raises(EdgemoeError, match="performer attention of packed products, which is not built in"):
-        compiler.compile(features, [(0, 0)], replace(packed, attention="softmax,performer"))
+    for kind in ("performer", "soft"):
+        features = quantise(random_checkpoint(replace(TINY, attention=kind)), name)
+        with pytest.raises(EdgemoeError, match=f"{kind} attention of packed products, which is not built in"):
+            compiler.compile(features, [(0, 0)], replace(packed, attention="softmax,performer"))
     assert any(map(packed.packs, compiler.compile(model, [(0, 0)], packed).instructions))
     with pytest.raises(EdgemoeError, match="does not fit"):  # in pieces rows would come back from memory
         compiler.compile(model, [(0, 0)], replace(packed, rows=20, tokens=10))
