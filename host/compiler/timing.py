@@ -292,7 +292,7 @@ class Core:
             for chunk in steps:
                 load, why = loader, Limit.ARRAY
                 chunks = min(h.words_at_once, i.chunks - chunk)
-                released = swap + (lanes + SWAP + 1 if by_column else h.inputs // 2 if pairs else 1)
+                released = swap + (lanes + SWAP + 1 if by_column else h.inputs // 2 - h.packed if pairs else 1)
                 if released > load:
                     load, why = released, Limit.LATENCY
                 if on_chip:

@@ -149,7 +149,9 @@ class Array(wiring.Component):
     * a load of row k is safe for the next block from cycle t + k on: rows in order, one a cycle, starting in cycle t or
       later, run beside the block without a bubble, and a block of R words hides the loading of the next one completely;
     * a load of a pair of rows overtakes the wave, two rows a cycle: pairs in order, one a cycle, are safe from cycle
-      t + R/2 on, so that blocks of R/2 + 1 words hide each other's loading;
+      t + R/2 on, so that blocks of R/2 + 1 words hide each other's loading; where products are packed, the rows from R/2
+      on take what is loaded a cycle later (so that row k must be presented in cycle t + k - 2 or earlier), pairs are
+      safe from cycle t + R/2 - 1 on, and R/2 words do;
     * a load of a column touches N rows: it is safe for the next block from cycle t + N - 1 on, in the rows from N on N
       cycles later.
 
@@ -204,6 +206,8 @@ class Array(wiring.Component):
         else:
             loads = [delay(m, self.load.data, 1, name="load")]
         lane_load = delay(m, self.load.data, 1, name="lane_load")
+        loading = (load_row, load_column, by_column, pair, lane_load, *loads)
+        later = [delay(m, signal, packed, name=f"late_{number}") for number, signal in enumerate(loading)]
         swap = Signal(rows)  # bit k: the first word of a block is at row k
         m.d.sync += swap.eq(Cat(self.stream.valid & self.stream.swap, swap[:-1]))
 
@@ -215,6 +219,8 @@ class Array(wiring.Component):
             if begins:
                 above, low = self._chain_end(m, above, k, Const(1) if slices else self._packed_at(m, k + 3))
                 lower.append(low)
+            if k == rows // 2:
+                load_row, load_column, by_column, pair, lane_load, *loads = later
             m.submodules[f"row_{k}"] = row
             m.d.comb += [
                 row.value.eq(delay(m, self.stream.data[k], k + 4 - row.LATENCY, name=f"stream_{k}")),

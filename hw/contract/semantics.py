@@ -456,13 +456,13 @@ OPERATIONS: Mapping[Opcode, Operation] = {
         "`wait_load` the first key or value is read when everything before is complete; without, the loader is at "
         "most one block ahead of the array. Weights are fetched without waiting. Without `probabilities` it begins "
         "when the last probability before it has passed.",
-        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles, of 8-bit weights max(`rows`, lanes / 2 + 1), "
-        "and on a build with `packed` two more than a row is on its way to the array at least; packed ones are half "
-        "as many, and `rows` cycles follow the last two columns, or every two if `chunks` is 1; a block of KEYS at "
-        "least 2 lanes, as its columns enter only behind the wave of rows. An array of twice as many rows as columns "
-        "takes two chunks at a time: blocks are half as many, and their least cycles, but for those of KEYS (3 "
-        "lanes), twice as many. With weights no less than `beats` beats on the bus. The next MATMUL streams while "
-        "this one drains.",
+        "`columns` x `chunks` blocks, each max(`rows`, lanes) cycles, of 8-bit weights max(`rows`, lanes / 2 + 1), on "
+        "a build with `packed` max(`rows`, lanes / 2), and two more than a row is on its way to the array at least; "
+        "packed ones are half as many, and `rows` cycles follow the last two columns, or every two if `chunks` is 1; a "
+        "block of KEYS at least 2 lanes, as its columns enter only behind the wave of rows. An array of twice as many "
+        "rows as columns takes two chunks at a time: blocks are half as many, and their least cycles, but for those of "
+        "KEYS (3 lanes), twice as many. With weights no less than `beats` beats on the bus. The next MATMUL streams "
+        "while this one drains.",
         (
             "control/streamer.py",
             "control/loader.py",

@@ -38,8 +38,7 @@ class Loader(wiring.Component):
     cycles before their loading begins: when all words of the block are there, behind those of the block that is being
     loaded, and when by then the wave will be half-way down. The block before has been loaded by then too: its loading
     began before its swap and takes as long as the wave takes half-way. The swap comes later, so it finds the first
-    rows, and blocks of half as many rows as the array has, and one, follow each other without a gap, if the way is not
-    longer.
+    rows, and blocks of half as many rows as the array has follow each other without a gap, if the way is not longer.
 
     Ports:
         jobs (in stream): MATMULs.
@@ -236,10 +235,10 @@ class Loader(wiring.Component):
 
         Rows follow the wave, so they are free at once; whoever starts to fill them clears the first flag.
         """
-        last, half = self.config.lanes + SWAP_DELAY, self.config.inputs // 2 - 1
+        last, half = self.config.lanes + SWAP_DELAY, self.config.inputs // 2 - 1 - bool(self.lead)
         free, half_way, passed = Signal(init=1), Signal(), Signal()
         since_swap = Signal(range(last + 1), init=last)
-        m.d.comb += [half_way.eq(since_swap >= half), passed.eq(since_swap == last)]
+        m.d.comb += [half_way.eq(since_swap >= half if half else 1), passed.eq(since_swap == last)]
         with m.If(self.swap):
             m.d.sync += [free.eq(1), since_swap.eq(0)]
         with m.Elif(~passed):

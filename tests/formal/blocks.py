@@ -19,7 +19,7 @@ from .runner import Proof, Property
 
 BLOCKS = small("blocks", data_bits=64)
 WIDE = small("wide blocks", data_bits=64, lanes=8)
-LEAD = 2
+LEAD = 1
 
 
 def parameter_banks(p: Property, unit: Any) -> None:
@@ -97,6 +97,8 @@ def loader(p: Property, unit: Any, weights_only: bool = False, config: Any = BLO
         here = (
             dut.load.valid & ~dut.load.by_column & ((dut.load.index == k) | dut.load.pair & (dut.load.index + 1 == k))
         )
+        if lead and k >= lanes // 2:  # these rows are loaded a cycle later
+            here = p.later & p.past(here)
         # The wave reaches row k, k cycles after the swap: then (one cycle earlier at the port) it must have come.
         reaches = waves[k]
         by_column = p.register(1, f"columns{k}")
@@ -115,7 +117,7 @@ def loader(p: Property, unit: Any, weights_only: bool = False, config: Any = BLO
     blocks = counter(p, 3, dut.swap, name="blocks")
     if lead:
         p.cover((blocks == 2) & dut.ready & dut.load.valid)
-        p.cover((blocks == 1) & dut.ready & (since == lanes // 2 - lead) & ~dut.load.valid)
+        p.cover((blocks == 1) & dut.ready & (since == lanes // 2 - 1 - lead) & ~dut.load.valid)
         p.cover(dut.swap & dut.load.valid & (dut.load.index == 2))
         return
     if weights_only:

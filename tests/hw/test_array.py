@@ -27,10 +27,12 @@ class Sliced(Array):
 
 
 class Schedule:
-    """A random legal schedule: inputs by cycle, and the sums expected by cycle of presentation."""
+    """A random legal schedule: inputs by cycle, and the sums expected by cycle of presentation. later: of the loading
+    of the lower half of the rows, in cycles.
+    """
 
-    def __init__(self, lanes: int, seed: int, rows: int = 0) -> None:
-        self.lanes, self.rows = lanes, rows or lanes
+    def __init__(self, lanes: int, seed: int, rows: int = 0, later: int = 0) -> None:
+        self.lanes, self.rows, self.later = lanes, rows or lanes, later
         self.rng = np.random.default_rng(seed)
         self.inputs: dict[int, dict[str, Any]] = {}
         self.expected: dict[int, np.ndarray] = {}
@@ -64,7 +66,8 @@ class Schedule:
         order = np.arange(0, rows, 2 if pairs else 1)
         for index in rng.permutation(order) if shuffle else order:
             first = index // n * n if by_column else index  # row that it touches, of several the first
-            cycle = max(self.loaded, self.swap + first + (n - 1 if by_column else int(pairs)))
+            later = self.later * (first >= rows // 2)
+            cycle = max(self.loaded, self.swap + first + (n - 1 if by_column else int(pairs)) - later * pairs)
             if rng.random() < gaps:
                 cycle += int(rng.integers(1, 6))
             values = weights[first : first + n, index % n] if by_column else weights[index]
@@ -79,7 +82,7 @@ class Schedule:
                 load_data=values,
             )
             self.loaded = cycle + 1
-            swap = max(swap, cycle + 1 - (first if late else 0))
+            swap = max(swap, cycle + 1 - (first - later if late else 0))
         self.swap = swap
         self.swaps.append(swap)
         x = rng.integers(-(1 << 15), 1 << 15, (words, rows))
@@ -96,8 +99,8 @@ class Schedule:
         self.inputs.setdefault(cycle, {}).update(inputs)
 
 
-def schedule(kind: str, lanes: int, seed: int, rows: int) -> Schedule:
-    plan = Schedule(lanes, seed, rows)
+def schedule(kind: str, lanes: int, seed: int, rows: int, later: int) -> Schedule:
+    plan = Schedule(lanes, seed, rows, later)
     rng = np.random.default_rng(seed + 1)
     for index in range(12):
         match kind:
@@ -110,7 +113,7 @@ def schedule(kind: str, lanes: int, seed: int, rows: int) -> Schedule:
             case (
                 "pairs, no bubble"
             ):  # half as many words, and one, hide the loading of pairs that do not wait for each other
-                plan.block(rows // 2 + 1, False, late=True, pairs=True)
+                plan.block(rows // 2 + 1 - later, False, late=True, pairs=True)
             case "late pairs":
                 plan.block(1 + index % 3, False, late=True, pairs=True)
             case "columns":
@@ -146,6 +149,12 @@ def test_schedules(name: str, rows: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "rows"), [("small", 8), ("tiny", 8)])
+def test_schedules_of_plain_products_in_a_packed_array(name: str, rows: int, kind: str) -> None:
+    check(Array(replace(preset(name), array_rows=rows, packed=1)), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("slices", DspSlice)
 def test_schedules_in_slices(slices: DspSlice, kind: str) -> None:
     check(Sliced(replace(preset("tiny"), array_rows=8), slices), kind)
@@ -153,7 +162,7 @@ def test_schedules_in_slices(slices: DspSlice, kind: str) -> None:
 
 def check(unit: Array, kind: str) -> None:
     rows, lanes, seed = unit.rows, unit.lanes, KINDS.index(kind) * 100
-    plan, rng = schedule(kind, lanes, seed, rows), np.random.default_rng(seed + 2)
+    plan, rng = schedule(kind, lanes, seed, rows, unit.config.packed), np.random.default_rng(seed + 2)
     if kind in ("rows, no bubble", "one word"):  # as fast as the unit says that it can be told: a load in every cycle
         assert set(np.diff(plan.swaps[1:])) == {rows}
     if kind in ("rows, no bubble", "pairs, no bubble"):

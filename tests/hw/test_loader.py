@@ -76,11 +76,11 @@ class Blocks(wiring.Component):
 
 @pytest.mark.parametrize("lanes", [8, 32])
 def test_blocks_and_matmuls_follow_as_closely_as_they_may(lanes: int) -> None:
-    """Pairs of rows: half as many cycles as the array has rows, and one, if the way from the issue to the array is no
-    longer; rows: as many as it has. Blocks of more rows leave no gap.
+    """Pairs of rows: half as many cycles as the array has rows, if the way from the issue to the array is no longer;
+    rows: as many as it has. Blocks of more rows leave no gap.
     """
     config = replace(preset({8: "small", 32: "zcu102"}[lanes]), packed=1)
-    pairs, cycles = max(lanes // 2 + 1, LEAD + 2), 100 + CHUNKS * COLUMNS * (lanes + 24)
+    pairs, cycles = max(lanes // 2, LEAD + 2), 100 + CHUNKS * COLUMNS * (lanes + 24)
     cases = [(Stationary.WEIGHTS8, pairs, rows) for rows in (1, pairs - 1, pairs, pairs + 3)]
     cases += [(Stationary.WEIGHTS16, max(lanes, LEAD + 2), rows) for rows in (4, lanes + 8)]
     kinds, leasts, lengths = (np.array(column) for column in zip(*cases, strict=True))

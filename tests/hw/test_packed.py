@@ -75,7 +75,8 @@ class PackedSchedule(Schedule):
             values = stored[index].reshape(-1).view(np.int16)
             self._put(cycle, load_valid=1, load_by_column=0, load_pair=0, load_packed=1, load_index=index)
             self._put(cycle, load_data=values)
-            self.loaded, swap = cycle + 1, max(swap, cycle + 1 - index)
+            self.loaded = cycle + 1
+            swap = max(swap, self.loaded - index + self.later * (index >= rows // 2))
         self.swap = swap
         x = rng.integers(least, most + 1, (words, rows))
         if kind == "full":  # extremes that alternate with one output's weights: its sum is as large as can be
@@ -96,7 +97,7 @@ class PackedSchedule(Schedule):
 @pytest.mark.parametrize(("lanes", "rows"), [(4, 4), (32, 32), (4, 8), (16, 32)])
 def test_array(lanes: int, rows: int, array: Callable[[HardwareConfig], Array]) -> None:
     """Packed blocks among all others, with sums at their bound, and where lower ones run over into the upper ones."""
-    plan, rng = PackedSchedule(lanes, 5, rows), np.random.default_rng(6)
+    plan, rng = PackedSchedule(lanes, 5, rows, 1), np.random.default_rng(6)
     for index in range(16):
         words = int(rng.choice([1, 2, rows, rows + 3]))
         if index % 2:
