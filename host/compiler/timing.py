@@ -25,12 +25,12 @@ from edgemoe.models.compatibility import StrEnum
 # What the hardware's units say of themselves; they need Amaranth, so it is repeated here, and a test compares.
 STREAM = 6  # from the issue of a row to its word: Streamer.LATENCY
 PROBABILITY = 8  # through the exponentials: Softmax.LATENCY
-REWEIGHTING = 6  # more, in builds with softplus attention: WAIT of the softmax unit
+REWEIGHTING = 7  # more, in builds with softplus attention: WAIT of the softmax unit
 ACCUMULATE = 3  # Accumulator.LATENCY
 EPILOGUE = 21  # Epilogue.LATENCY
 SPACING = 4  # from a block's first row to the next one's, at least: Accumulator.REVISIT
 SWEEP = 23  # of LAYERNORM beyond a cycle a row: LayerNorm.SWEEP_DELAY
-NARROW = 4  # rounding before the array, where products are packed: Narrow.LATENCY
+NARROW = 3  # rounding before the array, where products are packed: Narrow.LATENCY
 ROW_STEP = 3  # and its undoing behind the accumulators: RowStep.LATENCY
 COPY = 1  # what the epilogue has more for the residual's copy
 APART = 1  # of packed sums: what Array.LATENCY has more
@@ -225,9 +225,9 @@ class Core:
         if i.opcode == Opcode.LAYERNORM:
             cycles = rows + SWEEP
         elif i.opcode == Opcode.ROUTE:  # as Router says
-            stages = tree_stages(h.lanes)
+            stages = (h.lanes - 1).bit_length() - 1
             passes = i.top_k * (1 + i.among_chosen)
-            cycles = passes * max(words, i.columns + 4 + stages) + words + 21 + stages
+            cycles = passes * max(words, i.columns + 4 + stages) + words + 23 + stages
         else:
             beats = -(-words * h.word_bytes // h.bus_bytes)
             if i.opcode == Opcode.IMAGE:
@@ -296,7 +296,7 @@ class Core:
                 if released > load:
                     load, why = released, Limit.LATENCY
                 if on_chip:
-                    announced = load + (lanes if by_column else 1)
+                    announced = load + (lanes if by_column else 1) + (not h.packed)
                 else:
                     beats += chunks * weights
                     arrival, late = prefetch.arrival(beats, requests)

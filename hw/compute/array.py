@@ -17,7 +17,9 @@ OPERAND_BITS = FINE_BITS  # the wide side of a DSP48E2 holds two weights
 
 
 class ArrayStream(wiring.Signature):
-    """What the array multiplies, as its source sees it: a word, or two; with `swap` they are the first of a block."""
+    """What the array multiplies, as its source sees it: a word, or two; with `swap` they are the first of a block.
+    `data` come a cycle later than what else is told of them.
+    """
 
     def __init__(self, config: HardwareConfig) -> None:
         packed = {"packed": Out(1)} if config.packed else {}
@@ -149,9 +151,9 @@ class Array(wiring.Component):
     * a load of row k is safe for the next block from cycle t + k on: rows in order, one a cycle, starting in cycle t or
       later, run beside the block without a bubble, and a block of R words hides the loading of the next one completely;
     * a load of a pair of rows overtakes the wave, two rows a cycle: pairs in order, one a cycle, are safe from cycle
-      t + R/2 on, so that blocks of R/2 + 1 words hide each other's loading; where products are packed, the rows from R/2
-      on take what is loaded a cycle later (so that row k must be presented in cycle t + k - 2 or earlier), pairs are
-      safe from cycle t + R/2 - 1 on, and R/2 words do;
+      t + R/2 on, so that blocks of R/2 + 1 words hide each other's loading; where products are packed, the rows from
+      R/2 on take what is loaded a cycle later (so that row k must be presented in cycle t + k - 2 or earlier), pairs
+      are safe from cycle t + R/2 - 1 on, and R/2 words do;
     * a load of a column touches N rows: it is safe for the next block from cycle t + N - 1 on, in the rows from N on N
       cycles later.
 
@@ -160,9 +162,9 @@ class Array(wiring.Component):
     each.
 
     Ports:
-        stream (in ArrayStream): R inputs; with `swap` they are the first of a block: the weights loaded since
-            the last swap take over as it enters, row after row. Words without `valid` flow through alike, and whoever
-            counts cycles ignores their sums.
+        stream (in ArrayStream): R inputs, a cycle behind the rest; with `swap` they are the first of a block: the
+            weights loaded since the last swap take over as it enters, row after row. Words without `valid` flow through
+            alike, and whoever counts cycles ignores their sums.
         load (in ArrayLoad): writes one row (weight[index][j] = data[j]), two rows of 8-bit weights (half h of data is
             row index + h) or N rows of a column (weight[k][index] = data[k]) of the next block.
         sums (out): N sums of the word presented LATENCY cycles before.
@@ -192,7 +194,7 @@ class Array(wiring.Component):
         n, rows, packed = self.lanes, self.rows, self.config.packed
         slices = platform if isinstance(platform, DspSlice) and platform.holds(self.config) else None
 
-        # The inputs are registered: they fan out to a row or all cells, a loaded word by rows and once more by columns.
+        # Loads are registered: they fan out to a row or all cells, by rows and once more by columns.
         selected = Mux(self.load.valid, 1 << self.load.index, 0)[:rows]
         load_row, load_column, by_column, pair = Signal(rows), Signal(rows), Signal(), Signal()
         m.d.sync += [
@@ -223,7 +225,7 @@ class Array(wiring.Component):
                 load_row, load_column, by_column, pair, lane_load, *loads = later
             m.submodules[f"row_{k}"] = row
             m.d.comb += [
-                row.value.eq(delay(m, self.stream.data[k], k + 4 - row.LATENCY, name=f"stream_{k}")),
+                row.value.eq(delay(m, self.stream.data[k], k + 3 - row.LATENCY, name=f"stream_{k}")),
                 row.load.eq(loads[k % len(loads)]),
                 row.load_row.eq(load_row[k]),
                 *(() if packed or slices else (row.pair.eq(pair),)),

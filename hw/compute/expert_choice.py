@@ -37,29 +37,31 @@ class ExpertChoice(wiring.Component):
 
     Ports:
         valid, token (in): which word of logits is read in this cycle.
-        word (in): it, one cycle later.
+        word (in): it, two cycles later.
         experts (in): how many lanes of a row count; held.
         seen_valid, seen_token, seen_word (out): the same word SEEN cycles after its address,
         seen_maximum, seen_worst (out): with the row's maximum and its last choice without a score (meaningless in the
             first pass).
         chosen, chosen_token, choice (out): pulse: a row's choice is `choice`,
         chosen_maximum (out): with the row's maximum.
-    Latency: LATENCY = 4 + tree cycles from the address of a row's last word to `chosen`: memories and word, keys, tree,
-        against the row's earlier words; SEEN = 2 cycles from an address to `seen_valid`.
+    Latency: LATENCY = 5 + stages cycles from the address of a row's last word to `chosen`: memory, word, keys, the
+        tree's stages, against the row's earlier words; TURN = 4 + stages cycles from there to the first address of the
+        row that may know of it, less one; SEEN = 3 cycles from an address to `seen_valid`.
     Interval: INTERVAL = 1 cycle between words.
     Format: logits signed 16 bit; keys 23 bit.
     Limits: experts <= config.experts.
     Twin: `models.numbers.twins.route`: its `argsort`.
     """
 
-    SEEN = 2
+    SEEN = 3
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
         self.config = config
-        self.stages = tree_stages(config.lanes)
-        # memories and words; keys; the tree; against the row's earlier words
+        self.stages = tree_stages(config.lanes, ways=2, first=4)
+        # memory and word; keys; the tree; against the row's earlier words
         self.LATENCY = self.SEEN + 1 + self.stages + 1
+        self.TURN = self.LATENCY - 1  # row tables are read a cycle behind the address
         word, token = data.ArrayLayout(signed(WORD_BITS), config.lanes), logit_token(config)
         super().__init__(
             {
@@ -93,11 +95,11 @@ class ExpertChoice(wiring.Component):
         write_worst, read_worst = unscored.write_port(), unscored.read_port()
         write_choice, read_choice = choices.write_port(), choices.read_port()
         for read in (read_maximum, read_choice, read_worst):
-            m.d.comb += [read.addr.eq(self.token.row), read.en.eq(self.valid)]
+            m.d.comb += [read.addr.eq(tokens[1].row), read.en.eq(valids[1])]
         # Memory outputs -> registers.
         word, before = Signal.like(self.word, reset_less=True), Signal(KEY, reset_less=True)
         maximum = Signal(signed(WORD_BITS), reset_less=True)
-        with m.If(valids[1]):
+        with m.If(valids[2]):
             m.d.sync += [word.eq(self.word), maximum.eq(read_maximum.data), before.eq(read_choice.data)]
             m.d.sync += self.seen_worst.eq(read_worst.data)
         seen = self.SEEN
@@ -115,7 +117,7 @@ class ExpertChoice(wiring.Component):
             keys.append(key)
         # The word's best, then the row's.
         at = seen + 1
-        best = reduce_lanes(m, valids[at], keys, largest, name="best")
+        best = reduce_lanes(m, valids[at], keys, largest, name="best", ways=2, first=4)
         at += self.stages
         with m.If(valids[at]):
             m.d.sync += self.choice.eq(Mux(tokens[at].first | (best > self.choice), best, self.choice))

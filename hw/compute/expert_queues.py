@@ -25,9 +25,9 @@ class ExpertQueues(wiring.Component):
         entry_expert, entry_index (in): which entry is read; the expert stands since the cycle before.
         entry (out): it, ENTRY_LATENCY cycles later.
         count_expert (in): whose length is asked for.
-        count (out): it, in the same cycle.
+        count (out): it, in the same cycle: of all pushes but that of the cycle before.
         next_from (in): the lowest expert that counts.
-        next_found, next_expert (out): the first from there on whose queue is not empty.
+        next_found, next_expert (out): the first from there on whose queue is not empty, of the same pushes.
     Latency: PUSH_DELAY = 3 cycles from a push to the cycle in which its entry may be asked for; ENTRY_LATENCY = 2
         cycles from entry_index to entry; NEXT_LATENCY = 1 cycle from next_from to next_expert.
     Interval: INTERVAL = 1 cycle between pushes.
@@ -66,26 +66,36 @@ class ExpertQueues(wiring.Component):
         m = Module()
         config = self.config
         # Counts are a small memory with asynchronous reads; flags say which of them are more than zero, so that all can
-        # be emptied at once.
+        # be emptied at once. A push reads in its own cycle and writes in the next; one right behind it takes what it
+        # writes.
         filled = Signal(config.experts)
         m.submodules.counts = counts = Memory(
             shape=Shape.cast(range(config.rows + 1)), depth=max(2, config.experts), init=[]
         )
         tally, current, shown = counts.write_port(), counts.read_port(domain="comb"), counts.read_port(domain="comb")
-        position = Signal(range(config.rows + 1))
+        expert = delay(m, self.push_expert, 1, name="expert")
+        pushes = delay(m, self.push & ~self.reset, 1, name="pushes", reset_less=False)
+        position, before, newest = (
+            Signal(range(config.rows + 1), name=name) for name in ("position", "before", "newest")
+        )
+        again = delay(m, pushes & (expert == self.push_expert), 1, name="again")
+        m.d.sync += [
+            before.eq(Mux(self._of(filled, self.push_expert), current.data, 0)),
+            newest.eq(tally.data),
+        ]
         m.d.comb += [
             current.addr.eq(self.push_expert),
-            position.eq(Mux(filled.bit_select(self.push_expert, 1), current.data, 0)),
-            tally.addr.eq(self.push_expert),
+            position.eq(Mux(again, newest, before)),
+            tally.addr.eq(expert),
             tally.data.eq(position + 1),
-            tally.en.eq(self.push),
+            tally.en.eq(pushes),
             shown.addr.eq(self.count_expert),
-            self.count.eq(Mux(filled.bit_select(self.count_expert, 1), shown.data, 0)),
+            self.count.eq(Mux(self._of(filled, self.count_expert), shown.data, 0)),
         ]
         with m.If(self.reset):
             m.d.sync += filled.eq(0)
-        with m.Elif(self.push):
-            m.d.sync += filled.eq(filled | (Const(1, 1) << self.push_expert))
+        with m.Elif(pushes):
+            m.d.sync += filled.eq(filled | (Const(1, 1) << expert))
 
         layout = entry_layout(config)
         m.submodules.entries = entries = BankedMemory(layout.size, config.experts * config.rows)
@@ -95,11 +105,10 @@ class ExpertQueues(wiring.Component):
             delay(m, begins[expert], 1, name=name)
             for name, expert in (("pushed", self.push_expert), ("asked", self.entry_expert))
         )
-        place = delay(m, position, 1, name="place")
         write_address = Signal.like(entries.write_address, reset_less=True)
-        m.d.sync += write_address.eq(pushed + place)
+        m.d.sync += write_address.eq(pushed + position)
         m.d.comb += [
-            entries.write_enable.eq(delay(m, self.push, 2, name="write", reset_less=False)),
+            entries.write_enable.eq(delay(m, pushes, 1, name="write", reset_less=False)),
             entries.write_address.eq(write_address),
             entries.write_data.eq(delay(m, self.push_entry, 2, name="entry").as_value()),
             entries.read_address.eq(asked + self.entry_index),
@@ -109,3 +118,7 @@ class ExpertQueues(wiring.Component):
         found, lowest, _ = first([filled[k] & (self.next_from <= k) for k in range(config.experts)])
         m.d.sync += [self.next_found.eq(found), self.next_expert.eq(lowest)]
         return m
+
+    @staticmethod
+    def _of(flags: Signal, expert: Signal):
+        return flags.bit_select(expert, 1)

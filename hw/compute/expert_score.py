@@ -29,7 +29,7 @@ class ExpertScore(wiring.Component):
             seen.
         scored (out): pulse, with
         expert, score, row (out): an entry for a queue; row = row_base + that of the token.
-    Latency: LATENCY = 16 + tree cycles from a row's last word to `scored`: 6, and those of exponential, tree and
+    Latency: LATENCY = 17 + stages cycles from a row's last word to `scored`: 6, and those of exponential, tree and
         reciprocal.
     Interval: INTERVAL = 1 cycle between words.
     Format: score unsigned 16 bit, 2^15 is 1.0; the sum is exact, of probabilities in units of 2^-18.
@@ -42,7 +42,7 @@ class ExpertScore(wiring.Component):
     def __init__(self, config: HardwareConfig, choice_delay: int):
         """choice_delay: cycles from a row's last word being seen to `chosen`."""
         self.config, self.choice_delay = config, choice_delay
-        self.stages = tree_stages(config.lanes)
+        self.stages = tree_stages(config.lanes, ways=2, first=4)
         # distances, exponentials, tree, against the row's earlier words
         self.SUM = 1 + Exponential.LATENCY + self.stages + 1
         self.PRODUCT = self.SUM + Reciprocal.LATENCY + 1
@@ -83,9 +83,10 @@ class ExpertScore(wiring.Component):
         product = delay(m, probability * reciprocal.mantissa, 2, name="product")
         shifted = Signal.like(product, reset_less=True)
         m.d.sync += shifted.eq(half_shift(product, 1) >> delay(m, reciprocal.exponent, 2, name="exponent"))
-        rounded = round_half(shifted)
+        # Rounded, it is too large if it is by itself, or if it is the largest that is not.
+        beyond = shifted[SCORE_BITS + 1 :].any() | shifted[: SCORE_BITS + 1].all()
         with m.If(valids[-2]):
-            m.d.sync += self.score.eq(Mux(rounded[SCORE_BITS:].any(), (1 << SCORE_BITS) - 1, rounded))
+            m.d.sync += self.score.eq(round_half(shifted)[:SCORE_BITS] | beyond.replicate(SCORE_BITS))
         m.d.sync += self.row.eq(self.row_base + tokens[-2].row)
         m.d.comb += [
             self.scored.eq(valids[-1] & tokens[-1].last),
@@ -109,7 +110,13 @@ class ExpertScore(wiring.Component):
         m.d.comb += [exponential.valid.eq(valids[1]), exponential.distance.eq(distances)]
         m.d.comb += [exponential.mask.eq(present), exponential.shift.eq(self.shift)]
         partial = reduce_lanes(
-            m, exponential.out_valid, [exponential.fine[lane] for lane in range(lanes)], add, name="sum"
+            m,
+            exponential.out_valid,
+            [exponential.fine[lane] for lane in range(lanes)],
+            add,
+            name="sum",
+            ways=2,
+            first=4,
         )
         total = Signal(FINE_BITS + ceil_log2(config.experts + 1), reset_less=True)
         with m.If(valids[self.SUM - 1]):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """2^-x: one table look-up, one interpolation and one shift a lane."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from edgemoe.hw.compute.fixed import half_shift, round_half, round_shift
+from edgemoe.hw.compute.fixed import half_shift, round_half
 from edgemoe.hw.memory.pipeline import Stages, chain
 from edgemoe.models.numbers.arithmetic import exp2_table
 from edgemoe.models.numbers.words import DISTANCE_BITS, FINE_PROBABILITY_BITS, PROBABILITY_BITS, SCORE_FRACTION
@@ -28,6 +28,14 @@ def line_table(start, drop) -> Memory:
     return Memory(shape=START_BITS + DROP_BITS, depth=len(rows), init=rows)
 
 
+def falling_table(start, drop) -> Memory:
+    """The same with -drop, signed, so that the slice that multiplies it can add `start`."""
+    rows = [{"start": int(s), "rise": -int(d)} for s, d in zip(start, drop, strict=True)]
+    return Memory(
+        shape=data.StructLayout({"start": START_BITS, "rise": signed(DROP_BITS + 1)}), depth=len(rows), init=rows
+    )
+
+
 class Exponential(wiring.Component):
     """mask ? 2^-(distance * 2^shift / 2^12) : 0 for `lanes` values, as the array multiplies them and, finer, for sums.
 
@@ -40,7 +48,7 @@ class Exponential(wiring.Component):
         shift (in): of the word; 2^(shift - 12) is the unit of a distance.
         out_valid (out): LATENCY cycles after `valid`.
         fine, probability (out): the result; both keep their values until the next.
-    Latency: LATENCY = 5 cycles from valid to out_valid, a register for each of the STAGES.
+    Latency: LATENCY = 6 cycles from valid to out_valid, a register for each of the STAGES.
     Interval: INTERVAL = 1 cycle between words.
     Format: distance unsigned 17 bit; fine in units of 2^-18, 0..2^18; probability in units of 2^-15, 0..32767 (1.0 is
         32767), rounded half up from fine.
@@ -48,7 +56,7 @@ class Exponential(wiring.Component):
     Twin: `models.numbers.arithmetic.exp2_fine`, and `models.numbers.arithmetic.probability` of it.
     """
 
-    STAGES = Stages("align", "multiply", "interpolate", "shift", "round")
+    STAGES = Stages("align", "table", "multiply", "interpolate", "shift", "round")
     LATENCY = len(STAGES)
     INTERVAL = 1
 
@@ -78,45 +86,51 @@ class Exponential(wiring.Component):
         def register(name: str, shape) -> Signal:
             return Signal(shape, name=f"{name}_{lane}", reset_less=True)
 
-        m.submodules[f"table_{lane}"] = table = line_table(*exp2_table())
+        m.submodules[f"table_{lane}"] = table = falling_table(*exp2_table())
         read = table.read_port()
-        start, drop = read.data[:START_BITS], read.data[START_BITS:]
 
-        # align: the upper fraction bits choose the line
+        # align: the upper fraction bits will choose the line
         value = Signal(DISTANCE_BITS + 15, name=f"value_{lane}")
-        m.d.comb += [
-            value.eq(self.distance[lane] << self.shift),
-            read.addr.eq(value[5:SCORE_FRACTION]),
-            read.en.eq(valids[0]),
-        ]
-        whole_1, zero_1, fraction_1 = register("whole_1", 5), register("zero_1", 1), register("fraction_1", 5)
+        m.d.comb += value.eq(self.distance[lane] << self.shift)
+        value_1, zero_1 = register("value_1", SCORE_FRACTION + 5), register("zero_1", 1)
         with m.If(valids[0]):
-            m.d.sync += [
-                fraction_1.eq(value[:5]),
-                whole_1.eq(value[SCORE_FRACTION:]),
-                zero_1.eq(value[SCORE_FRACTION + 5 :].any() | ~self.mask[lane]),
-            ]
-        # multiply: along the line
-        whole_2, zero_2, start_2, product_2 = (
-            register("whole_2", 5),
-            register("zero_2", 1),
-            register("start_2", START_BITS),
-            register("product_2", 16),
-        )
+            m.d.sync += [value_1.eq(value), zero_1.eq(value[len(value_1) :].any() | ~self.mask[lane])]
+        # table: the line
+        m.d.comb += [read.addr.eq(value_1[5:SCORE_FRACTION]), read.en.eq(valids[1])]
+        whole_2, zero_2, fraction_2 = register("whole_2", 5), register("zero_2", 1), register("fraction_2", 5)
         with m.If(valids[1]):
-            m.d.sync += [whole_2.eq(whole_1), zero_2.eq(zero_1), start_2.eq(start), product_2.eq(drop * fraction_1)]
-        # interpolate: 2^-fraction
-        whole_3, zero_3, line_3 = register("whole_3", 5), register("zero_3", 1), register("line_3", START_BITS)
+            m.d.sync += [fraction_2.eq(value_1[:5]), whole_2.eq(value_1[SCORE_FRACTION:]), zero_2.eq(zero_1)]
+        # multiply: along it
+        whole_3, zero_3, start_3, product_3 = (
+            register("whole_3", 5),
+            register("zero_3", 1),
+            register("start_3", START_BITS),
+            register("product_3", signed(DROP_BITS + 6)),
+        )
         with m.If(valids[2]):
-            m.d.sync += [whole_3.eq(whole_2), zero_3.eq(zero_2), line_3.eq(interpolate(start_2, product_2, 5))]
-        # shift: by the whole part, and round
-        fine_4 = register("fine_4", FINE_BITS)
+            m.d.sync += [
+                whole_3.eq(whole_2),
+                zero_3.eq(zero_2),
+                start_3.eq(read.data.start),
+                product_3.eq(read.data.rise * fraction_2),
+            ]
+        # interpolate: 2^-fraction, rounded; the tables keep it positive
+        whole_4, zero_4, line_4 = register("whole_4", 5), register("zero_4", 1), register("line_4", START_BITS + 5)
         with m.If(valids[3]):
-            m.d.sync += fine_4.eq(Mux(zero_3, 0, round_half(half_shift(line_3, 0) >> whole_3)))
-        # round: once more for the array, and clamp
-        rounded = Signal(PROBABILITY_BITS + 1, name=f"rounded_{lane}")
-        m.d.comb += rounded.eq(round_shift(fine_4, FINE_PROBABILITY_BITS - PROBABILITY_BITS))
-        fine_5, result = register("fine_5", FINE_BITS), register("result", PROBABILITY_BITS)
+            line = Cat(Const((1 << 4) - 1, 5), start_3) + product_3
+            m.d.sync += [whole_4.eq(whole_3), zero_4.eq(zero_3), line_4.eq(line)]
+        # shift: by the whole part, with a place more
+        half_5 = register("half_5", FINE_BITS + 1)
         with m.If(valids[4]):
-            m.d.sync += [fine_5.eq(fine_4), result.eq(rounded[:-1] | rounded[-1].replicate(PROBABILITY_BITS))]
-        m.d.comb += [self.fine[lane].eq(fine_5), self.probability[lane].eq(result)]
+            m.d.sync += half_5.eq(Mux(zero_4, 0, half_shift(line_4[5:], 0) >> whole_4))
+        # round: and once more for the array, and clamp
+        places = FINE_PROBABILITY_BITS - PROBABILITY_BITS
+        rounded = Signal(PROBABILITY_BITS + 1, name=f"rounded_{lane}")
+        m.d.comb += rounded.eq((half_5 + (1 + (1 << places))) >> places + 1)  # round_shift of what was rounded
+        fine_6, result = register("fine_6", FINE_BITS), register("result", PROBABILITY_BITS)
+        with m.If(valids[5]):
+            m.d.sync += [
+                fine_6.eq(round_half(half_5)),
+                result.eq(rounded[:-1] | rounded[-1].replicate(PROBABILITY_BITS)),
+            ]
+        m.d.comb += [self.fine[lane].eq(fine_6), self.probability[lane].eq(result)]

@@ -8,9 +8,16 @@ from amaranth.utils import ceil_log2, exact_log2
 from edgemoe.hw.memory.pipeline import delay
 
 
-def tree_stages(lanes: int, ways: int = 4) -> int:
-    """Register stages of `reduce_lanes`: it combines four to one a stage, or two."""
+def tree_stages(lanes: int, ways: int = 4, first: int = 0) -> int:
+    """Register stages of `reduce_lanes`: it combines four to one a stage, or two; in the `first` perhaps others."""
+    if first:
+        return 1 + tree_stages(-(-lanes // first), ways)
     return -(-ceil_log2(lanes) // exact_log2(ways))
+
+
+def first_pairs(lanes: int) -> int:
+    """`first`, for what comes late: two, where that takes no stage more than four."""
+    return 2 if tree_stages(lanes, first=2) == tree_stages(lanes) else 4
 
 
 def largest(values: Sequence[Value]) -> Value:
@@ -44,16 +51,17 @@ def reduce_lanes(
     *,
     name: str,
     ways: int = 4,
+    first: int = 0,
 ) -> Value:
-    """All lanes combined into one, `tree_stages(len(values), ways)` cycles later; `combine` is associative.
+    """All lanes combined into one, `tree_stages(len(values), ways, first)` cycles later; `combine` is associative.
     Registers hold between valids.
     """
-    for stage in range(tree_stages(len(values), ways)):
-        following = []
-        for i in range(0, len(values), ways):
-            combined = combine(values[i : i + ways])
+    for stage in range(tree_stages(len(values), ways, first)):
+        following, at_once = [], first if first and not stage else ways
+        for i in range(0, len(values), at_once):
+            combined = combine(values[i : i + at_once])
             shape = values[i].shape() if combine is largest else combined.shape()  # Mux of two alike keeps its width
-            register = Signal(shape, name=f"{name}_{stage}_{i // ways}", reset_less=True)
+            register = Signal(shape, name=f"{name}_{stage}_{i // at_once}", reset_less=True)
             with m.If(valid):
                 m.d.sync += register.eq(combined)
             following.append(register)
@@ -62,4 +70,4 @@ def reduce_lanes(
     return values[0]
 
 
-__all__ = ["add", "largest", "reduce_lanes", "tree_stages"]
+__all__ = ["add", "first_pairs", "largest", "reduce_lanes", "tree_stages"]

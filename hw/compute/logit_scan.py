@@ -75,9 +75,11 @@ class LogitScan(wiring.Component):
         row, column = Signal.like(token.row, name="row"), Signal.like(token.column, name="column")
         elapsed = Signal(range(2 * self.turn + config.words(config.experts)))
         last_word, last_row, last_pass = Signal(), Signal(), Signal()
+        # Known with the row, in a register: what stands still is compared with before.
+        single, last_but_one = Signal(), Signal.like(row)
+        m.d.sync += [single.eq(self.rows == 1), last_but_one.eq(self.rows - 2)]
         m.d.comb += [
             last_word.eq(column + 1 == self.columns),
-            last_row.eq(row + 1 == self.rows),
             last_pass.eq(choice == Mux(self.among_chosen, self.top_k << 1, self.top_k)),
             self.valid.eq(streaming),
             self.address.eq(row_address + column),
@@ -89,8 +91,9 @@ class LogitScan(wiring.Component):
             token.fresh.eq((choice <= 1) | self.among_chosen & (choice == self.top_k + 1)),
             token.scored.eq(Mux(self.among_chosen, choice > self.top_k, choice != 0)),
         ]
-        ready = Signal()  # the table holds what the next pass reads of its first row
-        m.d.comb += ready.eq(elapsed >= self.columns + (self.turn - 1))
+        # The table holds what the next pass reads of its first row; known in a register, as `needed` stands still.
+        ready, needed = Signal(), Signal.like(elapsed)
+        m.d.sync += [needed.eq(self.columns + (self.turn - 1)), ready.eq(elapsed + 1 >= needed)]
         with m.If(elapsed != (1 << len(elapsed)) - 1):
             m.d.sync += elapsed.eq(elapsed + 1)
         restart = Signal()
@@ -99,6 +102,7 @@ class LogitScan(wiring.Component):
                 m.d.sync += column.eq(column + 1)
             with m.Elif(~last_row):
                 m.d.sync += [column.eq(0), row.eq(row + 1), row_address.eq(row_address + self.stride)]
+                m.d.sync += last_row.eq(row == last_but_one)
             with m.Elif(ready | last_pass):
                 m.d.comb += restart.eq(1)
             with m.Else():
@@ -107,7 +111,7 @@ class LogitScan(wiring.Component):
             m.d.comb += restart.eq(ready)
         with m.If(restart):
             m.d.sync += [column.eq(0), row.eq(0), row_address.eq(self.base), choice.eq(choice + 1), elapsed.eq(0)]
-            m.d.sync += [streaming.eq(~last_pass), running.eq(~last_pass)]
+            m.d.sync += [streaming.eq(~last_pass), running.eq(~last_pass), ready.eq(0), last_row.eq(single)]
         with m.If(self.start):
             m.d.sync += [
                 column.eq(0),
@@ -115,6 +119,8 @@ class LogitScan(wiring.Component):
                 row_address.eq(self.base),
                 choice.eq(0),
                 elapsed.eq(0),
+                ready.eq(0),
+                last_row.eq(self.rows == 1),
                 streaming.eq(1),
                 running.eq(1),
             ]

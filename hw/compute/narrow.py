@@ -17,11 +17,11 @@ class Narrow(wiring.Component):
     """out.data[k] = sat9(round_shift(words.data[k] * (8 / mantissa in units of 2^-15), 15 + exponent)) of packed words;
     others pass as they are. `unsigned` words have steps half as large, and are limited to 0 to 511.
 
+    The factor, 8 / mantissa * 2^(7 - exponent), or twice that, is made in the cycle before the word comes.
+
     ==========  ===========================================
     stage       value of a lane
     ==========  ===========================================
-    factor      8 / mantissa * 2^(7 - exponent), or twice
-                that, beside the word
     product     word * factor
     rounded     / 2^22, in the multiplier's slice
     word        limited to 9 bits, or the word as it came
@@ -31,13 +31,13 @@ class Narrow(wiring.Component):
         words (in ArrayStream): a word, `packed` if it is to be rounded,
         step, unsigned (in): of its row.
         out (out ArrayStream): LATENCY cycles later.
-    Latency: LATENCY = 4 cycles from words to out, a register for each of the STAGES.
+    Latency: LATENCY = 3 cycles from words to out, a register for each of the STAGES.
     Interval: INTERVAL = 1 cycle between words.
     Format: words signed 16 bit; mantissa 8..16, exponent 0..7; rounded words signed 10 bit.
     Twin: `models.numbers.arithmetic.narrow`.
     """
 
-    STAGES = Stages("factor", "product", "rounded", "word")
+    STAGES = Stages("product", "rounded", "word")
     LATENCY = len(STAGES)
     INTERVAL = 1
 
@@ -60,23 +60,22 @@ class Narrow(wiring.Component):
         factor = Signal(WORD_BITS + most + 1, reset_less=True)
         places = most + self.unsigned - self.step.exponent
         m.d.sync += factor.eq(Array(Const(value, WORD_BITS) for value in factors)[self.step.mantissa] << places[:4])
-        packed = delay(m, words.packed, self.STAGES.after("rounded"), name="packed")
-        unsigned = delay(m, self.unsigned, self.STAGES.after("rounded"), name="unsigned")
+        packed = delay(m, words.packed, self.LATENCY, name="packed")
+        unsigned = delay(m, self.unsigned, self.LATENCY, name="unsigned")
         plain = delay(m, words.data, self.STAGES.after("rounded"), name="plain")
         for lane in range(self.config.inputs):
-            word = delay(m, words.data[lane], 1, name=f"word_{lane}")
             product = Signal(signed(WORD_BITS + len(factor) + 1), name=f"product_{lane}", reset_less=True)
             rounded = Signal(signed(WORD_BITS + 2), name=f"rounded_{lane}", reset_less=True)
             positive = Mux(rounded < 0, 0, saturate(rounded, NARROW_BITS + 1))
             m.d.sync += [
-                product.eq(word * factor),
+                product.eq(words.data[lane] * factor),
                 rounded.eq(round_shift(product, STEP_TABLE_FRACTION + most)),
                 out.data[lane].eq(Mux(packed, Mux(unsigned, positive, saturate(rounded, NARROW_BITS)), plain[lane])),
             ]
         m.d.comb += [
             out.valid.eq(delay(m, words.valid, self.LATENCY, name="valid", reset_less=False)),
             out.swap.eq(delay(m, words.swap, self.LATENCY, name="swap")),
-            out.packed.eq(delay(m, packed, 1, name="packed_late")),
+            out.packed.eq(packed),
         ]
         return m
 

@@ -5,7 +5,7 @@ result's form.
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -45,13 +45,21 @@ def normalised(width: int, segment_bits: int) -> data.StructLayout:
 def normalise(m: Module, value: Value, amounts, *, name: str) -> tuple[Value, list[Value]]:
     """Shift left towards a set top bit, in steps of `amounts` (falling powers of two):
     the value and, for each step, whether it moved.
+
+    Whether a step's places are empty is known of the last step's before anything moves: these flags move ahead.
     """
-    moved = []
+    moved, least = [], amounts[-1]
+    flags = Cat(value[k : k + least].any() for k in range(0, len(value), least))
     for amount in amounts:
-        empty = ~value[len(value) - amount :].any()
+        empty, places = Signal(name=f"{name}_empty_{amount}"), amount // least
         shifted = Signal(len(value), name=f"{name}_{amount}")
-        m.d.comb += shifted.eq(Mux(empty, value << amount, value))
-        value = shifted
+        moving = Signal(len(flags), name=f"{name}_flags_{amount}")
+        m.d.comb += [
+            empty.eq(~flags[len(flags) - places :].any()),
+            shifted.eq(Mux(empty, value << amount, value)),
+            moving.eq(Mux(empty, flags << places, flags)),
+        ]
+        value, flags = shifted, moving
         moved.append(empty)
     return value, moved
 

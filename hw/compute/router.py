@@ -72,7 +72,7 @@ class Router(wiring.Component):
         entry (in EntryPort): reads an entry of a queue.
         query (in QueueQuery): asks for lengths of queues.
     Latency: varies: from start to done passes * max(rows * columns, columns + TURN) + rows * columns + DRAIN, with
-        passes = top_k, or 2 * top_k with `among_chosen`, TURN = 4 + tree cycles and DRAIN = 21 + tree cycles.
+        passes = top_k, or 2 * top_k with `among_chosen`, TURN = 4 + stages cycles and DRAIN = 23 + stages cycles.
     Interval: none (one command at a time).
     Format: logits signed 16 bit; score unsigned 16 bit, 2^15 is 1.0.
     Limits: 1 <= rows <= config.tokens; 1 <= top_k <= experts <= min(config.experts, columns * lanes); config.rows
@@ -85,7 +85,7 @@ class Router(wiring.Component):
         self.choice = ExpertChoice(config)
         self.scores = ExpertScore(config, choice_delay=self.choice.LATENCY - ExpertChoice.SEEN)
         # least cycles between a row's last address of one pass and its first of the next, less one
-        self.TURN = self.choice.LATENCY
+        self.stages, self.TURN = self.choice.stages, self.choice.TURN
         self.scan = LogitScan(config, self.TURN)
         self.PUSH = ExpertChoice.SEEN + self.scores.LATENCY  # address of a row's last word to the queue
         self.DRAIN = self.PUSH + ExpertQueues.PUSH_DELAY

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sums of rounded activations are worth, between accumulators and epilogue; and the bias that they begin with."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.accumulator import RowSums
@@ -10,21 +10,23 @@ from edgemoe.hw.contract.config import ACCUMULATOR_BITS, HardwareConfig
 from edgemoe.hw.memory.pipeline import Stages, delay
 from edgemoe.models.numbers.words import PACKED_SUM_BITS
 
+LONGEST = 28  # places of an addition through which its carry goes in a cycle, behind a choice
+
 
 class RowStep(wiring.Component):
     """out.sums[j] = (packed ? row.sums[j] * mantissa * 2^exponent : row.sums[j]) + bias[j], modulo 2^48.
 
-    ==========  ===========================================  ==================
-    stage       value of a lane                              beside it
-    ==========  ===========================================  ==================
-    value       the sum
-    product     sum * mantissa                               exponent
-    sum         product * 2^exponent + bias
-    ==========  ===========================================  ==================
+    ==========  ===============================================  ==================
+    stage       value of a lane                                  beside it
+    ==========  ===============================================  ==================
+    parts       sum * (mantissa % 4), sum * (mantissa / 4)       the sum's upper half
+    product     sum * mantissa * 2^(exponent & 6)
+    sum         product * 2^(exponent & 1) + bias
+    ==========  ===============================================  ==================
 
     Ports:
         row (in RowSums): a row of sums,
-        packed, step (in): whether they are of rounded activations, and in which step.
+        packed, step (in): in the cycle before: whether they are of rounded activations, and in which step.
         bias (in): what is added, BIAS_DELAY cycles after the row.
         out (out RowSums): LATENCY cycles after the row.
     Latency: LATENCY = 3 cycles from row to out, a register for each of the STAGES; BIAS_DELAY = 2 cycles.
@@ -33,7 +35,7 @@ class RowStep(wiring.Component):
     Twin: `models.numbers.arithmetic.row_step`, by whose product the emulator multiplies.
     """
 
-    STAGES = Stages("value", "product", "sum")
+    STAGES = Stages("parts", "product", "sum")
     LATENCY = len(STAGES)
     BIAS_DELAY = STAGES.after("product")
     INTERVAL = 1
@@ -52,26 +54,44 @@ class RowStep(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        packed, step = delay(m, self.packed, 1, name="packed"), delay(m, self.step, 1, name="step")
-        exponent = Signal.like(step.exponent, reset_less=True)
-        m.d.sync += exponent.eq(Mux(packed, step.exponent, 0))
+        # A mantissa of 1 leaves a sum as it is; one of 16 takes it eight times twice.
+        mantissa, exponent = (Signal.like(self.step[name], reset_less=True) for name in ("mantissa", "exponent"))
+        m.d.sync += [
+            mantissa.eq(Mux(self.packed, self.step.mantissa | self.step.mantissa[4] << 3, 1)),
+            exponent.eq(Mux(self.packed, self.step.exponent, 0)),
+        ]
+        packed = delay(m, self.packed, self.STAGES.after("product"), name="packed")
+        places = delay(m, exponent, self.STAGES.after("parts"), name="places")
+        place = delay(m, places[0], 1, name="place")
         for lane in range(self.config.lanes):
-            value, product = (
-                Signal(signed(ACCUMULATOR_BITS), name=f"{name}_{lane}", reset_less=True)
-                for name in ("value", "product")
+            value = self.row.sums[lane].as_unsigned()
+            narrow = value[:PACKED_SUM_BITS].as_signed()  # times few bits: adders, no DSP slice is worth its place
+            ones, fours = (
+                Signal(signed(PACKED_SUM_BITS + bits), name=f"{name}_{lane}", reset_less=True)
+                for name, bits in (("ones", 2), ("fours", 3))
             )
-            narrow = value[
-                :PACKED_SUM_BITS
-            ].as_signed()  # times few bits: adders, for which no DSP slice is worth its place
-            parts = [Mux(step.mantissa[k], narrow << k, 0) for k in range(len(step.mantissa))]
-            scaled = (parts[0] + parts[1]) + (parts[2] + parts[3]) + parts[4]
+            product = Signal(signed(ACCUMULATOR_BITS), name=f"product_{lane}", reset_less=True)
+            doubled = narrow << 1
             m.d.sync += [
-                value.eq(self.row.sums[lane]),
-                product.eq(Mux(packed, scaled, value)),
-                self.out.sums[lane].eq((product << exponent) + self.bias[lane]),
+                ones.eq(Mux(mantissa[0], narrow, 0) + Mux(mantissa[1], doubled, 0)),
+                fours.eq(Mux(mantissa[3], doubled, 0) + Mux(mantissa[4], doubled, Mux(mantissa[2], narrow, 0))),
+            ]
+            top = delay(m, value[PACKED_SUM_BITS:], 1, name=f"top_{lane}")
+            scaled = ones + (fours << 2) << Cat(0, places[1:])
+            m.d.sync += [
+                product.eq(Mux(packed, scaled, Cat(scaled[:PACKED_SUM_BITS], top).as_signed())),
+                self.out.sums[lane].eq(carried(product << place, self.bias[lane])),
             ]
         m.d.comb += self.out.valid.eq(delay(m, self.row.valid, self.LATENCY, name="valid", reset_less=False))
         return m
+
+
+def carried(a: Value, b: Value) -> Value:
+    """a + b of ACCUMULATOR_BITS; above LONGEST both outcomes are made, and the carry only chooses."""
+    a, b = a[:ACCUMULATOR_BITS], b.as_unsigned()
+    lower = a[:LONGEST] + b[:LONGEST]
+    upper, more = a[LONGEST:] + b[LONGEST:], Cat(1, a[LONGEST:]) + Cat(1, b[LONGEST:])
+    return Cat(lower[:LONGEST], Mux(lower[LONGEST], more[1:], upper)[: ACCUMULATOR_BITS - LONGEST])
 
 
 __all__ = ["RowStep"]

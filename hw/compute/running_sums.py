@@ -37,7 +37,7 @@ class RunningSums(wiring.Component):
         before, exponent (in): E of the row.
         asked, asked_index (in): M of that query is read.
         sum (out): it, a cycle later.
-    Latency: LATENCY = 6 + tree cycles from valid to the earliest `asked` that sees the word in its sum.
+    Latency: LATENCY = 7 + tree cycles from valid to the earliest `asked` that sees the word in its sum.
     Interval: INTERVAL = 1 cycle between words; REVISIT = 1 cycle between words of the same index.
     Format: scores signed 16 bit, exponents signed 17 bit; sum in units of 2^-18, modulo 2^30, rounded half up whenever
         E grows.

@@ -23,7 +23,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.cosformer import ANGLE
 from edgemoe.hw.compute.exponential import Exponential
-from edgemoe.hw.compute.lane_tree import add, largest, reduce_lanes, tree_stages
+from edgemoe.hw.compute.lane_tree import add, first_pairs, largest, reduce_lanes, tree_stages
 from edgemoe.hw.compute.normalise import SCALE, ScalePort
 from edgemoe.hw.compute.reciprocal import Reciprocal
 from edgemoe.hw.compute.reweighting import KEYS_BITS, Reweighting
@@ -67,7 +67,7 @@ class ScoreWrite(wiring.Signature):
 
 class ScoreStream(wiring.Signature):
     """A word of scores of query `index` that is to become probabilities, as its source sees it; or two words that enter
-    the array together.
+    the array together. `word` comes a cycle later than the rest.
 
     `lanes`: how many lanes count, from lane 0 on; `shift`: 2^(shift - 12) is the unit of a score; `accumulate`: the sum
     of the row counts this word, which is then the `first` or the `last` of the row or neither. Where a build has other
@@ -97,13 +97,13 @@ class ScoreStream(wiring.Signature):
 
 
 class Probabilities(wiring.Signature):
-    """A word of probabilities, in units of 2^-15, as the exponentials see it."""
+    """A word of probabilities, in units of 2^-15, as the exponentials see it: `word` comes a cycle behind `valid`."""
 
     def __init__(self, config: HardwareConfig) -> None:
         super().__init__({"valid": Out(1), "word": Out(layouts.inputs(config))})
 
 
-WAIT = Reweighting.LATENCY - 3  # of a word for its distance, which is otherwise made in three cycles
+WAIT = Reweighting.LATENCY - 2  # of a word for its distance, which is otherwise made two cycles behind it
 
 
 class Softmax(wiring.Component):
@@ -121,11 +121,12 @@ class Softmax(wiring.Component):
     kept            the same                                                which of them count
     distance        max - score, lane by lane                               which of them count; shift
     align to round  the exponentials: `out`, and finer ones for the sums    index, accumulate, first, last
-    tree            the lanes added up, four to one a stage                 first ? 0 : sum[index], out of its table
+    tree            the lanes added up, four to one in the first stage,     first ? 0 : sum[index], out of its table
+                    then two
     total           tree + that, into the table                             index
-    last total      the same, of a row's last word                          index
-    coarse to       the reciprocal's, into the scale table; in the cycle
-    result          in which it is written it may already be asked for
+    coarse to       the reciprocal's of a row's last total, into the scale
+    result          table; in the cycle
+                    in which it is written it may already be asked for
     ==============  ======================================================  =======================================
 
     On the score side a tree finds the largest lane; it is compared with max[score.index], which came out of the table a
@@ -137,9 +138,10 @@ class Softmax(wiring.Component):
             `last` 1 / sum[i] goes to the scale table; both count only with `accumulate`.
         out (out Probabilities): LATENCY cycles later.
         scale (in ScalePort): 1 / sum = mantissa * 2^-16 * 2^-exponent of query `index`.
-    Latency: LATENCY = 8 cycles from stream to out: three and the exponential's, and WAIT where softplus is built in;
-        MAX_DELAY = 2 + max(tree, 2) cycles from a score word to the first probability word that may use its maximum;
-        SCALE_DELAY = 15 + tree cycles from the `last` word to the cycle in which its scale may be asked for, and WAIT.
+    Latency: LATENCY = 8 cycles from stream to out, and WAIT where softplus is built in, with a register for each of the
+        STAGES from `stream.index` to `out.word`; MAX_DELAY = 2 + max(tree, 2) cycles from a score word to the first
+        probability word that may use its maximum; SCALE_DELAY = 15 + sum_stages cycles from the `last` word to the
+        cycle in which its scale may be asked for, and WAIT.
     Interval: INTERVAL = 1 cycle between words, on both sides at once; REVISIT = 4 cycles between words of the
         same index, on either side.
     Format: scores signed 16 bit; probabilities in units of 2^-15, 0..32767; sums exact, of probabilities in units of
@@ -150,19 +152,20 @@ class Softmax(wiring.Component):
     """
 
     STAGES = Stages("maximum", "kept", "distance", *Exponential.STAGES)
-    LATENCY = len(STAGES)
+    LATENCY = len(STAGES) - 1
     INTERVAL = 1
     REVISIT = 4
 
     def __init__(self, config: HardwareConfig):
         self.config = config
-        self.stages, self.sum_stages = tree_stages(config.lanes), tree_stages(config.inputs)
+        self.stages = tree_stages(config.lanes)
+        self.sum_stages = tree_stages(config.inputs, ways=2, first=4)
         self.two_pass, self.softplus = (kind in config.kinds for kind in (Attention.TWO_PASS, Attention.SOFTPLUS))
         if self.softplus:
             self.LATENCY += WAIT
         self.COMPARE = max(self.stages, 2)  # cycles from a score word to its comparison with the maximum
         self.MAX_DELAY = self.COMPARE + 2
-        self.SCALE_DELAY = self.LATENCY + self.sum_stages + 2 + Reciprocal.LATENCY
+        self.SCALE_DELAY = self.LATENCY + 1 + self.sum_stages + 1 + Reciprocal.LATENCY
         super().__init__(
             {
                 "score": In(ScoreWrite(config)),
@@ -194,7 +197,7 @@ class Softmax(wiring.Component):
         masked = [Mux(self.score.mask[lane], self.score.word[lane], LOWEST_SCORE) for lane in range(self.config.lanes)]
         masked = [value.as_signed() if not value.shape().signed else value for value in masked]
         at = self.COMPARE
-        best = reduce_lanes(m, self.score.valid, masked, largest, name="score")
+        best = reduce_lanes(m, self.score.valid, masked, largest, name="score", first=first_pairs(len(masked)))
         best = delay(m, best, at - self.stages, name="score_best")
         m.d.comb += [
             read.addr.eq(delay(m, self.score.index, at - 2, name="score_index")),
@@ -235,7 +238,7 @@ class Softmax(wiring.Component):
         read = maxima.read_port()
         m.d.comb += [read.addr.eq(self.late.index), read.en.eq(self.late.valid)]
         m.submodules.exponential = exponential = Exponential(lanes)
-        word, count = delay(m, self.late.word, 2, name="word"), delay(m, self.late.lanes, 1, name="lanes")
+        word, count = delay(m, self.late.word, 1, name="word"), delay(m, self.late.lanes, 1, name="lanes")
         kept = delay(m, read.data, 1, name="kept")
         distance = Signal(exponential.distance.shape(), reset_less=True)
         m.d.sync += [distance[lane].eq(kept - word[lane]) for lane in range(lanes)]
@@ -244,7 +247,7 @@ class Softmax(wiring.Component):
             exponential.distance.eq(distance),
             exponential.mask.eq(delay(m, lane_mask(count, lanes), 2, name="mask")),
             exponential.shift.eq(delay(m, self.late.shift, 3, name="shift")),
-            self.out.valid.eq(exponential.out_valid),
+            self.out.valid.eq(delay(m, exponential.valid, Exponential.LATENCY - 1, name="told", reset_less=False)),
         ]
         if self.softplus:
             self.reweighted(m, maxima, exponential)
@@ -263,12 +266,12 @@ class Softmax(wiring.Component):
             unit.score_first.eq(score.first),
             unit.score_word.eq(score.word),
             unit.score_mask.eq(score.mask),
-            unit.valid.eq(stream.valid),
-            unit.index.eq(stream.index),
+            unit.valid.eq(delay(m, stream.valid, 1, name="asked_valid", reset_less=False)),
+            unit.index.eq(delay(m, stream.index, 1, name="asked_index")),
             unit.word.eq(stream.word),
-            unit.keys.eq(stream.keys),
-            read.addr.eq(stream.index),
-            read.en.eq(stream.valid),
+            unit.keys.eq(delay(m, stream.keys, 1, name="asked_keys")),
+            read.addr.eq(unit.index),
+            read.en.eq(unit.valid),
             unit.maximum.eq(read.data),
         ]
         mask = lane_mask(delay(m, self.late.lanes, 3, name="distance_lanes"), self.config.lanes)
@@ -284,11 +287,11 @@ class Softmax(wiring.Component):
         m.submodules.functions = functions = ScoreFunctions(self.config)
         stream, fine = self.late, Signal.like(exponential.fine)
         turning = Attention.COSFORMER in self.config.kinds
-        before = self.STAGES.after("kept")  # so many cycles shorter than the way of the exponentials
+        before = self.STAGES.after("distance")  # so many cycles shorter than the way of the exponentials
         valid = delay(m, stream.valid, before, name="functions_valid", reset_less=False)
         m.d.comb += [
             functions.valid.eq(valid),
-            functions.word.eq(delay(m, stream.word, before, name="functions_word")),
+            functions.word.eq(delay(m, stream.word, before - 1, name="functions_word")),
             functions.mask.eq(lane_mask(delay(m, stream.lanes, before, name="functions_lanes"), self.config.lanes)),
             functions.kind.eq(delay(m, stream.kind, before, name="functions_kind")),
             functions.bias.eq(delay(m, stream.bias, before, name="functions_bias")),
@@ -315,8 +318,8 @@ class Softmax(wiring.Component):
         reading = delay(m, entering, len(self.STAGES) - 2 + self.sum_stages, name="reading", reset_less=False)
         arriving = delay(m, reading, 1, name="arriving", reset_less=False)
         added = delay(m, arriving, 2, name="added", reset_less=False)
-        finished = added.counts & added.last
-        partial = reduce_lanes(m, self.out.valid, [fine[lane] for lane in range(config.inputs)], add, name="sum")
+        lanes, valid = [fine[lane] for lane in range(config.inputs)], m.submodules.exponential.out_valid
+        partial = reduce_lanes(m, valid, lanes, add, name="sum", ways=2, first=4)
         m.d.comb += [
             read.addr.eq(delay(m, self.late.index, len(self.STAGES) - 2 + self.sum_stages, name="sum_read")),
             read.en.eq(reading.counts),
@@ -331,15 +334,8 @@ class Softmax(wiring.Component):
             write.data.eq(total),
         ]
         m.submodules.reciprocal = reciprocal = Reciprocal()
-        total_1 = Signal(bits, reset_less=True)
-        with m.If(finished):
-            m.d.sync += total_1.eq(total | nothing)
-        m.d.comb += [
-            reciprocal.valid.eq(delay(m, finished, 1, name="total_valid", reset_less=False)),
-            reciprocal.value.eq(total_1),
-        ]
-
-        self.store_scales(m, reciprocal, delay(m, write.addr, 1 + Reciprocal.LATENCY, name="scale_write"))
+        m.d.comb += [reciprocal.valid.eq(added.counts & added.last), reciprocal.value.eq(total | nothing)]
+        self.store_scales(m, reciprocal, delay(m, write.addr, Reciprocal.LATENCY, name="scale_write"))
 
     def kept_or(self, m: Module, total: Value, read) -> Value:
         """A row's sum: that of the weights, read where the sums are, or what two-pass softmax kept of the scores."""
@@ -348,7 +344,7 @@ class Softmax(wiring.Component):
         running = m.submodules.running
         m.d.comb += [
             running.asked.eq(delay(m, read.en, 1, name="asked")),
-            running.asked_index.eq(delay(m, read.addr, 1, name="asked_index")),
+            running.asked_index.eq(delay(m, read.addr, 1, name="running_asked")),
         ]
         mine = delay(m, self.late.kind == Attention.TWO_PASS, len(self.STAGES) + self.sum_stages, name="sum_two_pass")
         return Mux(mine, running.sum, total)

@@ -9,7 +9,7 @@ from edgemoe.hw.contract.layouts import EXPERT_BITS, JOB, ROW_BITS, SCORE_BITS, 
 
 
 class ReadPort(wiring.Signature):
-    """Reading an on-chip memory, as its reader sees it: `data` stands one cycle after `address` (the residual: two)."""
+    """Reading an on-chip memory, as its reader sees it: `data` stands two cycles after `address`."""
 
     def __init__(self, config: HardwareConfig) -> None:
         super().__init__({"address": Out(WORD_ADDRESS_BITS), "data": In(word(config))})

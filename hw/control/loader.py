@@ -12,8 +12,11 @@ from edgemoe.hw.contract.isa import Stationary
 from edgemoe.hw.contract.layouts import JOB, packs
 from edgemoe.hw.contract.ports import ReadPort, WeightRowPort
 from edgemoe.hw.control.key_value_addresses import KeyValueAddresses
+from edgemoe.hw.memory.banked_memory import BankedMemory
+from edgemoe.hw.memory.pipeline import delay
 
 SWAP_DELAY = 2  # from the wave's entrance into the array to the swap of its first row: two registers
+KEY_VALUE_LATENCY = BankedMemory.LATENCY
 
 
 class Loader(wiring.Component):
@@ -52,7 +55,7 @@ class Loader(wiring.Component):
         swap (in): pulse: the wave that swaps enters the array in this cycle.
         column_done (in): pulse: a column block with parameters has left the epilogue, which returns its bank.
         waits_for_weights (out): a block could be loaded, if its weights were there.
-    Latency: varies: with weights and results; a row passes in its own cycle, a word of key/value memory one after its
+    Latency: varies: with weights and results; a row passes in its own cycle, a word of key/value memory two after its
         address.
     Interval: none (a chunk takes `lanes` cycles, of 8-bit weights half as many, and the next follows without a gap if
         weights are there and the wave allows it).
@@ -247,27 +250,25 @@ class Loader(wiring.Component):
         return free, half_way, passed, soon
 
     def _present(self, m: Module, read, place, inside, by_column, by_pair, weights, packed) -> None:
-        """A word to the array: weights directly, key/value words one cycle after their address (`read`), zeros
+        """A word to the array: weights directly, key/value words as they come behind their address (`read`), zeros
         beyond the last key. place: in the block; of pairs of rows, in its chunk half of it.
         """
         lanes = self.config.lanes
         doubled = Cat(Const(0, 1), place[:-2], place[-1]) if self.config.words_at_once > 1 else place << 1
-        arrives, arrives_inside, arrives_by_column, arrives_last = Signal(), Signal(), Signal(), Signal()
-        arrives_index = Signal(range(self.config.inputs))
-        m.d.sync += [
-            arrives.eq(read),
-            arrives_index.eq(place),
-            arrives_inside.eq(inside),
-            arrives_by_column.eq(by_column),
-            arrives_last.eq(place == lanes - 1),
-        ]
+        asked = {"index": place, "inside": inside, "by_column": by_column}
+        late = {name: delay(m, value, KEY_VALUE_LATENCY, name=f"late_{name}") for name, value in asked.items()}
+        arrives = delay(m, read, KEY_VALUE_LATENCY, name="arrives", reset_less=False)
+        # Where there is a lead, a block is announced while its word is on the way.
+        announces = read & Mux(by_column, place == lanes - 1, place == 0)
+        on_the_way = 1 if self.lead else KEY_VALUE_LATENCY
+        with m.If(delay(m, announces, on_the_way, name="announces", reset_less=False)):
+            m.d.comb += self.ready.eq(1)
         with m.If(arrives):
             m.d.comb += [
                 self.load.valid.eq(1),
-                self.load.by_column.eq(arrives_by_column),
-                self.load.index.eq(arrives_index),
-                self.load.data.eq(Mux(arrives_inside, Cat(*self.key_value.data), 0)),
-                self.ready.eq(Mux(arrives_by_column, arrives_last, arrives_index == 0)),
+                self.load.by_column.eq(late["by_column"]),
+                self.load.index.eq(late["index"]),
+                self.load.data.eq(Mux(late["inside"], Cat(*self.key_value.data), 0)),
             ]
         with m.Elif(weights):
             m.d.comb += [

@@ -97,7 +97,7 @@ class RowPipeline(wiring.Component):
     Ports:
         row (in TaggedRow): with the row at the array's input.
         bias (out FirstBias): what sums start from.
-        packed (out PackedRow): beside the accumulators' sums, where products are packed.
+        packed (out PackedRow): a cycle before the accumulators' sums, where products are packed.
         accumulate (out RowTag): beside the array's sums.
         norm, softmax (out ScalePort): the tables of row scales.
         old_address (out): of the residual's word that the epilogue adds.
@@ -133,7 +133,7 @@ class RowPipeline(wiring.Component):
         self.TIME = {
             "bias": summed + bias_delay - 1 if config.packed else array_latency - 1,
             "accumulate": array_latency,
-            **({"packed": summed} if config.packed else {}),
+            **({"packed": summed - 1} if config.packed else {}),
             "destination": self.entry - 4,
             "tables": self.entry - 2,
             "scale": self.entry - 1,

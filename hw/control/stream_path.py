@@ -29,12 +29,12 @@ class StreamPath(wiring.Component):
         activation, score (out InputsPort): both memories are read at its address.
         scores (out ScoreStream): to the exponentials,
         probabilities (in Probabilities): and back, `probability_latency` cycles later.
-        array (out ArrayStream): the word that enters the array in this cycle,
+        array (out ArrayStream): the word that enters the array, whose data come in the next cycle,
         row (out TaggedRow): and its tag,
         unsigned (out): and whether it is rounded without a sign, where products are packed.
         swap (out): pulse: it is the first of a block.
-    Latency: LATENCY = 1 cycle from the address to the word; probabilities enter `probability_latency` cycles later
-        still.
+    Latency: LATENCY = 1 cycle from the address to the tag, a cycle before the word; probabilities enter
+        `probability_latency` cycles later still.
     Interval: INTERVAL = 1 cycle between words.
     Limits: a direct word and a word of probabilities never arrive in the same cycle (`Hazards` sees to that).
     Twin: none (no arithmetic).
@@ -62,7 +62,7 @@ class StreamPath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         streamed, issue, scores, probabilities = self.streamed, self.streamed.issue, self.scores, self.probabilities
-        (lanes, word), tag = self._present(issue), self.row.tag
+        (lanes, word), tag = self._present(m, issue), self.row.tag
         late = delay(m, issue, self.probability_latency, name="probability_issue", reset_less=False)
         direct, instruction = Signal(), streamed.contexts[issue.tag.context].instruction
         summed = issue.tag.column == 0
@@ -99,7 +99,7 @@ class StreamPath(wiring.Component):
             tag.valid.eq(probabilities.valid | direct),
             self.array.valid.eq(tag.valid),
             self.array.swap.eq(Mux(probabilities.valid, late.swap, issue.swap)),
-            self.array.data.eq(Mux(probabilities.valid, probabilities.word, word)),
+            self.array.data.eq(Mux(delay(m, probabilities.valid, 1, name="probable"), probabilities.word, word)),
             self.swap.eq(self.array.valid & self.array.swap),
         ]
         if self.config.packed:
@@ -109,10 +109,10 @@ class StreamPath(wiring.Component):
             ]
         return m
 
-    def _present(self, issue: data.View) -> tuple[ValueLike, ValueLike]:
+    def _present(self, m: Module, issue: data.View) -> tuple[ValueLike, ValueLike]:
         """(how many inputs there are, the words of activation memory with zeros beyond them)."""
         lanes, words = self.config.lanes, Value.cast(self.activation.data)
         if self.config.words_at_once == 1:
             return lanes, words
-        half = len(words) // 2
-        return Mux(issue.second, 2 * lanes, lanes), Cat(words[:half], Mux(issue.second, words[half:], 0))
+        half, second = len(words) // 2, delay(m, issue.second, 1, name="second")
+        return Mux(issue.second, 2 * lanes, lanes), Cat(words[:half], Mux(second, words[half:], 0))

@@ -8,7 +8,6 @@ from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory
 from edgemoe.hw.contract.ports import DmaPort, EntryPort, InputsPort, ReadPort, ResultPort
 from edgemoe.hw.memory.banked_memory import BankedMemory
-from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.hw.memory.pipeline import delay
 from edgemoe.hw.memory.word_pairs import WordPairs
 
@@ -38,15 +37,13 @@ class Memories(wiring.Component):
         moving (in): which has every port.
         entry (in EntryPort): the streamer's reading of the expert queues.
         queues (out EntryPort): the queues, in the router.
-    Latency: LATENCY = 1 cycle from an address to its word; RESIDUAL_LATENCY = 2 cycles of the residual, whose reader
-        can wait; DMA_LATENCY = 2 cycles from DMA's address to its word, of any memory.
+    Latency: LATENCY = 2 cycles from an address to its word, DMA's as well.
     Interval: INTERVAL = 1 cycle between reads, and between writes, of each memory.
     Limits: addresses within the memories; LOAD and STORE as the sequencer checks them.
     Twin: none (no arithmetic).
     """
 
-    LATENCY = 1
-    RESIDUAL_LATENCY = DMA_LATENCY = BankedMemory.LATENCY
+    LATENCY = BankedMemory.LATENCY
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig):
@@ -88,11 +85,7 @@ class Memories(wiring.Component):
             name = which.name.lower()
             groups = config.lanes if which == Memory.ACTIVATION else 1
             streamed = config.words_at_once > 1 and which in (Memory.ACTIVATION, Memory.SCORE)
-            if which == Memory.RESIDUAL:
-                memory = BankedMemory(bits, depth)
-            else:
-                memory = (WordPairs if streamed else BlockMemory)(bits, depth, groups)
-            m.submodules[name] = memory
+            m.submodules[name] = memory = (WordPairs if streamed else BankedMemory)(bits, depth, groups)
             read_data[which] = memory.read_data
             m.d.comb += memory.read_address.eq(Mux(self.moving, dma.read_address, readers[which]))
 
@@ -111,14 +104,10 @@ class Memories(wiring.Component):
             dma_enable = dma.write_valid & (dma.write_memory == which)
             dma_enables = Mux(dma_enable, dma.write_lanes, 0) if which == Memory.ACTIVATION else dma_enable
             m.d.comb += memory.write_enable.eq(Mux(self.moving, dma_enables, enable.replicate(groups)))
-        chosen, chosen_late, read_word = Signal(Memory), Signal(Memory), Signal(bits)
-        m.d.sync += [chosen.eq(dma.read_memory), chosen_late.eq(chosen)]
-        with m.Switch(chosen):
-            for which in (Memory.ACTIVATION, Memory.KEY_VALUE, Memory.SCORE):
+        with m.Switch(delay(m, dma.read_memory, self.LATENCY, name="chosen")):
+            for which, word in read_data.items():
                 with m.Case(which):
-                    m.d.comb += read_word.eq(read_data[which][:bits])
-        kept = delay(m, read_word, 1, name="kept")
-        m.d.comb += dma.read_data.eq(Mux(chosen_late == Memory.RESIDUAL, read_data[Memory.RESIDUAL], kept))
+                    m.d.comb += dma.read_data.eq(word[:bits])
         m.d.comb += [
             self.activation.data.eq(read_data[Memory.ACTIVATION]),
             self.key_value.data.eq(read_data[Memory.KEY_VALUE]),

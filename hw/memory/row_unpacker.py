@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From elements of the prefetch FIFO to words of weights, and the promise of how many will come without a gap."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -42,7 +42,7 @@ class RowUnpacker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        step = Signal(range(max(2, self.words)))
+        step = Signal(range(self.words)) if self.words > 1 else Const(0)
         advance = self.valid & (~self.row.valid | self.row.ready)
         m.d.comb += self.leaves.eq(advance & (step == self.words - 1))
         with m.If(self.row.ready):
@@ -50,9 +50,10 @@ class RowUnpacker(wiring.Component):
         with m.If(advance):
             m.d.sync += [
                 self.row.valid.eq(1),
-                step.eq(Mux(self.leaves, 0, step + 1)),
                 self.row.p.as_value().eq(self.element.word_select(step, 8 * self.config.word_bytes)),
             ]
+            if self.words > 1:
+                m.d.sync += step.eq(Mux(self.leaves, 0, step + 1))
         return m
 
 

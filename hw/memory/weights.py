@@ -10,6 +10,7 @@ from edgemoe.hw.contract.isa import Stationary
 from edgemoe.hw.contract.layouts import CHUNK_BITS, COLUMN_BITS, JOB, packs
 from edgemoe.hw.contract.ports import WeightRowPort
 from edgemoe.hw.memory.axi import ReadClient, bus_bits
+from edgemoe.hw.memory.element_queue import ElementQueue
 from edgemoe.hw.memory.row_unpacker import LevelPromise, RowUnpacker
 
 JOBS = 4  # whose beats may be under way at the same time
@@ -81,15 +82,15 @@ class Weights(wiring.Component):
 
         element, complete, beats = self._assemble(m)
         wanted = self._wanted(m, complete, job)
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(element), depth=self.DEPTH)
-        m.d.sync += [fifo.w_en.eq(complete & wanted), fifo.w_data.eq(element)]
+        m.submodules.queue = queue = ElementQueue(len(element), self.DEPTH)
+        m.d.sync += [queue.arriving.eq(complete & wanted), queue.element.eq(element)]
         m.submodules.unpacker = unpacker = RowUnpacker(config)
         m.submodules.promise = promise = LevelPromise(config, self.DEPTH)
         m.d.comb += [
-            unpacker.valid.eq(fifo.r_rdy),
-            unpacker.element.eq(fifo.r_data),
-            fifo.r_en.eq(unpacker.leaves),
-            promise.arriving.eq(fifo.w_en),
+            unpacker.valid.eq(queue.valid),
+            unpacker.element.eq(queue.oldest),
+            queue.leaves.eq(unpacker.leaves),
+            promise.arriving.eq(queue.arriving),
             self.rows.valid.eq(unpacker.row.valid),
             self.rows.word.eq(unpacker.row.p),
             unpacker.row.ready.eq(self.rows.ready),

@@ -32,7 +32,14 @@ def announced_early(p: Property, unit: Any) -> None:
     loader(p, unit, config=WIDE, lead=LEAD)
 
 
-def loader(p: Property, unit: Any, weights_only: bool = False, config: Any = BLOCKS, lead: int = 0) -> None:
+def keys(p: Property, unit: Any) -> None:
+    """The loader on keys, where a wave takes longer than they take out of the memory."""
+    loader(p, unit, config=WIDE, keys_only=True)
+
+
+def loader(
+    p: Property, unit: Any, weights_only: bool = False, keys_only: bool = False, config: Any = BLOCKS, lead: int = 0
+) -> None:
     """A block is announced once between two swaps; its rows are in place when the wave needs them and never overwrite
     the block before.
 
@@ -45,6 +52,10 @@ def loader(p: Property, unit: Any, weights_only: bool = False, config: Any = BLO
         given = instruction_of(p, constant=True, opcode=4, stationary=2, chunks=2, columns=2)
         dut = p.unit(unit(config, lead=lead), jobs_valid=1, jobs_payload=job_of(instruction=given))
         p.assume(dut.jobs.payload.instruction.stationary == Stationary.WEIGHTS8)
+    elif keys_only:
+        given = instruction_of(p, constant=True, opcode=4, stationary=2, chunks=2, columns=2)
+        dut = p.unit(unit(config), jobs_valid=1, jobs_payload=job_of(instruction=given))
+        p.assume(dut.jobs.payload.instruction.stationary == Stationary.KEYS)
     else:
         dut = p.unit(unit(config))
         stream(p, dut.jobs, assume=True)
@@ -73,8 +84,9 @@ def loader(p: Property, unit: Any, weights_only: bool = False, config: Any = BLO
         p.assume(~dut.swap | (counter(p, 4, announced != 0, clear=dut.ready | dut.swap, name="age") >= lead))
     p.check(announced + dut.ready <= 1 + dut.swap)
     p.check((announced != 1) | ~dut.ready | dut.swap)
-    # A block that was begun gets a row in every cycle.
-    p.check(~(dut.load.valid & dut.weights.ready) | dut.weights.valid)
+    # A block that was begun gets a row in every cycle; behind a job's taking the last values of the one before come.
+    of_before = p.past(dut.jobs.valid & dut.jobs.ready)
+    p.check(~(dut.load.valid & dut.weights.ready) | dut.weights.valid | of_before)
     # Parameter banks: two; one is given back for each that was filled.
     takes = dut.parameter.valid & (dut.parameter.index == 0)
     banks = counter(p, 3, takes, dut.column_done, name="banks")
@@ -122,6 +134,9 @@ def loader(p: Property, unit: Any, weights_only: bool = False, config: Any = BLO
         return
     if weights_only:
         p.cover((blocks == 2) & takes)
+        return
+    if keys_only:
+        p.cover((blocks == 1) & dut.load.valid & dut.load.by_column)
         return
     p.cover((blocks == 2) & dut.ready & ~dut.load.by_column)
     p.cover((blocks == 2) & dut.ready & dut.load.pair)
@@ -361,7 +376,7 @@ PROOFS = [
         "loader",
         loader,
         Loader,
-        14,
+        15,
         {
             "a block is announced twice": Mutant(
                 "m.d.sync += [loading.eq(1), shadow_free.eq(0)]", "m.d.sync += loading.eq(1)"
@@ -371,9 +386,16 @@ PROOFS = [
             ),
             "pairs overtake the wave": Mutant("half & half_way, whole", "half, whole"),
             "pairs start without half of their words": Mutant("in (lanes // 2, lanes)", "in (lanes // 4, lanes)"),
-            "columns follow the wave too closely": Mutant("Mux(by_column, passed, 1)", "1"),
         },
         cover_depth=22,
+    ),
+    Proof(
+        "loader, keys",
+        keys,
+        Loader,
+        21,
+        {"columns follow the wave too closely": Mutant("Mux(by_column, passed, 1)", "1")},
+        cover_depth=28,
     ),
     Proof(
         "loader, parameter banks",

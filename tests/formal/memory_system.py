@@ -9,6 +9,7 @@ from amaranth.hdl import Mux, Signal
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from edgemoe.hw.contract.config import PAGE_BYTES, PRESETS, HardwareConfig
 from edgemoe.hw.memory.axi import BurstSplitter
+from edgemoe.hw.memory.element_queue import ElementQueue
 from edgemoe.hw.memory.gearbox import BeatsToWords, WordsToBeats
 
 from ..mutants import Mutant
@@ -165,6 +166,18 @@ def fifo(depth: int):
     return describe
 
 
+def element_queue(p: Property, unit: Any) -> None:
+    """Nothing lost, nothing twice, in order; what entered two cycles ago shows, and stands until it leaves."""
+    depth = 3
+    dut = p.unit(unit(4, depth))
+    model = Queue(p, 4, depth, dut.arriving, dut.element, dut.valid & dut.leaves, "model")
+    p.assume(~dut.arriving | (model.count < depth))
+    p.check(~dut.valid | (model.count != 0) & (dut.oldest == model.head))
+    p.check(dut.valid | (model.count <= p.past(dut.arriving)))
+    p.cover((model.count == depth) & p.past(p.past(dut.leaves & dut.valid & dut.arriving)) & (dut.oldest == 9))
+    p.cover((model.count == 0) & p.past(model.count == 1) & (p.past(dut.oldest) == 6))
+
+
 HELD_BURST = Mutant("~empty & (~self.burst.valid | self.burst.ready)", "~empty")
 PROOFS = [
     Proof(
@@ -240,6 +253,17 @@ PROOFS = [
         SyncFIFO,
         9,
         {"a full FIFO takes more": Mutant("self.w_rdy.eq(self.level != self.depth)", "self.w_rdy.eq(1)")},
+    ),
+    Proof(
+        "element queue",
+        element_queue,
+        ElementQueue,
+        9,
+        {
+            "the oldest is overwritten": Mutant("waiting & (~self.valid | self.leaves)", "waiting"),
+            "one that leaves is counted still": Mutant("stored - ~self.arriving", "stored + self.arriving"),
+            "one that arrives is not awaited": Mutant("advance, fewer.any(), more.any()", "advance, 0, more.any()"),
+        },
     ),
     Proof(
         "buffered FIFO",

@@ -14,6 +14,7 @@ from edgemoe.hw.control.fetch import AHEAD, Fetch
 from edgemoe.hw.control.legality import Legality
 from edgemoe.hw.control.sequencer import Sequencer
 from edgemoe.hw.memory.dma import Dma
+from edgemoe.hw.memory.element_queue import ElementQueue
 from edgemoe.hw.memory.row_unpacker import LevelPromise, RowUnpacker
 from edgemoe.hw.memory.weights import Weights
 
@@ -256,6 +257,9 @@ PROOFS = [
         {
             "a row is overwritten": Mutant(
                 "self.valid & (~self.row.valid | self.row.ready)", "self.valid", RowUnpacker
+            ),
+            "an element is overwritten": Mutant(
+                "waiting & (~self.valid | self.leaves)", "waiting", ElementQueue
             ),
             "level promises too much": Mutant("kept.eq(rows + arrived)", "kept.eq(rows + self.arriving)", LevelPromise),
         },

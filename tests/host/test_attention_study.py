@@ -59,14 +59,6 @@ def test_what_norms_of_heads_cost() -> None:
     assert f"{normed:,} cycles instead of {plain:,}" in " ".join(text.split())
 
 
-def test_what_landmarks_cost() -> None:
-    """As the document says."""
-    text = (Path(attention.__file__).parents[2] / "hw" / "ATTENTION.md").read_text()
-    micro, base = PRESETS["m3vit-micro"], preset("base")
-    plain, soft = (plan(sketch(replace(micro, attention=kind)), base, tasks=[0]).cycles for kind in ("softmax", "soft"))
-    assert f"{soft:,} cycles on `base` instead of {plain:,}" in " ".join(text.split())
-
-
 def test_every_kind_has_its_place() -> None:
     assert set(attention.PARTS) == set(MOST) == {*KINDS, *MAPS, "soft"} == set(attention.kinds_of("all", FAMILY))
 
@@ -95,7 +87,7 @@ def test_what_is_refused(edgemoe: Command) -> None:
 @pytest.mark.full
 def test_on_rtl() -> None:
     """Real figures, on a small build; the same model takes the same time whatever weighs it."""
-    hardware = replace(preset("tiny"), rows=200, tokens=129, width=64, hidden=768, attention=FAMILY.attention)
+    hardware = replace(preset("tiny"), rows=136, tokens=129, width=64, hidden=768, attention=FAMILY.attention)
     found = attention.study(list(MOST), hardware, note=lambda text: None)
     assert [f.mismatches for f in found] == [0] * len(MOST)
     assert len({f.cycles for f in found if f.kind in KINDS}) == 1 and found[0].cycles < found[0].pass_cycles

@@ -90,7 +90,8 @@ class Schedule:
         sums = twins.matmul(x, weights).astype(np.int64)
         cycle = swap
         for word in range(words):
-            self._put(cycle, stream_valid=1, stream_swap=int(word == 0), stream_data=x[word])
+            self._put(cycle, stream_valid=1, stream_swap=int(word == 0))
+            self._put(cycle + 1, stream_data=x[word])
             self.expected[cycle] = sums[word]
             cycle += 1 + (int(rng.integers(1, 6)) if rng.random() < gaps else 0)
         self.free = cycle

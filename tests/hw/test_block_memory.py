@@ -11,7 +11,7 @@ import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
 from edgemoe.boards.flows import ecp5
-from edgemoe.hw.memory.banked_memory import BANK_WORDS, BankedMemory
+from edgemoe.hw.memory.banked_memory import BANK_WORDS, BankedMemory, banks_of
 from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.hw.memory.word_pairs import WordPairs
 from edgemoe.sim.bench import flat_ports, parameters, run_verilog, to_verilog
@@ -93,11 +93,19 @@ def test_two_neighbouring_words_at_a_time(depth: int) -> None:
     assert (out["read_data"][depth:] == pairs).all()
 
 
-@pytest.mark.parametrize("depth", [9, BANK_WORDS, 2 * BANK_WORDS + 5])
+def test_depths_of_banks() -> None:
+    assert banks_of(9) == [16]
+    assert banks_of(2376) == [2048, 512]
+    assert banks_of(3168) == [BANK_WORDS]
+    assert banks_of(6336) == [BANK_WORDS, 2048, 256]
+
+
+@pytest.mark.parametrize("depth", [9, BANK_WORDS, 2 * BANK_WORDS + 5, 6336])
 def test_banks(depth: int) -> None:
     """The first and the last words of every bank, read while they are written."""
     rng, width = np.random.default_rng(depth), 24
-    edges = {place for start in range(0, depth, BANK_WORDS) for place in (start, start + 1, start - 1, depth - 1)}
+    starts = np.cumsum([0, *banks_of(depth)[:-1]])
+    edges = {int(place) for start in starts for place in (start, start + 1, start - 1, depth - 1)}
     places = np.array(sorted(place for place in edges if place >= 0))
     words, found = dict.fromkeys(places.tolist(), 0), []
     enable, place = rng.integers(0, 2, CYCLES), rng.choice(places, CYCLES)

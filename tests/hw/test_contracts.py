@@ -62,6 +62,7 @@ from edgemoe.hw.memory.arbiter import Arbiter
 from edgemoe.hw.memory.axi import BurstSplitter
 from edgemoe.hw.memory.banked_memory import BankedMemory
 from edgemoe.hw.memory.block_memory import BlockMemory
+from edgemoe.hw.memory.element_queue import ElementQueue
 from edgemoe.hw.memory.image import ImagePixels
 from edgemoe.hw.memory.reader import Reader, ReadMaster
 from edgemoe.hw.memory.row_unpacker import LevelPromise, RowUnpacker
@@ -108,6 +109,7 @@ INSTANCES: dict[type, Callable[[], Any]] = {
     BankedMemory: partial(BankedMemory, 24, 10),
     WordPairs: partial(WordPairs, 24, 10, 3),
     LevelPromise: partial(LevelPromise, CONFIG, 8),
+    ElementQueue: partial(ElementQueue, 24, 10),
     ReadMaster: partial(ReadMaster, CONFIG, 0b0011, 0),
     Reader: partial(Reader, CONFIG, {"fetch": 8, "dma": 32}),
     Interconnect: partial(Interconnect, 64),
@@ -237,6 +239,7 @@ PULSES: dict[str, tuple[type, str, dict[str, int], str]] = {
     "Hazards.LATENCY": (Hazards, "announced", {}, "block_may_start"),
     "RegisterFile.LATENCY": (RegisterFile, "bus_arvalid", {}, "bus_rvalid"),
     "RowUnpacker.LATENCY": (RowUnpacker, "valid", {}, "row_valid"),
+    "ElementQueue.LATENCY": (ElementQueue, "arriving", {}, "valid"),
     "LevelPromise.LATENCY": (LevelPromise, "arriving", {}, "level"),
     "BurstSplitter.LATENCY": (BurstSplitter, "request_valid", {"request.p.beats": 1}, "burst_valid"),
     "ImagePixels.LATENCY": (ImagePixels, "data", {}, "pixels"),

@@ -207,7 +207,7 @@ BENCHES = [
             "a scale just written is not seen": Mutant(
                 "scales.read_port(transparent_for=[store])", "scales.read_port()"
             ),
-            "last counts without accumulate": Mutant("finished = added.counts & added.last", "finished = added.last"),
+            "last counts without accumulate": Mutant("added.counts & added.last", "added.last"),
             "the shift comes early": Mutant("delay(m, self.late.shift, 3,", "delay(m, self.late.shift, 2,"),
         },
     ),
@@ -215,30 +215,20 @@ BENCHES = [
         ExpertQueues,
         (partial(test_router.test_queues, "gaps"), partial(test_router.test_queues, "back to back")),
         {
-            "the last queue is an entry short": Mutant(
-                "config.experts * config.rows)", "config.experts * config.rows - 1)"
+            "there is room for half of the entries": Mutant(
+                "config.experts * config.rows)", "config.experts * config.rows // 2)"
             ),
             "every queue is an entry short": Mutant(
-                "write_address.eq(pushed + place)",
-                "write_address.eq(pushed + Mux(place == config.rows - 1, config.rows - 2, place))",
+                "write_address.eq(pushed + position)",
+                "write_address.eq(pushed + Mux(position == config.rows - 1, config.rows - 2, position))",
             ),
-            "a push wins over a reset": Mutant(
-                """        with m.If(self.reset):
-            m.d.sync += filled.eq(0)
-        with m.Elif(self.push):
-            m.d.sync += filled.eq(filled | (Const(1, 1) << self.push_expert))
-""",
-                """        with m.If(self.push):
-            m.d.sync += filled.eq(filled | (Const(1, 1) << self.push_expert))
-        with m.Elif(self.reset):
-            m.d.sync += filled.eq(0)
-""",
-            ),
+            "a push wins over a reset": Mutant("self.push & ~self.reset", "self.push"),
+            "a push takes the place of the one before": Mutant("Mux(again, newest, before)", "before"),
             "an emptied queue keeps its count": Mutant(
-                "Mux(filled.bit_select(self.count_expert, 1), shown.data, 0)", "shown.data"
+                "Mux(self._of(filled, self.count_expert), shown.data, 0)", "shown.data"
             ),
             "an emptied queue goes on where it was": Mutant(
-                "Mux(filled.bit_select(self.push_expert, 1), current.data, 0)", "current.data"
+                "Mux(self._of(filled, self.push_expert), current.data, 0)", "current.data"
             ),
         },
     ),

@@ -70,10 +70,11 @@ class Routing:
             command_among_chosen=among,
         )
         bench.set(command_start=1, command_reset_queues=reset)
+        address = before = 0
         while not bench.get("command_done"):
-            address = bench.get("logits_address")
+            address, before = bench.get("logits_address"), address
             await bench.step()
-            bench.set(command_start=0, command_reset_queues=0, logits_data=memory.get(address, 0))
+            bench.set(command_start=0, command_reset_queues=0, logits_data=memory.get(before, 0))
             cycles += 1
             assert cycles < 10000
         assert (

@@ -18,6 +18,8 @@ from edgemoe.hw.contract.isa import Memory, Opcode, Scale, Stationary
 from edgemoe.hw.contract.layouts import JOB
 from edgemoe.hw.control.loader import Loader
 from edgemoe.hw.control.streamer import Streamer
+from edgemoe.hw.memory.on_chip import Memories
+from edgemoe.hw.memory.pipeline import delay
 from edgemoe.sim.bench import StreamDriver, pack, parameters, run_bench, start
 
 TOKENS, HEAD_WIDTH = 129, 32
@@ -57,8 +59,8 @@ class Schedule(wiring.Component):
             later = Signal()
             m.d.sync += later.eq(final)
             final = later
-        address, key_value = Signal(20), Signal(20)
-        m.d.sync += [address.eq(streamer.streamed.address), key_value.eq(loader.key_value.address)]
+        address = delay(m, streamer.streamed.address, 1)
+        key_value = delay(m, loader.key_value.address, Memories.LATENCY)
         m.d.comb += [
             streamer.ready.eq(loader.ready),
             loader.swap.eq(streamer.streamed.issue.tag.valid & streamer.streamed.issue.swap),
