@@ -30,6 +30,7 @@ from edgemoe.models.heads import colourise_features, colourise_map
 from edgemoe.models.importers import layouts, sources
 from edgemoe.models.importers.vit import IMAGENET, Options
 from edgemoe.models.numbers.calibrate import calibrate
+from edgemoe.models.numbers.formats import WeightFormat
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -131,10 +132,11 @@ def run(out: Path, device: str, weight_bits: str, hardware: HardwareConfig) -> l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="emulator", choices=("emulator", "verilator"))
-    parser.add_argument("--weight-bits", default="16", choices=("16", "8", "mixed"))
+    parser.add_argument("--weight-bits", default="16", choices=("16", "8", "mixed", "fast", "fast-trunk"))
     parser.add_argument("--out", type=Path, default=Path("out/dinov2"))
     arguments = parser.parse_args()
-    run(arguments.out, arguments.device, arguments.weight_bits, preset("base"))
+    hardware = preset("zcu102" if WeightFormat.of(arguments.weight_bits).fast else "base")
+    run(arguments.out, arguments.device, arguments.weight_bits, hardware)
 
 
 if __name__ == "__main__":

