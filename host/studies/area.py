@@ -2,10 +2,10 @@
 """What a configuration will take of an UltraScale+ device, in no time and without Yosys.
 
 LUTs and flip-flops are linear in the array's lanes, whose cells are in DSP slices, and what packed products add to them
-is a multiple of the lanes; LUTs also choose among the blocks of a memory. DSP slices grow with the multipliers, block
-RAM with what the sizes of the memories ask for: least squares over configurations in hw/resources.json. `error` says
-how far the predictions are from the counts of configurations that no fit has seen. (A wider bus with its masters costs
-up to 5 % more LUTs, which is within the error, and is left out.)
+is a multiple of the lanes. DSP slices grow with the multipliers, block RAM with what the banks of the memories ask for:
+least squares over configurations in hw/resources.json. `error` says how far the predictions are from the counts of
+configurations that no fit has seen. (A wider bus with its masters costs up to 5 % more LUTs, which is within the error,
+and is left out.)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from edgemoe.boards.facts import Board, Family, ZynqBoard, in_ultra_ram, ultra_ram_blocks
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, HardwareConfig
+from edgemoe.hw.memory.banked_memory import banks_of
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.activation import GATE
 from numpy.typing import NDArray
@@ -44,7 +45,6 @@ _WEIGHING: Mapping[str, Mapping[str, float]] = {
 # An exponential, a rounding and a place in the stream's multiplexers: what an array of more rows than columns has for
 # each row beyond them, where products are packed.
 _BEYOND: Mapping[str, int] = {"lut": 590, "ff": 310, "dsp": 2}
-_SMALL = 3.5  # blocks of the normalisation and the softmax, whatever the configuration
 
 
 @cache
@@ -59,11 +59,10 @@ def configuration(name: str, counts: Mapping[str, Any]) -> HardwareConfig:
 
 
 def _features(hardware: HardwareConfig, kind: str) -> list[float]:
-    blocks = sum(_blocks(*memory) for memory in _memories(hardware))
     if kind == "bram":
-        return [blocks + hardware.bus_bytes / 8 + _SMALL]
-    own: Mapping[str, list[float]] = {"lut": [blocks], "ff": [], "dsp": [hardware.multipliers]}
-    return [1.0, hardware.lanes, hardware.packed * hardware.lanes, *own[kind]]
+        return [sum(_blocks(*memory) for memory in _memories(hardware)) + hardware.bus_bytes / 8]
+    own = [hardware.multipliers] if kind == "dsp" else []
+    return [1.0, hardware.lanes, hardware.packed * hardware.lanes, *own]
 
 
 @cache
@@ -79,10 +78,13 @@ def _coefficients(kind: str) -> NDArray[np.float64]:
 def _memories(hardware: HardwareConfig) -> Iterator[tuple[int, int]]:
     """(words, bits of a word) of the memories that are large."""
     word = 8 * hardware.word_bytes
-    yield hardware.activation_words, word
-    yield hardware.key_value_words, word
-    yield hardware.residual_words, word
-    yield hardware.score_words, word
+    for words in (
+        hardware.activation_words,
+        hardware.key_value_words,
+        hardware.residual_words,
+        hardware.score_words,
+    ):
+        yield from ((depth, word) for depth in banks_of(words))
     yield hardware.rows, hardware.lanes * ACCUMULATOR_BITS
     yield hardware.experts * hardware.rows, QUEUE_BITS
     yield hardware.prefetch_beats // hardware.beats_per_word, 8 * hardware.bus_bytes * hardware.beats_per_word
