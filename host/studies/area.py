@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 from edgemoe.boards.facts import Board, Family, ZynqBoard, in_ultra_ram, ultra_ram_blocks
+from edgemoe.hw.contract.banks import banks_of
 from edgemoe.hw.contract.config import ACCUMULATOR_BITS, HardwareConfig
-from edgemoe.hw.memory.banked_memory import banks_of
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.activation import GATE
 from numpy.typing import NDArray

@@ -8,23 +8,9 @@ from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
+from edgemoe.hw.contract.banks import banks_of
 from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.hw.memory.pipeline import delay
-
-BANK_WORDS = 4096  # as many as block RAM of FPGAs gives side by side, in parts of 9 bits
-LEAST_WORDS = 512  # and in parts of 72
-
-
-def banks_of(depth: int) -> list[int]:
-    """Depths of the banks, the largest first: powers of two, each as deep as block RAM is in some shape, so that tools
-    need nothing between block RAM and register. Of a bank more than a quarter is not left empty, unless it is small.
-    """
-    if depth > BANK_WORDS:
-        return [BANK_WORDS, *banks_of(depth - BANK_WORDS)]
-    whole = 1 << ceil_log2(depth)
-    if whole <= LEAST_WORDS or depth > whole * 3 // 4:
-        return [whole]
-    return [whole // 2, *banks_of(depth - whole // 2)]
 
 
 class BankedMemory(wiring.Component):
@@ -87,4 +73,4 @@ class BankedMemory(wiring.Component):
         return address[place:] == sum(self.depths[:number]) >> place
 
 
-__all__ = ["BANK_WORDS", "BankedMemory", "banks_of"]
+__all__ = ["BankedMemory"]

@@ -11,7 +11,8 @@ import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
 from edgemoe.boards.flows import ecp5
-from edgemoe.hw.memory.banked_memory import BANK_WORDS, BankedMemory, banks_of
+from edgemoe.hw.contract.banks import BANK_WORDS, banks_of
+from edgemoe.hw.memory.banked_memory import BankedMemory
 from edgemoe.hw.memory.block_memory import BlockMemory
 from edgemoe.hw.memory.word_pairs import WordPairs
 from edgemoe.sim.bench import flat_ports, parameters, run_verilog, to_verilog
