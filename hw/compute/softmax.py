@@ -125,8 +125,8 @@ class Softmax(wiring.Component):
                     then two
     total           tree + that, into the table                             index
     coarse to       the reciprocal's of a row's last total, into the scale
-    result          table; in the cycle
-                    in which it is written it may already be asked for
+    result          table, where it may be asked for in the cycle in which
+                    it is written
     ==============  ======================================================  =======================================
 
     On the score side a tree finds the largest lane; it is compared with max[score.index], which came out of the table a
