@@ -313,6 +313,11 @@ class ModelConfig:
         return self.patches_per_row * self.patches_per_column
 
     @property
+    def weighings(self) -> str:
+        """Kinds of attention that a build has for it, as its configuration lists them: landmarks need softmax's."""
+        return ",".join(dict.fromkeys(("softmax", "softmax" if self.attention == LANDMARK_KIND else self.attention)))
+
+    @property
     def landmarks(self) -> int:
         """Means of patches that "soft" attention has."""
         return (self.patches_per_row // LANDMARK_GRID) * (self.patches_per_column // LANDMARK_GRID)

@@ -73,8 +73,7 @@ def train(
     result = replace(trained, calibration=calibrate(trained))
     checkpoints.save(result, out)
     figures = evaluate(trained)
-    kinds = dict.fromkeys(("softmax", chosen.attention))
-    hardware = replace(hardware_preset("base"), attention=",".join(kinds))
+    hardware = replace(hardware_preset("base"), attention=chosen.weighings)
     computed = {
         bits: evaluate_hardware(result, Street.of(figures.scenes), hardware=hardware, weight_bits=bits).metrics
         for bits in HARDWARE_FORMATS

@@ -29,7 +29,14 @@ from edgemoe.sim.build import digest
 
 AIMS = ("milliseconds", "dsp", "bram")  # less is better; of "db" more
 PREFETCH = (256, 512, 1024)
-ALWAYS = "softmax"  # the attention that every build has
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A build, and the model's kind of attention on it."""
+
+    hardware: HardwareConfig
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,8 @@ def weighed(config: ModelConfig, kind: str) -> ModelConfig:
 
 def candidates(
     config: ModelConfig, board: Board, tasks: int, formats: Sequence[str], kinds: Sequence[str]
-) -> Iterator[HardwareConfig]:
-    """Builds with just the capacities that the model asks for: array sides, masters, streams in a pass, prefetch. The
-    last kind of attention that one has is the model's in it.
-    """
+) -> Iterator[Candidate]:
+    """Builds with just the capacities that the model asks for: array sides, masters, streams in a pass, prefetch."""
     for kind, lanes in product(kinds, map(int, CHOICES["lanes"])):
         for masters in range(1, len(board.memory_ports) + 1):
             for streams in range(1, tasks + 1):
@@ -70,19 +75,19 @@ def candidates(
                         "top_k": max(1, config.top_k),
                         "prefetch_beats": prefetch,
                         "activations": config.activation,
-                        "attention": ",".join(dict.fromkeys((ALWAYS, kind))),
+                        "attention": weighed(config, kind).weighings,
                     }
                     try:
                         build = HardwareConfig.from_fields(fields)
                     except EdgemoeError:  # no such build: its bus is wider than two words, or a size has no address
                         continue
                     for bits in formats:
-                        yield replace(build, weight_bits=bits)
+                        yield Candidate(replace(build, weight_bits=bits), kind)
 
 
-def compute(shared: Shared, hardware: HardwareConfig) -> dict[str, Any]:
+def compute(shared: Shared, candidate: Candidate) -> dict[str, Any]:
     """One candidate: its figures, or what is short of what."""
-    kind = hardware.weighings[-1]
+    hardware, kind = candidate.hardware, candidate.kind
     model = sketch(weighed(shared.model, kind), hardware.weight_bits)
     found: dict[str, Any] = {"weight_bits": hardware.weight_bits, "attention": kind}
     options: dict[str, Any] = dict(
@@ -198,7 +203,7 @@ def decibels(checkpoint: Checkpoint, formats: Sequence[str], hardware: HardwareC
     from edgemoe.models.numbers.calibrate import unseen_images
 
     images, kind, found = list(unseen_images(checkpoint.config)), checkpoint.config.attention, {}
-    hardware = replace(hardware, attention=",".join(dict.fromkeys((ALWAYS, kind))))
+    hardware = replace(hardware, attention=checkpoint.config.weighings)
     for bits in formats:
         accuracy = checking.check(checkpoint, images, hardware=hardware, weight_bits=bits, rtl=False).accuracy
         assert accuracy is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From elements of the prefetch FIFO to words of weights, and the promise of how many will come without a gap."""
+"""From elements of the prefetch memory to words of weights, and the promise of how many will come without a gap."""
 
 from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
@@ -15,7 +15,7 @@ class RowUnpacker(wiring.Component):
     An element is a beat or a word, whichever is wider: `words` = words_per_beat words.
 
     Ports:
-        valid, element (in): what stands at the FIFO's output.
+        valid, element (in): what stands at the queue's output.
         leaves (out): its last word goes to the register in this cycle, so that the next element may stand there in the
             following one.
         row (out stream): words, each a row of a block (input lane k's weights), two rows of 8-bit weights, or one

@@ -112,6 +112,14 @@ def test_a_model_without_weights_has_decibels_of_random_ones(edgemoe: Command) -
     refused(edgemoe(*given, "--attention", "linear"), "attention is 'linear', expected one of softmax")
 
 
+def test_attention_by_landmarks_needs_no_unit() -> None:
+    micro = models.preset("m3vit-micro")
+    report = explore.explore(micro, board("ultra96"), tasks=[0], formats=["16"], kinds=["softmax", "soft"])
+    cycles = {kind: min(f["cycles"] for f in report["found"] if f["attention"] == kind) for kind in ("softmax", "soft")}
+    assert cycles["soft"] > cycles["softmax"]
+    assert {one["hardware"]["attention"] for one in report["found"]} == {"softmax"}
+
+
 def test_every_kind_of_attention_is_predicted() -> None:
     assert set(area._WEIGHING) == set(ATTENTION)
 

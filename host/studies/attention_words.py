@@ -3,7 +3,7 @@
 iteration in numbers of so many bits and as it is built; Sinkformer, which normalises rows and columns in turn and is
 not; SageAttention, whose queries and keys have 8 bits. On queries, keys and values of a trained model.
 
-    python -m edgemoe.host.studies.unbuilt
+    python -m edgemoe.host.studies.attention_words
 """
 
 from __future__ import annotations
@@ -187,10 +187,9 @@ def decibels(exact: Floats, found: Floats) -> float:
 class Study:
     """Over all heads; a pair is decibels in the worst and in the middle one.
 
-    soft: by the bits of its numbers; words: as it is built; converged: by Newton's iteration in floating
-    point; condition: the largest of a
-    landmark kernel; uneven: by rounds of Sinkformer, how far a column's sum is from 1 at most; sage: with centred keys
-    or not.
+    soft: by the bits of its numbers; words: as it is built; converged: by Newton's iteration in floating point;
+    condition: the largest of a landmark kernel; uneven: by rounds of Sinkformer, how far a column's sum is from 1 at
+    most; sage: with centred keys or not.
     """
 
     soft: dict[int, tuple[float, float]]
