@@ -313,6 +313,11 @@ class ModelConfig:
         return self.patches_per_row * self.patches_per_column
 
     @property
+    def packable(self) -> bool:
+        """Whether products of its matrices can share multipliers: what these kinds of attention give has no maxima."""
+        return self.attention not in (*LINEAR_KINDS, LANDMARK_KIND)
+
+    @property
     def weighings(self) -> str:
         """Kinds of attention that a build has for it, as its configuration lists them: landmarks need softmax's."""
         return ",".join(dict.fromkeys(("softmax", "softmax" if self.attention == LANDMARK_KIND else self.attention)))

@@ -37,10 +37,10 @@ ULTRASCALE_PLUS, SERIES_7 = "xcup", "xc7"  # Yosys' names of the families
 # Series-7 cells, whose delays Yosys knows, but for a multiplier as wide as the UltraScale+ slice's: 27 x 18.
 TIMED = "xc7-timed"
 # The presets of the boards that Vivado builds for, by family.
-COUNTED, COUNTED_7 = ("base", "zcu102", "ultra96"), ("pynqz2",)
+COUNTED, COUNTED_7 = ("base", "zcu102", "ultra96", "zcu102-large", "kv260-fast"), ("pynqz2",)
 # Presets that predictions of resources (host/studies/area.py) are fitted to, and that they are held against.
-FITTED = (*COUNTED, "tiny")
-HELD_OUT = ("small", "ulx3s", "zcu102-plain")
+FITTED = ("base", "zcu102", "ultra96", "zcu102-large", "tiny")
+HELD_OUT = ("small", "ulx3s", "zcu102-plain", "kv260-fast")
 _PLAIN = "-plain"  # a preset without its packed products
 
 # The steps map_luts and finalize of synth_xilinx with the simple mapper: abc9 takes several times as long and fails on

@@ -50,8 +50,8 @@ class Board:
     resources: what the device has, by the names of `edgemoe report`: lut, ff, dsp (DSP48E2, or ECP5's 18 x 18
     multipliers), bram (BRAM36, or ECP5's 18-kbit blocks; the larger unit counts as one, half of it as 0.5), uram
     (UltraRAM, 288 kbit). clock_mhz: what the build asks of place and route, not a measurement.
-    memory_ports: one port of the device's memory for each AXI4 master of the core. memory_bytes: kept for the core
-    behind each of them. why: what decided the hardware. checkpoint: one that it has room for.
+    memory_ports: those of the device's memory that the core may take, one for each AXI4 master. memory_bytes: kept for
+    the core behind each that it takes. why: what decided the hardware. checkpoint: one that it has room for.
     """
 
     family: ClassVar[Family]
@@ -72,6 +72,11 @@ class Board:
         """Cycles of the core that a beat of its bus takes in the memory."""
         return 1.0
 
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """The memory ports that the core takes: one for each of its masters."""
+        return self.memory_ports[: self.hardware.masters]
+
     def carrying(self: B, hardware: HardwareConfig) -> B:
         """The board with another build of the core; EdgemoeError if its memory ports are not for that one."""
         ports = len(self.memory_ports)
@@ -85,7 +90,7 @@ class Board:
                 f"hardware {hardware.name!r} has data_bits {hardware.data_bits}; the memory ports of board "
                 f"{self.name!r} are {self.hardware.data_bits} bits wide"
             )
-        return replace(self, hardware=hardware, memory_ports=self.memory_ports[: hardware.masters])
+        return replace(self, hardware=hardware)
 
 
 B = TypeVar("B", bound=Board)

@@ -123,7 +123,7 @@ def facts(board: Board, name: str = NAME) -> dict[str, object]:
         "module": f"{name}_system",
         "clock_mhz": board.clock_mhz,
         "serial": {"baud": frames.BAUD, "protocol": frames.VERSION},
-        "memory": {"port": board.memory_ports[0], "bytes": board.memory_bytes},
+        "memory": {"port": board.ports[0], "bytes": board.memory_bytes},
         "constants": registers.constants(board.hardware),
     }
 

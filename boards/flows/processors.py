@@ -133,7 +133,7 @@ def words(board: VivadoBoard) -> dict[str, object]:
         raise EdgemoeError(
             f"board {board.name!r} has memory ports {', '.join(unknown)}; they are {', '.join(ps.ports)}"
         )
-    ports = [ps.ports[name] for name in board.memory_ports]
+    ports = [ps.ports[name] for name in board.ports]
     settings = [
         *ps.settings,
         *((name, value.format(bits=config.data_bits)) for p in ports for name, value in p.settings),

@@ -156,7 +156,7 @@ def facts(board: VivadoBoard, name: str = NAME) -> dict[str, object]:
         "registers": {"address": board.core_address, "bytes": REGISTER_BYTES, "module": vlnv(name)},
         "memory": [
             {"master": master, "port": port, "bytes": board.memory_bytes}
-            for master, port in zip(config.master_names, board.memory_ports, strict=True)
+            for master, port in zip(config.master_names, board.ports, strict=True)
         ],
         "constants": registers.constants(config),
     }
@@ -193,6 +193,7 @@ def words(board: VivadoBoard, name: str = NAME) -> dict[str, str]:
         "HARDWARE": config.name,
         "HARDWARE_OPTION": option(config, f"{name}.toml"),
         "LANES": config.lanes,
+        "ROWS": config.inputs,
         "SLICE": board.slices,
         "SLICE_MODEL": f"{board.slices.lower()}.v",
         "WHY": board.why,
@@ -209,7 +210,7 @@ def words(board: VivadoBoard, name: str = NAME) -> dict[str, str]:
         "WHEEL": kit.wheel_name(),
         "LINUX": board.linux,
         "SLOW_MHZ": f"{board.clock_mhz * 2 / 3:.0f}",
-        "PORT_LIST": ", ".join(board.memory_ports),
+        "PORT_LIST": ", ".join(board.ports),
         "BOARD_PART": board.board_part,
         **processors.words(board),
         "BANK_BYTES": board.memory_bytes,

@@ -194,7 +194,6 @@ def explore(
     from edgemoe.models import config as models
     from edgemoe.models import extras
     from edgemoe.models.errors import EdgemoeError
-    from edgemoe.models.numbers.formats import WeightFormat
 
     if checkpoint and model:
         raise EdgemoeError("give --checkpoint or --model, not both")
@@ -203,8 +202,7 @@ def explore(
         drawing.plottable(plot)
     used = None if model else checkpoints.load(checkpoint or "m3vit-micro")
     config = used.config if used else models.preset(model or "")
-    plain = [f for f in WeightFormat.plain() if config.experts or f != WeightFormat.MIXED]
-    formats = [weight_bits] if weight_bits else plain
+    formats = [weight_bits] if weight_bits else study.formats_of(config)
     kinds = [study.weighed(config, kind).attention for kind in dict.fromkeys(attention or [config.attention])]
     decibels: dict[tuple[str, str], float] | None = None
     if importlib.util.find_spec("torch") is None:

@@ -26,7 +26,6 @@ from edgemoe.host.compiler.traces import add_traces
 from edgemoe.host.compiler.waits import mark_waits
 from edgemoe.host.runtime.program import CompiledProgram, Stream
 from edgemoe.hw.contract.config import PRESETS, HardwareConfig
-from edgemoe.hw.contract.isa import FEATURES
 from edgemoe.models.config import LANDMARK_KIND
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.quantise import QuantisedModel
@@ -107,10 +106,7 @@ def _outline(
     found = list(limits(config, hardware))
     if model.weight_bits.fast:
         whole = True  # maxima of rows that come back from memory are not known
-        if config.attention in (
-            *(kind.kind for kind in FEATURES),
-            LANDMARK_KIND,
-        ):  # maxima of what it gives are not kept
+        if not config.packable:
             found.append(Missing(f"{config.attention} attention of packed products", 1, 0))
         if not hardware.packed:
             built = next((p.name for p in PRESETS.values() if p.packed), "none")

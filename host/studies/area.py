@@ -2,10 +2,10 @@
 """What a configuration will take of an UltraScale+ device, in no time and without Yosys.
 
 LUTs and flip-flops are linear in the array's lanes, whose cells are in DSP slices, and what packed products add to them
-is a multiple of the lanes. DSP slices grow with the multipliers, block RAM with what the banks of the memories ask for:
-least squares over configurations in hw/resources.json. `error` says how far the predictions are from the counts of
-configurations that no fit has seen. (A wider bus with its masters costs up to 5 % more LUTs, which is within the error,
-and is left out.)
+is a multiple of the lanes, and of the rows that the array has beyond these. DSP slices grow with the multipliers, block
+RAM with what the banks of the memories ask for: least squares over configurations in hw/resources.json. `error` says
+how far the predictions are from the counts of configurations that no fit has seen. (A wider bus with its masters costs
+up to 5 % more LUTs, which is within the error, and is left out.)
 """
 
 from __future__ import annotations
@@ -42,9 +42,6 @@ _WEIGHING: Mapping[str, Mapping[str, float]] = {
     "performer": {"lut": 164, "ff": 48},  # with ReLU's, of which they and cosFormer's make use
     "cosformer": {"lut": 387, "ff": 165, "dsp": 2.5},
 }
-# An exponential, a rounding and a place in the stream's multiplexers: what an array of more rows than columns has for
-# each row beyond them, where products are packed.
-_BEYOND: Mapping[str, int] = {"lut": 590, "ff": 310, "dsp": 2}
 
 
 @cache
@@ -62,7 +59,9 @@ def _features(hardware: HardwareConfig, kind: str) -> list[float]:
     if kind == "bram":
         return [sum(_blocks(*memory) for memory in _memories(hardware)) + hardware.bus_bytes / 8]
     own = [hardware.multipliers] if kind == "dsp" else []
-    return [1.0, hardware.lanes, hardware.packed * hardware.lanes, *own]
+    # For each row beyond the columns: an exponential, a rounding and a place in the stream's multiplexers.
+    packed = [hardware.packed * hardware.lanes, hardware.packed * (hardware.inputs - hardware.lanes)]
+    return [1.0, hardware.lanes, *packed, *own]
 
 
 @cache
@@ -118,11 +117,7 @@ def predicted(hardware: HardwareConfig, board: Board | None = None) -> dict[str,
             f"board, as zcu102"
         )
     found = {
-        kind: round(
-            float(_coefficients(kind) @ _features(hardware, kind))
-            + _weighing(hardware, kind)
-            + _BEYOND[kind] * (hardware.inputs - hardware.lanes)
-        )
+        kind: round(float(_coefficients(kind) @ _features(hardware, kind)) + _weighing(hardware, kind))
         for kind in LINEAR
     }
     moves = isinstance(board, ZynqBoard) and board.ultra_ram

@@ -5,6 +5,7 @@ left is what none other beats in everything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -48,6 +49,12 @@ class Shared:
     board: Board
 
 
+def formats_of(config: ModelConfig) -> list[WeightFormat]:
+    """What is tried unless one is asked for; a format of its own for experts, if there are any."""
+    tried = (*WeightFormat.plain(), WeightFormat.FAST, WeightFormat.FAST_TRUNK)
+    return [f for f in tried if config.moe_layers or f not in (WeightFormat.MIXED, WeightFormat.FAST_TRUNK)]
+
+
 def weighed(config: ModelConfig, kind: str) -> ModelConfig:
     """The model with another kind of attention."""
     return config if kind == config.attention else replace(config, attention=kind, features=0)
@@ -56,33 +63,41 @@ def weighed(config: ModelConfig, kind: str) -> ModelConfig:
 def candidates(
     config: ModelConfig, board: Board, tasks: int, formats: Sequence[str], kinds: Sequence[str]
 ) -> Iterator[Candidate]:
-    """Builds with just the capacities that the model asks for: array sides, masters, streams in a pass, prefetch."""
-    for kind, lanes in product(kinds, map(int, CHOICES["lanes"])):
-        for masters in range(1, len(board.memory_ports) + 1):
-            for streams in range(1, tasks + 1):
-                for prefetch in PREFETCH:
-                    fields = {
-                        "name": f"{lanes}x{lanes}, {masters} x {board.hardware.data_bits} bit, {streams} of {tasks} "
-                        f"tasks, {prefetch} beats" + (f", {kind}" if len(kinds) > 1 else ""),
-                        "lanes": lanes,
-                        "masters": masters,
-                        "data_bits": board.hardware.data_bits,
-                        "rows": streams * config.tokens,
-                        "tokens": config.tokens,
-                        "width": config.width,
-                        "hidden": max(config.hidden, config.expert_hidden, 2 * config.width),
-                        "experts": max(1, config.experts),
-                        "top_k": max(1, config.top_k),
-                        "prefetch_beats": prefetch,
-                        "activations": config.activation,
-                        "attention": weighed(config, kind).weighings,
-                    }
-                    try:
-                        build = HardwareConfig.from_fields(fields)
-                    except EdgemoeError:  # no such build: its bus is wider than two words, or a size has no address
-                        continue
-                    for bits in formats:
-                        yield Candidate(replace(build, weight_bits=bits), kind)
+    """Builds with just the capacities that the model asks for: array sides, masters, streams in a pass, prefetch.
+    Products are packed for the formats that do so; such an array may have twice as many rows.
+    """
+    together = {packed: [f for f in formats if WeightFormat.of(f).fast == packed] for packed in (False, True)}
+    arrays = [(lanes, lanes, packed) for lanes in map(int, CHOICES["lanes"]) for packed in (False, True)]
+    arrays += [(2 * lanes, lanes, True) for lanes in map(int, CHOICES["lanes"])]
+    sizes = product(kinds, arrays, range(1, len(board.memory_ports) + 1), range(1, tasks + 1), PREFETCH)
+    for kind, (rows, lanes, packed), masters, streams, prefetch in sizes:
+        if not together[packed]:
+            continue
+        fields = {
+            "name": f"{rows}x{lanes}, {masters} x {board.hardware.data_bits} bit, {streams} of {tasks} tasks, "
+            f"{prefetch} beats" + (f", {kind}" if len(kinds) > 1 else ""),
+            "lanes": lanes,
+            "array_rows": rows,
+            "packed": int(packed),
+            "masters": masters,
+            "data_bits": board.hardware.data_bits,
+            "rows": streams * config.tokens,
+            "tokens": config.tokens,
+            "width": config.width,
+            "hidden": max(config.hidden, config.expert_hidden, 2 * config.width),
+            "experts": max(1, config.experts),
+            "top_k": max(1, config.top_k),
+            "prefetch_beats": prefetch,
+            "activations": config.activation,
+            "attention": weighed(config, kind).weighings,
+        }
+        try:
+            build = HardwareConfig.from_fields(fields)
+        except EdgemoeError:  # no such build: its bus is wider than two words, or a size has no address
+            continue
+        for bits in together[packed]:
+            if not packed or weighed(config, kind).packable:
+                yield Candidate(replace(build, weight_bits=bits), kind)
 
 
 def compute(shared: Shared, candidate: Candidate) -> dict[str, Any]:
@@ -117,14 +132,16 @@ def compute(shared: Shared, candidate: Candidate) -> dict[str, Any]:
 
 
 def pareto(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that none other beats in one aim and equals in the rest, the fastest first; of twins the first."""
+    """Those that none other beats in one aim and equals in the rest, the fastest first; of twins the first.
+    A hundredth of the time and half a decibel make no difference.
+    """
 
     def aims(one: Mapping[str, Any]) -> tuple[float, ...]:
-        return (*(one[aim] for aim in AIMS), -(one["db"] or 0.0))
+        time, *sizes = (one[aim] for aim in AIMS)
+        return (round(100 * math.log(time)), *sizes, -round(2 * (one["db"] or 0.0)))
 
-    order = sorted(found, key=aims)
     best: list[dict[str, Any]] = []
-    for one in order:
+    for one in sorted(found, key=lambda one: (*aims(one), one["milliseconds"])):
         if not any(all(a <= b for a, b in zip(aims(other), aims(one), strict=True)) for other in best):
             best.append(one)
     return best
@@ -147,7 +164,7 @@ def explore(
     model's accuracy.
     """
     kinds = kinds or [config.attention]
-    formats = formats or [f for f in WeightFormat.plain() if config.moe_layers or f != WeightFormat.MIXED]
+    formats = formats or formats_of(config)
     area.predicted(board.hardware, board)  # or say that they cannot be
     builds = list(candidates(config, board, len(tasks), formats, kinds))
     identity = {
@@ -203,9 +220,12 @@ def decibels(checkpoint: Checkpoint, formats: Sequence[str], hardware: HardwareC
     from edgemoe.models.numbers.calibrate import unseen_images
 
     images, kind, found = list(unseen_images(checkpoint.config)), checkpoint.config.attention, {}
-    hardware = replace(hardware, attention=checkpoint.config.weighings)
     for bits in formats:
-        accuracy = checking.check(checkpoint, images, hardware=hardware, weight_bits=bits, rtl=False).accuracy
+        packed = WeightFormat.of(bits).fast
+        if packed and not checkpoint.config.packable:
+            continue
+        build = replace(hardware, attention=checkpoint.config.weighings, packed=int(packed))
+        accuracy = checking.check(checkpoint, images, hardware=build, weight_bits=bits, rtl=False).accuracy
         assert accuracy is not None
         found[kind, str(bits)] = min(accuracy.sqnr_db_routed.values())
     return found

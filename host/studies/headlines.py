@@ -37,6 +37,7 @@ ROWS = (
     Headline("zcu102", WeightFormat.FAST_TRUNK, ZCU102.memory_bandwidth, ONE_TWO),
     Headline("zcu102", WeightFormat.FAST, ZCU102.memory_bandwidth, (*ONE_TWO, (2, 2))),
     Headline("zcu102-large", WeightFormat.FAST, ZCU102.memory_bandwidth, (*ONE_TWO, (2, 2))),
+    Headline("kv260-fast", WeightFormat.FAST, 0, (*ONE_TWO, (2, 2))),
 )
 IMAGES = 2
 STALLS = 0.1

@@ -11,6 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from edgemoe.hw.contract.isa import BY_NAME, FEATURES, INSTRUCTION_BYTES, Attention, Stationary
+from edgemoe.models.config import LANDMARK_KIND
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.numbers.activation import ACTIVATIONS, GATE, OF_SCORES
 from edgemoe.models.numbers.formats import WeightFormat
@@ -143,10 +144,12 @@ class HardwareConfig:
                 found.append(f"{name} must be {allowed}, not {value!r}")
         for name, known in LISTS.items():
             value = getattr(self, name)
-            if name not in ignored and (
-                not isinstance(value, str) or not {part.strip() for part in value.split(",")} <= {*known}
-            ):
-                found.append(f"{name} must be some of {', '.join(known)}, with commas between them, not {value!r}")
+            parts = {part.strip() for part in value.split(",")} if isinstance(value, str) else set()
+            if name not in ignored and not (parts and parts <= {*known}):
+                every = f" ({LANDMARK_KIND} takes softmax's unit)" if LANDMARK_KIND in parts else ""
+                found.append(
+                    f"{name} must be some of {', '.join(known)}, with commas between them, not {value!r}{every}"
+                )
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
@@ -396,6 +399,20 @@ PRESETS = {
         HardwareConfig("base", lanes=16, tokens=264, width=384, hidden=1536),
         # `base`, with room to spare on the board of this name.
         HardwareConfig("kv260", lanes=16, tokens=264, width=384, hidden=1536),
+        # The largest array with packed products on that board: a column of 32 x 32 more would take every multiplier.
+        HardwareConfig(
+            "kv260-fast",
+            lanes=16,
+            array_rows=32,
+            masters=2,
+            rows=528,
+            full_rows=264,
+            tokens=264,
+            width=384,
+            hidden=1536,
+            packed=1,
+            weight_bits=WeightFormat.FAST,
+        ),
         # Two images of m3vit-t in both tasks at once.
         _ZCU102,
         # The same with twice the multipliers: what a ZCU102 has room for.

@@ -25,7 +25,7 @@ def test_every_board_is_its_file() -> None:
     }
     for name, board in BOARDS.items():
         assert board.name == name and from_toml(name, TEXTS[name]) == board
-        assert len(board.memory_ports) == board.hardware.masters and board.why and board.memory_bytes % 4096 == 0
+        assert len(board.ports) == board.hardware.masters and board.why and board.memory_bytes % 4096 == 0
         assert set(board.resources) == {"lut", "ff", "dsp", "bram", "uram"}
 
 

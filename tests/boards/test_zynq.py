@@ -23,6 +23,7 @@ from edgemoe.boards.facts import Family, VivadoBoard
 from edgemoe.boards.flows import vivado as flow
 from edgemoe.boards.flows.processors import processor_of
 from edgemoe.hw.contract import registers
+from edgemoe.hw.contract.config import preset
 from edgemoe.hw.contract.dsp_slice import DspSlice
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.sim import simulator
@@ -34,9 +35,10 @@ from ..programs import needed
 
 ROOT = Path(__file__).resolve().parents[2]
 ZYNQ = [board for board in facts.BOARDS.values() if isinstance(board, VivadoBoard)]
+ZYNQ.append(facts.BOARDS["kv260"].carrying(preset("kv260-fast")))  # takes more of the board's memory ports
 
 
-@pytest.fixture(scope="module", params=ZYNQ, ids=lambda b: b.name)
+@pytest.fixture(scope="module", params=ZYNQ, ids=lambda b: b.hardware.name)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VivadoBoard, Path]:
     folder = tmp_path_factory.mktemp(request.param.name)
     flow.write(request.param, folder)
@@ -62,7 +64,7 @@ def test_scripts_package_and_build(built: tuple[VivadoBoard, Path]) -> None:
     assert run.cells["ps"].endswith(":3.5" if board.family is Family.ZYNQ_ULTRASCALE_PLUS else ":5.5")
     assert run.addresses.pop("core/s_axil/reg0") == (board.core_address, 1 << registers.ADDRESS_BITS, "ps/Data")
     assert {space for _, _, space in run.addresses.values()} == {f"core/{name}" for name in board.hardware.master_names}
-    assert len(run.addresses) == len(board.memory_ports) == board.hardware.masters
+    assert len(run.addresses) == len(board.ports) == board.hardware.masters
     assert all(segment.endswith(("_DDR_LOW", "_DDR_LOWOCM")) for segment in run.addresses)
     others = 4 if board.family is Family.ZYNQ_ULTRASCALE_PLUS else 0  # what else is behind a port
     assert len(run.excluded) == others * board.hardware.masters and not [
