@@ -399,7 +399,7 @@ PRESETS = {
         HardwareConfig("base", lanes=16, tokens=264, width=384, hidden=1536),
         # `base`, with room to spare on the board of this name.
         HardwareConfig("kv260", lanes=16, tokens=264, width=384, hidden=1536),
-        # The largest array with packed products on that board: a column of 32 x 32 more would take every multiplier.
+        # Packed products on that board, in the largest array that fits: for 32 x 32 it has too few multipliers.
         HardwareConfig(
             "kv260-fast",
             lanes=16,
