@@ -3,8 +3,8 @@
 delays of `edgemoe.sim.cell_delays`; wires take no time.
 
 Twice: as Yosys mapped it, and *placed*, with what placing tools do without moving a clock cycle: the late inputs of a
-LUT go to its fast pins, flip-flops beside a DSP slice into it, the last stage of a shift register of LUTs into the
-flip-flop behind it.
+LUT go to its fast pins, flip-flops beside a DSP slice into it (but those with the attribute `keep`), the last stage of
+a shift register of LUTs into the flip-flop behind it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _CONTROLS = ("CE", "R")
 def pruned(netlist: Mapping[str, Any]) -> dict[str, Any]:
     """What paths need of a module in Yosys' JSON."""
     ports = sorted(netlist["ports"].items(), key=lambda item: item[1]["direction"] != "input")
+    kept = {bit for net in netlist["netnames"].values() if "keep" in net.get("attributes", ()) for bit in net["bits"]}
     return {
         "ports": {name: port["bits"] for name, port in ports},  # inputs first
         "names": {name: net["bits"] for name, net in netlist["netnames"].items() if not net.get("hide_name")},
@@ -35,6 +36,7 @@ def pruned(netlist: Mapping[str, Any]) -> dict[str, Any]:
                 "parameters": dict(Variant.of(cell).parameters),
                 "outputs": [p for p, way in cell.get("port_directions", {}).items() if way == "output"],
                 "connections": cell["connections"],
+                **({"kept": True} if kept.intersection(cell["connections"].get("Q", ())) else {}),
             }
             for name, cell in netlist["cells"].items()
         },
@@ -63,6 +65,7 @@ class Cell:
     pins: Mapping[str, list[int | None]]
     outputs: list[str]
     names: Mapping[int, str]
+    kept: bool = False  # a flip-flop that is to stay where it is (the attribute `keep`)
 
     def nets(self, port: str) -> set[int]:
         return {net for net in self.pins.get(port, ()) if net is not None}
@@ -123,7 +126,8 @@ class Design:
             if child:
                 self._place(netlists, inside, child, f"{path}.{name}" if path else name, pins)
             else:
-                self.cells.append(Cell(name, path, Variant.of(cell), pins, cell["outputs"], names))
+                kept = cell.get("kept", False)
+                self.cells.append(Cell(name, path, Variant.of(cell), pins, cell["outputs"], names, kept))
         for name, bits in netlist["names"].items():
             for i, bit in enumerate(bits):
                 if bit in nets:
@@ -240,10 +244,10 @@ class Arrivals:
 
 
 def _beside(design: Design) -> dict[Cell, tuple[Variant, Mapping[str, list[int | None]]]]:
-    """DSP slices that take in the flip-flops before them: port by port, where nothing else feeds it and one enable and
-    one reset rule them all. What they are then, and what feeds them.
+    """DSP slices that take in the flip-flops before them: port by port, where nothing else feeds it, none of them is
+    kept where it is, and one enable and one reset rule them all. What they are then, and what feeds them.
     """
-    flip_flops = {net: c for c in design.cells if c.variant.kind == _FLIP_FLOP for net in c.nets("Q")}
+    flip_flops = {net: c for c in design.cells if c.variant.kind == _FLIP_FLOP and not c.kept for net in c.nets("Q")}
     found: dict[Cell, tuple[Variant, Mapping[str, list[int | None]]]] = {}
     for cell in design.cells:
         if cell.variant.kind != _SLICE:

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME, Activation
-from edgemoe.hw.memory.pipeline import Stages, delay
+from edgemoe.hw.memory.pipeline import Stages, behind_memory, delay
 from edgemoe.models.numbers.arithmetic import (
     ACTIVATION_LIMIT,
     ACTIVATION_SEGMENT_BITS,
@@ -90,7 +90,7 @@ class ActivationFunction(wiring.Component):
             correct = Signal(name=f"correct_{lane}", reset_less=True)
             m.d.sync += correct.eq(corrected & ~place[_LIMIT_BITS:].any())
 
-            segment = delay(m, port.data, 1, name=f"segment_{lane}")
+            segment = behind_memory(m, port.data, name=f"segment_{lane}")
             fraction = delay(m, place[:ACTIVATION_SEGMENT_BITS], 2, name=f"fraction_{lane}")
 
             product = Signal(

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Router, second part: the next best expert of each row."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
-from edgemoe.hw.compute.lane_tree import largest, reduce_lanes, tree_stages
+from edgemoe.hw.compute.lane_tree import reduce_lanes, tree_stages
 from edgemoe.hw.compute.logit_scan import logit_token
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.layouts import EXPERT_BITS, count_shape
@@ -14,7 +16,9 @@ from edgemoe.hw.memory.pipeline import chain, delay
 
 # logit above, inverted expert number below: the larger logit wins, ties go to the lower expert
 KEY = signed(WORD_BITS + EXPERT_BITS)
-LOWEST_KEY = -(1 << WORD_BITS + EXPERT_BITS - 1)  # belongs to no expert below 64
+# Of a lane within its word: the logit, and whether it is eligible, which decides where that is the lowest.
+STRENGTH = signed(WORD_BITS + 1)
+WEAKEST = -(1 << WORD_BITS)
 
 
 def expert_of_lane(column: Value, lane: int, lanes: int) -> Value:
@@ -25,6 +29,23 @@ def expert_of_lane(column: Value, lane: int, lanes: int) -> Value:
 def choice_key(logit: Value, expert: Value) -> Value:
     """What is compared: a larger key is a better choice."""
     return Cat(~(expert | Const(0, EXPERT_BITS)), logit).as_signed()
+
+
+def foremost(contenders: Sequence[Value]) -> Value:
+    """Of two or four, each a strength above a place: the strongest, of equals the first, with which of them it is below
+    its place, a bit for each half: 1 is the lower one.
+
+    The places are not there before: constants that are chosen between would reset registers, later than a value comes.
+    """
+    strengths = [contender[-STRENGTH.width :].as_signed() for contender in contenders]
+    before = {(i, j): strengths[i] >= strengths[j] for j in range(len(strengths)) for i in range(j)}
+    left = before[0, 1]
+    best, lower = Mux(left, *contenders[:2]), left
+    if len(contenders) == 4:
+        right = before[2, 3]
+        over = Mux(left, Mux(right, before[0, 2], before[0, 3]), Mux(right, before[1, 2], before[1, 3]))
+        best, lower = Mux(over, best, Mux(right, *contenders[2:])), Cat(Mux(over, left, right), over)
+    return Cat(best[: -STRENGTH.width], lower, best[-STRENGTH.width :])
 
 
 class ExpertChoice(wiring.Component):
@@ -105,20 +126,23 @@ class ExpertChoice(wiring.Component):
         seen = self.SEEN
         m.d.comb += [self.seen_valid.eq(valids[seen]), self.seen_token.eq(tokens[seen]), self.seen_word.eq(word)]
         m.d.comb += self.seen_maximum.eq(maximum)
-        # Keys of the eligible.
-        keys = []
+        # Strengths of the eligible.
+        strengths = []
         for lane in range(lanes):
             expert = expert_of_lane(tokens[seen].column, lane, lanes)
-            candidate, key = Signal(KEY, name=f"candidate_{lane}"), Signal(KEY, name=f"key_{lane}", reset_less=True)
+            candidate = Signal(KEY, name=f"candidate_{lane}")
+            strength = Signal(STRENGTH, name=f"strength_{lane}", reset_less=True)
             m.d.comb += candidate.eq(choice_key(word[lane], expert))
             eligible = (expert < self.experts) & (tokens[seen].fresh | (candidate < before))
             with m.If(valids[seen]):
-                m.d.sync += key.eq(Mux(eligible, candidate, LOWEST_KEY))
-            keys.append(key)
+                m.d.sync += strength.eq(Mux(eligible, Cat(Const(1, 1), word[lane]).as_signed(), WEAKEST))
+            strengths.append(strength)
         # The word's best, then the row's.
         at = seen + 1
-        best = reduce_lanes(m, valids[at], keys, largest, name="best", ways=2, first=4)
+        found = reduce_lanes(m, valids[at], strengths, foremost, name="best", ways=2, first=4)
         at += self.stages
+        best = Signal(KEY)
+        m.d.comb += best.eq(self.key(found, tokens[at].column))
         with m.If(valids[at]):
             m.d.sync += self.choice.eq(Mux(tokens[at].first | (best > self.choice), best, self.choice))
         m.d.comb += [
@@ -136,6 +160,13 @@ class ExpertChoice(wiring.Component):
             write_worst.en.eq(self.chosen & ~self.chosen_token.scored),
         ]
         return m
+
+    @staticmethod
+    def key(found: Value, column: Value) -> Value:
+        """That of the lane which `foremost` has found, or less than any expert's if that is not eligible."""
+        inverted, eligible, logit = found[: -STRENGTH.width], found[-STRENGTH.width], found[-WORD_BITS:]
+        number = Cat(inverted, ~column)
+        return Cat(number, eligible.replicate(EXPERT_BITS - len(number)), logit)
 
 
 __all__ = ["ExpertChoice", "choice_key", "expert_of_lane"]

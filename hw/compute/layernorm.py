@@ -14,7 +14,7 @@ from edgemoe.hw.contract import layouts
 from edgemoe.hw.contract.config import WORD_BITS, HardwareConfig
 from edgemoe.hw.contract.isa import BY_NAME
 from edgemoe.hw.contract.layouts import count_shape, index_shape
-from edgemoe.hw.memory.pipeline import Stages, chain, delay
+from edgemoe.hw.memory.pipeline import Stages, behind_memory, chain, delay
 
 ELEMENT_BITS = BY_NAME["elements"].bits
 EPSILON_BITS = BY_NAME["epsilon"].bits
@@ -254,7 +254,7 @@ class LayerNorm(wiring.Component):
         magnitude = register(2 * HALF, Mux(total < 0, -total, total), "magnitude")
         with m.If(uncentred):
             m.d.sync += magnitude.eq(0)
-        squares = delay(m, row.squares, 2, name="row_squares")
+        squares = delay(m, behind_memory(m, row.squares, name="row_squares"), 1, name="row_squares_late")
         # multiply, partial products
         low, high = magnitude[:HALF], magnitude[HALF:]
         squares_low, squares_high, low_low, low_high, high_high = (

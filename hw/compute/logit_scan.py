@@ -96,7 +96,8 @@ class LogitScan(wiring.Component):
         m.d.sync += [needed.eq(self.columns + (self.turn - 1)), ready.eq(elapsed + 1 >= needed)]
         with m.If(elapsed != (1 << len(elapsed)) - 1):
             m.d.sync += elapsed.eq(elapsed + 1)
-        restart = Signal()
+        restart, streams, runs = Signal(), Signal(), Signal()
+        m.d.comb += [streams.eq(streaming), runs.eq(running)]
         with m.If(streaming):
             with m.If(~last_word):
                 m.d.sync += column.eq(column + 1)
@@ -106,13 +107,15 @@ class LogitScan(wiring.Component):
             with m.Elif(ready | last_pass):
                 m.d.comb += restart.eq(1)
             with m.Else():
-                m.d.sync += streaming.eq(0)
+                m.d.comb += streams.eq(0)
         with m.Elif(running):
             m.d.comb += restart.eq(ready)
         with m.If(restart):
             m.d.sync += [column.eq(0), row.eq(0), row_address.eq(self.base), choice.eq(choice + 1), elapsed.eq(0)]
-            m.d.sync += [streaming.eq(~last_pass), running.eq(~last_pass), ready.eq(0), last_row.eq(single)]
-        with m.If(self.start):
+            m.d.sync += [ready.eq(0), last_row.eq(single)]
+            m.d.comb += [streams.eq(~last_pass), runs.eq(~last_pass)]
+        # A start comes late in its cycle: all is as it begins with before.
+        with m.If(~running):
             m.d.sync += [
                 column.eq(0),
                 row.eq(0),
@@ -121,8 +124,7 @@ class LogitScan(wiring.Component):
                 elapsed.eq(0),
                 ready.eq(0),
                 last_row.eq(self.rows == 1),
-                streaming.eq(1),
-                running.eq(1),
             ]
+        m.d.sync += [streaming.eq(streams | self.start), running.eq(runs | self.start)]
         m.d.sync += self.finished.eq(restart & last_pass)
         return m

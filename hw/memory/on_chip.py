@@ -115,7 +115,8 @@ class Memories(wiring.Component):
             self.score.data.eq(read_data[Memory.SCORE]),
             self.logits.data.eq(read_data[Memory.SCORE][:bits]),
             self.queues.expert.eq(self.entry.expert),
-            self.queues.index.eq(Mux(self.moving, dma.entry_index, self.entry.index)),
+            # A cycle later than it moves, which is early enough on both sides.
+            self.queues.index.eq(Mux(delay(m, self.moving, 1, name="moving"), dma.entry_index, self.entry.index)),
             self.entry.row.eq(self.queues.row),
             self.entry.score.eq(self.queues.score),
             dma.entry_row.eq(self.queues.row),

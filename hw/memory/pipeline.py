@@ -44,4 +44,13 @@ def chain(m: Module, value, cycles: int, *, name: str, reset_less: bool = True) 
     return values
 
 
-__all__ = ["Stages", "chain", "delay"]
+def behind_memory(m: Module, value, *, name: str):
+    """`value`, which comes out of block RAM, a cycle later, in a register that no tool takes into the DSP slice behind
+    it (the attribute `keep`): block RAM answers so late that there it would be too late for the slice's set-up.
+    """
+    register = Signal(value.shape(), name=name, reset_less=True, attrs={"keep": 1})
+    m.d.sync += register.eq(value)
+    return register
+
+
+__all__ = ["Stages", "behind_memory", "chain", "delay"]

@@ -138,8 +138,12 @@ PROOFS = [
         41,
         {
             "a tie is chosen twice": Mutant("(candidate < before)", "(candidate <= before)", ExpertChoice),
-            "a tie goes to the higher expert": Mutant("Cat(~(expert | Const(0, EXPERT_BITS)), logit)",
+            "a tie goes to the higher expert": Mutant("strengths[i] >= strengths[j]", "strengths[i] > strengths[j]",
+                                                      ExpertChoice),
+            "equals behind a choice are those before it": Mutant("Cat(~(expert | Const(0, EXPERT_BITS)), logit)",
                                                       "Cat(expert | Const(0, EXPERT_BITS), logit)", ExpertChoice),
+            "who is not eligible is chosen for its place": Mutant("eligible.replicate(", "(~eligible).replicate(",
+                                                      ExpertChoice),
             "one that does not exist is chosen": Mutant(
                 "(expert < self.experts) &", "(expert <= self.experts) &", ExpertChoice
             ),

@@ -53,10 +53,11 @@ def cell(kind, parameters=None, outputs=("O", "Q", "P"), **connections):
     return {"type": kind, "parameters": parameters or {}, "port_directions": directions, "connections": pins}
 
 
-def netlist(cells, inputs=(), outputs=(), **names):
+def netlist(cells, inputs=(), outputs=(), kept=(), **names):
     ports = {name: {"direction": "input", "bits": [bit]} for name, bit in inputs}
     ports |= {name: {"direction": "output", "bits": [bit]} for name, bit in outputs}
-    return paths.pruned({"cells": cells, "ports": ports, "netnames": {n: {"bits": [bit]} for n, bit in names.items()}})
+    nets = {name: {"bits": [bit], "attributes": {"keep": "1"} if name in kept else {}} for name, bit in names.items()}
+    return paths.pruned({"cells": cells, "ports": ports, "netnames": nets})
 
 
 def slowest(netlists, inside, placed):
@@ -97,16 +98,20 @@ def test_placed_puts_the_late_input_on_the_fast_pin():
     assert (mapped.picoseconds, placed.picoseconds) == (303 + 2 * times[1], 303 + 2 * times[0])
 
 
-@pytest.mark.parametrize(("enables", "setup"), [((50, 50), 254), ((50, 51), 1416)])
-def test_placed_takes_registers_into_a_slice(enables, setup):
-    """Only where one enable rules the whole port; the path that was at its register's data is then at the slice."""
+@pytest.mark.parametrize(
+    ("enables", "kept", "setup"), [((50, 50), (), 254), ((50, 51), (), 1416), ((50, 50), ("bit",), 1416)]
+)
+def test_placed_takes_registers_into_a_slice(enables, kept, setup):
+    """Only where one enable rules the whole port, and no register is kept where it is; the path that was at its
+    register's data is then at the slice."""
     cells = {"from": cell("FDRE", C=9, CE="1", D=20, R="0", Q=1)}
     for bit, enable in enumerate(enables):
         cells[f"a{bit}"] = cell("FDRE", C=9, CE=enable, D=1, R="0", Q=100 + bit)
     registers = {"AREG": 0, "BREG": 1, "MREG": 1, "PREG": 1, "ADREG": 0, "CREG": 0, "DREG": 0}
     registers |= {"USE_MULT": "MULTIPLY", "USE_DPORT": "FALSE"}
     cells["m"] = cell("DSP48E1", registers, CLK=9, A=[100, 101, *["0"] * 28], P=[*range(300, 348)])
-    found = slowest({"top": netlist(cells, start=1, product=300)}, {}, placed=True)["top"]
+    held = netlist(cells, start=1, product=300, bit=101, kept=kept)
+    found = slowest({"top": held}, {}, placed=True)["top"]
     assert [path.picoseconds for path in found if path.end == "product (A)"] == [303 + setup]
     mapped = slowest({"top": netlist(cells, start=1, product=300)}, {}, placed=False)["top"]
     assert [path.picoseconds for path in mapped if path.end == "product (A)"] == [303 + 1416]
