@@ -66,6 +66,9 @@ class Role(StrEnum):
     SECOND = "second"
     SECOND_OUTPUT = "fc2"
     AFTER_MLP = "residual.mlp"
+    # behind the trunk
+    BACK = "back"
+    TOKENS = "tokens"
     # task head
     NORM = "norm"
     HEAD = "head"

@@ -13,7 +13,7 @@ from edgemoe.host.runtime.program import Buffer, Stream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Memory, Opcode
 from edgemoe.models.numbers.quantise import QuantisedModel
-from edgemoe.models.steps import Normalise, Product, Step
+from edgemoe.models.steps import RESIDUAL, Normalise, Product, Step
 
 
 def lower(
@@ -27,7 +27,7 @@ def lower(
     for index, operation in enumerate(trunk):
         walk.part = operations[index].title
         walk.splits = bool(routed) and index + 1 == routed[0]
-        walk.last = index + 1 == len(trunk) and not any(heads)
+        walk.last = index + 1 == len(trunk) and not any(heads) and walk.model.back is None
         for step in operation.steps():
             walk.step(step)
     finish(walk, [list(head.steps()) if head else [] for head in heads], save_tokens)
@@ -41,6 +41,10 @@ def finish(walk: Walk, heads: Sequence[Sequence[Step]], save_tokens: bool) -> No
     walk.part = "heads"
     for norm in (step for steps in heads for step in steps if isinstance(step, Normalise)):
         walk.step(norm)
+    back = walk.model.back
+    if back and (save_tokens or not all(heads)):
+        walk.part, walk.last = "results", True
+        walk.step(Product("tokens", ": rotated back", back, RESIDUAL, RESIDUAL, replaces=True))
     for index, (stream, steps) in enumerate(zip(walk.out.streams, heads, strict=True)):
         slot, task = walk.placement.slot_of[index], c.tasks[stream.task]
         operation = walk.model.graph.heads.get(task.name)

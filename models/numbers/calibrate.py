@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from .calibration import Calibration, Rounding, Tail
 from .error_aware import Moments
 from .formats import BYTE_BITS, WeightFormat
 from .forward import forward
+from .rotation import rotatable, rotated
 from .smoothing import smoothed_norm, smoothing
 
 TAIL_POWERS = range(-8, 23)  # what a limit of 2^k would cost the residual is known for these k
@@ -144,11 +145,13 @@ def calibrate(
     error_aware: Iterable[str] = ("mixed", "8", "fast"),
     progress: Callable[[str], None] | None = None,
 ) -> Calibration:
-    """Run the float model with every task on the images and keep what `quantise` needs.
+    """Run the float model with every task on the images and keep what `quantise` needs, for formats whose products are
+    packed of the rotated model (`rotation`).
 
     error_aware: the formats for which weights of 8 bits are rounded so that errors cancel.
     """
     config = checkpoint.config
+    formats = {WeightFormat.of(name) for name in error_aware}
     batch = default_images(config) if images is None else np.stack([np.asarray(i) for i in images])
     expected = (config.image_channels, config.image_height, config.image_width)
     if batch.dtype != np.uint8 or batch.shape[1:] != expected:
@@ -156,12 +159,33 @@ def calibrate(
             f"calibration images are {batch.dtype} {list(batch.shape[1:])}, expected uint8 {list(expected)}; resize "
             f"them"
         )
-    formats = {WeightFormat.of(name) for name in error_aware}
+    fast = {f for f in formats if f.fast}
+    if not rotatable(config) or formats and not fast:
+        return _calibrate(checkpoint, batch, formats, bool(fast), progress)
+    if WeightFormat.FAST in fast:
+        fast.add(WeightFormat.FAST_TRUNK)
+    calibration = _calibrate(checkpoint, batch, formats - fast, False, progress)
+    calibration.rotated = _calibrate(rotated(checkpoint), batch, fast, False, progress)
+    result, tokens = graph(config).result, Key(Role.TOKENS)
+    calibration.rotated.ranges[tokens] = calibration.ranges[result]
+    calibration.rotated.clipped[tokens] = calibration.clipped[result]
+    return calibration
+
+
+def _calibrate(
+    checkpoint: Checkpoint,
+    batch: NDArray[np.uint8],
+    formats: Collection[WeightFormat],
+    channels: bool,
+    progress: Callable[[str], None] | None,
+) -> Calibration:
+    """The same of the model as it is. channels: those that norms read are looked at one by one, for smoothing."""
+    config = checkpoint.config
     model = graph(config)
     calibration = Calibration(len(batch), [digest(image) for image in batch])
     narrow = {m for _, m in model.matrices() if any(f.bits(m.expert, m.unpacked) == BYTE_BITS for f in formats)}
     moments = Moments({matrix.sees for matrix in narrow})
-    watcher = Watcher(checkpoint, calibration, moments, any(f.fast for f in formats))
+    watcher = Watcher(checkpoint, calibration, moments, channels)
     for task in range(len(config.tasks)):
         if progress:
             progress(f"float model, task {config.tasks[task].name}")
@@ -184,6 +208,9 @@ def calibrate(
         before = operation
         for matrix in operation.matrices():
             wanted = [f for f in formats if f.bits(matrix.expert, matrix.unpacked) == BYTE_BITS]
+            if WeightFormat.FAST in wanted and not (matrix.expert and matrix.sees.role is Role.HIDDEN):
+                # only what one packs and halves, and the other does not, differs
+                wanted = [f for f in wanted if f is not WeightFormat.FAST_TRUNK]
             if wanted and progress:
                 progress(f"rounding {matrix.key}")
             found: dict[tuple[int, bool], Rounding] = {}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..config import ModelConfig
 from ..errors import EdgemoeError, brief, listing
 from ..graph import graph
+from ..keys import Key, Role
 from .calibration import SIGMA, Calibration, Channels
 
 LARGEST = 2.0**23  # about 2^15 * 2^8: what 16 bits hold at the smallest exponent, -8
@@ -36,7 +37,7 @@ def _is_number(value: object) -> bool:
     )
 
 
-def check_calibration(config: ModelConfig, calibration: Any, source: str) -> None:
+def check_calibration(config: ModelConfig, calibration: Any, source: str, rotated: bool = False) -> None:
     """EdgemoeError if a calibration lacks something that `quantise` needs for this model, or holds what cannot be.
 
     Every range is 0 to LARGEST, every sigma and every sum of squares at least 0, every list has the model's width.
@@ -66,12 +67,12 @@ def check_calibration(config: ModelConfig, calibration: Any, source: str) -> Non
         )
     tables = {name: part(calibration, name, "") for name in ("ranges", "smallest", "clipped", "channels")}
     if not faults:
-        names = expected_ranges(config)
-        for name in names:
+        tokens = [str(Key(Role.TOKENS))] if rotated else []
+        for name in [*expected_ranges(config), *tokens]:
             number(tables["ranges"], name, "ranges: ", 0, LARGEST)
         for name in expected_norms(config):
             number(tables["smallest"], name, "smallest: ", 0, LARGEST)
-        for name in (str(operation.result) for operation in graph(config).trunk):
+        for name in [*(str(operation.result) for operation in graph(config).trunk), *tokens]:
             tail = part(tables["clipped"], name, "clipped: ")
             for key in ("count", *(key for key in tail if key != "count")):
                 number(tail, key, f"clipped: {name}: ", 0, 1e30)
@@ -96,6 +97,8 @@ def check_calibration(config: ModelConfig, calibration: Any, source: str) -> Non
         faults.append("rounding is no object of objects")
     if not isinstance(calibration.get("pictures", []), list):
         faults.append("pictures is no list")
+    if "rotated" in calibration:
+        check_calibration(config, calibration["rotated"], f"{source}, of the rotated model", rotated=True)
     if faults:
         raise EdgemoeError(
             f"{source}: its calibration cannot be used: {listing(faults, '; ')}; calibrate and save it again"

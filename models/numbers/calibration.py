@@ -79,6 +79,8 @@ class Calibration:
     clipped   residual tensor -> its tail
     reaches   norm -> largest magnitude of each channel that it reads, in units of sigma [width]; for packed products
     channels  layer -> what attention's channels reach
+    rotated   the same of the rotated model (`rotation`), for formats whose products are packed; there, of the tokens as
+              they are without rotation, too
     rounding  format -> matrix -> rounding. It is stored, as the second moments that it needs are far larger, and as
               compiling then needs neither images nor the float model.
     """
@@ -91,6 +93,7 @@ class Calibration:
     channels: dict[int, Channels] = field(default_factory=dict)
     rounding: dict[WeightFormat, dict[Key, Rounding]] = field(default_factory=dict)
     reaches: dict[Key, NDArray[np.float64]] = field(default_factory=dict)
+    rotated: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What JSON can hold, as checkpoints have it."""
@@ -107,6 +110,7 @@ class Calibration:
                 f"blocks.{n}": {name: x.tolist() for name, x in vars(c).items()} for n, c in self.channels.items()
             },
             **({"reaches": {str(key): x.tolist() for key, x in self.reaches.items()}} if self.reaches else {}),
+            **({"rotated": self.rotated.to_json()} if self.rotated else {}),
             "rounding": {
                 str(f): {str(key): dict(vars(r)) for key, r in found.items()} for f, found in self.rounding.items()
             },
@@ -131,6 +135,7 @@ class Calibration:
                 for name, values in data["channels"].items()
             },
             reaches={Key.parse(name): np.array(x, np.float64) for name, x in data.get("reaches", {}).items()},
+            rotated=cls.from_json(data["rotated"]) if "rotated" in data else None,
             rounding={
                 WeightFormat.of(name): {
                     Key.parse(key): Rounding.from_json(key, stored) for key, stored in found.items()

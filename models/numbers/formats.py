@@ -49,7 +49,7 @@ class WeightFormat(StrEnum):
     @property
     def roundings(self) -> tuple[WeightFormat, ...]:
         """The formats whose error-aware rounding its 8-bit weights have, the best one first."""
-        return (WeightFormat.FAST, WeightFormat.EIGHT) if self.fast else (self,)
+        return tuple(dict.fromkeys((self, WeightFormat.FAST, WeightFormat.EIGHT))) if self.fast else (self,)
 
     @classmethod
     def plain(cls) -> list[WeightFormat]:

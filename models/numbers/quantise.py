@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
 from ..config import ModelConfig
-from ..errors import EdgemoeError
+from ..errors import EdgemoeError, notice
 from ..graph import Graph, graph
 from ..keys import Key, Role
 from ..operations.attention import Completion
@@ -28,11 +28,12 @@ from ..operations.operation import Matrix, Operation, Quantised
 from ..steps import Inversion, Landmarks, Shift
 from .arithmetic import raised
 from .calibrate import TAIL_POWERS, calibrate, default_images, outlier
-from .calibration import Calibration
+from .calibration import Calibration, Rounding
 from .error_aware import Decoded, decode_rounding
-from .folding import BYTE_LIMIT, weight_scale
+from .folding import BYTE_LIMIT, Folded, weight_scale
 from .formats import BYTE_BITS, WeightFormat
 from .linear import TOLERANCE, Linear, Shifts, overfull
+from .rotation import rotatable, rotated, rotation
 from .smoothing import smoothed, smoothed_norm, smoothing
 from .words import ACTIVATION_FRACTION, FINE_LIMIT, MULTIPLIER_LIMIT, STEP_FRACTION, WORD_BITS, WORD_LIMIT
 
@@ -44,6 +45,7 @@ class QuantisedModel:
     """Integers and exponents of a whole model; independent of the array's size.
 
     trunk      the operations that every stream goes through, in order
+    back       what turns the rotated residual behind them back to the model's tokens (`rotation`); None: it is not
     heads      name of the task -> its head
     exponents  tensor -> f
     saturated  weights and biases that did not fit and were limited
@@ -60,14 +62,16 @@ class QuantisedModel:
     saturated: int = 0
     coarsened: int = 0
     widened: list[Key] = field(default_factory=list)
+    back: Linear | None = None
 
     @property
     def token_exponent(self) -> int:
-        return self.exponents[self.graph.result]
+        return self.exponents[Key(Role.TOKENS) if self.back else self.graph.result]
 
     def linears(self) -> Iterator[Linear]:
         """Every matrix, in the order of use."""
-        return (linear for operation in (*self.trunk, *self.heads.values()) for linear in operation.linears())
+        yield from (linear for operation in (*self.trunk, *self.heads.values()) for linear in operation.linears())
+        yield from [self.back] if self.back else []
 
     def linear(self, key: Key) -> Linear:
         """One matrix."""
@@ -93,12 +97,8 @@ class Quantiser:
         self.exponents: dict[Key, int] = {}
         self.saturated = self.coarsened = 0
         self.widened: list[Key] = []
-        known = (calibration.rounding[f] for f in weight_format.roundings if f in calibration.rounding)
-        self.rounding = dict(next(known, {}))
-        for _, matrix in self.graph.matrices():  # words that are not rounded are not halved, either
-            if matrix.sees.role is Role.HIDDEN and not weight_format.packed(matrix.expert):
-                plain = calibration.rounding.get(WeightFormat.EIGHT, {})
-                self.rounding |= {key: plain[key] for key in [matrix.key] if key in plain}
+        self.rounding = {m.key: stored for _, m in self.graph.matrices() if (stored := self.rounding_of(m)) is not None}
+        self.rotated = Key(Role.TOKENS) in calibration.clipped
         self.decoded: dict[Key, Decoded] = {}
         self.smoothing: dict[Key, NDArray[np.int64]] = {}  # result of an operation -> how often channels are halved
         if weight_format.fast:
@@ -108,11 +108,21 @@ class Quantiser:
                     self.folded |= smoothed_norm(operation, self.folded, halved)
                     self.smoothing[before.result] = halved
         for _, matrix in self.graph.matrices():
-            if (stored := self.stored(matrix.key, self.format.bits(matrix.expert, matrix.unpacked))) is not None:
-                if stored.halved.any():
-                    self.folded[matrix.key] = smoothed(self.folded[matrix.key], stored.halved)
+            decoded = self.stored(matrix.key, self.format.bits(matrix.expert, matrix.unpacked))
+            if decoded is not None and decoded.halved.any():
+                self.folded[matrix.key] = smoothed(self.folded[matrix.key], decoded.halved)
 
     # ------------------------------------------------------------------------------------------------ what is known
+
+    def rounding_of(self, matrix: Matrix) -> Rounding | None:
+        """Its best error-aware rounding that is known."""
+        for other in self.format.roundings:
+            stored = self.calibration.rounding.get(other, {}).get(matrix.key)
+            # Words that are not rounded are not halved, either.
+            halved = matrix.sees.role is Role.HIDDEN and other.packed(matrix.expert)
+            if stored and not (halved and not self.format.packed(matrix.expert)):
+                return stored
+        return None
 
     def reach(self, key: Key) -> float:
         """Largest calibrated magnitude."""
@@ -331,7 +341,18 @@ class Quantiser:
             self.saturated,
             self.coarsened,
             self.widened,
+            self.back(before),
         )
+
+    def back(self, before: int) -> Linear | None:
+        """The product that rotates a residual of this exponent back, if it is rotated; in words of 16 bits."""
+        if not self.rotated:
+            return None
+        tokens, width = Key(Role.TOKENS), self.config.width
+        matrix = Matrix(Key(Role.BACK), self.graph.result, width, width)
+        self.folded[matrix.key] = Folded(rotation(width), np.zeros(width))
+        after = self.note(tokens, min(self.residual_exponent(tokens), self.cap(matrix, before)))
+        return self.linear(matrix, fraction=before, reach=self.reach(tokens), output=after)
 
     def target(self, index: int, operation: Operation) -> int:
         """The best exponent of the residual after an operation: it must suit what later ones add in place, too."""
@@ -389,13 +410,19 @@ def quantise(checkpoint: Checkpoint, weight_bits: str = WeightFormat.SIXTEEN) ->
     cannot hold them.
     """
     chosen = WeightFormat.of(weight_bits)
-    formats = (chosen,) if chosen.coarse else ()
     calibration = checkpoint.calibration or calibrate(
-        checkpoint, default_images(checkpoint.config, 8), error_aware=formats
+        checkpoint, default_images(checkpoint.config, 8), error_aware=(chosen,)
     )
+    if chosen.fast and calibration.rotated is None and rotatable(checkpoint.config):
+        notice(
+            f"the calibration of model {checkpoint.config.name} knows no rotated residual, with which {chosen} is more "
+            f"exact; calibrate again"
+        )
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            model = Quantiser(checkpoint, chosen, calibration).run()
+            turned = calibration.rotated if chosen.fast else None
+            quantiser = Quantiser(rotated(checkpoint), chosen, turned) if turned else None
+            model = (quantiser or Quantiser(checkpoint, chosen, calibration)).run()
         misfit = _misfit(model)
     except (OverflowError, ValueError) as error:  # of a logarithm or an exponent beyond floating point
         misfit = str(error)

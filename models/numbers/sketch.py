@@ -18,6 +18,7 @@ from .folding import Folded
 from .formats import WeightFormat
 from .linear import Linear
 from .quantise import QuantisedModel, Quantiser
+from .rotation import rotatable
 
 REACH = 1.0  # of every tensor
 EXPONENT = 8
@@ -35,6 +36,7 @@ class Sketch(Quantiser):
         self.tensors = {name: np.broadcast_to(0.0, shape) for name, shape in shapes.items()}
         self.folded = defaultdict(lambda: Folded(np.zeros((1, 1)), np.zeros(1)))
         self.exponents: dict[Key, int] = {}
+        self.rotated = weight_format.fast and rotatable(config)
         self.saturated, self.coarsened, self.widened, self.smoothing = 0, 0, [], {}
 
     def reach(self, key: Key) -> float:

@@ -37,7 +37,7 @@ from ..numbers.words import (
 from ..steps import RESIDUAL, Attend, EachStream, Place, Product, RowScale, Scores, Step, Value, Weights
 from .norm import Norm
 from .norms import norm
-from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, affine, linear
+from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, affine, linear, turned
 from .weighing import KINDS, Weighing
 
 if TYPE_CHECKING:
@@ -185,6 +185,9 @@ class Attention(Operation):
     def boost(self, channel: Channels, tensors: Tensors) -> NDArray:
         """Factors of the values, channel by channel, undone in the projection's weights."""
         return value_boost(channel)
+
+    def rotated(self, tensors: Tensors, rotation: NDArray) -> dict[str, NDArray]:
+        return self.norm.rotated(tensors, self.name("qkv"), rotation) | turned(tensors, self.name("proj"), rotation)
 
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         channel = calibration.channels[self.layer]

@@ -83,6 +83,9 @@ class Head(Operation):
         context.observer.reach(self.result, values)
         return values
 
+    def rotated(self, tensors: Tensors, rotation: NDArray) -> dict[str, NDArray]:
+        return self.norm.rotated(tensors, self.name, rotation)
+
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         return {self.matrix.key: self.norm.fold(tensors, tensors[f"{self.name}.weight"], tensors[f"{self.name}.bias"])}
 

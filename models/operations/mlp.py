@@ -19,7 +19,7 @@ from ..numbers.words import ACTIVATION_FRACTION
 from ..steps import RESIDUAL, Product, RowScale, Step, Value
 from .norm import Norm
 from .norms import norm
-from .operation import Context, Matrix, Operation, Quantised, Tensors, Work, affine, linear
+from .operation import Context, Matrix, Operation, Quantised, Tensors, Work, affine, linear, turned
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
@@ -83,6 +83,9 @@ class Mlp(Operation):
         x = x + second
         see.residual(self.result, x)
         return x
+
+    def rotated(self, tensors: Tensors, rotation: NDArray) -> dict[str, NDArray]:
+        return self.norm.rotated(tensors, self.name("fc1"), rotation) | turned(tensors, self.name("fc2"), rotation)
 
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         first = self.norm.fold(tensors, tensors[self.name("fc1.weight")], tensors[self.name("fc1.bias")])

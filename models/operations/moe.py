@@ -27,7 +27,7 @@ from ..steps import RESIDUAL, EachExpert, EachStream, Place, Product, Route, Row
 from .mlp import first_linear, hidden_exponent, second_linear
 from .norm import Norm
 from .norms import norm
-from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, linear, softmax
+from .operation import Context, Matrix, Operation, Over, Quantised, Tensors, Work, linear, softmax, turned
 
 if TYPE_CHECKING:
     from ..numbers.calibration import Calibration
@@ -116,7 +116,7 @@ class MixtureOfExperts(Operation):
         c, w, see = self.config, context.tensors, context.observer
         y, scaled = self.norm.forward(x, context)
         logits = y @ w[self.gate(context.task)]
-        if c.gate_bias:
+        if self.gate_bias(context.task) in w:
             logits = logits + w[self.gate_bias(context.task)]
         if see.active:  # the hardware's are in base 2, and free of what all experts share
             see.reach(self.key(Role.LOGITS, context.task), (logits - logits.mean(axis=-1, keepdims=True)) * LOG2_E)
@@ -166,13 +166,21 @@ class MixtureOfExperts(Operation):
             priors = [Moment.of(self.hidden(tensors, tokens, expert)) for expert in range(self.config.experts)]
         return [moments.mixed(matrix.sees.of(expert), prior) for expert, prior in enumerate(priors)]
 
+    def rotated(self, tensors: Tensors, rotation: NDArray) -> dict[str, NDArray]:
+        """With biases of the routers, which take what their norm added."""
+        found = self.norm.rotated(tensors, self.name("experts.htoh4"), rotation)
+        found |= turned(tensors, self.name("experts.h4toh"), rotation)
+        for task in self.tasks:
+            bias = tensors.get(self.gate_bias(task), np.zeros(self.config.experts))
+            gate, bias = self.norm.absorbed(tensors, tensors[self.gate(task)].T, bias, rotation)
+            found |= {self.gate(task): gate.T, self.gate_bias(task): bias}
+        return found
+
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         result = {}
         for task in self.tasks:
             gate = tensors[self.gate(task)].T * LOG2_E
-            bias = np.zeros(self.config.experts)
-            if self.config.gate_bias:
-                bias = tensors[self.gate_bias(task)] * LOG2_E
+            bias = tensors.get(self.gate_bias(task), np.zeros(self.config.experts)) * LOG2_E
             result[self.router(task).key] = self.norm.fold(tensors, gate - gate.mean(axis=0), bias - bias.mean())
         first = self.norm.fold(
             tensors, tensors[self.name("experts.htoh4.weight")], tensors[self.name("experts.htoh4.bias")]

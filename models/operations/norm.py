@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
@@ -55,6 +56,21 @@ class Norm(ABC):
         context.observer.sigma(self.key, sigma)
         context.observer.rows(self.key, scaled)
         return scaled
+
+    def absorbed(self, tensors: Tensors, weight: NDArray, bias: NDArray, rotation: NDArray) -> tuple[NDArray, NDArray]:
+        """A matrix [..., outputs, inputs] and its bias that see the plain norm of rotated rows instead of this one."""
+        beta = tensors.get(f"{self.name}.bias", np.zeros(self.channels))
+        return (weight * tensors[f"{self.name}.weight"]) @ rotation, bias + weight @ beta
+
+    def rotated(self, tensors: Tensors, name: str, rotation: NDArray) -> dict[str, NDArray]:
+        """The plain norm, and the linear layer, or stacked ones, behind it."""
+        plain = {
+            part: np.ones(shape) if part.endswith("weight") else np.zeros(shape)
+            for part, shape in self.tensors().items()
+        }
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        found = self.absorbed(tensors, tensors[weight], tensors[bias], rotation)
+        return plain | dict(zip((weight, bias), found, strict=True))
 
     def folded(self, weight: NDArray, bias: NDArray) -> Folded:
         """A matrix with gamma and mean inside, times what of n is no power of two."""

@@ -83,10 +83,10 @@ class Matrix:
 
     @property
     def unpacked(self) -> bool:
-        """Whether two of its products never share a multiplier: in routers errors turn choices, and norms of heads are
-        little work.
+        """Whether two of its products never share a multiplier: in routers errors turn choices, and norms of heads, as
+        what rotates back, are little work.
         """
-        return self.key.role in (Role.ROUTER, Role.QUERY_GAIN, Role.KEY_GAIN)
+        return self.key.role in (Role.ROUTER, Role.QUERY_GAIN, Role.KEY_GAIN, Role.BACK)
 
 
 class Over(Enum):
@@ -156,6 +156,7 @@ class Operation(ABC):
 
     config: ModelConfig
     routed = False  # whether what it does depends on the task: streams of one image part before the first that is
+    rotates = True  # whether the residual that it reads and writes may be rotated (`rotation`)
     in_place = (
         False  # whether it adds to the residual piece by piece, so that the exponent before it is the one after it
     )
@@ -218,6 +219,10 @@ class Operation(ABC):
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         """Its matrices with everything folded in that the hardware need not do, float64."""
 
+    def rotated(self, tensors: Tensors, rotation: NDArray) -> dict[str, NDArray]:
+        """Its tensors if the residual, [..., width], is that times `rotation`."""
+        raise NotImplementedError(f"{self.title} does not rotate")
+
     def seen(self, matrix: Matrix, moments: Moments, tensors: Tensors) -> Sequence[tuple[NDArray, NDArray]]:
         """(mean, covariance) of the rows that a matrix sees, of each expert if there is one for each."""
         return [moments.covariance(matrix.sees)]
@@ -238,6 +243,12 @@ def affine(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
 def linear(x: NDArray, tensors: Tensors, name: str, expert: int | slice = np.s_[:]) -> NDArray:
     """x W^T + b; `expert`: of stacked layers."""
     return x @ tensors[f"{name}.weight"][expert].T + tensors[f"{name}.bias"][expert]
+
+
+def turned(tensors: Tensors, name: str, rotation: NDArray) -> dict[str, NDArray]:
+    """Of a linear layer, or stacked ones, that writes the residual, if that is rotated."""
+    weight, bias = f"{name}.weight", f"{name}.bias"
+    return {weight: rotation.T @ tensors[weight], bias: tensors[bias] @ rotation}
 
 
 def softmax(x: NDArray) -> NDArray:

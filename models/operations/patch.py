@@ -82,6 +82,12 @@ class PatchEmbedding(Operation):
         context.observer.residual(self.result, residual)
         return residual
 
+    def rotated(self, tensors: Tensors, rotation: NDArray) -> dict[str, NDArray]:
+        weight, bias = f"{NAME}.weight", f"{NAME}.bias"
+        flat = rotation.T @ tensors[weight].reshape(self.config.width, -1)
+        others = {name: tensors[name] @ rotation for name in (bias, "pos_embed")}
+        return {weight: flat.reshape(tensors[weight].shape)} | others
+
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         """The bias goes into the position."""
         width = self.config.width

@@ -33,6 +33,7 @@ NAME = "norm_pre"
 @dataclass(frozen=True)
 class PreNorm(Operation):
     config: ModelConfig
+    rotates = False  # it replaces the residual, channel by channel
 
     @property
     def title(self) -> str:

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from edgemoe.host import compiler
 from edgemoe.hw.contract.config import preset
+from edgemoe.models.checkpoint import Checkpoint
+from edgemoe.models.config import ModelConfig
 from edgemoe.models.errors import EdgemoeError
 from edgemoe.models.graph import graph
 from edgemoe.models.keys import Role
@@ -18,22 +21,24 @@ from edgemoe.models.numbers.calibration import Calibration
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.linear import overfull
 from edgemoe.models.numbers.quantise import Quantiser, quantise
+from edgemoe.models.numbers.rotation import rotation
 from edgemoe.models.numbers.words import ACTIVATION_FRACTION, SCALE_FRACTION
 from numpy.testing import assert_allclose
 
 from .support import TINY, random_checkpoint
 
 FAST = ("fast", "fast-trunk")
+SMOOTHED = replace(TINY, pre_norm=True)  # its residual cannot be rotated
 
 
-def calibrated():
-    """With what the formats need, smoothing of channels that reach far among it."""
-    checkpoint = random_checkpoint(TINY)
+def calibrated(config: ModelConfig = TINY) -> Checkpoint:
+    """With channels that reach far."""
+    checkpoint = random_checkpoint(config, calibrated=False)
     for name in ("blocks.0.attn.proj.weight", "blocks.0.attn.proj.bias"):
         checkpoint.tensors[name][3] *= 60
     for name in ("blocks.0.mlp.fc1.weight", "blocks.1.mlp.experts.htoh4.weight"):
         checkpoint.tensors[name][..., 5, :] *= 20
-    images = default_images(TINY, 2)
+    images = default_images(config, 2)
     return replace(checkpoint, calibration=calibrate(checkpoint, images, error_aware=("8", "fast")))
 
 
@@ -41,16 +46,19 @@ def test_which_matrices_are_packed() -> None:
     checkpoint = random_checkpoint(TINY)
     for name in FAST:
         for linear in quantise(checkpoint, name).linears():
-            router, expert = linear.key.role is Role.ROUTER, linear.weights.ndim == 3
-            assert linear.bits == (16 if router else 8)
-            assert linear.packed == (not router and not (expert and name == "fast-trunk"))
+            wide, expert = linear.key.role in (Role.ROUTER, Role.BACK), linear.weights.ndim == 3
+            assert linear.bits == (16 if wide else 8)
+            assert linear.packed == (not wide and not (expert and name == "fast-trunk"))
 
 
 def test_no_sum_can_overflow() -> None:
-    """Weights all as large as 8 bits hold them: steps grow until sums fit, and only in those channels."""
-    checkpoint = random_checkpoint(TINY)
-    weight = checkpoint.tensors["blocks.0.mlp.fc2.weight"]
+    """Weights that are all as large as 8 bits hold them when they are rotated: steps grow until sums fit, and only in
+    those channels.
+    """
+    checkpoint, turn = random_checkpoint(TINY), rotation(TINY.width)
+    weight = turn @ checkpoint.tensors["blocks.0.mlp.fc2.weight"]
     weight[:5] = np.where(weight[:5] < 0, -1, 1) * np.abs(weight[:5]).max()
+    checkpoint.tensors["blocks.0.mlp.fc2.weight"][:] = turn @ weight
     model = quantise(checkpoint, "fast")
     for linear in model.linears():
         if linear.packed:
@@ -64,20 +72,20 @@ def test_no_sum_can_overflow() -> None:
 
 def test_smoothing_changes_no_product() -> None:
     """Channels that are halved have weights twice as large; the channel that reaches far is halved most."""
-    checkpoint = calibrated()
+    checkpoint = calibrated(SMOOTHED)
     assert checkpoint.calibration
     plain = Quantiser(checkpoint, WeightFormat.EIGHT, checkpoint.calibration)
     smooth = Quantiser(checkpoint, WeightFormat.FAST, checkpoint.calibration)
     assert smooth.smoothing and not plain.smoothing
     x = np.random.default_rng(0).standard_normal((5, TINY.width))
-    for before, operation in zip(graph(TINY).trunk, graph(TINY).trunk[1:], strict=False):
+    for before, operation in list(pairwise(graph(SMOOTHED).trunk))[2:]:
         halved = smooth.smoothing[before.result]
         assert operation.norm and halved.min() >= 0 and halved.max() < 8
         for matrix in operation.matrices():
             if matrix.sees == operation.norm.key:
                 mine, other = smooth.folded[matrix.key].weight, plain.folded[matrix.key].weight
                 assert_allclose((x * 0.5**halved) @ np.moveaxis(mine, -1, -2), x @ np.moveaxis(other, -1, -2))
-    after = graph(TINY).trunk[1].result
+    after = graph(SMOOTHED).trunk[2].result
     assert smooth.smoothing[after][3] == smooth.smoothing[after].max() > 0
     model = quantise(checkpoint, "fast")
     written = [linear for linear in model.linears() if linear.smoothing is not None and linear.bias_first]
@@ -85,7 +93,7 @@ def test_smoothing_changes_no_product() -> None:
 
 
 def test_reaches_are_kept_in_files() -> None:
-    calibration = calibrated().calibration
+    calibration = calibrated(SMOOTHED).calibration
     assert calibration and calibration.reaches
     again = Calibration.from_json(calibration.to_json())
     assert {key: x.tolist() for key, x in again.reaches.items()} == {
@@ -96,7 +104,7 @@ def test_reaches_are_kept_in_files() -> None:
 @pytest.mark.parametrize("name", FAST)
 def test_what_a_build_must_have(name: str) -> None:
     model = quantise(random_checkpoint(TINY), name)
-    with pytest.raises(EdgemoeError, match="packed products .*'zcu102' has them.*--set packed=1"):
+    with pytest.raises(EdgemoeError, match="packed products .*'kv260-fast' has them.*--set packed=1"):
         compiler.compile(model, [(0, 0)], preset("tiny"))
     packed = replace(preset("tiny"), packed=1)
     for kind in ("performer", "soft"):
@@ -130,4 +138,5 @@ def test_what_is_raised_comes_back() -> None:
                 results.append(
                     sums * linear.multiplier[..., None, :] * 2.0 ** -(shift + model.exponents[operation.result])
                 )
+            results[0] = results[0] @ rotation(TINY.width)
             assert_allclose(results[0], results[1], atol=0.03 * np.abs(results[1]).max())

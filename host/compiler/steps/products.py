@@ -93,12 +93,13 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
         fields |= dict(gather=int(step.reads is RESIDUAL), scatter=int(step.into is RESIDUAL))
     if step.replaces:
         # Its rows are read until its last column is written.
-        walk.updated = walk.second_copy(walk.copy.rows)
+        walk.updated = None if walk.last else walk.second_copy(walk.copy.rows)
     if step.into is RESIDUAL:
         fields |= walk.into_residual(row, walk.updated) | dict(residual=int(not step.replaces))
         reads += [] if walk.body else [Operand.RESIDUAL]
         writes: list[Room | Operand] = [Operand.RESIDUAL, *([walk.updated] if walk.updated else [])]
-        walk.normalised = None
+        if walk.updated:  # what is read of the residual is its copy
+            walk.normalised = None
     else:
         into = walk.operand(step.into, rows)
         start = walk.start(step.into, step.group)
@@ -111,8 +112,7 @@ def product_of(walk: Walk, step: Product, label: str, source: int, row: int, row
         writes = [into]
     walk.matmul(label, step.linear, fields, rows * walk.config.top_k if walk.body else rows, reads, writes)
     if step.replaces:
-        assert walk.updated
-        walk.copy = walk.updated
+        walk.copy = walk.updated or walk.copy
 
 
 def copy_residual(walk: Walk, name: str) -> None:
