@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which word of key/value memory the array's next block takes."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.contract.config import HardwareConfig
@@ -18,7 +18,8 @@ class KeyValueAddresses(wiring.Component):
 
     Ports:
         start (in): pulse, with
-        base, stride, by_column (in): which then stand still.
+        base (in): of the first word.
+        stride, by_column (in): from the cycle behind on, when they stand still.
         column, chunk (in): the present block.
         advance (in): its present word is read in this cycle.
         next_block (in): that was its last,
@@ -63,10 +64,10 @@ class KeyValueAddresses(wiring.Component):
             with m.If(self.last_chunk & self.by_column):
                 m.d.sync += [block_start.eq(block_start + stride_block), key.eq(key + self.lanes)]
                 m.d.sync += pointer.eq(block_start + stride_block)
-            with m.Elif(self.last_chunk):
-                m.d.sync += [key.eq(0), pointer.eq(self.base + self.column + 1)]
-            with m.Elif(self.by_column):
-                m.d.sync += pointer.eq(block_start + self.chunk + 1)
+            with m.Elif(self.last_chunk | self.by_column):
+                m.d.sync += pointer.eq(block_start + Mux(self.by_column, self.chunk, self.column) + 1)
+                with m.If(~self.by_column):
+                    m.d.sync += key.eq(0)
             with m.Else():
                 m.d.sync += [key.eq(key + self.lanes), pointer.eq(pointer + self.stride)]
         with m.If(self.start):

@@ -87,21 +87,20 @@ class Loader(wiring.Component):
         job, first = Signal(JOB), self.jobs.payload.instruction
         instruction = job.instruction
         column, chunk, index = Signal(10), Signal(10), Signal(range(lanes))
-        by_column, by_pair, last_chunk, last_column = Signal(), Signal(), Signal(), Signal()
+        by_column, by_pair, packed, end = self._kind(m)
+        last_chunk, before_last, last_column = Signal(), Signal(), Signal()  # the present one, or the one before
         loading, advance, begins, ends = Signal(), Signal(), Signal(), Signal()  # a block: under way; its words
-        by_pairs, finished, packed = self._widths(instruction, column)
         bits, banks = self.parameter.bank.shape().width, 4 if self.config.packed else 2
         bank, banks_free, take_bank = Signal(bits), Signal(range(banks + 1), init=banks), Signal()
         m.d.sync += banks_free.eq(banks_free - take_bank + self.column_done)
         shadow = shadow_free, _, passed, _ = self._shadow(m)
         m.d.comb += [
-            by_column.eq(instruction.stationary == Stationary.KEYS),
-            by_pair.eq(by_pairs),
-            last_chunk.eq(chunk + 1 == instruction.chunks),
-            last_column.eq(finished),
             begins.eq(advance & ~loading),
             ends.eq(advance & (index == Mux(by_pair, lanes // 2 - 1, lanes - 1))),
         ]
+        # A block takes two cycles at least: by its end its place is known.
+        one_chunk = instruction.chunks == 1
+        m.d.sync += [before_last.eq(chunk + 2 == instruction.chunks), last_column.eq((column | packed) >= end)]
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.jobs.ready.eq(1)
@@ -112,9 +111,11 @@ class Loader(wiring.Component):
                     with m.Else():
                         m.next = "PARAMETERS"
             with m.State("DEPENDENCY"):
+                m.d.sync += last_chunk.eq(one_chunk)
                 with m.If(~instruction.wait_load | (self.completed == job.sequence)):
                     m.next = "KEY_VALUE"
             with m.State("PARAMETERS"):
+                m.d.sync += last_chunk.eq(one_chunk)
                 m.d.comb += self.waits_for_weights.eq(1)
                 m.d.comb += self.weights.ready.eq((banks_free != 0) | (index != 0))
                 self._take_parameter(m, index, bank, take_bank, packed)
@@ -137,10 +138,13 @@ class Loader(wiring.Component):
         with m.If(begins):
             m.d.sync += [loading.eq(1), shadow_free.eq(0)]
         with m.If(ends):  # chunks inner, column blocks outer
-            step = last_chunk if packed is None else Cat(last_chunk & ~packed, last_chunk & packed)
-            m.d.sync += [loading.eq(self._goes_on(chunk, last_chunk)), index.eq(0), column.eq(column + step)]
-            m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
-        addresses = self._addresses(m, instruction)
+            m.d.sync += [loading.eq(self._goes_on(chunk, last_chunk)), index.eq(0)]
+            m.d.sync += column.eq(column + Cat(last_chunk & ~packed, last_chunk & packed))
+            m.d.sync += [
+                chunk.eq(Mux(last_chunk, 0, chunk + 1)),
+                last_chunk.eq(Mux(last_chunk, one_chunk, before_last)),
+            ]
+        addresses = self._addresses(m, instruction, by_column)
         read = advance & fsm.ongoing("KEY_VALUE")
         m.d.comb += [
             addresses.column.eq(column),
@@ -152,10 +156,25 @@ class Loader(wiring.Component):
             self.parameter.index.eq(index),
             self.parameter.data.eq(self.weights.word),
         ]
-        inside = addresses.key + index < instruction.keys
+        inside = Cat(index, addresses.key[len(index) :]) < instruction.keys
         place = Cat(index, chunk[0]) if self.config.words_at_once > 1 else index
         self._present(m, read, place, inside, by_column, by_pair, fsm.ongoing("WEIGHTS"), packed)
         return m
+
+    def _kind(self, m: Module) -> tuple[Signal, Signal, Value, Signal]:
+        """What is made out of an instruction when it is taken: (columns of keys; rows of weights come in pairs; two
+        column blocks at a time; its last column).
+        """
+        instruction, by_column, by_pair, end = self.jobs.payload.instruction, Signal(), Signal(), Signal(10)
+        pairs, packed = instruction.stationary == Stationary.WEIGHTS8, Const(0, 1)
+        with m.If(self.jobs.valid & self.jobs.ready):
+            if self.config.packed:
+                packed = Signal()
+                pairs &= ~packs(instruction)
+                m.d.sync += packed.eq(packs(instruction))
+            m.d.sync += [by_column.eq(instruction.stationary == Stationary.KEYS), by_pair.eq(pairs)]
+            m.d.sync += end.eq(instruction.columns - 1)
+        return by_column, by_pair, packed, end
 
     def _promised(self, words: int, last_chunk: Value) -> Value:
         """Whether all words of a block will come without a gap, so many of a chunk."""
@@ -167,14 +186,6 @@ class Loader(wiring.Component):
     def _goes_on(self, chunk: Value, last_chunk: Value) -> ValueLike:
         """Whether the block has another chunk."""
         return 0 if self.config.words_at_once == 1 else ~chunk[0] & ~last_chunk
-
-    def _widths(self, instruction, column) -> tuple[Value, Value, Value | None]:
-        """(rows of weights come in pairs; the column is the last; two column blocks at a time, on a build that can)."""
-        by_pairs, finished = instruction.stationary == Stationary.WEIGHTS8, column + 1 == instruction.columns
-        if not self.config.packed:
-            return by_pairs, finished, None
-        packed = packs(instruction)
-        return by_pairs & ~packed, column + Mux(packed, 2, 1) >= instruction.columns, packed
 
     def _take_parameter(self, m: Module, index, bank, take_bank, packed) -> None:
         """A word of parameters, if it is there; behind the last one come weights."""
@@ -190,21 +201,20 @@ class Loader(wiring.Component):
         """With the word that is taken in this cycle those of the block, or of both column blocks of a packed one, are
         there.
         """
-        if packed is None:
+        if not self.config.packed:
             return Const(1)
         second = Signal()
         m.d.sync += second.eq(packed & ~second)
         return ~packed | second
 
-    def _addresses(self, m: Module, instruction) -> KeyValueAddresses:
+    def _addresses(self, m: Module, instruction, by_column) -> KeyValueAddresses:
         """The addresses in key/value memory, of this instruction."""
         m.submodules.addresses = addresses = KeyValueAddresses(self.config)
-        first = self.jobs.payload.instruction  # at the start the instruction is not in its register yet
         m.d.comb += [
             addresses.start.eq(self.jobs.valid & self.jobs.ready),
-            addresses.base.eq(Mux(addresses.start, first.stationary_base, instruction.stationary_base)),
+            addresses.base.eq(self.jobs.payload.instruction.stationary_base),
             addresses.stride.eq(instruction.stationary_stride),
-            addresses.by_column.eq(instruction.stationary == Stationary.KEYS),
+            addresses.by_column.eq(by_column),
             self.key_value.address.eq(addresses.address),
         ]
         return addresses

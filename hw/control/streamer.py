@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streamer: executes issued instructions in order; for MATMUL it streams rows past the stationary blocks."""
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from edgemoe.hw.compute.row_maxima import StepPort
@@ -80,7 +80,7 @@ class Streamer(wiring.Component):
     Latency: LATENCY = 6 cycles from the issue of a row to its word, beside `streamed.issue`, a register for each of the
         STAGES.
     Interval: INTERVAL = 1 cycle between rows of a block.
-    Limits: those that the sequencer checks.
+    Limits: those that the sequencer checks; a block spacing of at least 2.
     Twin: none (no arithmetic on data).
     """
 
@@ -89,6 +89,8 @@ class Streamer(wiring.Component):
     INTERVAL = 1
 
     def __init__(self, config: HardwareConfig, *, block_spacing: int, probability_latency: int):
+        if block_spacing < 2:
+            raise ValueError(f"what a block is, is known from its second cycle on: no spacing of {block_spacing}")
         self.config, self.block_spacing, self.probability_latency = config, block_spacing, probability_latency
         super().__init__(
             {
@@ -193,106 +195,81 @@ class Streamer(wiring.Component):
 
     def _walk(self, m: Module, accepted: Signal, issued: Signal, begins: Signal | None) -> None:
         """The loop nest of the present instruction: `issued` is the row whose turn it is, the next one's comes with
-        its issue.
+        its issue. With two columns at a time if products are packed.
+
+        A block lasts two cycles at least, so what is asked behind its last row is there as a register.
         """
-        job, inputs = self.operation.job, self.config.inputs
-        instruction = job.instruction
+        job, tag, at_once, inputs = self.operation.job, issued.tag, self.config.words_at_once, self.config.inputs
+        given, instruction = self.jobs.payload.instruction, job.instruction
         index, column, chunk = Signal(ROW_BITS), Signal(10), Signal(10)
         bank, lanes_left = Signal(bank_shape(self.config)), Signal(18)
-        last_row, last_chunk, last_column = Signal(), Signal(), Signal()
-        if self.config.words_at_once > 1:
-            m.d.comb += issued.second.eq(chunk + 1 < instruction.chunks)
+        first_row, last_row = self._rows(m, accepted, tag.valid, index)
+        # Of the instruction: its last column; two columns at a time, and of each a single block.
+        end, packed, one_chunk = Signal(10), Const(0, 1), Const(0, 1)
+        # Of the block: it only flushes; upper sums leave with it.
+        flush, high = Const(0, 1), Const(0, 1)
         if self.config.packed:
-            m.d.comb += [
-                issued.tag.index.eq(index),
-                issued.chunk.eq(chunk),
-                issued.lanes_left.eq(lanes_left),
-                self.entry.expert.eq(job.expert),
-                self.entry.index.eq(index),
-            ]
-            self._walk_packed(m, accepted, issued, begins, index, column, chunk, bank, lanes_left)
-            return
+            packed, one_chunk, flush, high = (Signal(name=name) for name in ("packed", "one_chunk", "flush", "high"))
+        last = self._last(chunk, instruction) & ~flush
+        last_chunk, last_column, beyond = Signal(), Signal(), Signal()  # of the block, from its second cycle on
+        m.d.sync += [last_chunk.eq(last), last_column.eq((column | packed) >= end), beyond.eq(column > end)]
         m.d.comb += [
-            last_row.eq(index + 1 == job.rows),
-            last_chunk.eq(self._last(chunk, instruction)),
-            last_column.eq(column + 1 == instruction.columns),
-            issued.tag.index.eq(index),
-            issued.tag.column.eq(column),
-            issued.tag.first.eq(chunk == 0),
-            issued.tag.last.eq(last_chunk),
-            issued.tag.column_end.eq(last_row & last_chunk),
-            issued.tag.final.eq(last_row & last_chunk & last_column),
-            issued.tag.bank.eq(bank),
-            issued.swap.eq(index == 0),
+            tag.index.eq(index),
+            tag.column.eq(column - high),
+            tag.bank.eq(bank - high),
+            tag.first.eq((chunk == 0) & ~flush),
+            tag.last.eq(last),
+            tag.column_end.eq(last_row & (last_chunk | high)),
+            tag.final.eq(last_row & Mux(packed, flush & beyond, last_chunk & last_column)),
+            issued.swap.eq(first_row & ~flush),
             issued.chunk.eq(chunk),
             issued.lanes_left.eq(lanes_left),
             self.entry.expert.eq(job.expert),
             self.entry.index.eq(index),
         ]
+        if at_once > 1:
+            m.d.comb += issued.second.eq(chunk + 1 < instruction.chunks)
         with m.If(accepted):
-            m.d.sync += [index.eq(0), column.eq(0), chunk.eq(0), lanes_left.eq(self.jobs.payload.instruction.keys)]
-        with m.Elif(issued.tag.valid):
-            m.d.sync += index.eq(index + 1)
-            with m.If(last_row):
-                fewer = Mux(lanes_left > inputs, lanes_left - inputs, 0)
-                m.d.sync += [index.eq(0), chunk.eq(chunk + self.config.words_at_once), lanes_left.eq(fewer)]
-                with m.If(last_chunk):
-                    m.d.sync += [chunk.eq(0), column.eq(column + 1), lanes_left.eq(instruction.keys)]
-                    with m.If(~instruction.stationary[1]):  # parameters come with weights only
-                        m.d.sync += bank.eq(~bank)
+            m.d.sync += [column.eq(0), chunk.eq(0), lanes_left.eq(given.keys), end.eq(given.columns - 1)]
+        with m.Elif(tag.valid & last_row & ~flush):
+            fewer = Mux(lanes_left > inputs, lanes_left - inputs, 0)
+            m.d.sync += [chunk.eq(chunk + at_once), lanes_left.eq(fewer)]
+            with m.If(last_chunk):
+                step = Mux(packed, 2, 1)
+                m.d.sync += [chunk.eq(0), column.eq(column + step), lanes_left.eq(instruction.keys)]
+                with m.If(~instruction.stationary[1]):  # parameters come with weights only
+                    m.d.sync += bank.eq(bank + step)
+        if begins is not None:
+            m.d.comb += [
+                tag.flush.eq(flush),
+                tag.high.eq(high),
+                # The last column block, `column` - 1, may be there only to fill up.
+                tag.emits.eq(last | (high & (column <= instruction.columns))),
+                begins.block.eq(first_row & ~flush),
+                begins.flush.eq(first_row & flush),
+            ]
+            with m.If(accepted):
+                m.d.sync += [packed.eq(packs(given)), one_chunk.eq(given.chunks <= at_once), flush.eq(0), high.eq(0)]
+            with m.Elif(tag.valid & last_row):
+                both = packed & last_chunk
+                m.d.sync += [high.eq(both), flush.eq(both & (one_chunk | last_column))]
+
+    def _rows(self, m: Module, accepted: Signal, issue: Signal, index: Signal) -> tuple[Signal, Signal]:
+        """Counts the rows of a block: whether the present one is its first, its last, which is known a row ahead."""
+        first, last, alone, before_last = Signal(init=1), Signal(), Signal(), Signal(ROW_BITS)
+        with m.If(accepted):
+            m.d.sync += [alone.eq(self.jobs.payload.rows == 1), before_last.eq(self.jobs.payload.rows - 2)]
+        with m.If(issue):
+            m.d.sync += [index.eq(Mux(last, 0, index + 1)), first.eq(last)]
+            m.d.sync += last.eq(Mux(last, alone, index == before_last))
+        with m.Elif(first):
+            m.d.sync += last.eq(alone)
+        return first, last
 
     def _last(self, chunk: Value, instruction) -> Value:
         """Whether a row ends with the words from this chunk on."""
         at_once = self.config.words_at_once
         return chunk + 1 == instruction.chunks if at_once == 1 else chunk + at_once >= instruction.chunks
-
-    def _walk_packed(self, m: Module, accepted, issued, begins, index, column, chunk, bank, lanes_left) -> None:
-        """The same, with two columns at a time if products are packed."""
-        job, tag, inputs = self.operation.job, issued.tag, self.config.inputs
-        instruction, packed, flush = job.instruction, Signal(), Signal()
-        last_row, last_chunk = index + 1 == job.rows, self._last(chunk, instruction)
-        following = Signal(11)  # the column block behind the present ones
-        at_once = self.config.words_at_once
-        one_chunk = instruction.chunks == 1 if at_once == 1 else instruction.chunks <= at_once
-        last, high, present = Signal(), Signal(), Signal(10)
-        m.d.comb += [
-            packed.eq(packs(instruction)),
-            following.eq(column + Mux(packed, 2, 1)),
-            tag.flush.eq(flush),
-            last.eq(last_chunk & ~flush),
-            high.eq(packed & (flush | ((chunk == 0) & (column != 0) & ~one_chunk))),
-            present.eq(column - high),
-            tag.high.eq(high),
-            tag.column.eq(present),
-            tag.bank.eq(bank - high),
-            tag.first.eq((chunk == 0) & ~flush),
-            tag.last.eq(last),
-            # The last column block, `column` - 1, may be there only to fill up.
-            tag.emits.eq(last | (high & (column <= instruction.columns))),
-            tag.column_end.eq(last_row & (last | high)),
-            tag.final.eq(
-                last_row
-                & Mux(packed, flush & (column >= instruction.columns), last_chunk & (following == instruction.columns))
-            ),
-            begins.block.eq((index == 0) & ~flush),
-            begins.flush.eq((index == 0) & flush),
-            issued.swap.eq(begins.block),
-        ]
-        with m.If(accepted):
-            m.d.sync += [index.eq(0), column.eq(0), chunk.eq(0), flush.eq(0)]
-            m.d.sync += lanes_left.eq(self.jobs.payload.instruction.keys)
-        with m.Elif(tag.valid):
-            m.d.sync += index.eq(index + 1)
-            with m.If(last_row):
-                fewer = Mux(lanes_left > inputs, lanes_left - inputs, 0)
-                m.d.sync += [index.eq(0), flush.eq(0)]
-                with m.If(~flush):
-                    m.d.sync += [chunk.eq(chunk + at_once), lanes_left.eq(fewer)]
-                    with m.If(last_chunk):
-                        m.d.sync += [chunk.eq(0), column.eq(following), lanes_left.eq(instruction.keys)]
-                        m.d.sync += flush.eq(packed & (one_chunk | (following >= instruction.columns)))
-                        with m.If(~instruction.stationary[1]):  # parameters come with weights only
-                            m.d.sync += bank.eq(bank + Mux(packed, 2, 1))
 
     def _events(self, m: Module, fsm, issue: Signal, empty: Signal) -> None:
         """What the present cycle is spent on."""

@@ -103,16 +103,23 @@ class Failure(wiring.Signature):
         super().__init__({"valid": Out(1), "address": Out(DRAM_OFFSET_BITS)})
 
 
+def _at_most(value: Value, power: int) -> Value:
+    """value <= 2 ** power, without a carry."""
+    return ~(value[power + 1 :].any() | value[power] & value[:power].any())
+
+
 class BurstSplitter(wiring.Component):
     """Divides requests into bursts that end at multiples of the burst limit: the first one may be short, the last one
     too.
 
     A request of 0 beats yields no burst. `ready` of a request is a register, so that nobody who asks waits for the bus
-    within a cycle.
+    within a cycle; so is all of a burst before it is offered.
 
     Ports:
         request (in stream): transfers.
         burst (out stream): their bursts, in order.
+        offers (out): pulse: one is offered from the next cycle on, of
+        beats (out): so many beats.
         busy (out): a request is not yet wholly given out.
     Latency: LATENCY = 2 cycles from a request to its first burst.
     Interval: INTERVAL = 1 cycle between the bursts of a request; one more between requests.
@@ -126,7 +133,13 @@ class BurstSplitter(wiring.Component):
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
         super().__init__(
-            {"request": In(stream.Signature(Request())), "burst": Out(stream.Signature(Burst(config))), "busy": Out(1)}
+            {
+                "request": In(stream.Signature(Request())),
+                "burst": Out(stream.Signature(Burst(config))),
+                "offers": Out(1),
+                "beats": Out(range(config.burst_limit + 1)),
+                "busy": Out(1),
+            }
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -134,37 +147,38 @@ class BurstSplitter(wiring.Component):
         limit = self.config.burst_limit
         shift, place = exact_log2(self.config.bus_bytes), exact_log2(self.config.burst_limit)
         address = Signal(DRAM_OFFSET_BITS - shift)  # in beats
-        remaining = Signal(BEAT_COUNT_BITS)
-
-        to_boundary = Signal(range(limit + 1))  # a register: behind the first burst it is always the limit
-        last = remaining <= to_boundary
-        beats = Mux(last, remaining, to_boundary)
-        step, empty = Signal(), Signal(init=1)  # empty: nothing remains, as a register
+        rest = Signal(BEAT_COUNT_BITS + 1)  # from the boundary before the next burst on
+        last, empty = Signal(), Signal(init=1)  # the next burst is the last; there is none
         m.d.comb += [
-            step.eq(~empty & (~self.burst.valid | self.burst.ready)),
+            self.offers.eq(~empty & (~self.burst.valid | self.burst.ready)),
             self.request.ready.eq(empty),
             self.busy.eq(~empty | self.burst.valid),
         ]
         with m.If(self.burst.ready):
             m.d.sync += self.burst.valid.eq(0)
-        with m.If(step):
+        with m.If(self.offers):
+            follows_last = _at_most(rest, place + 1)
             m.d.sync += [
                 self.burst.valid.eq(1),
                 self.burst.p.address.eq(address << shift),
-                self.burst.p.beats.eq(beats),
+                self.burst.p.beats.eq(self.beats),
                 self.burst.p.last.eq(last),
-                # Behind the last burst neither means anything.
-                address.eq(Cat(C(0, place), address[place:] + 1)),
-                remaining.eq(remaining - to_boundary),
-                to_boundary.eq(limit),
                 empty.eq(last),
+                # Behind the last burst these mean nothing.
+                address.eq(Cat(C(0, place), address[place:] + 1)),
+                rest.eq(rest - limit),
+                last.eq(follows_last),
+                self.beats.eq(Mux(follows_last, rest - limit, limit)),
             ]
         with m.If(self.request.valid & self.request.ready):
             first, beats = self.request.p.address >> shift, self.request.p.beats
+            short, before = beats[: place + 1], first[:place]
+            is_last = ~beats[place + 1 :].any() & _at_most(short + before, place)
             m.d.sync += [
                 address.eq(first),
-                to_boundary.eq(C(limit) - first[:place]),
-                remaining.eq(beats),
+                rest.eq(beats + before),
+                last.eq(is_last),
+                self.beats.eq(Mux(is_last, short, C(limit) - before)),
                 empty.eq(beats == 0),
             ]
         return m

@@ -3,12 +3,13 @@
 
 from collections.abc import Mapping
 
-from amaranth import C, Cat, Module, Mux, ResetInserter, Signal
+from amaranth import C, Cat, Module, Mux, ResetInserter, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for, exact_log2
 from edgemoe.hw.contract.config import HardwareConfig
+from edgemoe.hw.contract.layouts import DRAM_OFFSET_BITS
 from edgemoe.hw.memory.arbiter import Arbiter
 from edgemoe.hw.memory.axi import (
     ADDRESS_BITS,
@@ -89,7 +90,7 @@ class ReadMaster(wiring.Component):
             ]
             return m
         beat = data.StructLayout({"data": config.data_bits, "fault": 1})
-        fifos, shown = [], []
+        there, shown = Signal(config.masters), []  # which of them have a beat
         for i, axi in enumerate(self.axi):
             m.submodules[f"skew{i}"] = fifo = SyncFIFO(width=beat.size, depth=SKEW_BEATS)
             m.d.comb += [
@@ -98,10 +99,11 @@ class ReadMaster(wiring.Component):
                 axi.rready.eq(fifo.w_rdy),
             ]
             m.d.comb += fifo.r_en.eq(self.valid)
-            fifos.append(fifo)
+            # `r_rdy`, which comes late, as a register.
+            m.d.sync += there[i].eq(axi.rvalid | (fifo.level > 1) | there[i] & ~self.valid)
             shown.append(data.View(beat, fifo.r_data))
         m.d.comb += [
-            self.valid.eq(Cat(fifo.r_rdy for fifo in fifos).all()),
+            self.valid.eq(there.all()),
             self.data.eq(Cat(one.data for one in shown)),
             self.fault.eq(Cat(one.fault for one in shown).any()),
         ]
@@ -164,23 +166,30 @@ class Reader(wiring.Component):
             connect(m, master.axi[i], flipped(self.axi[i]))
         m.d.comb += master.base.eq(self.base)
 
-        tag = data.StructLayout({"client": range(len(self.clients)), "burst": Burst(config)})
+        tag = data.StructLayout(
+            {
+                "client": range(len(self.clients)),
+                "address": DRAM_OFFSET_BITS,
+                "end": range(config.burst_limit),  # its last beat
+                "last": 1,
+            }
+        )
         m.submodules.tags = tags = SyncFIFOBuffered(width=tag.size, depth=max(3, config.outstanding))
         self._arbitrate(m, tag, tags, master.burst)
 
         # Beats go to the client of the oldest burst.
         current = data.View(tag, tags.r_data)
         position = Signal(range(config.burst_limit))
-        ends = position + 1 == current.burst.beats
+        ends = position == current.end
         m.d.comb += tags.r_en.eq(master.valid & ends)
         beat, last, fault = Signal(bus_bits(config)), Signal(), Signal()  # all clients share it; their `valid` differs
         inside = exact_log2(config.burst_limit * config.bus_bytes)  # a burst ends where these bits of addresses do
-        place = current.burst.address[:inside] + position * config.bus_bytes
+        place = current.address[:inside] + position * config.bus_bytes
         m.d.sync += [
             beat.eq(master.data),
             fault.eq(master.fault),
-            last.eq(ends & current.burst.last),
-            self.failure.address.eq(Cat(place[:inside], current.burst.address[inside:])),
+            last.eq(ends & current.last),
+            self.failure.address.eq(Cat(place[:inside], current.address[inside:])),
         ]
         with m.If(master.valid):
             m.d.sync += position.eq(Mux(ends, 0, position + 1))
@@ -217,11 +226,12 @@ class Reader(wiring.Component):
             port = getattr(self, name)
             connect(m, splitter.request, flipped(port.request))
             burst = splitter.burst
-            room = Signal(range(capacity + 1), init=capacity, name=f"{name}_room")
-            m.d.comb += [arbiter.asks[i].eq(burst.valid & (burst.p.beats <= room)), burst.ready.eq(pick[i])]
-            # Both outcomes are made: `pick` comes late.
-            kept, left = room + port.release, room - burst.p.beats + port.release
-            m.d.sync += room.eq(Mux(self.stop, capacity, Mux(pick[i], left, kept)))
+            # Room that the burst on offer leaves: it may go unless that is negative.
+            spare = Signal(signed(1 + bits_for(capacity)), init=capacity, name=f"{name}_spare")
+            m.d.comb += [arbiter.asks[i].eq(burst.valid & ~spare[-1]), burst.ready.eq(pick[i])]
+            # Both outcomes are made: `pick` comes late, and with it the next offer.
+            kept, left = spare + port.release, spare - splitter.beats + port.release
+            m.d.sync += spare.eq(Mux(self.stop, capacity, Mux(splitter.offers, left, kept)))
             bursts.append(burst)
         chosen = Signal(tag)
         m.d.comb += arbiter.serves.eq(free)
@@ -231,4 +241,11 @@ class Reader(wiring.Component):
         for i, burst in enumerate(bursts):
             with m.If(pick[i]):
                 m.d.sync += [out.p.eq(burst.p), out.valid.eq(1)]
-        m.d.comb += [chosen.client.eq(client), chosen.burst.eq(out.p), tags.w_data.eq(chosen), tags.w_en.eq(enters)]
+        m.d.comb += [
+            chosen.client.eq(client),
+            chosen.address.eq(out.p.address),
+            chosen.end.eq(out.p.beats - 1),
+            chosen.last.eq(out.p.last),
+            tags.w_data.eq(chosen),
+            tags.w_en.eq(enters),
+        ]

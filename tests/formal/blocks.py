@@ -250,7 +250,7 @@ def streamer_waits(p: Property, unit: Any) -> None:
     """A job that must wait streams when all before it are done; only probabilities follow probabilities closely."""
     m = p.m
     latency = 5  # longer than it takes to begin with another job
-    dut = p.unit(unit(BLOCKS, block_spacing=1, probability_latency=latency))
+    dut = p.unit(unit(BLOCKS, block_spacing=2, probability_latency=latency))
     job, present = dut.jobs.payload, dut.operation.job.instruction
     stream(p, dut.jobs, assume=True)
     sequence = counter(p, 8, dut.jobs.valid & dut.jobs.ready, name="sequence")
@@ -440,6 +440,9 @@ PROOFS = [
         {
             "a block starts unannounced": Mutant("block_may_start.eq(block_ready & ", "block_may_start.eq(", Hazards),
             "an operation overlaps": Mutant("self.alone.eq(in_flight == 1)", "self.alone.eq(in_flight <= 2)", Hazards),
+            "the last row is told late": Mutant("self.jobs.payload.rows - 2", "self.jobs.payload.rows - 1"),
+            "blocks of one row have two": Mutant("m.d.sync += last.eq(alone)", "m.d.sync += last.eq(0)"),
+            "the last column is told late": Mutant("end.eq(given.columns - 1)", "end.eq(given.columns)"),
         },
         cover_depth=17,
     ),

@@ -179,6 +179,7 @@ def element_queue(p: Property, unit: Any) -> None:
 
 
 HELD_BURST = Mutant("~empty & (~self.burst.valid | self.burst.ready)", "~empty")
+SHORT_BURST = Mutant("C(limit) - before", "C(limit)")
 PROOFS = [
     Proof(
         "burst splitter",
@@ -187,8 +188,11 @@ PROOFS = [
         10,
         {
             "a waiting burst is overwritten": HELD_BURST,
-            "bursts ignore boundaries": Mutant("C(limit) - first[:place]", "C(limit)"),
-            "last is one burst late": Mutant("last = remaining <= to_boundary", "last = remaining < to_boundary"),
+            "bursts ignore boundaries": SHORT_BURST,
+            "last is one burst late": Mutant("value[power] & value[:power].any()", "value[power]"),
+            "beats are those of the burst before": Mutant(
+                "Mux(follows_last, rest - limit, limit)", "Mux(last, rest - limit, limit)"
+            ),
             "a request is taken too early": Mutant(
                 "self.request.ready.eq(empty)", "self.request.ready.eq(empty | last)"
             ),
@@ -200,7 +204,7 @@ PROOFS = [
             splitter(PRESETS[name]),
             BurstSplitter,
             6,
-            {"bursts ignore boundaries": Mutant("C(limit) - first[:place]", "C(limit)")},
+            {"bursts ignore boundaries": SHORT_BURST},
         )
         for name in ("base", "zcu102")
     ),
@@ -209,7 +213,7 @@ PROOFS = [
         splitter(small("page", data_bits=128, burst_beats=256)),
         BurstSplitter,
         6,
-        {"bursts ignore boundaries": Mutant("C(limit) - first[:place]", "C(limit)")},
+        {"bursts ignore boundaries": SHORT_BURST},
     ),
     Proof(
         "beats to words, wide words",

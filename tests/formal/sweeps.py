@@ -25,7 +25,7 @@ def sweeps(p: Property, unit: Any) -> None:
     m = p.m
     given = instruction_of(p, opcode=4, wait_stream=1, follow=1, rows=1, chunks=1, columns=1)
     given = Cat(given, Const(1, ROW_BITS), Const(0, EXPERT_BITS + 40), p.free(8, "job_sequence"))
-    dut = p.unit(unit(PACKED, block_spacing=1, probability_latency=1), jobs_payload=given)
+    dut = p.unit(unit(PACKED, block_spacing=2, probability_latency=1), jobs_payload=given)
     instruction, present = dut.jobs.payload.instruction, dut.operation.job.instruction
     opcodes = (Opcode.MATMUL, Opcode.LAYERNORM, Opcode.ROUTE)
     stream(p, dut.jobs, assume=True)

@@ -289,7 +289,7 @@ BENCHES = [
         ),
         {
             "a failed beat has its burst's address": Mutant(
-                "current.burst.address[:inside] + position * config.bus_bytes", "current.burst.address[:inside]"
+                "current.address[:inside] + position * config.bus_bytes", "current.address[:inside]"
             ),
             "the second master never fails": Mutant("Cat(one.fault for one in shown).any()", "shown[0].fault"),
             "the last but one always goes first": Mutant("turns=2", "turns=0"),
