@@ -23,8 +23,8 @@ from edgemoe.models.heads import class_logits
 from edgemoe.models.keys import Key
 from edgemoe.models.numbers.calibrated import seen
 from edgemoe.models.numbers.formats import WeightFormat
+from edgemoe.models.numbers.orthogonal import orthogonal
 from edgemoe.models.numbers.quantise import quantise
-from edgemoe.models.numbers.rotation import rotation
 from edgemoe.models.operations.operation import Context
 from edgemoe.models.operations.patch import counted
 from edgemoe.sim.recording import Recording
@@ -267,7 +267,7 @@ def check(
             routes = routes_by_token(run.program, run.routes)
             residuals = trunk_residuals(run, config, model.exponents)
             if model.back:
-                residuals = [x @ rotation(config.width) for x in residuals]
+                residuals = [x @ orthogonal(config.width) for x in residuals]
             for stream, slot in zip(run.program.streams, run.program.slots, strict=True):
                 task = stream.task
                 rows = slice(slot * config.tokens, (slot + 1) * config.tokens)

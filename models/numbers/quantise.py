@@ -33,7 +33,8 @@ from .error_aware import Decoded, decode_rounding
 from .folding import BYTE_LIMIT, Folded, weight_scale
 from .formats import BYTE_BITS, WeightFormat
 from .linear import TOLERANCE, Linear, Shifts, overfull
-from .rotation import rotatable, rotated, rotation
+from .orthogonal import orthogonal
+from .rotation import rotatable, rotated
 from .smoothing import smoothed, smoothed_norm, smoothing
 from .words import ACTIVATION_FRACTION, FINE_LIMIT, MULTIPLIER_LIMIT, STEP_FRACTION, WORD_BITS, WORD_LIMIT
 
@@ -350,7 +351,7 @@ class Quantiser:
             return None
         tokens, width = Key(Role.TOKENS), self.config.width
         matrix = Matrix(Key(Role.BACK), self.graph.result, width, width)
-        self.folded[matrix.key] = Folded(rotation(width), np.zeros(width))
+        self.folded[matrix.key] = Folded(orthogonal(width), np.zeros(width))
         after = self.note(tokens, min(self.residual_exponent(tokens), self.cap(matrix, before)))
         return self.linear(matrix, fraction=before, reach=self.reach(tokens), output=after)
 

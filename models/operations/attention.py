@@ -24,6 +24,7 @@ from ..numbers.activation import FUNCTIONS
 from ..numbers.calibration import Channels
 from ..numbers.folding import BYTE_LIMIT, Folded
 from ..numbers.linear import TOLERANCE, Linear
+from ..numbers.orthogonal import orthogonal
 from ..numbers.words import (
     ACTIVATION_FRACTION,
     FINE_BITS,
@@ -72,6 +73,7 @@ class Operands:
 class Attention(Operation):
     config: ModelConfig
     layer: int
+    mixes = True  # what goes into the projection is sums of values, channel by channel alike
 
     @property
     def title(self) -> str:
@@ -187,7 +189,18 @@ class Attention(Operation):
         return value_boost(channel)
 
     def rotated(self, tensors: Tensors, rotation: NDArray) -> dict[str, NDArray]:
-        return self.norm.rotated(tensors, self.name("qkv"), rotation) | turned(tensors, self.name("proj"), rotation)
+        """The values of each head, which come last, are rotated on their own, from where they are made to where their
+        means are read: these are rounded, too.
+        """
+        made = self.norm.rotated(tensors, self.name("qkv"), rotation)
+        read = turned(tensors, self.name("proj"), rotation)
+        if self.mixes:
+            c, (weight, bias) = self.config, (self.name(f"qkv.{part}") for part in ("weight", "bias"))
+            values = np.kron(np.eye(c.heads), orthogonal(c.head_width))
+            made[weight][-c.width :] = values.T @ made[weight][-c.width :]
+            made[bias][-c.width :] = made[bias][-c.width :] @ values
+            read[self.name("proj.weight")] = read[self.name("proj.weight")] @ values
+        return made | read
 
     def fold(self, tensors: Tensors, calibration: Calibration) -> dict[Key, Folded]:
         channel = calibration.channels[self.layer]

@@ -46,6 +46,8 @@ MOST_GUARD = FINE_BITS - WORD_BITS - 1  # bits below a number's last that the ep
 
 @dataclass(frozen=True)
 class GatedAttention(Attention):
+    mixes = False
+
     @property
     def inner(self) -> RmsNorm:
         """The norm of the heads' results."""

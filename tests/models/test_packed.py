@@ -20,8 +20,8 @@ from edgemoe.models.numbers.calibrate import calibrate, default_images
 from edgemoe.models.numbers.calibration import Calibration
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.linear import overfull
+from edgemoe.models.numbers.orthogonal import orthogonal
 from edgemoe.models.numbers.quantise import Quantiser, quantise
-from edgemoe.models.numbers.rotation import rotation
 from edgemoe.models.numbers.words import ACTIVATION_FRACTION, SCALE_FRACTION
 from numpy.testing import assert_allclose
 
@@ -55,7 +55,7 @@ def test_no_sum_can_overflow() -> None:
     """Weights that are all as large as 8 bits hold them when they are rotated: steps grow until sums fit, and only in
     those channels.
     """
-    checkpoint, turn = random_checkpoint(TINY), rotation(TINY.width)
+    checkpoint, turn = random_checkpoint(TINY), orthogonal(TINY.width)
     weight = turn @ checkpoint.tensors["blocks.0.mlp.fc2.weight"]
     weight[:5] = np.where(weight[:5] < 0, -1, 1) * np.abs(weight[:5]).max()
     checkpoint.tensors["blocks.0.mlp.fc2.weight"][:] = turn @ weight
@@ -138,5 +138,5 @@ def test_what_is_raised_comes_back() -> None:
                 results.append(
                     sums * linear.multiplier[..., None, :] * 2.0 ** -(shift + model.exponents[operation.result])
                 )
-            results[0] = results[0] @ rotation(TINY.width)
+            results[0] = results[0] @ orthogonal(TINY.width)
             assert_allclose(results[0], results[1], atol=0.03 * np.abs(results[1]).max())

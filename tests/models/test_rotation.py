@@ -20,8 +20,9 @@ from edgemoe.models.numbers.calibrated import check_calibration
 from edgemoe.models.numbers.calibration import Calibration
 from edgemoe.models.numbers.formats import WeightFormat
 from edgemoe.models.numbers.forward import forward
+from edgemoe.models.numbers.orthogonal import orthogonal
 from edgemoe.models.numbers.quantise import quantise
-from edgemoe.models.numbers.rotation import rotatable, rotated, rotation
+from edgemoe.models.numbers.rotation import rotatable, rotated
 from edgemoe.models.numbers.sketch import sketch
 
 from ..top.support import emulated
@@ -44,7 +45,7 @@ PACKED = replace(preset("tiny"), packed=1, tokens=16, width=32)
 
 @pytest.mark.parametrize("width", [1, 2, 10, 24, 40, 192])
 def test_it_is_its_own_inverse_and_keeps_means(width: int) -> None:
-    turn = rotation(width)
+    turn = orthogonal(width)
     np.testing.assert_allclose(turn @ turn, np.eye(width), atol=1e-12)
     np.testing.assert_allclose(turn, turn.T, atol=1e-12)
     np.testing.assert_allclose(turn.sum(axis=0), 1, atol=1e-12)
@@ -53,7 +54,7 @@ def test_it_is_its_own_inverse_and_keeps_means(width: int) -> None:
 @pytest.mark.parametrize("width", [24, 192, 768])
 def test_no_channel_reaches_far(width: int) -> None:
     """What was all in one channel, and what no rotation had made even."""
-    assert np.abs(rotation(width)).max() < 5 * width**-0.5
+    assert np.abs(orthogonal(width)).max() < 5 * width**-0.5
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +65,7 @@ def test_the_float_model_is_the_same(family: str) -> None:
     for task in range(len(config.tasks)):
         plain, other = forward(checkpoint, image, task), forward(turned, image, task)
         assert np.abs(plain.tokens - other.tokens).max() > 0.1
-        np.testing.assert_allclose(other.tokens @ rotation(config.width), plain.tokens, atol=1e-5)
+        np.testing.assert_allclose(other.tokens @ orthogonal(config.width), plain.tokens, atol=1e-5)
         for layer, routes in plain.routes.items():
             np.testing.assert_array_equal(routes, other.routes[layer])
         if plain.head is not None:
