@@ -23,7 +23,8 @@ COMMITTED, PAGE = _ROOT / "hw" / "timing.json", _ROOT / "docs" / "results.md"
 COMMAND = "python -m edgemoe.sim.timing"
 PRESET = "zcu102"
 COMMITTED_PATHS = 4  # of a unit
-LIMIT = 2.5  # ns: the goal
+LIMIT = 2.5  # ns: no change of the hardware makes it more
+SHOWN = 6  # units in the table
 
 
 def timing(config: HardwareConfig, most: int = 8) -> dict[str, dict[str, Any]]:
@@ -64,14 +65,13 @@ def _nanoseconds(picoseconds: int) -> float:
 
 
 def table(units: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table of the page: the slowest path of every unit that exceeds the limit."""
+    """The table of the page: the slowest path of the slowest units."""
     rows = ["| unit | placed | mapped | from | to |", "|---|---|---|---|---|"]
-    for unit, entry in units.items():
-        if entry["ns"] > LIMIT:
-            path = entry["paths"][0]
-            ends = (path[end].removeprefix("top.").removeprefix("engine.") for end in ("from", "to"))
-            shown = " | ".join(f"`{end}`" for end in ends)
-            rows.append(f"| {unit} | {entry['ns']:.2f} | {entry['mapped_ns']:.2f} | {shown} |")
+    for unit, entry in list(units.items())[:SHOWN]:
+        path = entry["paths"][0]
+        ends = (path[end].removeprefix("top.").removeprefix("engine.") for end in ("from", "to"))
+        shown = " | ".join(f"`{end}`" for end in ends)
+        rows.append(f"| {unit} | {entry['ns']:.2f} | {entry['mapped_ns']:.2f} | {shown} |")
     return "\n".join(rows) + "\n"
 
 
