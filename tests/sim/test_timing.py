@@ -15,7 +15,6 @@ from edgemoe.sim.yosys import run_yosys
 COMMITTED = json.loads(timing.COMMITTED.read_text())
 
 
-
 def slice_(**parameters):
     """A DSP slice that multiplies."""
     plain = {"USE_MULT": "MULTIPLY", "USE_DPORT": "FALSE", "ADREG": 0, "CREG": 0, "DREG": 0}
