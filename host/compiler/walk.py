@@ -14,6 +14,7 @@ from edgemoe.host.compiler.streams import Placement
 from edgemoe.host.runtime.program import Stream
 from edgemoe.hw.contract.config import HardwareConfig
 from edgemoe.hw.contract.isa import Activation, Memory, Opcode, Stationary
+from edgemoe.models.keys import Role
 from edgemoe.models.numbers.linear import Linear
 from edgemoe.models.numbers.quantise import QuantisedModel
 from edgemoe.models.steps import RESIDUAL, EachStream, Normalise, Place, Step, Value
@@ -126,7 +127,8 @@ class Walk:
             unsigned=int(linear.unsigned),
             expert_stride=stream.stride if linear.weights.ndim == 3 else 0,
         )
-        self.out.macs += rows * linear.products
+        if linear.key.role is not Role.BACK:  # the model itself has no such product
+            self.out.macs += rows * linear.products
         region = self.weights.setdefault(id(linear), Region(linear=linear))  # there once, however often it is used
         self.draft(Opcode.MATMUL, label, fields, key=linear.key, region=region, reads=reads, writes=writes)
 

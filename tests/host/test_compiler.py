@@ -86,6 +86,12 @@ def test_multiplications_are_the_graphs(config, hardware, task):
     assert program(config, ((0, task),), hardware).macs == graph(config).multiplications(config.tasks[task].name)
 
 
+def test_what_rotates_tokens_back_is_none_of_the_models_multiplications():
+    rotated = compiler.compile(sketch(TINY, "fast"), [(0, 0)], preset("zcu102"), save_tokens=True)
+    assert any("rotated back" in label for label in rotated.labels)
+    assert rotated.macs == graph(TINY).multiplications(TINY.tasks[0].name)
+
+
 def test_m3vit_t_multiplications():
     assert round(graph(PRESETS["m3vit-t"]).multiplications("task0") / 1e6, 1) == 782.7
 

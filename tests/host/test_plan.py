@@ -82,7 +82,7 @@ def together(parts: Sequence[Sequence[Sequence[int]]]) -> list[list[int]]:
 def headlines() -> list[Any]:
     """Preset, weights, bytes a cycle, tasks and cycles an image and task, from the table of results: of one image."""
     rows = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \| (\d+) \| 1 x (\d) \| ([\d.]+) M \|", RESULTS, re.M)
-    assert len(rows) == 10
+    assert len(rows) == 12
     formats = {bits.label: bits.value for bits in WeightFormat}
     return [(name, formats[bits], int(rate), int(tasks), float(m) * 1e6) for name, bits, rate, tasks, m in rows]
 
