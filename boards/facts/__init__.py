@@ -171,8 +171,9 @@ class Ecp5Board(Board):
 
     device, package: nextpnr's names. input_mhz: of the oscillator. leds: of the system's eight, which ones there are,
     the lowest first. pins: by ports of the top module. sdram: sites of the memory chip's. high: pins that must be
-    driven high, and why. serial: where the serial line is. load, flash: what takes a bitstream's name, to load it
-    until power is off and to keep it; loading: what a person must know of these.
+    driven high, and why. seed: nextpnr's, one that reaches the clock. serial: where the serial line is. load, flash:
+    what takes a bitstream's name, to load it until power is off and to keep it; loading: what a person must know of
+    these.
     """
 
     family = Family.ECP5
@@ -188,6 +189,7 @@ class Ecp5Board(Board):
     flash: str
     loading: str
     high: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 2
 
     @property
     def beat_cycles(self) -> float:

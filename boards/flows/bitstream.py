@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.facts import Board, Ecp5Board
-from edgemoe.boards.flows.ecp5 import NEEDED, SEED, commands
+from edgemoe.boards.flows.ecp5 import NEEDED, commands
 from edgemoe.hw.contract.config import NAME
 from edgemoe.models import extras
 from edgemoe.models.errors import EdgemoeError
@@ -98,10 +98,11 @@ def build(
             figures = judged(board, json.loads((folder / "timing.json").read_text()))
             versions = {name: importlib.metadata.version(name) for name in NEEDED}
             write_whole(
-                folder / "report.json", json.dumps(figures | {"seed": SEED, "tools": versions}, indent=1) + "\n"
+                folder / "report.json", json.dumps(figures | {"seed": board.seed, "tools": versions}, indent=1) + "\n"
             )
             if wrong := complaints(board, figures):
                 raise EdgemoeError(
-                    f"board {board.name!r}: the timing goal was missed: {'; '.join(wrong)} (paths in {log})"
+                    f"board {board.name!r}: the timing goal was missed: {'; '.join(wrong)} (paths in {log}); "
+                    f"another seed than {board.seed} in the board's file may reach it"
                 )
     return figures

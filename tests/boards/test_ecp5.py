@@ -140,8 +140,10 @@ def test_the_folder_is_complete(folder: Path) -> None:
         )
     # Without us a missed clock is nextpnr's error, and the releases and the seed are those of the committed report.
     assert not [name for name, text in texts.items() if "--timing-allow-fail" in text]
-    assert f'--seed, "{ecp5.SEED}"' in texts["edgemoe.core"]
-    for name, version in json.loads(ROUTED.read_text())[board.name]["tools"].items():
+    assert f'--seed, "{board.seed}"' in texts["edgemoe.core"]
+    report = json.loads(ROUTED.read_text())[board.name]
+    assert report["seed"] == board.seed and not bitstream.complaints(board, report)
+    for name, version in report["tools"].items():
         assert f"{name}=={version}" in texts["README.md"] and f"{name}=={version}" in texts["build.sh"]
     assert set(re.findall(r"files: \[(.*?)\]", texts["edgemoe.core"])) == {
         f"edgemoe_system.v, {board.name}.v",

