@@ -400,17 +400,13 @@ PRESETS = {
         # `base`, with room to spare on the board of this name.
         HardwareConfig("kv260", lanes=16, tokens=264, width=384, hidden=1536),
         # Packed products on that board, in the largest array that fits: for 32 x 32 it has too few multipliers.
-        HardwareConfig(
-            "kv260-fast",
+        replace(
+            _ZCU102,
+            name="kv260-fast",
             lanes=16,
             array_rows=32,
             masters=2,
-            rows=528,
-            full_rows=264,
-            tokens=264,
-            width=384,
-            hidden=1536,
-            packed=1,
+            prefetch_beats=512,
             weight_bits=WeightFormat.FAST,
         ),
         # Two images of m3vit-t in both tasks at once.

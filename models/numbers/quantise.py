@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -124,6 +124,11 @@ class Quantiser:
             if stored and not (halved and not self.format.packed(matrix.expert)):
                 return stored
         return None
+
+    def scale(self, matrix: Matrix, factor: NDArray) -> None:
+        """Multiply each of its outputs."""
+        folded = self.folded[matrix.key]
+        self.folded[matrix.key] = replace(folded, weight=folded.weight * factor[:, None], bias=folded.bias * factor)
 
     def reach(self, key: Key) -> float:
         """Largest calibrated magnitude."""

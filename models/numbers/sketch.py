@@ -48,6 +48,9 @@ class Sketch(Quantiser):
     def without_bias(self, matrix: Matrix, reach: NDArray) -> float:
         return REACH
 
+    def scale(self, matrix: Matrix, factor: NDArray) -> None:
+        pass
+
     def residual_exponent(self, *keys: Key) -> int:
         return EXPONENT
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -277,11 +277,7 @@ class Attention(Operation):
         places = np.floor(2 * np.log2(room)).astype(int)
         factor = np.repeat(np.exp2(places / 2), self.config.head_width)
         for matrix in matrices:
-            folded = quantiser.folded[matrix.key]
-            rows = np.concatenate([factor, np.ones(len(folded.bias) - len(factor))])  # values stay
-            quantiser.folded[matrix.key] = replace(
-                folded, weight=folded.weight * rows[:, None], bias=folded.bias * rows
-            )
+            quantiser.scale(matrix, np.concatenate([factor, np.ones(matrix.outputs - len(factor))]))  # values stay
         return both * factor, tuple(map(int, places))
 
     def quantise(self, quantiser: Quantiser, before: int, after: int) -> tuple[Quantised, int]:

@@ -206,7 +206,7 @@ def test_constants_are_the_units_own() -> None:
 
 
 @pytest.mark.parametrize("config", [TINY, ODD, PLAIN], ids=lambda c: c.name)
-@pytest.mark.parametrize("weight_bits", ["16", "8"])
+@pytest.mark.parametrize("weight_bits", ["16", "8", "sage"])
 def test_a_sketch_makes_the_same_program(config: ModelConfig, weight_bits: str) -> None:
     """But for the shifts, which are numbers of the weights; and the packed program is the one that was outlined."""
     streams = ((0, 0), (1, 1), (0, 1))
